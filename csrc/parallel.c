@@ -1,0 +1,134 @@
+/* A small pool of threads. One job runs at a time; its items are handed out by an atomic counter, to the caller and to
+ * whichever workers arrive before it is done. A caller that finds the pool busy (another Python thread is in a kernel)
+ * runs its items alone: what an item computes never depends on who runs it, so the bytes are the same.
+ *
+ * Workers wait for the next job spinning for a moment, since kernels come in quick succession, then asleep. The caller
+ * waits only for the workers that joined, so one that the system has not woken yet delays nobody. */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include "internal.h"
+
+enum { SPINS = 4000 };
+
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t wake, idle;
+    atomic_int busy;                     /* a caller owns the pool */
+    atomic_uint jobs;                    /* jobs so far: a worker sees a new one here */
+    atomic_int working;                  /* workers inside the job */
+    int workers, open, joined, limit;    /* under the lock, like all that follows but `next` */
+    parallel_task task;
+    void *context;
+    int64_t items;
+    atomic_llong next;
+} pool = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER, .idle = PTHREAD_COND_INITIALIZER};
+
+static inline void relax(void)
+{
+#if defined __x86_64__
+    __builtin_ia32_pause();
+#elif defined __aarch64__
+    __asm__ volatile("yield");
+#endif
+}
+
+static void run_items(int slot)
+{
+    for (int64_t i; (i = atomic_fetch_add(&pool.next, 1)) < pool.items; )
+        pool.task(pool.context, i, slot);
+}
+
+static void *worker(void *unused)
+{
+    (void)unused;
+    unsigned seen = 0;
+    for (;;) {
+        for (int i = 0; i < SPINS && atomic_load(&pool.jobs) == seen; i++)
+            relax();
+        pthread_mutex_lock(&pool.lock);
+        while (atomic_load(&pool.jobs) == seen)
+            pthread_cond_wait(&pool.wake, &pool.lock);
+        seen = atomic_load(&pool.jobs);
+        int slot = pool.open && pool.joined < pool.limit ? ++pool.joined : 0;
+        if (slot)
+            atomic_fetch_add(&pool.working, 1);
+        pthread_mutex_unlock(&pool.lock);
+        if (!slot)
+            continue;
+        run_items(slot);
+        pthread_mutex_lock(&pool.lock);
+        if (atomic_fetch_sub(&pool.working, 1) == 1)
+            pthread_cond_signal(&pool.idle);
+        pthread_mutex_unlock(&pool.lock);
+    }
+    return NULL;
+}
+
+/* A forked child has the caller alone: no workers, and locks in whatever state the parent's other threads left them. */
+static void after_fork(void)
+{
+    pthread_mutex_init(&pool.lock, NULL);
+    pthread_cond_init(&pool.wake, NULL);
+    pthread_cond_init(&pool.idle, NULL);
+    pool.workers = pool.open = 0;
+    atomic_store(&pool.jobs, 0);
+    atomic_store(&pool.working, 0);
+    atomic_store(&pool.busy, 0);
+}
+
+static void watch_forks(void) { pthread_atfork(NULL, NULL, after_fork); }
+
+/* Signals belong to the program's own threads: workers block them all. Fewer workers than asked for is no error. */
+static void hire(int workers)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, watch_forks);
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    for (pthread_t id; pool.workers < workers; pool.workers++) {
+        if (pthread_create(&id, NULL, worker, NULL))
+            break;
+        pthread_detach(id);
+    }
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+}
+
+static void finish(void)
+{
+    pthread_mutex_lock(&pool.lock);
+    pool.open = 0;
+    pthread_mutex_unlock(&pool.lock);
+    for (int i = 0; i < SPINS && atomic_load(&pool.working); i++)
+        relax();
+    pthread_mutex_lock(&pool.lock);
+    while (atomic_load(&pool.working))
+        pthread_cond_wait(&pool.idle, &pool.lock);
+    pthread_mutex_unlock(&pool.lock);
+}
+
+void parallel(int64_t items, int threads, parallel_task task, void *context)
+{
+    if (threads <= 1 || items <= 1 || atomic_exchange(&pool.busy, 1)) {
+        for (int64_t i = 0; i < items; i++)
+            task(context, i, 0);
+        return;
+    }
+    pthread_mutex_lock(&pool.lock);
+    hire(threads - 1);
+    pool.task = task;
+    pool.context = context;
+    pool.items = items;
+    pool.limit = (int)min64(threads, items) - 1;
+    pool.joined = 0;
+    pool.open = 1;
+    atomic_store(&pool.next, 0);
+    atomic_fetch_add(&pool.jobs, 1);
+    pthread_cond_broadcast(&pool.wake);
+    pthread_mutex_unlock(&pool.lock);
+    run_items(0);
+    finish();
+    atomic_store(&pool.busy, 0);
+}

@@ -1,0 +1,43 @@
+/* The two loops that nearly all of the arithmetic runs in, on one tile of registers each. See tile.inc.
+ *
+ * All sizes and strides count elements. A panel is the widest tile's columns; a narrower one rounds its columns up to
+ * whole vectors, and only the first `n` of them are read from or written to C. */
+#ifndef TINYGEN_TILE_H
+#define TINYGEN_TILE_H
+#include "internal.h"
+
+enum { TILE_ROWS = 8, TILE_VECTORS = 4, SUM_ROWS = 12 };
+
+/* Rows of A against a packed panel of B:  C[m][:n] = start + sum over runs, over k < len, of A[m][run.a + k] * B[.][:n]
+ * where B's rows are simply numbered on from run to run. */
+typedef struct { int64_t a, len; } run;
+typedef struct {
+    const run *runs;
+    int64_t count, ldb, n;
+    const void *b, *bias;       /* start: C itself if add, else bias, else 0 */
+    int add;
+} product;
+typedef void (*product_tile)(const product *p, const void *const *a, void *const *c);
+
+/* Outer products over pixels:  C[m][:n] (+)= sum over images, rows, columns of A[pixel][m] * B[pixel][:n] */
+typedef struct {
+    int64_t images, rows, columns;                  /* of pixels */
+    int64_t image_step, row_step, column_step;      /* from pixel to pixel in A; in B they simply follow each other */
+    int64_t ldb, ldc, n;
+    const void *b;
+    int add;
+} outer;
+typedef void (*outer_tile)(const outer *o, const void *a, void *c);
+
+typedef struct {
+    int vector, panel;                              /* elements in a vector and in a panel */
+    int product_rows[TILE_VECTORS + 1];             /* the best number of rows for a tile of so many vectors */
+    int outer_rows[TILE_VECTORS + 1];
+    product_tile product[TILE_VECTORS + 1][TILE_ROWS + 1];      /* [vectors][rows] */
+    outer_tile outer[TILE_VECTORS + 1][SUM_ROWS + 1];
+    void (*transpose)(const void *from, int64_t ld, void *to, int64_t ldt, int64_t rows, int64_t columns);
+    void (*add_rows)(const void *from, void *to, int64_t rows, int64_t n);      /* to += the sum of rows */
+} tile_kernels;
+
+const tile_kernels *tiles(int dtype);
+#endif

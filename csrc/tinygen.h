@@ -1,0 +1,60 @@
+/* Every kernel of tinygen, declared once: the C files include this header, and the Python side reads the same text.
+ *
+ * Arrays are passed as `void *` with their element type in `dtype`; every array is contiguous in the layout that its
+ * comment gives, in C order (the last index runs fastest). Kernels return 0 or an error code, never print, never exit.
+ * `threads` is the most threads that a call may use. The same call gives the same bytes on every run and for every
+ * number of threads. */
+#ifndef TINYGEN_H
+#define TINYGEN_H
+#include <stdint.h>
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { TG_F32 = 0, TG_F64 = 1 };
+enum { TG_OK = 0, TG_NO_MEMORY = 1, TG_BAD_ARGUMENT = 2 };
+enum { TG_MASK_NONE = 0, TG_MASK_A = 1, TG_MASK_B = 2 };
+enum { TG_BASELINE = 0, TG_AVX2 = 1, TG_AVX512 = 2 };
+
+/* --- the machine ------------------------------------------------------------------------------------------------ */
+
+/* The instruction set in force, one of TG_BASELINE, TG_AVX2 (with FMA), TG_AVX512. tg_set_isa asks for one; the
+ * answer is the one that is now in force, never above what the machine has. */
+int tg_isa(void);
+int tg_set_isa(int level);
+
+/* For tests: the n-th next scratch allocation fails (1: the very next; 0: none). Every kernel makes at most two. */
+void tg_fail_allocation(int64_t n);
+
+/* --- convolution ------------------------------------------------------------------------------------------------ */
+
+/* x (n, h, w, ci), y (n, oh, ow, co), w (kh, kw, ci, co), all three tied together by
+ *
+ *     T = sum y[n, p, q, o] * x[n, p * stride_h + i * dil_h - pad_h, q * stride_w + j * dil_w - pad_w, c] * w[i, j, c, o]
+ *
+ * with x zero outside its bounds. The kernels are T's three derivatives: to y, to x and to w.
+ *
+ * mask (raster order, PixelCNN): only the taps before the centre (kh / 2, kw / 2) take part, and the centre as follows.
+ * Channels stand in `groups` equal blocks (1: grey, 3: R, G, B); at the centre, block g of o sees the blocks < g of c
+ * with TG_MASK_A and <= g with TG_MASK_B. Masked-out weights are never read. */
+typedef struct {
+    int64_t n, h, w, ci, oh, ow, co, kh, kw;
+    int64_t stride_h, stride_w, pad_h, pad_w, dil_h, dil_w;
+    int64_t mask, groups;
+} tg_conv_shape;
+
+/* y = conv(x, w) + bias; bias (co), or NULL. A linear layer is the case h = w = oh = ow = kh = kw = 1. */
+int tg_conv2d(int dtype, const tg_conv_shape *s, const void *x, const void *w, const void *bias, void *y, int threads);
+
+/* x = the gradient of conv to its input, for y: transposed convolution, plus bias; bias (ci), or NULL. */
+int tg_conv_transpose2d(int dtype, const tg_conv_shape *s, const void *y, const void *w, const void *bias, void *x,
+                        int threads);
+
+/* gw = the gradient of conv to its weight, for gy at x, exactly 0 where masked; gbias (co) = sum of gy, or NULL. */
+int tg_conv2d_weight(int dtype, const tg_conv_shape *s, const void *x, const void *gy, void *gw, void *gbias,
+                     int threads);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

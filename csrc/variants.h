@@ -1,0 +1,50 @@
+/* Compiles one family of kernels for every instruction set and element type: `#define FAMILY "x.inc"`, then include
+ * this file. The family sees
+ *     real       float or double                     VECTOR   bytes in a vector register
+ *     NAME(f)    f's name in this variant            PANEL    vectors in the widest tile (the registers decide)
+ * TABLE(f) is then {{f32, f64} for each instruction set}: f[tg_isa()][dtype]. */
+#define GLUE_(a, b, c) a##_##b##_##c
+#define GLUE(a, b, c) GLUE_(a, b, c)
+#define NAME(f) GLUE(f, SUFFIX, ISA)
+
+#define ISA base
+#define VECTOR 16
+#ifdef __aarch64__
+#define PANEL 4
+#else
+#define PANEL 2
+#endif
+#include "types.h"
+
+#ifdef __x86_64__
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#endif
+#define ISA avx2
+#define VECTOR 32
+#define PANEL 2
+#include "types.h"
+#ifdef __clang__
+#pragma clang attribute pop
+#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,fma"))), apply_to = function)
+#else
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512dq,avx512vl,avx512bw,fma,prefer-vector-width=512")
+#endif
+#define ISA avx512
+#define VECTOR 64
+#define PANEL 4
+#include "types.h"
+#ifdef __clang__
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#define TABLE(f) {{f##_f32_base, f##_f64_base}, {f##_f32_avx2, f##_f64_avx2}, {f##_f32_avx512, f##_f64_avx512}}
+#else
+#define TABLE(f) {{f##_f32_base, f##_f64_base}}
+#endif
