@@ -1,0 +1,248 @@
+"""Readers of image files: MNIST's IDX, CIFAR-10's binary batches, .npz archives, folders of PNGs.
+
+Each gives arrays: images (N, C, H, W), uint8, and labels (N,) or None. Files are not trusted: nothing in them
+is ever executed (no pickle), and memory follows the bytes that are there, not what a header claims (gzip and
+zip expand a byte to 1,032 at most). What doesn't fit raises ValueError, one sentence that names the file.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import math
+import re
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+
+Arrays = tuple[np.ndarray, np.ndarray | None]
+
+CHUNK = 1 << 20
+DEFLATE_RATIO = 1032  # what one byte can expand to (https://zlib.net/zlib_tech.html)
+CIFAR10_RECORD = 1 + 3 * 32 * 32
+CIFAR10_ARCHIVE = "cifar-10-binary.tar.gz"
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turns the decompressors' many errors into one that names the file."""
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, tarfile.TarError) as error:
+        raise ValueError(f"{path}: damaged or cut off ({error})") from error
+
+
+# IDX (http://yann.lecun.com/exdb/mnist): the bytes 0, 0, 8 (unsigned bytes), the number of dimensions; each
+# size in four bytes, the highest first; the values.
+
+
+def read_idx(path: Path, ndim: int) -> np.ndarray:
+    """The array of unsigned bytes with `ndim` dimensions in an IDX file, plain or (by its name) .gz."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    with _naming(path), cast(BinaryIO, opener(path, "rb")) as file:
+        header = file.read(4 + 4 * ndim)
+        magic = bytes([0, 0, 8, ndim])
+        if header[:4] != magic:
+            raise ValueError(f"{path}: the magic number must be {magic.hex()}, got {header[:4].hex()}")
+        if len(header) < 4 + 4 * ndim:
+            raise ValueError(f"{path}: cut off in its header")
+        shape = tuple(int(size) for size in np.frombuffer(header, ">u4", offset=4))
+        size = math.prod(shape)
+        data = _read_up_to(file, size + 1)
+    if len(data) != size:
+        there = "more" if len(data) > size else f"only {len(data)}"
+        raise ValueError(f"{path}: {shape} in the header are {size} bytes, but there are {there}")
+    return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def _read_up_to(file: BinaryIO, limit: int) -> bytearray:
+    """Piece by piece: read(limit) would allocate whatever a header claims. At the end gzip checks its CRC."""
+    data = bytearray()
+    while len(data) < limit and (piece := file.read(min(CHUNK, limit - len(data)))):
+        data += piece
+    return data
+
+
+def mnist_file(folder: Path, part: str, what: str) -> Path | None:
+    """MNIST's file of a part (train, t10k) and what (images-idx3, labels-idx1) in either spelling."""
+    stems = [f"{part}-{what}-ubyte", f"{part}-{what.replace('-', '.')}-ubyte"]
+    paths = [folder / (stem + suffix) for suffix in ("", ".gz") for stem in stems]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def read_mnist(folder: Path) -> list[Arrays]:
+    """Training and, if there, test images of a folder with MNIST's file names; labels may be missing."""
+    parts: list[Arrays] = []
+    for part in ("train", "t10k"):
+        image_path = mnist_file(folder, part, "images-idx3")
+        label_path = mnist_file(folder, part, "labels-idx1")
+        if image_path:
+            images = read_idx(image_path, 3)[:, None]
+            labels = read_idx(label_path, 1) if label_path else None
+            if labels is not None and len(labels) != len(images):
+                raise ValueError(f"{label_path}: {len(labels)} labels for {len(images)} images")
+            parts.append((images, labels))
+    return parts
+
+
+# CIFAR-10, binary version (https://www.cs.toronto.edu/~kriz/cifar.html): records of a label and 32x32 pixels,
+# all red, then all green, then all blue.
+
+
+def read_cifar10(folder: Path) -> list[Arrays]:
+    """Training and, if there, test images of a folder that holds data_batch_*.bin, test_batch.bin."""
+    train = [_cifar10_batch(path.read_bytes(), path) for path in sorted(folder.glob("data_batch_*.bin"))]
+    test = folder / "test_batch.bin"
+    return [_joined(train), _cifar10_batch(test.read_bytes(), test)] if test.is_file() else [_joined(train)]
+
+
+def read_cifar10_archive(path: Path) -> list[Arrays]:
+    """As read_cifar10, of the .tar.gz; nothing is unpacked onto the disk."""
+    batches = {}
+    with _naming(path), gzip.open(path) as file:
+        with tarfile.open(fileobj=file, mode="r|") as archive:
+            for member in archive:
+                if member.size > 10_000 * CIFAR10_RECORD:  # before tarfile spends time and memory on it
+                    raise ValueError(f"{path}: {member.name} is larger than a batch of CIFAR-10")
+                name = member.name.rpartition("/")[2]
+                if member.isreg() and re.fullmatch(r"data_batch_[1-5]\.bin|test_batch\.bin", name):
+                    content = cast(BinaryIO, archive.extractfile(member)).read()
+                    batches[name] = _cifar10_batch(content, path / member.name)
+        while file.read(CHUNK):  # to the end, where gzip checks its CRC
+            pass
+    test = batches.pop("test_batch.bin", None)
+    if not batches:
+        raise ValueError(f"{path}: holds no data_batch_*.bin, so it is not the binary version of CIFAR-10")
+    train = _joined([batches[name] for name in sorted(batches)])
+    return [train] if test is None else [train, test]
+
+
+def _cifar10_batch(content: bytes, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    if not content or len(content) % CIFAR10_RECORD:
+        raise ValueError(f"{path}: {len(content)} bytes are not whole records of {CIFAR10_RECORD}")
+    records = np.frombuffer(content, np.uint8).reshape(-1, CIFAR10_RECORD)
+    if (label := records[:, 0].max()) > 9:
+        raise ValueError(f"{path}: labels must be 0 to 9, got {label}")
+    return records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0]
+
+
+def _joined(batches: list[tuple[np.ndarray, np.ndarray]]) -> Arrays:
+    images, labels = zip(*batches, strict=True)
+    return np.concatenate(images), np.concatenate(labels)
+
+
+# NumPy's .npz: a zip of .npy files.
+
+
+def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None, int]:
+    """(images, labels or None, levels) of an .npz.
+
+    `images`: integers 0 to 255, or bool (2 levels); (N, H, W), (N, C, H, W) or (N, H, W, C) with C 1 or 3,
+    the second where both fit. `labels`, optional: (N,), integers. `levels`, optional: an integer, else 256.
+    """
+    with _naming(path), zipfile.ZipFile(path) as archive:
+        images, labels, levels = (_npy(archive, name, path) for name in ("images", "labels", "levels"))
+    if images is None:
+        raise ValueError(f"{path}: holds no array named images")
+    if levels is None:
+        levels = np.array(2 if images.dtype == bool else 256)
+    if levels.size != 1:
+        raise ValueError(f"{path}: levels must be one number, got shape {levels.shape}")
+    if images.size and not 0 <= images.min() <= images.max() <= 255:
+        raise ValueError(f"{path}: pixels must be 0 to 255, got {images.min()} to {images.max()}")
+    return _channels_first(images.astype(np.uint8), path), labels, int(levels.item())
+
+
+def _npy(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray | None:
+    """An array of integers or bools in the archive, or None; sizes are checked before they are allocated."""
+    if f"{name}.npy" not in archive.namelist():
+        return None
+    info = archive.getinfo(f"{name}.npy")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{path}: {name} is compressed in a way that NumPy doesn't write")
+    if info.file_size > DEFLATE_RATIO * path.stat().st_size:
+        raise ValueError(f"{path}: {name} claims {info.file_size} bytes, more than the file can hold")
+    try:
+        content = archive.read(info)
+        stream = io.BytesIO(content)
+        version = np.lib.format.read_magic(stream)
+        if version == (1, 0):
+            shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
+        else:
+            shape, fortran_order, dtype = np.lib.format.read_array_header_2_0(stream)
+    except (zipfile.BadZipFile, zlib.error, EOFError):
+        raise
+    except Exception as error:  # NumPy's parser of headers meets garbage with errors of many kinds
+        raise ValueError(f"{path}: {name} is not an array in NumPy's format ({error})") from error
+    if dtype.kind not in "biu":
+        what = "Python objects, which are never loaded" if dtype.hasobject else str(dtype)
+        raise ValueError(f"{path}: {name} must be integers or bool, got {what}")
+    start = stream.tell()
+    if min(shape, default=1) < 0 or math.prod(shape) * dtype.itemsize != len(content) - start:
+        raise ValueError(f"{path}: {name} has not the size of the shape {shape} in its header")
+    return np.frombuffer(content, dtype, offset=start).reshape(shape, order="F" if fortran_order else "C")
+
+
+def _channels_first(images: np.ndarray, path: Path) -> np.ndarray:
+    if images.ndim == 3:
+        return images[:, None]
+    if images.ndim == 4 and images.shape[1] in (1, 3):
+        return images
+    if images.ndim == 4 and images.shape[3] in (1, 3):
+        return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    wanted = "(N, H, W), (N, C, H, W) or (N, H, W, C) with C 1 or 3"
+    raise ValueError(f"{path}: images must be {wanted}, got {images.shape}")
+
+
+# Folders of PNGs.
+
+
+def read_pngs(folder: Path) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
+    """(images, labels or None, classes) of the PNGs in a folder, 8-bit grey or RGB, all of one size.
+
+    Where they lie in subfolders, a subfolder is a class. All in the order of the names. Needs Pillow.
+    """
+    subfolders = sorted(path for path in folder.iterdir() if path.is_dir())
+    groups = {sub.name: paths for sub in subfolders if (paths := _pngs_in(sub))}
+    loose = _pngs_in(folder)
+    if loose and groups:
+        raise ValueError(f"{folder}: PNGs lie in the folder and in its subfolders, only one of them can be")
+    if not loose and not groups:
+        wanted = f"train-images-idx3-ubyte[.gz], data_batch_1.bin, {CIFAR10_ARCHIVE} or PNGs"
+        raise ValueError(f"{folder}: holds no images, wanted are {wanted}")
+    images = np.stack(list(_decoded(loose or [path for group in groups.values() for path in group])))
+    labels = np.repeat(np.arange(len(groups)), [len(group) for group in groups.values()]) if groups else None
+    return images, labels, tuple(groups)
+
+
+def _pngs_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() == ".png" and path.is_file())
+
+
+def _decoded(paths: list[Path]) -> Iterator[np.ndarray]:
+    """The images (C, H, W), the first of which decides kind and size."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ImportError("reading PNGs needs Pillow: pip install pillow") from error
+    first = ""
+    for path in paths:
+        try:
+            with Image.open(path, formats=["PNG"]) as image:
+                colour = {"1": "L", "L": "L", "RGB": "RGB"}.get(image.mode)
+                if colour is None:
+                    raise ValueError(f"PNGs must be 8-bit grey or RGB, got Pillow's mode {image.mode}")
+                kind = f"{'grey' if colour == 'L' else 'RGB'}, {image.width}x{image.height}"
+                first = first or kind
+                if kind != first:
+                    raise ValueError(f"{kind}, but {paths[0].name} is {first}")
+                pixels = np.asarray(image.convert(colour))
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise ValueError(f"{path}: {error}") from error
+        yield pixels[None] if colour == "L" else pixels.transpose(2, 0, 1)
