@@ -11,7 +11,7 @@ import numpy as np
 class Dataset:
     """Images and their labels, never changed: the arrays are read-only, transformations return a new one.
 
-    images: (N, C, H, W), uint8, at least one image, every value below `levels`.
+    images: (N, C, H, W), uint8, C-contiguous (made so), at least one image, every value below `levels`.
     levels: how many values a pixel can take, 2 to 256.
     labels: (N,), made int64, or None; where there are `classes`, indices into them.
     classes: the names of the labels, empty where nobody gave any.
@@ -26,7 +26,7 @@ class Dataset:
     classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        images, title = np.asarray(self.images), self._title
+        images, title = np.ascontiguousarray(self.images), self._title
         if images.dtype != np.uint8:
             raise TypeError(f"{title}: images must be uint8, got {images.dtype}")
         if images.ndim != 4 or images.size == 0:

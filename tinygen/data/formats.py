@@ -195,7 +195,7 @@ def _channels_first(images: np.ndarray, path: Path) -> np.ndarray:
     if images.ndim == 4 and images.shape[1] in (1, 3):
         return images
     if images.ndim == 4 and images.shape[3] in (1, 3):
-        return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        return images.transpose(0, 3, 1, 2)
     wanted = "(N, H, W), (N, C, H, W) or (N, H, W, C) with C 1 or 3"
     raise ValueError(f"{path}: images must be {wanted}, got {images.shape}")
 
@@ -234,6 +234,8 @@ def _decoded(paths: list[Path]) -> Iterator[np.ndarray]:
     first = ""
     for path in paths:
         try:
+            with Image.open(path, formats=["PNG"]) as image:
+                image.verify()  # the checksums, which decoding alone skips; it uses the image up
             with Image.open(path, formats=["PNG"]) as image:
                 colour = {"1": "L", "L": "L", "RGB": "RGB"}.get(image.mode)
                 if colour is None:

@@ -116,7 +116,7 @@ def load(name_or_path: str | os.PathLike[str]) -> tuple[Dataset, Dataset]:
         return _from_folder(path, path.resolve().name)
     if path.is_file():
         return _from_file(path)
-    if path.parent != Path() or path.suffix:
+    if not isinstance(name_or_path, str) or os.sep in name_or_path or path.suffix:
         raise FileNotFoundError(f"{path}: no such file or folder")
     near = difflib.get_close_matches(path.name.lower(), NAMES, 1)
     hint = f", did you mean {near[0]!r}?" if near else ":"
