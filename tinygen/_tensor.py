@@ -1,0 +1,182 @@
+"""Tensor: an array, its gradient, and how it was made.
+
+This file only holds the data. Its operators are attached by `tinygen.ops` (`Tensor.__mul__ = mul`), its derivatives
+are computed by `tinygen.autograd`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tinygen.autograd import Node
+
+Array = Any  # a numpy.ndarray, or a cupy.ndarray on a GPU: the array's type is the device
+
+
+class Tensor:
+    """An array that remembers how it was computed, so that gradients can flow back through it.
+
+    Make one with `tinygen.tensor`. Its array never changes behind your back: there is no item assignment, `numpy()`
+    is read-only, and the one mutator, `write`, which only leaves have, counts a version by which autograd notices a
+    change of what it kept.
+
+    Attributes:
+        grad: for a leaf (made by `tensor`, not by an op), its gradient after `backward()`, a Tensor of its own shape
+            and dtype; gradients of several `backward()` calls add up. None before.
+        requires_grad: whether operations on it are recorded.
+        shape, ndim, dtype: as in NumPy.
+    """
+
+    __array_ufunc__ = None  # `ndarray * Tensor` comes to Tensor.__rmul__ instead of NumPy's elementwise loop
+
+    # Defaults live on the class: making a Tensor, which every op does, then sets only what differs.
+    requires_grad: bool = False
+    grad: Tensor | None = None
+    _source: tuple[int, Node] | None = None  # the node that made it, and the key of its gradient; None for a leaf
+    _version: list[int] | None = None  # counts in-place changes; shared by views; None where there can't be any
+
+    def __init__(self, array: Array) -> None:
+        self._array = array
+
+    shape = property(lambda self: self._array.shape)
+    ndim = property(lambda self: self._array.ndim)
+    dtype = property(lambda self: self._array.dtype)
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether it was made by hand rather than by a recorded op."""
+        return self._source is None
+
+    def numel(self) -> int:
+        """The number of elements."""
+        return int(self._array.size)
+
+    def numpy(self) -> np.ndarray:
+        """The values as a read-only NumPy array that shares the memory (copied from a GPU)."""
+        if not isinstance(self._array, np.ndarray):
+            return self._array.get()
+        view = self._array.view()
+        view.flags.writeable = False
+        return view
+
+    def item(self) -> float | int | bool:
+        """The single element as a Python number. Raises ValueError if there isn't exactly one."""
+        if self._array.size != 1:
+            raise ValueError(f"item: only a tensor of one element has an item, this one has shape {self.shape}")
+        return self._array.item()
+
+    def detach(self) -> Tensor:
+        """The same values, cut off from the graph. Memory is shared."""
+        t = Tensor(self._array)
+        t._version = self._version
+        return t
+
+    def write(self) -> Array:
+        """The array itself, to be changed in place. The only mutator; for optimizers and initialisers.
+
+        It counts a new version: a backward pass that had kept the old values raises instead of using the new ones.
+
+        Raises:
+            RuntimeError: the tensor is the result of an op, which never changes.
+        """
+        if self._version is None:
+            raise RuntimeError("write: only a tensor made by tinygen.tensor can be changed in place")
+        self._version[0] += 1
+        return self._array
+
+    def backward(
+        self, gradient: Tensor | Array | None = None, retain_graph: bool | None = None, create_graph: bool = False
+    ) -> None:
+        """Add the gradient of this tensor to `.grad` of every leaf that it was computed from.
+
+        Args:
+            gradient: d(loss)/d(this tensor), same shape and dtype; may be left out for a single element (then 1).
+            retain_graph: keep what was saved, so that backward can run again. Default: same as create_graph.
+            create_graph: record the backward pass itself, for gradients of gradients.
+
+        Raises:
+            RuntimeError: no graph; backward twice without retain_graph; a saved array was changed in place.
+            ValueError: gradient missing for a tensor of several elements, or of the wrong shape or dtype.
+        """
+        from tinygen.autograd import backward
+
+        backward(self, gradient, retain_graph, create_graph)
+
+    def __len__(self) -> int:
+        if self._array.ndim == 0:
+            raise TypeError("len: a 0-d tensor has no length")
+        return len(self._array)
+
+    def __bool__(self) -> bool:
+        if self._array.size != 1:
+            raise ValueError(f"bool: the truth of a tensor of shape {self.shape} is ambiguous")
+        return bool(self._array.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __repr__(self) -> str:
+        made_by = f", made_by={self._source[1].plan.op.name}" if self._source else ""
+        flag = ", requires_grad=True" if self.requires_grad and not self._source else ""
+        return f"tensor({np.array2string(self.numpy(), separator=', ', prefix='tensor(')}{flag}{made_by})"
+
+    __hash__ = object.__hash__  # `==` compares elementwise; a Tensor in a set or dict is itself
+
+    if TYPE_CHECKING:  # attached by tinygen.ops, so that every operator is an op like any other
+        __add__: Callable[..., Tensor]
+        __radd__: Callable[..., Tensor]
+        __sub__: Callable[..., Tensor]
+        __rsub__: Callable[..., Tensor]
+        __mul__: Callable[..., Tensor]
+        __rmul__: Callable[..., Tensor]
+        __truediv__: Callable[..., Tensor]
+        __rtruediv__: Callable[..., Tensor]
+        __pow__: Callable[..., Tensor]
+        __matmul__: Callable[..., Tensor]
+        __neg__: Callable[..., Tensor]
+        __gt__: Callable[..., Tensor]
+        __lt__: Callable[..., Tensor]
+        __ge__: Callable[..., Tensor]
+        __le__: Callable[..., Tensor]
+        __getitem__: Callable[..., Tensor]
+
+        def __getattr__(self, name: str) -> Callable[..., Tensor]: ...
+
+
+def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Make a leaf tensor from numbers, nested lists, or an array, whose values are copied.
+
+    Python floats become float32; arrays keep their dtype, and their order in memory.
+
+    Raises:
+        TypeError: data that isn't numeric, or requires_grad for a tensor that isn't float32 or float64.
+    """
+    if isinstance(data, Tensor):
+        data = data._array
+    if dtype is None and not hasattr(data, "dtype") and np.asarray(data).dtype == np.float64:
+        dtype = np.float32
+    if type(data).__module__.split(".")[0] == "cupy":
+        array = data.astype(dtype or data.dtype)
+    else:
+        array = np.array(data, dtype=dtype, order="K")
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"tensor: data must be numbers, not {array.dtype}")
+    if requires_grad and array.dtype not in (np.float32, np.float64):
+        raise TypeError(f"tensor: requires_grad needs float32 or float64, not {array.dtype}")
+    return leaf(array, requires_grad)
+
+
+def leaf(array: Array, requires_grad: bool = False) -> Tensor:
+    """A leaf tensor on this very array, which from now on belongs to it."""
+    t = Tensor(array)
+    t.requires_grad = requires_grad
+    t._version = [0]
+    return t

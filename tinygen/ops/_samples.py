@@ -1,0 +1,45 @@
+"""Inputs that the ops are tested on: what the declarations of many ops have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from tinygen.autograd import Sample, sample
+
+
+def normal(generator: np.random.Generator, *shape: int) -> Any:
+    """Standard normal numbers, float64."""
+    return generator.standard_normal(shape)
+
+
+def positive(generator: np.random.Generator, *shape: int) -> Any:
+    """Numbers between 0.5 and 2, away from the poles of log, sqrt and division."""
+    return generator.uniform(0.5, 2.0, shape)
+
+
+def unary(draw: Callable[..., Any] = normal) -> Callable[[np.random.Generator], Iterator[Sample]]:
+    """Samples of an elementwise function of one array."""
+
+    def samples(generator: np.random.Generator) -> Iterator[Sample]:
+        yield sample(draw(generator, 2, 3))
+        yield sample(draw(generator))
+
+    return samples
+
+
+def binary(
+    draw: Callable[..., Any] = normal, second: Callable[..., Any] | None = None
+) -> Callable[[np.random.Generator], Iterator[Sample]]:
+    """Samples of an elementwise function of two arrays, with broadcasting both ways and a Python number."""
+
+    def samples(generator: np.random.Generator) -> Iterator[Sample]:
+        other = second or draw
+        yield sample(draw(generator, 2, 3), other(generator, 2, 3))
+        yield sample(draw(generator, 2, 1), other(generator, 4, 1, 3))
+        yield sample(draw(generator), other(generator, 3))
+        yield sample(draw(generator, 3), 1.5)
+
+    return samples

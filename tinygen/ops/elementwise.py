@@ -1,0 +1,402 @@
+"""Elementwise ops: arithmetic, exponentials, activations, comparisons.
+
+Arguments are arrays of shapes that broadcast, or Python numbers; the result has the float dtype of the inputs. At kinks
+the gradient is PyTorch's: relu and leaky_relu take the left slope at 0, abs gives 0 at 0, maximum and minimum share
+it in halves at ties, clamp passes it on at the bounds.
+"""
+
+from __future__ import annotations
+
+from tinygen.autograd import op, sample, xp
+from tinygen.ops._samples import binary, normal, positive, unary
+
+# ------------------------------------------------------------------------------------------------------- arithmetic
+
+
+@op
+def add(x, y):
+    """x + y."""
+    return x + y
+
+
+@add.vjp("x")
+def _(gout):
+    return gout
+
+
+@add.vjp("y")
+def _(gout):
+    return gout
+
+
+@op
+def sub(x, y):
+    """x - y."""
+    return x - y
+
+
+@sub.vjp("x")
+def _(gout):
+    return gout
+
+
+@sub.vjp("y")
+def _(gout):
+    return -gout
+
+
+@op
+def mul(x, y):
+    """x * y."""
+    return x * y
+
+
+@mul.vjp("x")
+def _(gout, y):
+    return gout * y
+
+
+@mul.vjp("y")
+def _(gout, x):
+    return gout * x
+
+
+@op
+def div(x, y):
+    """x / y."""
+    return x / y
+
+
+@div.vjp("x")
+def _(gout, y):
+    return gout / y
+
+
+@div.vjp("y")
+def _(gout, out, y):
+    return -gout * out / y
+
+
+@op
+def neg(x):
+    """-x."""
+    return -x
+
+
+@neg.vjp("x")
+def _(gout):
+    return -gout
+
+
+@op
+def pow(x, exponent):
+    """x ** exponent; the exponent is a Python number. For a variable one write exp(y * log(x))."""
+    if not isinstance(exponent, (int, float)):
+        raise TypeError(f"exponent must be a number, not {type(exponent).__name__}")
+    return x**exponent
+
+
+@pow.vjp("x")
+def _(gout, x, exponent):
+    if exponent == 0:
+        return gout * 0.0
+    return gout * (exponent * x ** (exponent - 1))
+
+
+# ----------------------------------------------------------------------------------------- exponentials and the like
+
+
+@op
+def exp(x):
+    """e to the x."""
+    return xp(x).exp(x)
+
+
+@exp.vjp("x")
+def _(gout, out):
+    return gout * out
+
+
+@op
+def expm1(x):
+    """exp(x) - 1, accurate near 0."""
+    return xp(x).expm1(x)
+
+
+@expm1.vjp("x")
+def _(gout, out):
+    return gout * (out + 1)
+
+
+@op
+def log(x):
+    """Natural logarithm."""
+    return xp(x).log(x)
+
+
+@log.vjp("x")
+def _(gout, x):
+    return gout / x
+
+
+@op
+def log1p(x):
+    """log(1 + x), accurate near 0."""
+    return xp(x).log1p(x)
+
+
+@log1p.vjp("x")
+def _(gout, x):
+    return gout / (x + 1)
+
+
+@op
+def sqrt(x):
+    """Square root. Its gradient at 0 is infinite, as in PyTorch: add a small number under the root."""
+    return xp(x).sqrt(x)
+
+
+@sqrt.vjp("x")
+def _(gout, out):
+    return gout * 0.5 / out
+
+
+@op
+def sin(x):
+    """Sine."""
+    return xp(x).sin(x)
+
+
+@sin.vjp("x")
+def _(gout, x):
+    return gout * cos(x)
+
+
+@op
+def cos(x):
+    """Cosine."""
+    return xp(x).cos(x)
+
+
+@cos.vjp("x")
+def _(gout, x):
+    return -gout * sin(x)
+
+
+# ------------------------------------------------------------------------------------------------------ activations
+
+
+@op
+def tanh(x):
+    """Hyperbolic tangent."""
+    return xp(x).tanh(x)
+
+
+@tanh.vjp("x")
+def _(gout, out):
+    return gout * (1 - out * out)
+
+
+@op
+def sigmoid(x):
+    """1 / (1 + exp(-x)), without overflow: (1 + tanh(x / 2)) / 2."""
+    return xp(x).tanh(x * 0.5) * 0.5 + 0.5
+
+
+@sigmoid.vjp("x")
+def _(gout, out):
+    return gout * (out * (1 - out))
+
+
+@op
+def softplus(x):
+    """log(1 + exp(x)), without overflow: max(x, 0) + log1p(exp(-|x|))."""
+    n = xp(x)
+    return n.maximum(x, 0) + n.log1p(n.exp(-n.abs(x)))
+
+
+@softplus.vjp("x")
+def _(gout, x):
+    return gout * sigmoid(x)
+
+
+@op
+def relu(x):
+    """max(x, 0)."""
+    return xp(x).maximum(x, 0)
+
+
+@relu.vjp("x")
+def _(gout, out):
+    return gout * (out > 0)
+
+
+@op
+def leaky_relu(x, negative_slope=0.01):
+    """x where x > 0, negative_slope * x elsewhere."""
+    return xp(x).where(x > 0, x, x * negative_slope)
+
+
+@leaky_relu.vjp("x")
+def _(gout, x, negative_slope):
+    return where(x > 0, gout, gout * negative_slope)
+
+
+@op
+def elu(x, alpha=1.0):
+    """x where x > 0, alpha * (exp(x) - 1) elsewhere."""
+    n = xp(x)
+    return n.where(x > 0, x, n.expm1(n.minimum(x, 0)) * alpha)
+
+
+@elu.vjp("x")
+def _(gout, x, alpha):
+    return where(x > 0, gout, gout * (exp(minimum(x, 0.0)) * alpha))
+
+
+# --------------------------------------------------------------------------------------------- choices and comparisons
+
+
+@op
+def abs(x):
+    """Absolute value."""
+    return xp(x).abs(x)
+
+
+@abs.vjp("x")
+def _(gout, x):
+    return gout * sign(x)
+
+
+@op
+def maximum(x, y):
+    """The larger of x and y."""
+    return xp(x if hasattr(x, "dtype") else y).maximum(x, y)
+
+
+@maximum.vjp("x")
+def _(gout, x, y):
+    return gout * ((x > y) + 0.5 * (x == y))
+
+
+@maximum.vjp("y")
+def _(gout, x, y):
+    return gout * ((y > x) + 0.5 * (x == y))
+
+
+@op
+def minimum(x, y):
+    """The smaller of x and y."""
+    return xp(x if hasattr(x, "dtype") else y).minimum(x, y)
+
+
+@minimum.vjp("x")
+def _(gout, x, y):
+    return gout * ((x < y) + 0.5 * (x == y))
+
+
+@minimum.vjp("y")
+def _(gout, x, y):
+    return gout * ((y < x) + 0.5 * (x == y))
+
+
+@op
+def clamp(x, min=None, max=None):
+    """x limited to [min, max]; the bounds are Python numbers or None."""
+    return xp(x).clip(x, min, max)
+
+
+@clamp.vjp("x")
+def _(gout, x, min, max):
+    if min is not None:
+        gout = gout * (x >= min)
+    return gout if max is None else gout * (x <= max)
+
+
+@op
+def where(condition, x, y):
+    """x where the (boolean) condition holds, y elsewhere."""
+    return xp(condition).where(condition, x, y)
+
+
+@where.vjp("x")
+def _(gout, condition):
+    return where(condition, gout, 0.0)
+
+
+@where.vjp("y")
+def _(gout, condition):
+    return where(condition, 0.0, gout)
+
+
+@op
+def sign(x):
+    """-1, 0 or 1. Its gradient is 0: nothing is recorded."""
+    return xp(x).sign(x)
+
+
+@op
+def gt(x, y):
+    """x > y, as booleans."""
+    return x > y
+
+
+@op
+def ge(x, y):
+    """x >= y, as booleans."""
+    return x >= y
+
+
+@op
+def lt(x, y):
+    """x < y, as booleans."""
+    return x < y
+
+
+@op
+def le(x, y):
+    """x <= y, as booleans."""
+    return x <= y
+
+
+@op
+def eq(x, y):
+    """x == y, as booleans."""
+    return x == y
+
+
+@op
+def ne(x, y):
+    """x != y, as booleans."""
+    return x != y
+
+
+# ----------------------------------------------------------------------------------------------- what they are tested on
+
+for _op in (neg, exp, expm1, sin, cos, tanh, sigmoid, softplus, relu, leaky_relu, elu, abs, sign):
+    _op.samples(unary())
+for _op in (log, log1p, sqrt):
+    _op.samples(unary(positive))
+for _op in (add, sub, mul, maximum, minimum, gt, ge, lt, le, eq, ne):
+    _op.samples(binary())
+div.samples(binary(normal, positive))
+
+
+@pow.samples
+def _(generator):
+    for exponent in (0, 1, 2, 3, 0.5, -1):
+        yield sample(positive(generator, 2, 3), exponent)
+    yield sample(normal(generator, 3), 2)
+
+
+@clamp.samples
+def _(generator):
+    yield sample(normal(generator, 4, 5), -0.5, 0.5)
+    yield sample(normal(generator, 4), None, 0.3)
+    yield sample(normal(generator, 4), min=-0.3)
+
+
+@where.samples
+def _(generator):
+    yield sample(normal(generator, 3, 4) > 0, normal(generator, 3, 4), normal(generator, 4))
+    yield sample(normal(generator, 3) > 0, normal(generator, 2, 1), 0.0)

@@ -1,0 +1,79 @@
+"""Matrix products."""
+
+from __future__ import annotations
+
+from tinygen.autograd import op, sample, xp
+from tinygen.ops._samples import normal
+from tinygen.ops.reduce import sum
+from tinygen.ops.shape import reshape, transpose
+
+
+@op
+def matmul(x, y):
+    """x @ y for matrices, or stacks of them that broadcast. x: (..., M, K), y: (..., K, N) -> (..., M, N).
+
+    A vector is taken as a row on the left, as a column on the right.
+    """
+    if x.ndim == 0 or y.ndim == 0:
+        raise ValueError("matmul of a 0-d array; use *")
+    return xp(x).matmul(x, y)
+
+
+@matmul.vjp("x")
+def _(gout, x_shape, y):
+    if len(x_shape) == 1 and len(y.shape) == 1:
+        return gout * y
+    if len(y.shape) == 1:
+        return reshape(gout, (*gout.shape, 1)) * y
+    if len(x_shape) == 1:  # (K) @ (..., K, N) -> (..., N)
+        return sum(reshape(gout, (*gout.shape[:-1], 1, gout.shape[-1])) * y, -1)
+    return gout @ transpose(y, -1, -2)
+
+
+@matmul.vjp("y")
+def _(gout, x, y_shape):
+    if len(x.shape) == 1 and len(y_shape) == 1:
+        return gout * x
+    if len(x.shape) == 1:
+        return reshape(x, (-1, 1)) * reshape(gout, (*gout.shape[:-1], 1, gout.shape[-1]))
+    if len(y_shape) == 1:  # (..., M, K) @ (K) -> (..., M)
+        return sum(reshape(gout, (*gout.shape, 1)) * x, -2)
+    return transpose(x, -1, -2) @ gout
+
+
+@op
+def linear(input, weight, bias=None):
+    """input @ weight.T + bias. input: (..., in), weight: (out, in), bias: (out,) or None -> (..., out)."""
+    if weight.ndim != 2 or input.ndim == 0 or input.shape[-1] != weight.shape[1]:
+        raise ValueError(f"weight must be (out, in) with in = input.shape[-1], got {weight.shape} for {input.shape}")
+    out = input @ weight.T
+    return out if bias is None else out + bias
+
+
+@linear.vjp("input")
+def _(gout, weight):
+    return matmul(gout, weight)
+
+
+@linear.vjp("weight")
+def _(gout, input):
+    return transpose(reshape(gout, (-1, gout.shape[-1])), 0, 1) @ reshape(input, (-1, input.shape[-1]))
+
+
+@linear.vjp("bias")
+def _(gout):
+    return sum(reshape(gout, (-1, gout.shape[-1])), 0)
+
+
+@matmul.samples
+def _(generator):
+    for a, b in (((2, 3), (3, 4)), ((5, 2, 3), (3, 4)), ((2, 1, 2, 3), (5, 3, 2)), ((3,), (3,)), ((2, 3), (3,)),
+                 ((3,), (3, 2)), ((3,), (2, 3, 2)), ((2, 2, 3), (3,))):  # fmt: skip
+        yield sample(normal(generator, *a), normal(generator, *b))
+
+
+@linear.samples
+def _(generator):
+    yield sample(normal(generator, 2, 3), normal(generator, 4, 3), normal(generator, 4))
+    yield sample(normal(generator, 2, 5, 3), normal(generator, 1, 3))
+    yield sample(normal(generator, 3), normal(generator, 4, 3), normal(generator, 4))

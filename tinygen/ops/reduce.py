@@ -1,0 +1,142 @@
+"""Ops over axes: sums, means, maxima, softmax and its relatives.
+
+`dim` is an axis, several, or None for all; `keepdim` keeps the axes with length 1. As in PyTorch, except that no op
+has a second result.
+"""
+
+from __future__ import annotations
+
+from tinygen.autograd import broadcast_to, op, sample, xp
+from tinygen.ops._samples import normal
+from tinygen.ops.elementwise import exp
+from tinygen.ops.shape import reshape
+
+
+def _kept(shape, dim):
+    """The shape of a reduction over dim with keepdim."""
+    dims = range(len(shape)) if dim is None else (dim,) if isinstance(dim, int) else dim
+    dims = {d % len(shape) for d in dims} if shape else set()
+    return tuple(1 if i in dims else n for i, n in enumerate(shape))
+
+
+@op
+def sum(x, dim=None, keepdim=False):
+    """Sum over the axes dim."""
+    return x.sum(axis=dim, keepdims=keepdim)
+
+
+@sum.vjp("x")
+def _(gout, x_shape, dim):
+    return broadcast_to(reshape(gout, _kept(x_shape, dim)), x_shape)
+
+
+@op
+def mean(x, dim=None, keepdim=False):
+    """Mean over the axes dim."""
+    return x.mean(axis=dim, keepdims=keepdim)
+
+
+@mean.vjp("x")
+def _(gout, x_shape, dim):
+    kept = _kept(x_shape, dim)
+    count = 1
+    for n, k in zip(x_shape, kept, strict=True):
+        count *= n if k == 1 else 1
+    return broadcast_to(reshape(gout / count, kept), x_shape)
+
+
+@op
+def amax(x, dim=None, keepdim=False):
+    """Largest value over the axes dim. Ties share the gradient evenly."""
+    return x.max(axis=dim, keepdims=keepdim)
+
+
+@amax.vjp("x")
+def _(gout, x, out, dim):
+    kept = _kept(x.shape, dim)
+    hit = x == reshape(out, kept)
+    return reshape(gout, kept) * (hit / sum(hit, dim, True))
+
+
+@op
+def argmax(x, dim=None):
+    """Index of the largest value along dim (of the flattened array for None)."""
+    return x.argmax(axis=dim)
+
+
+@op
+def logsumexp(x, dim, keepdim=False):
+    """log(sum(exp(x))) over the axes dim, without overflow; x may be -inf."""
+    n = xp(x)
+    top = x.max(axis=dim, keepdims=True)
+    top = n.where(n.isfinite(top), top, 0)  # all -inf: the result is -inf, not nan
+    with_axes = n.exp(x - top).sum(axis=dim, keepdims=True)
+    positive = n.where(with_axes > 0, with_axes, 1)
+    out = n.where(with_axes > 0, n.log(positive), -n.inf) + top
+    return (out if keepdim else out.reshape(x.sum(axis=dim).shape)).astype(x.dtype)
+
+
+@logsumexp.vjp("x")
+def _(gout, x, out, dim):
+    kept = _kept(x.shape, dim)
+    return reshape(gout, kept) * exp(x - reshape(out, kept))
+
+
+@op
+def softmax(x, dim):
+    """exp(x) / sum(exp(x)) along dim."""
+    e = xp(x).exp(x - x.max(axis=dim, keepdims=True))
+    return e / e.sum(axis=dim, keepdims=True)
+
+
+@softmax.vjp("x")
+def _(gout, out, dim):
+    return out * (gout - sum(gout * out, dim, True))
+
+
+@op
+def log_softmax(x, dim):
+    """x - logsumexp(x) along dim: the logarithm of softmax, exact also where that underflows."""
+    n = xp(x)
+    shifted = x - x.max(axis=dim, keepdims=True)
+    return shifted - n.log(n.exp(shifted).sum(axis=dim, keepdims=True))
+
+
+@log_softmax.vjp("x")
+def _(gout, out, dim):
+    return gout - exp(out) * sum(gout, dim, True)
+
+
+@op
+def cumsum(x, dim):
+    """Running sum along the axis dim."""
+    return x.cumsum(axis=dim)
+
+
+@cumsum.vjp("x")
+def _(gout, dim):
+    return sum(gout, dim, True) + gout - cumsum(gout, dim)
+
+
+# ----------------------------------------------------------------------------------------------- what they are tested on
+
+
+def _reductions(generator):
+    x = normal(generator, 2, 3, 4)
+    yield sample(x)
+    for dim in (0, -1, (0, 2)):
+        yield sample(x, dim)
+    yield sample(x, (1, -1), keepdim=True)
+    yield sample(normal(generator, 3), 0)
+
+
+def _along(generator):
+    for dim in (0, 1, -1):
+        yield sample(normal(generator, 2, 3, 4), dim)
+    yield sample(normal(generator, 3), 0)
+
+
+for _op in (sum, mean, amax):
+    _op.samples(_reductions)
+for _op in (softmax, log_softmax, logsumexp, cumsum, argmax):
+    _op.samples(_along)

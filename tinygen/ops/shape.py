@@ -1,0 +1,239 @@
+"""Ops that move values without changing them: shapes, axes, indexing, joining. Views where NumPy gives views."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinygen.autograd import op, sample, xp
+from tinygen.ops._samples import normal
+
+
+@op(view=True)
+def reshape(x, shape):
+    """x with a new shape; one length may be -1."""
+    return x.reshape(shape)
+
+
+@reshape.vjp("x")
+def _(gout, x_shape):
+    return reshape(gout, x_shape)
+
+
+@op(view=True)
+def permute(x, dims):
+    """The axes of x in a new order: `permute(x, (0, 2, 3, 1))` takes NCHW to NHWC."""
+    return xp(x).transpose(x, dims)
+
+
+@permute.vjp("x")
+def _(gout, dims):
+    inverse = [0] * len(dims)
+    for i, d in enumerate(dims):
+        inverse[d] = i
+    return permute(gout, tuple(inverse))
+
+
+@op(view=True)
+def transpose(x, dim0, dim1):
+    """x with two axes exchanged."""
+    return xp(x).swapaxes(x, dim0, dim1)
+
+
+@transpose.vjp("x")
+def _(gout, dim0, dim1):
+    return transpose(gout, dim0, dim1)
+
+
+@op(view=True)
+def flip(x, dims):
+    """x with the order along the axes dims reversed."""
+    return xp(x).flip(x, dims)
+
+
+@flip.vjp("x")
+def _(gout, dims):
+    return flip(gout, dims)
+
+
+@op(view=True)
+def getitem(x, index):
+    """x[index], basic or advanced. Index arrays are kept; their elements count from either end, out of range raises."""
+    return x[index]
+
+
+@getitem.vjp("x")
+def _(gout, x_shape, index):
+    return index_add(gout, index, x_shape)
+
+
+@op
+def index_add(x, index, shape):
+    """Zeros of the given shape to which x is added at [index], also where it repeats: the adjoint of `getitem`."""
+    out = xp(x).zeros(shape, x.dtype)
+    if _is_basic(index):
+        out[index] = x
+    elif isinstance(x, (np.ndarray, np.generic)):
+        np.add.at(out, index, x)
+    else:
+        import cupyx
+
+        cupyx.scatter_add(out, index, x)
+    return out
+
+
+@index_add.vjp("x")
+def _(gout, index):
+    return getitem(gout, index)
+
+
+def _is_basic(index):
+    """Whether no element can be named twice."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return all(p is None or p is Ellipsis or isinstance(p, (int, slice)) for p in parts)
+
+
+@op
+def gather(x, dim, index):
+    """out[.., i, ..] = x[.., index[.., i, ..], ..] along dim. index: integers, as many axes as x."""
+    return xp(x).take_along_axis(x, index, axis=dim)
+
+
+@gather.vjp("x")
+def _(gout, x_shape, dim, index):
+    return scatter_add(gout, dim, index, x_shape)
+
+
+@op
+def scatter_add(x, dim, index, shape):
+    """Zeros of the given shape to which x is added at index along dim: the adjoint of `gather`."""
+    grid = [n.reshape([-1 if i == axis else 1 for i in range(index.ndim)])
+            for axis, n in enumerate(map(xp(x).arange, index.shape))]  # fmt: skip
+    grid[dim] = index
+    return index_add(x, tuple(grid), shape)
+
+
+@scatter_add.vjp("x")
+def _(gout, dim, index):
+    return gather(gout, dim, index)
+
+
+@op
+def pad(x, widths):
+    """x with zeros around it: widths is ((before, after), ...), one pair for each axis."""
+    return xp(x).pad(x, widths)
+
+
+@pad.vjp("x")
+def _(gout, x_shape, widths):
+    return getitem(gout, tuple(slice(b, b + n) for (b, _), n in zip(widths, x_shape, strict=True)))
+
+
+@op
+def cat(*tensors, dim=0):
+    """The tensors joined along the axis dim, which exists already."""
+    return xp(tensors[0]).concatenate(tensors, axis=dim)
+
+
+@cat.vjp("tensors")
+def _(gout, tensors_shape, dim):
+    ends = np.cumsum([shape[dim] for shape in tensors_shape])
+    before = (slice(None),) * (dim % len(gout.shape))
+    return [
+        getitem(gout, (*before, slice(int(end) - shape[dim], int(end))))
+        for end, shape in zip(ends, tensors_shape, strict=True)
+    ]
+
+
+@op
+def stack(*tensors, dim=0):
+    """The tensors, all of one shape, joined along a new axis dim."""
+    return xp(tensors[0]).stack(tensors, axis=dim)
+
+
+@stack.vjp("tensors")
+def _(gout, tensors_shape, dim):
+    before = (slice(None),) * (dim % len(gout.shape))
+    return [getitem(gout, (*before, i)) for i in range(len(tensors_shape))]
+
+
+@op(casts=True)
+def to(x, dtype):
+    """x converted to another dtype. To float types the gradient comes back in x's own dtype."""
+    return x.astype(dtype)
+
+
+@to.vjp("x")
+def _(gout):
+    return gout  # the engine converts it to x's dtype
+
+
+# ----------------------------------------------------------------------------------------------- what they are tested on
+
+
+@reshape.samples
+def _(generator):
+    yield sample(normal(generator, 2, 3, 4), (4, -1))
+    yield sample(normal(generator, 1), ())
+
+
+@permute.samples
+def _(generator):
+    yield sample(normal(generator, 2, 3, 4), (2, 0, 1))
+
+
+@transpose.samples
+def _(generator):
+    yield sample(normal(generator, 2, 3, 4), 0, -1)
+
+
+@flip.samples
+def _(generator):
+    yield sample(normal(generator, 2, 3, 4), (0, 2))
+
+
+@getitem.samples
+def _(generator):
+    x = normal(generator, 3, 4)
+    for index in (1, slice(None, None, -2), (slice(1), 2), (Ellipsis, None, 0), np.array([[0, -1], [0, 2]]), x > 0,
+                  (np.array([0, 2, 0]), slice(1, 3)), (np.array([1, 1]), np.array([2, 2]))):  # fmt: skip
+        yield sample(x, index)
+
+
+@index_add.samples
+def _(generator):
+    yield sample(normal(generator, 3, 2), np.array([1, 0, 1]), (4, 2))
+    yield sample(normal(generator, 2), (slice(0, 4, 2), 1), (4, 2))
+
+
+@gather.samples
+def _(generator):
+    yield sample(normal(generator, 3, 4), 1, generator.integers(0, 4, (3, 5)))
+    yield sample(normal(generator, 3, 4), 0, generator.integers(0, 3, (2, 4)))
+
+
+@scatter_add.samples
+def _(generator):
+    yield sample(normal(generator, 3, 5), 1, generator.integers(0, 4, (3, 5)), (3, 4))
+
+
+@pad.samples
+def _(generator):
+    yield sample(normal(generator, 2, 3), ((1, 0), (0, 2)))
+
+
+@cat.samples
+def _(generator):
+    yield sample(normal(generator, 2, 3), normal(generator, 2, 1), normal(generator, 2, 2), dim=1)
+    yield sample(normal(generator, 2), dim=0)
+    yield sample(normal(generator, 2, 2), normal(generator, 1, 2), dim=-2)
+
+
+@stack.samples
+def _(generator):
+    yield sample(normal(generator, 2, 3), normal(generator, 2, 3), dim=1)
+    yield sample(normal(generator, 3), normal(generator, 3), dim=-1)
+
+
+@to.samples
+def _(generator):
+    yield sample(normal(generator, 2, 3), np.float64)
