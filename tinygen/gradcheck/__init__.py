@@ -1,0 +1,76 @@
+"""Is a gradient right? And if not, why?
+
+    check(fn, inputs)                      a function of tinygen Tensors
+    check_pair(forward, backward, args)    plain NumPy, as in coursework; no tinygen types needed
+    check_loss(loss, args)                 loss(x, y) -> loss, dx
+    check_module(module, inputs)           a tinygen, PyTorch, ... module, of any size
+
+The files, from the bottom: numeric (finite differences with error bars), report, subject (what is checked), adapters
+(tensor libraries), examine (the verdict), causes (the table of what goes wrong), recipes and command (`tinygen
+gradcheck FILE`), plugin (pytest), causal (which output sees which input).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tinygen.gradcheck.examine import examine
+from tinygen.gradcheck.report import Finding, GradcheckError, Report
+from tinygen.gradcheck.subject import Loss, Pair
+
+__all__ = ["Finding", "GradcheckError", "Report", "check", "check_loss", "check_pair"]
+
+
+def check(fn: Callable[..., Any], inputs: Sequence[Any], order: int = 1, name: str = "",
+          generator: np.random.Generator | None = None) -> Report:  # fmt: skip
+    """Check the gradients of a function of tinygen Tensors by finite differences in float64.
+
+    Args:
+        fn: takes the inputs, returns a Tensor or several.
+        inputs: arrays and Tensors of floats are checked, in float64; everything else is passed on as it is.
+        order: 2 checks the gradients' gradients as well, by the inputs and by the upstream gradient.
+        generator: draws the upstream gradient and the directions; default_rng(0) if left out.
+
+    Returns: the report, if all gradients are right.
+
+    Raises:
+        GradcheckError: a gradient is wrong; the text names fn, the argument, the worst element and, where it can, why.
+    """
+    from tinygen.gradcheck.adapters import Tensors, gradient_of
+
+    generator = generator or np.random.default_rng(0)
+    subject = Tensors(fn, inputs, name)
+    report = examine(subject, generator).raise_if_wrong()
+    if order >= 2:
+        outputs = subject.forward(subject.values)
+        upstream = [generator.standard_normal(o.shape) for o in outputs]
+        examine(gradient_of(subject, upstream), generator).raise_if_wrong()
+    return report
+
+
+def check_pair(forward: Callable[..., Any], backward: Callable[..., Any], args: Sequence[Any], name: str = "",
+               generator: np.random.Generator | None = None, limit: float | None = 10.0) -> Report:  # fmt: skip
+    """Check a plain NumPy forward/backward pair. Never changes args, never raises for a wrong gradient.
+
+    Args:
+        forward: forward(*args) -> out, cache (or several outputs and a cache, or out alone).
+        backward: backward(dout, cache) -> one gradient for each float array among the args, in their order; or
+            backward(dout, *args) where forward returns no cache.
+        args: arrays (float ones are checked, in float64), dicts of parameters, numbers.
+        limit: seconds that one call may take.
+    """
+    return examine(Pair(forward, backward, args, name, limit), generator)
+
+
+def check_loss(loss: Callable[..., Any], args: Sequence[Any], wrt: Sequence[str] | None = None, name: str = "",
+               generator: np.random.Generator | None = None, limit: float | None = 10.0) -> Report:  # fmt: skip
+    """Check a function that returns a loss and its gradients: `loss(x, y) -> loss, dx`, or `-> loss, {"W1": ...}`.
+
+    Args:
+        wrt: names of the checked arguments; if left out, the first float arrays, as many as there are gradients.
+        The rest as in check_pair.
+    """
+    return examine(Loss(loss, args, wrt, name, limit), generator)

@@ -1,0 +1,108 @@
+"""What a check found, as text of at most a dozen lines and as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+LINES = 12  # the longest report
+WIDTH = 110
+
+
+@dataclass
+class Finding:
+    """One thing that is wrong with the gradients of one or several arguments, and why."""
+
+    cause: str  # a name from the table in tinygen.gradcheck.causes, or "unexplained"
+    argument: str  # "dw", or "dx, dw" where one cause explains several
+    hint: str  # what happened and what to change, one line
+    index: tuple[int, ...] | None = None  # the worst element
+    factor: float | None = None  # yours / right, where that is one number
+    evidence: dict[str, Any] = field(default_factory=dict)  # yours, right, bar, wrong (how many of how many) ...
+    where: str = ""  # "layers.py:214: dw[f] += ..." where the source is known
+
+
+@dataclass
+class Report:
+    """The outcome of a check. True if the gradients are right.
+
+    Attributes:
+        verdict: "right", "wrong", or "not run" (the function could not be called; the findings say why).
+        findings: what is wrong, the best explained first. Empty if right.
+        notes: what doesn't make a gradient wrong but is worth knowing (kinks, shared memory, printing).
+        right: the gradients that are right.
+        shapes: of the arguments, in words.
+        when: "only with stride > 1": what sets the failing cases apart from the passing ones.
+    """
+
+    name: str
+    verdict: str = "right"
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    right: list[str] = field(default_factory=list)
+    shapes: str = ""
+    when: str = ""
+    seconds: float = 0.0
+
+    def __bool__(self) -> bool:
+        return self.verdict == "right"
+
+    @property
+    def cause(self) -> str:
+        """The first finding's cause; empty if the gradients are right."""
+        return self.findings[0].cause if self.findings else ""
+
+    def json(self) -> str:
+        """The same facts as one JSON object."""
+        return json.dumps(asdict(self), default=_plain)
+
+    def raise_if_wrong(self) -> Report:
+        """Raise GradcheckError unless the gradients are right."""
+        if not self:
+            raise GradcheckError(self)
+        return self
+
+    def __str__(self) -> str:
+        lines = [f"{self.name}: {self.verdict}" + (f"   {self.shapes}" if self.shapes else "")]
+        body: list[str] = []
+        for finding in self.findings[:3]:
+            body += _lines_of(finding, detailed=finding is self.findings[0])
+        if self.when and self.findings:
+            body.append(f"  when   {self.when}")
+        if self.right and self.findings:
+            body.append(f"  right  {', '.join(self.right)}")
+        body += [f"  note   {note}" for note in self.notes]
+        return "\n".join(_clip(line) for line in [*lines, *body][:LINES])
+
+
+def _lines_of(finding: Finding, detailed: bool) -> list[str]:
+    lines = [f"  {finding.argument}: {finding.cause}: {finding.hint}"]
+    if finding.where:
+        lines.append(f"  line   {finding.where}")
+    e = finding.evidence
+    if detailed and "yours" in e and finding.index is not None:
+        place = f"[{', '.join(map(str, finding.index))}]" if finding.index else ""
+        first = finding.argument.split(",")[0]
+        lines.append(f"  worst  {first}{place} is {e['yours']:.6g}, should be {e['right']:.6g} (+- {e['bar']:.0e})")
+        lines.append(f"  wrong  {e['wrong']} of {e['of']} elements of {first}{e.get('slice', '')}")
+    if detailed and "smallest" in e:
+        lines.append(f"  fails  already with {e['smallest']}")
+    return lines
+
+
+def _clip(line: str) -> str:
+    line = " ".join(line.splitlines())
+    return line if len(line) <= 2 * WIDTH else line[: 2 * WIDTH - 3] + "..."
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+class GradcheckError(AssertionError):
+    """A gradient is wrong. Its text is the report; `report` holds the facts."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(str(report))
+        self.report = report
