@@ -456,66 +456,66 @@ def _unrolled(op: Op) -> Callable[..., Any]:
     spend more time in bookkeeping than in NumPy; this halves it.
     """
     names = op.names
-    args = ", ".join(names)
-    raws = ", ".join(f"{n}_" for n in names)
-    lines = [f"def {op.name}{_bare(op.signature)}:",
-             f"    if mode() is not default: return op({args})",
-             "    mask, dtype, changeable = 0, None, False"]  # fmt: skip
+    args, raws = ", ".join(names), ", ".join(f"{n}_" for n in names)
+    lines = [f"def {op.name}{_bare(op.signature)}:",  # our own names begin with _, the op's don't
+             f"    if _mode() is not _default: return _op({args})",
+             "    _mask, _dtype, _changeable = 0, None, False"]  # fmt: skip
     for i, n in enumerate(names):
-        lines += [f"    if {n}.__class__ is Tensor:",
+        lines += [f"    if {n}.__class__ is _Tensor:",
                   f"        {n}_ = {n}._array",
-                  f"        if {n}.requires_grad: mask |= {1 << i}",
-                  f"        if {n}._version is not None: changeable = True",
-                  f"        if {n}_.dtype is not dtype:",
-                  f"            if dtype is not None: return op({args})",
-                  f"            dtype = {n}_.dtype",
-                  f"    elif {n}.__class__ in plain: {n}_ = {n}",
-                  f"    else: return op({args})"]  # fmt: skip
-    lines += [f"    if dtype is None: return op({args})",
-              f"    try: raw = op.run({raws})",
-              f"    except errors as e: raise op.named(e, ({raws},)) from e",
-              "    if raw.__class__ is not ndarray or raw.dtype is not dtype: raw = op._normal(raw, dtype)",
-              "    out = Tensor(raw)",
-              "    if mask:",
-              "        record = recorders.get(mask)",
-              "        if record is None: record = make_recorder(op, mask)",
-              "        if record:",
-              "            out.requires_grad = True",
-              f"            out._source = record(changeable, dtype, raw, {args}, {raws})",
-              "    return out"]  # fmt: skip
+                  f"        if {n}.requires_grad: _mask |= {1 << i}",
+                  f"        if {n}._version is not None: _changeable = True",
+                  f"        if {n}_.dtype is not _dtype:",
+                  f"            if _dtype is not None: return _op({args})",
+                  f"            _dtype = {n}_.dtype",
+                  f"    elif {n}.__class__ in _plain: {n}_ = {n}",
+                  f"    else: return _op({args})"]  # fmt: skip
+    lines += [f"    if _dtype is None: return _op({args})",
+              f"    try: _raw = _op.run({raws})",
+              f"    except _errors as _e: raise _op.named(_e, ({raws},)) from _e",
+              "    if _raw.__class__ is not _ndarray or _raw.dtype is not _dtype: _raw = _op._normal(_raw, _dtype)",
+              "    _out = _Tensor(_raw)",
+              "    if _mask:",
+              "        _record = _recorders.get(_mask)",
+              "        if _record is None: _record = _make_recorder(_op, _mask)",
+              "        if _record:",
+              "            _out.requires_grad = True",
+              f"            _out._source = _record(_changeable, _dtype, _raw, {args}, {raws})",
+              "    return _out"]  # fmt: skip
     recorders: dict[int, Any] = {}
 
     def make_recorder(op: Op, mask: int) -> Any:
         recorders[mask] = _compile_recorder(op, op.plan(mask, len(names), False)) if op.rules else False
         return recorders[mask]
 
-    defaults = {f"default_{p.name}": p.default for p in op.signature.parameters.values()}
-    scope = {"op": op, "mode": _mode.get, "default": _DEFAULT, "Tensor": Tensor, "plain": _PLAIN, "ndarray": np.ndarray,
-             "errors": (ValueError, TypeError, IndexError), "recorders": recorders, "make_recorder": make_recorder}  # fmt: skip
-    exec("\n".join(lines), scope | defaults, local := {})
+    scope = {f"_default_{p.name}": p.default for p in op.signature.parameters.values()}
+    scope |= {"_op": op, "_mode": _mode.get, "_default": _DEFAULT, "_Tensor": Tensor, "_plain": _PLAIN,
+              "_ndarray": np.ndarray, "_errors": (ValueError, TypeError, IndexError), "_recorders": recorders,
+              "_make_recorder": make_recorder}  # fmt: skip
+    exec("\n".join(lines), scope, local := {})
     return local[op.name]
 
 
 def _bare(signature: inspect.Signature) -> str:
     """The signature's source, its defaults by name."""
-    return f"({', '.join(n if p.default is p.empty else f'{n}=default_{n}' for n, p in signature.parameters.items())})"
+    return f"({', '.join(n if p.default is p.empty else f'{n}=_default_{n}' for n, p in signature.parameters.items())})"
 
 
 def _compile_recorder(op: Op, plan: Plan) -> Callable[..., tuple[int, Node]]:
     """`Op.record`, unrolled: lean, since every op of a small network goes through it."""
     values = [f"{n}_" for n in op.names]
     args, raws = ", ".join(op.names), ", ".join(values)
-    keep = ", ".join(f"{values[~k]}.shape" if k < 0 else "raw" if k >= plan.n else values[k] for k in plan.keep)
+    keep = ", ".join(f"{values[~k]}.shape" if k < 0 else "_raw" if k >= plan.n else values[k] for k in plan.keep)
     kept = "".join(f"{op.names[k]}, " for k in plan.keep if 0 <= k < plan.n)
     parents = "".join(f"{op.names[i]}._source or {op.names[i]}, " for i in plan.tracked)
     shapes = "".join(f"{values[i]}.shape, " for i in plan.tracked)
     source = f"""
-def record(changeable, dtype, raw, {args}, {raws}):
-    guards = guard(({kept})) if changeable else ()
-    node = new(Node, (next(numbers), plan, ({parents}), ({shapes}), dtype, [{keep}], guards))
-    return node[0], node
+def record(_changeable, _dtype, _raw, {args}, {raws}):
+    _guards = _guard(({kept})) if _changeable else ()
+    _node = _new(_Node, (_next(_numbers), _plan, ({parents}), ({shapes}), _dtype, [{keep}], _guards))
+    return _node[0], _node
 """
-    scope = {"plan": plan, "Node": Node, "new": tuple.__new__, "numbers": _numbers, "next": next, "guard": _guard}
+    scope = {"_plan": plan, "_Node": Node, "_new": tuple.__new__, "_numbers": _numbers, "_next": next, "_guard": _guard}
     exec(source, scope, local := {})
     return local["record"]
 

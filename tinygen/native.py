@@ -1,6 +1,220 @@
-"""The one place that calls kernels."""
+"""The one place that calls kernels: arrays in, `tinygen._native` (built from csrc/), arrays out.
+
+Every function takes and returns arrays in PyTorch's shapes, hands their memory to a kernel as it is, and answers
+NotImplemented where there is no kernel: for other dtypes, and everywhere if the library wasn't built. The caller has
+checked what is particular to it; here all that could make a kernel leave its arrays is checked.
+
+Layout: an image is (N, C, H, W) in shape and NHWC in memory, a weight (O, I, KH, KW) and HWIO. An array in another
+order is copied first, and counted in `conversions`; between tinygen's own layers there is none.
+"""
+
 from __future__ import annotations
 
-def conv2d(*a): return NotImplemented
-def conv_transpose2d(*a): return NotImplemented
-def conv2d_weight(*a): return NotImplemented
+import contextlib
+import os
+import threading
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+try:
+    from tinygen._native import ffi, lib
+except ImportError:
+    ffi = lib = None
+
+conversions = 0  # arrays that had to be copied into a kernel's layout so far
+ISAS = ("baseline", "avx2", "avx512")
+_DTYPES = {np.dtype(np.float32): 0, np.dtype(np.float64): 1}
+_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+_warned = False
+
+
+def available() -> bool:
+    """Whether the C library was built."""
+    return lib is not None
+
+
+def set_num_threads(n: int) -> None:
+    """Let a kernel use at most n threads. At the start: one for each core that the process may use."""
+    global _threads
+    if n < 1:
+        raise ValueError(f"set_num_threads: n must be at least 1, got {n}")
+    _threads = n
+
+
+def get_num_threads() -> int:
+    """The most threads that a kernel uses."""
+    return _threads
+
+
+@contextlib.contextmanager
+def instruction_set(name: str) -> Iterator[str]:
+    """Within it, kernels use at most this one of `ISAS`, in all threads; gives the one that is really in force."""
+    if name not in ISAS:
+        raise ValueError(f"instruction_set: name must be one of {', '.join(ISAS)}, got {name!r}")
+    before = lib.tg_isa() if lib else 0
+    try:
+        yield ISAS[lib.tg_set_isa(ISAS.index(name))] if lib else "none"
+    finally:
+        if lib:
+            lib.tg_set_isa(before)
+
+
+# --------------------------------------------------------------------------------------------------------- convolution
+
+
+def conv2d(x, weight, bias, size, stride, padding, dilation, mask, channels):
+    """See `tinygen.ops.conv2d`; `size` is the output's (height, width)."""
+    if not _accepts(x, weight, bias):
+        return NotImplemented
+    n, o, ci, co = len(x), len(weight), x.shape[1], weight.shape[1]
+    if ci != co:
+        raise ValueError(f"weight is for {co} input channels, x has {ci}")
+    shape = _conv_shape(n, x.shape[2:], ci, size, o, weight.shape[2:], stride, padding, dilation, mask, channels)
+    y = empty((n, *size, o), x.dtype)
+    _call("tg_conv2d", x.dtype, shape, _nhwc(x), _hwio(weight), _bias(bias, o), y)
+    return y.transpose(0, 3, 1, 2)
+
+
+def conv_transpose2d(y, weight, bias, size, stride, padding, dilation, mask, channels):
+    """See `tinygen.ops.conv_transpose2d`."""
+    if not _accepts(y, weight, bias):
+        return NotImplemented
+    n, (o, i) = len(y), weight.shape[:2]
+    if y.shape[1] != o:
+        raise ValueError(f"weight is for {o} channels, y has {y.shape[1]}")
+    shape = _conv_shape(n, size, i, y.shape[2:], o, weight.shape[2:], stride, padding, dilation, mask, channels)
+    x = empty((n, *size, i), y.dtype)
+    _call("tg_conv_transpose2d", y.dtype, shape, _nhwc(y), _hwio(weight), _bias(bias, i), x)
+    return x.transpose(0, 3, 1, 2)
+
+
+def conv2d_weight(x, y, kernel_size, stride, padding, dilation, mask, channels):
+    """See `tinygen.ops.conv2d_weight`."""
+    if not _accepts(x, y):
+        return NotImplemented
+    n, i, o = len(x), x.shape[1], y.shape[1]
+    if len(y) != n:
+        raise ValueError(f"x has {n} images, y has {len(y)}")
+    shape = _conv_shape(n, x.shape[2:], i, y.shape[2:], o, kernel_size, stride, padding, dilation, mask, channels)
+    weight, bias = empty((*kernel_size, i, o), x.dtype), empty((o,), x.dtype)
+    _call("tg_conv2d_weight", x.dtype, shape, _nhwc(x), _nhwc(y), weight, bias)
+    return weight.transpose(3, 2, 0, 1), bias
+
+
+def linear(input, weight, bias):
+    """See `tinygen.ops.linear`: a convolution of images of one pixel."""
+    rows = input.reshape(-1, input.shape[-1], 1, 1)
+    y = conv2d(rows, weight[:, :, None, None], bias, (1, 1), (1, 1), (0, 0), (1, 1), None, 1)
+    return y if y is NotImplemented else y.reshape(*input.shape[:-1], len(weight))
+
+
+def _conv_shape(n, image, ci, out, co, kernel, stride, padding, dilation, mask, channels):
+    if mask and (ci % channels or co % channels):
+        raise ValueError(f"channels={channels} must divide the channels of both sides, got {ci} and {co}")
+    s = ffi.new("tg_conv_shape *")
+    s.n, (s.h, s.w), s.ci, (s.oh, s.ow), s.co, (s.kh, s.kw) = n, image, ci, out, co, kernel
+    (s.stride_h, s.stride_w), (s.pad_h, s.pad_w), (s.dil_h, s.dil_w) = stride, padding, dilation
+    s.mask, s.groups = {None: 0, "A": 1, "B": 2}[mask], channels
+    return s
+
+
+def _nhwc(x):
+    return _contiguous(x.transpose(0, 2, 3, 1))
+
+
+def _hwio(weight):
+    return _contiguous(weight.transpose(2, 3, 1, 0))
+
+
+def _bias(bias, n):
+    if bias is None:
+        return None
+    if bias.shape != (n,):
+        raise ValueError(f"bias must have shape ({n},), got {bias.shape}")
+    return _contiguous(bias)
+
+
+# ---------------------------------------------------------------------------------------------------- calling a kernel
+
+
+def _accepts(*arrays: Any) -> bool:
+    """Whether a kernel can take these arrays (None stands for one that was left out)."""
+    if lib is None:
+        _warn_once()
+        return False
+    dtype = arrays[0].dtype
+    return dtype in _DTYPES and all(a is None or (isinstance(a, np.ndarray) and a.dtype == dtype) for a in arrays)
+
+
+def _warn_once() -> None:
+    global _warned
+    if not _warned:
+        _warned = True
+        warnings.warn(
+            "tinygen: the C kernels were not built, so the NumPy definitions run, which are slower; install a C "
+            "compiler and Python's headers, then tinygen again",
+            RuntimeWarning,
+            stacklevel=6,
+        )
+
+
+def _contiguous(a: np.ndarray) -> np.ndarray:
+    """The array in C order and aligned, itself if it is so already."""
+    global conversions
+    if a.flags.c_contiguous and a.flags.aligned:
+        return a
+    conversions += 1
+    return np.require(a, requirements=["C", "A"])
+
+
+def _call(kernel: str, dtype: Any, *arguments: Any) -> None:
+    """Run a kernel on the arrays' memory. The arguments: arrays, None, structs, numbers; a thread count is added."""
+    pointers = [
+        ffi.NULL if a is None else ffi.from_buffer(a) if isinstance(a, np.ndarray) else a for a in arguments
+    ]
+    code = getattr(lib, kernel)(_DTYPES[dtype], *pointers, _threads)
+    if code == lib.TG_NO_MEMORY:
+        raise MemoryError(f"{kernel}: no memory for its scratch space")
+    if code:
+        raise ValueError(f"{kernel}: sizes that no array can have")
+
+
+# --------------------------------------------------------------------------------------------------------- buffer pool
+
+_LARGE = 1 << 18  # bytes from which arrays are recycled: fresh memory costs a page fault every 4 kB
+_LIMIT = 1 << 30  # bytes kept for reuse at most
+_free: dict[int, list[np.ndarray]] = defaultdict(list)
+_free_bytes = 0
+_lock = threading.RLock()  # a destructor may run at any moment, also inside `empty`
+
+
+def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """An uninitialised array in C order. Large ones reuse the memory of earlier ones whose last view has died."""
+    dtype = np.dtype(dtype)
+    nbytes = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if nbytes < _LARGE or ffi is None:
+        return np.empty(shape, dtype)
+    size = 1 << (nbytes - 1).bit_length() - 3
+    size *= -(-nbytes // size)  # rounded up by less than a quarter, so that blocks fit again
+    global _free_bytes
+    with _lock:
+        block = _free[size].pop() if _free[size] else None
+        if block is not None:
+            _free_bytes -= size
+    if block is None:
+        block = np.empty(size, np.uint8)
+    # NumPy keeps `owner` alive as long as any view of the array, and no longer: the block is free exactly then.
+    owner = ffi.gc(ffi.cast("char *", ffi.from_buffer(block)), lambda _: _recycle(block))
+    return np.frombuffer(ffi.buffer(owner, nbytes), dtype).reshape(shape)
+
+
+def _recycle(block: np.ndarray) -> None:
+    global _free_bytes
+    with _lock:
+        if _free_bytes + block.size <= _LIMIT:
+            _free[block.size].append(block)
+            _free_bytes += block.size

@@ -52,7 +52,7 @@ def linear(input, weight, bias=None):
 
 @linear.vjp("input")
 def _(gout, weight):
-    return matmul(gout, weight)
+    return linear(gout, transpose(weight, 0, 1))
 
 
 @linear.vjp("weight")
