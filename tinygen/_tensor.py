@@ -6,7 +6,7 @@ are computed by `tinygen.autograd`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -131,22 +131,8 @@ class Tensor:
     __hash__ = object.__hash__  # `==` compares elementwise; a Tensor in a set or dict is itself
 
     if TYPE_CHECKING:  # attached by tinygen.ops, so that every operator is an op like any other
-        __add__: Callable[..., Tensor]
-        __radd__: Callable[..., Tensor]
-        __sub__: Callable[..., Tensor]
-        __rsub__: Callable[..., Tensor]
-        __mul__: Callable[..., Tensor]
-        __rmul__: Callable[..., Tensor]
-        __truediv__: Callable[..., Tensor]
-        __rtruediv__: Callable[..., Tensor]
-        __pow__: Callable[..., Tensor]
-        __matmul__: Callable[..., Tensor]
-        __neg__: Callable[..., Tensor]
-        __gt__: Callable[..., Tensor]
-        __lt__: Callable[..., Tensor]
-        __ge__: Callable[..., Tensor]
-        __le__: Callable[..., Tensor]
-        __getitem__: Callable[..., Tensor]
+        __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = cast(Any, None)
+        __pow__ = __matmul__ = __rmatmul__ = __neg__ = __gt__ = __lt__ = __ge__ = __le__ = __getitem__ = __add__
 
         def __getattr__(self, name: str) -> Callable[..., Tensor]: ...
 

@@ -176,6 +176,7 @@ class Plan(NamedTuple):
     keep: tuple[int, ...]  # positions, among arguments + outputs, of what is saved; ~i: only the shape of argument i
     vjp: Callable[..., tuple[Any, ...]]  # (*gouts, *saved) -> gradients of the tracked inputs
     simple: bool  # one output
+    record: Callable[..., tuple[int, Node]]  # leaves a node on the tape; see `_compile_recorder`
 
 
 REGISTRY: dict[str, Op] = {}  # every op by its name
@@ -288,16 +289,19 @@ class Op:
         run: Callable[[], Any] = functools.partial(self._run, values, mode.reference)
         if not tensors:
             return run()
+        if mask:  # a plain array belongs to the caller, who may change it before backward
+            values[:] = [v.copy() if isinstance(a, np.ndarray) else v for a, v in zip(args, values, strict=True)]
         raw = _run_hooked(mode.hooks, Call(self, "forward", args), run)
         outs = [Tensor(self._normal(array, dtype)) for array in (raw if len(self.outputs) > 1 else (raw,))]
         if self.view and isinstance(args[0], Tensor):
             outs[0]._version = args[0]._version
         if mask and mode.grad and self.rules:
-            plan = self.plan(mask, len(args), mode.reference)
-            node = self.record(plan, args, values, [o._array for o in outs], dtype)
+            number, node = self.plan(mask, len(args), mode.reference).record(
+                True, dtype, *[o._array for o in outs], *args, *values
+            )
             for i, out in enumerate(outs):
                 if out._array.dtype.kind == "f":
-                    out.requires_grad, out._source = True, (node.number + i, node)
+                    out.requires_grad, out._source = True, (number + i, node)
         return outs[0] if len(outs) == 1 else tuple(outs)
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
@@ -337,30 +341,6 @@ class Op:
 
     # -- recording
 
-    def record(
-        self, plan: Plan, args: Sequence[Any], values: Sequence[Any], outs: Sequence[Any], dtype: Any
-    ) -> Node:
-        """Leave a node on the tape."""
-        saved: list[Any] = []
-        for k in plan.keep:
-            if k < 0:
-                saved.append(np.shape(values[~k]))
-            elif k >= plan.n:
-                saved.append(outs[k - plan.n])
-            elif isinstance(args[k], Tensor):
-                saved.append(values[k])
-            else:  # a plain array belongs to the caller, who may change it before backward
-                saved.append(values[k].copy() if isinstance(values[k], np.ndarray) else values[k])
-        if self.variadic:
-            saved.append([np.shape(v) for v in values[: plan.n - len(self.names) + 1]])
-        guards = _guard([args[k] for k in plan.keep if 0 <= k < plan.n])
-        parents = tuple([args[i]._source or args[i] for i in plan.tracked])
-        shapes = tuple([values[i].shape for i in plan.tracked])
-        number = next(_numbers)
-        for _ in outs[1:]:
-            next(_numbers)  # output i has the gradient key number + i
-        return Node(number, plan, parents, shapes, dtype, saved, guards)
-
     def plan(self, mask: int, n: int, reference: bool) -> Plan:
         """The plan for the inputs whose bits are set, of n arguments."""
         plan = self.plans.get((mask, n, reference))
@@ -398,7 +378,10 @@ class Op:
             names = [self.names[i] for i in tracked if self.names[i] not in self.differentiable()]
             raise TypeError(f"{self.name}: {names[0]} is not differentiable; pass a detached tensor")
         vjp = _compile_vjp(steps, len(tracked), len(self.outputs) + len(keep), self.variadic)
-        return Plan(self, reference, n, tracked, tuple(keep), vjp, len(self.outputs) == 1)
+        record, scope = _compile_recorder(self, n, tracked, keep)
+        plan = Plan(self, reference, n, tracked, tuple(keep), vjp, len(self.outputs) == 1, record)
+        scope["_plan"] = plan
+        return plan
 
     def __repr__(self) -> str:
         return f"<op {self.name}{self.signature}>"
@@ -414,6 +397,11 @@ def _guard(kept: Iterable[Any]) -> Any:
             frame = frame.f_back
         guards.append((frame.f_code, frame.f_lasti))
     return guards
+
+
+def xp(array: Any) -> Any:
+    """The array module of an array: numpy, or cupy."""
+    return np if array.__class__ in _ON_HOST or isinstance(array, np.generic) else sys.modules["cupy"]
 
 
 def sample(*args: Any, **kwargs: Any) -> Sample:
@@ -485,7 +473,7 @@ def _unrolled(op: Op) -> Callable[..., Any]:
     recorders: dict[int, Any] = {}
 
     def make_recorder(op: Op, mask: int) -> Any:
-        recorders[mask] = _compile_recorder(op, op.plan(mask, len(names), False)) if op.rules else False
+        recorders[mask] = op.plan(mask, len(names), False).record if op.rules else False
         return recorders[mask]
 
     scope = {f"_default_{p.name}": p.default for p in op.signature.parameters.values()}
@@ -501,23 +489,30 @@ def _bare(signature: inspect.Signature) -> str:
     return f"({', '.join(n if p.default is p.empty else f'{n}=_default_{n}' for n, p in signature.parameters.items())})"
 
 
-def _compile_recorder(op: Op, plan: Plan) -> Callable[..., tuple[int, Node]]:
-    """`Op.record`, unrolled: lean, since every op of a small network goes through it."""
-    values = [f"{n}_" for n in op.names]
-    args, raws = ", ".join(op.names), ", ".join(values)
-    keep = ", ".join(f"{values[~k]}.shape" if k < 0 else "_raw" if k >= plan.n else values[k] for k in plan.keep)
-    kept = "".join(f"{op.names[k]}, " for k in plan.keep if 0 <= k < plan.n)
-    parents = "".join(f"{op.names[i]}._source or {op.names[i]}, " for i in plan.tracked)
-    shapes = "".join(f"{values[i]}.shape, " for i in plan.tracked)
+def _compile_recorder(op: Op, n: int, tracked: Sequence[int], keep: Sequence[int]) -> Any:
+    """(whether an argument can be changed in place, dtype, *outputs, *arguments, *their arrays) -> number, Node.
+
+    Lean, since every op of a small network goes through it.
+    """
+    outs = [f"out{j}" for j in range(len(op.outputs))]
+    args = [f"a{i}" for i in range(n)]
+    values = [f"v{i}" for i in range(n)]
+    saved = [f"getattr(v{~k}, 'shape', ())" if k < 0 else outs[k - n] if k >= n else values[k] for k in keep]
+    if op.variadic:
+        saved.append(f"[v.shape for v in ({', '.join(values[: n - len(op.names) + 1])},)]")
+    kept = "".join(f"{args[k]}, " for k in keep if 0 <= k < n)
+    parents = "".join(f"a{i}._source or a{i}, " for i in tracked)
+    shapes = "".join(f"v{i}.shape, " for i in tracked)
     source = f"""
-def record(_changeable, _dtype, _raw, {args}, {raws}):
+def record(_changeable, _dtype, {', '.join(outs + args + values)}):
     _guards = _guard(({kept})) if _changeable else ()
-    _node = _new(_Node, (_next(_numbers), _plan, ({parents}), ({shapes}), _dtype, [{keep}], _guards))
+    _node = _new(_Node, (_next(_numbers), _plan, ({parents}), ({shapes}), _dtype, [{', '.join(saved)}], _guards))
+    {'_next(_numbers);' * (len(outs) - 1)}
     return _node[0], _node
 """
-    scope = {"_plan": plan, "_Node": Node, "_new": tuple.__new__, "_numbers": _numbers, "_next": next, "_guard": _guard}
-    exec(source, scope, local := {})
-    return local["record"]
+    scope = {"_Node": Node, "_new": tuple.__new__, "_numbers": _numbers, "_next": next, "_guard": _guard}
+    exec(source, scope)
+    return scope.pop("record"), scope
 
 
 # --------------------------------------------------------------------------------------------------------- backward
@@ -668,7 +663,7 @@ def _run_rules(
 def _fit(g: Any, shape: Any, dtype: Any) -> Any:
     """A gradient in the shape and dtype of its input: broadcasting is undone here, for all ops."""
     if g.shape != shape:
-        g = sum_to(g, shape)
+        g = REGISTRY["sum_to"].function(g, shape)
     if g.dtype != dtype:
         g = g.to(dtype) if isinstance(g, Tensor) else g.astype(dtype)
     return g
@@ -719,49 +714,3 @@ def _leading_to(targets: set[Any], outputs: Sequence[Tensor]) -> set[int]:
             if key in targets or (node is not None and node.number in leading):
                 leading.add(number)
     return leading
-
-
-# ------------------------------------------------------------------------- the two ops that the engine itself needs
-
-
-def xp(array: Any) -> Any:
-    """The array module of an array: numpy, or cupy."""
-    return np if array.__class__ in _ON_HOST or isinstance(array, np.generic) else sys.modules["cupy"]
-
-
-@op
-def sum_to(x, shape):
-    """Sum x over the axes along which `shape` would be broadcast to x's shape: the adjoint of `broadcast_to`."""
-    if np.broadcast_shapes(x.shape, shape) != x.shape:
-        raise ValueError(f"x of shape {x.shape} can't be summed to {shape}")
-    lead = x.ndim - len(shape)
-    axes = (*range(lead), *(lead + i for i, n in enumerate(shape) if n == 1 and x.shape[lead + i] != 1))
-    return x.sum(axis=axes, keepdims=True).reshape(shape)
-
-
-@op(view=True)
-def broadcast_to(x, shape):
-    """x repeated along new axes and axes of length 1, without a copy. As numpy.broadcast_to."""
-    return xp(x).broadcast_to(x, shape)
-
-
-@sum_to.vjp("x")
-def _(gout, x_shape):
-    return broadcast_to(gout, x_shape)
-
-
-@broadcast_to.vjp("x")
-def _(gout):
-    return gout  # the engine sums it to x's shape
-
-
-@sum_to.samples
-def _(generator):
-    yield sample(generator.standard_normal((2, 3, 4)), (3, 1))
-    yield sample(generator.standard_normal((2, 3)), ())
-
-
-@broadcast_to.samples
-def _(generator):
-    yield sample(generator.standard_normal((3, 1)), (2, 3, 4))
-    yield sample(generator.standard_normal(()), (2,))

@@ -6,7 +6,6 @@ Importing this package gives Tensor its operators and methods: they are these op
 from typing import Any
 
 from tinygen._tensor import Tensor as _Tensor
-from tinygen.autograd import broadcast_to, sum_to
 from tinygen.ops.conv import conv2d, conv2d_weight, conv_transpose2d
 from tinygen.ops.elementwise import (
     abs, add, clamp, cos, div, elu, eq, exp, expm1, ge, gt, le, leaky_relu, log, log1p, lt, maximum, minimum, mul, ne,
@@ -15,7 +14,7 @@ from tinygen.ops.elementwise import (
 from tinygen.ops.linalg import linear, matmul
 from tinygen.ops.reduce import amax, argmax, cumsum, log_softmax, logsumexp, mean, softmax, sum
 from tinygen.ops.shape import (
-    cat, flip, gather, getitem, index_add, pad, permute, reshape, scatter_add, stack, to, transpose,
+    broadcast_to, cat, flip, gather, getitem, index_add, pad, permute, reshape, scatter_add, stack, sum_to, to, transpose,
 )  # fmt: skip
 
 

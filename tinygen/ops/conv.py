@@ -21,10 +21,10 @@ from __future__ import annotations
 import numpy as np
 
 from tinygen import native
-from tinygen.autograd import broadcast_to, op, sample, xp
+from tinygen.autograd import op, sample, xp
 from tinygen.ops._samples import normal
 from tinygen.ops.reduce import sum
-from tinygen.ops.shape import reshape
+from tinygen.ops.shape import broadcast_to, reshape
 
 
 @op

@@ -6,10 +6,10 @@ has a second result.
 
 from __future__ import annotations
 
-from tinygen.autograd import broadcast_to, op, sample, xp
+from tinygen.autograd import op, sample, xp
 from tinygen.ops._samples import normal
 from tinygen.ops.elementwise import exp
-from tinygen.ops.shape import reshape
+from tinygen.ops.shape import broadcast_to, reshape
 
 
 def _kept(shape, dim):

@@ -8,6 +8,32 @@ from tinygen.autograd import op, sample, xp
 from tinygen.ops._samples import normal
 
 
+@op
+def sum_to(x, shape):
+    """Sum x over the axes along which `shape` would be broadcast to x's shape: the adjoint of `broadcast_to`."""
+    if np.broadcast_shapes(x.shape, shape) != x.shape:
+        raise ValueError(f"x of shape {x.shape} can't be summed to {shape}")
+    lead = x.ndim - len(shape)
+    axes = (*range(lead), *(lead + i for i, n in enumerate(shape) if n == 1 and x.shape[lead + i] != 1))
+    return x.sum(axis=axes, keepdims=True).reshape(shape)
+
+
+@op(view=True)
+def broadcast_to(x, shape):
+    """x repeated along new axes and axes of length 1, without a copy. As numpy.broadcast_to."""
+    return xp(x).broadcast_to(x, shape)
+
+
+@sum_to.vjp("x")
+def _(gout, x_shape):
+    return broadcast_to(gout, x_shape)
+
+
+@broadcast_to.vjp("x")
+def _(gout):
+    return gout  # the engine sums it to x's shape
+
+
 @op(view=True)
 def reshape(x, shape):
     """x with a new shape; one length may be -1."""
@@ -168,6 +194,18 @@ def _(gout):
 
 
 # ----------------------------------------------------------------------------------------------- what they are tested on
+
+
+@sum_to.samples
+def _(generator):
+    yield sample(generator.standard_normal((2, 3, 4)), (3, 1))
+    yield sample(generator.standard_normal((2, 3)), ())
+
+
+@broadcast_to.samples
+def _(generator):
+    yield sample(generator.standard_normal((3, 1)), (2, 3, 4))
+    yield sample(generator.standard_normal(()), (2,))
 
 
 @reshape.samples

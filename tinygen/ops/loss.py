@@ -1,0 +1,97 @@
+"""Losses, one number for each prediction, in nats. `tinygen.nn.functional` averages them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinygen.autograd import op, sample, xp
+from tinygen.ops._samples import normal
+from tinygen.ops.elementwise import sigmoid
+from tinygen.ops.reduce import softmax, sum
+from tinygen.ops.shape import reshape
+
+
+@op
+def cross_entropy(input, target):
+    """-log softmax(input)[target] over the classes on axis 1. input: (N, C, ...) logits, target: (N, ...) integers."""
+    check_labels("target", target, input.shape[1] if input.ndim > 1 else 0)
+    if target.shape != (input.shape[0], *input.shape[2:]):
+        raise ValueError(f"target must have input's shape without axis 1, got {target.shape} for {input.shape}")
+    n, shifted = xp(input), input - input.max(axis=1, keepdims=True)
+    chosen = shifted[_at(target)]
+    return n.log(n.exp(shifted, out=shifted).sum(axis=1)) - chosen
+
+
+@cross_entropy.vjp("input")
+def _(gout, input, target):
+    return softmax_error(input, target) * reshape(gout, (gout.shape[0], 1, *gout.shape[1:]))
+
+
+@op
+def softmax_error(input, target):
+    """softmax(input) - onehot(target) along axis 1: the gradient of `cross_entropy`."""
+    p = xp(input).subtract(input, input.max(axis=1, keepdims=True))
+    xp(p).exp(p, out=p)
+    p /= p.sum(axis=1, keepdims=True)
+    p[_at(target)] -= 1
+    return p
+
+
+@softmax_error.vjp("input")
+def _(gout, input):
+    p = softmax(input, 1)
+    return p * (gout - sum(gout * p, 1, True))
+
+
+def check_labels(name, labels, classes):
+    """TypeError unless labels is an array of integers, ValueError unless they are all in [0, classes)."""
+    dtype = getattr(labels, "dtype", None)
+    if dtype is None or dtype.kind not in "iu":
+        raise TypeError(f"{name} must be an array of integers, got {dtype or type(labels).__name__}")
+    if labels.size and (labels.min() < 0 or labels.max() >= classes):
+        raise ValueError(f"{name} must be in 0..{classes - 1}, got {labels.min()}..{labels.max()}")
+
+
+def _at(target):
+    """The index of each prediction's target in an array with the classes on axis 1."""
+    first, *rest = xp(target).ogrid[tuple(map(slice, target.shape))]
+    return first, target, *rest
+
+
+@op
+def binary_cross_entropy_with_logits(input, target):
+    """-target log sigmoid(input) - (1 - target) log(1 - sigmoid(input)), elementwise, without overflow."""
+    if input.shape != target.shape:
+        raise ValueError(f"target must have input's shape, got {target.shape} for {input.shape}")
+    n = xp(input)
+    return n.maximum(input, 0) - input * target + n.log1p(n.exp(-n.abs(input)))
+
+
+@binary_cross_entropy_with_logits.vjp("input")
+def _(gout, input, target):
+    return gout * (sigmoid(input) - target)
+
+
+@binary_cross_entropy_with_logits.vjp("target")
+def _(gout, input):
+    return -gout * input
+
+
+# ----------------------------------------------------------------------------------------------- what they are tested on
+
+
+def _logits_and_labels(generator):
+    for shape in ((4, 3), (2, 5, 3), (2, 3, 2, 2)):
+        labels = generator.integers(0, shape[1], (shape[0], *shape[2:]))
+        yield sample(normal(generator, *shape), labels)
+    yield sample(normal(generator, 3, 1), np.zeros(3, np.uint8))
+
+
+cross_entropy.samples(_logits_and_labels)
+softmax_error.samples(_logits_and_labels)
+
+
+@binary_cross_entropy_with_logits.samples
+def _(generator):
+    yield sample(normal(generator, 2, 3), generator.uniform(0, 1, (2, 3)))
+    yield sample(normal(generator, 4), np.array([0.0, 1.0, 1.0, 0.0]))
