@@ -66,7 +66,7 @@ def quantize(dataset: Dataset, levels: int) -> Dataset:
     """
     if not 2 <= levels <= dataset.levels:
         raise ValueError(f"quantize: levels must be 2 to the data set's {dataset.levels}, got {levels}")
-    coarse = dataset.images.astype(np.uint16) * np.uint16(levels) // np.uint16(dataset.levels)
+    coarse = dataset.images * np.uint16(levels) // np.uint16(dataset.levels)
     return replace(dataset, images=coarse.astype(np.uint8), levels=levels)
 
 

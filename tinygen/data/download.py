@@ -30,7 +30,7 @@ def download(url: str, path: Path, size: int, sha256: str) -> None:
     try:
         digest, received = hashlib.sha256(), 0
         with os.fdopen(handle, "wb") as file, urllib.request.urlopen(url, timeout=TIMEOUT) as stream:
-            while received <= size and (piece := stream.read(CHUNK)):
+            while received < size and (piece := stream.read(CHUNK)):
                 received += file.write(piece)
                 digest.update(piece)
             file.flush()

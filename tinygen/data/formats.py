@@ -176,10 +176,8 @@ def _npy(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray | None:
             shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
         else:
             shape, fortran_order, dtype = np.lib.format.read_array_header_2_0(stream)
-    except (zipfile.BadZipFile, zlib.error, EOFError):
-        raise
-    except Exception as error:  # NumPy's parser of headers meets garbage with errors of many kinds
-        raise ValueError(f"{path}: {name} is not an array in NumPy's format ({error})") from error
+    except Exception as error:  # garbage is met with errors of many kinds by zipfile and by NumPy's parser
+        raise ValueError(f"{path}: {name} can't be read as an array of NumPy's ({error})") from error
     if dtype.kind not in "biu":
         what = "Python objects, which are never loaded" if dtype.hasobject else str(dtype)
         raise ValueError(f"{path}: {name} must be integers or bool, got {what}")

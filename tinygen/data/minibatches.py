@@ -60,9 +60,8 @@ class Minibatches:
             self._position = 0
         while self._batch_left():
             index = self._permutation[self._position : self._position + self.batch_size]
-            self._position += len(
-                index
-            )  # before the yield: a state saved in the loop's body is past this batch
+            # before the yield, so that a state saved in the loop's body is past this batch
+            self._position += len(index)
             if isinstance(self._arrays, tuple):
                 yield tuple(None if array is None else array[index] for array in self._arrays)
             else:
