@@ -8,15 +8,13 @@ from tinygen.autograd import op, sample, xp
 from tinygen.ops._samples import normal
 from tinygen.ops.elementwise import sigmoid
 from tinygen.ops.reduce import softmax, sum
-from tinygen.ops.shape import reshape
+from tinygen.ops.shape import index_add, reshape
 
 
 @op
 def cross_entropy(input, target):
     """-log softmax(input)[target] over the classes on axis 1. input: (N, C, ...) logits, target: (N, ...) integers."""
-    check_labels("target", target, input.shape[1] if input.ndim > 1 else 0)
-    if target.shape != (input.shape[0], *input.shape[2:]):
-        raise ValueError(f"target must have input's shape without axis 1, got {target.shape} for {input.shape}")
+    _check_target(input, target)
     n, shifted = xp(input), input - input.max(axis=1, keepdims=True)
     chosen = shifted[_at(target)]
     return n.log(n.exp(shifted, out=shifted).sum(axis=1)) - chosen
@@ -52,10 +50,30 @@ def check_labels(name, labels, classes):
         raise ValueError(f"{name} must be in 0..{classes - 1}, got {labels.min()}..{labels.max()}")
 
 
+def _check_target(input, target):
+    if input.ndim < 2:
+        raise ValueError(f"input must be (N, classes, ...), got shape {input.shape}")
+    check_labels("target", target, input.shape[1])
+    if target.shape != (input.shape[0], *input.shape[2:]):
+        raise ValueError(f"target must have input's shape without axis 1, got {target.shape} for {input.shape}")
+
+
 def _at(target):
     """The index of each prediction's target in an array with the classes on axis 1."""
     first, *rest = xp(target).ogrid[tuple(map(slice, target.shape))]
     return first, target, *rest
+
+
+@op
+def nll(input, target):
+    """-input[target]. input: (N, C, ...) log-probabilities, target: (N, ...) integers."""
+    _check_target(input, target)
+    return -input[_at(target)]
+
+
+@nll.vjp("input")
+def _(gout, input_shape, target):
+    return index_add(-gout, _at(target), input_shape)
 
 
 @op
@@ -88,6 +106,7 @@ def _logits_and_labels(generator):
 
 
 cross_entropy.samples(_logits_and_labels)
+nll.samples(_logits_and_labels)
 softmax_error.samples(_logits_and_labels)
 
 

@@ -42,7 +42,7 @@ def _(gout, x_shape, dim):
     count = 1
     for n, k in zip(x_shape, kept, strict=True):
         count *= n if k == 1 else 1
-    return broadcast_to(reshape(gout / count, kept), x_shape)
+    return broadcast_to(reshape(gout, kept) / count, x_shape)
 
 
 @op
