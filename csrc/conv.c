@@ -17,6 +17,7 @@
 enum {
     SOURCE_BYTES = 256 << 10,       /* of the source that an item reads: a quarter of the L2 cache */
     DEPTH = 512,                    /* rows of B that pixels run through at a time */
+    LINE = 64, AHEAD = 12 << 10,    /* a cache line; how far ahead of their use to fetch pixels that are read in place */
     SMALL = 1 << 15,                /* elements that are not worth a second thread */
     LARGE = 1 << 20,                /* bytes of a gw that has no private copies */
     LIMIT = 1 << 30
@@ -45,7 +46,8 @@ typedef struct {
     source s;
     const tile_kernels *k;
     const tg_conv_shape *shape;
-    int transposed;
+    int transposed, threads;
+    int flat, scatter;                                  /* conv_transpose2d's other ways, see plan_flat */
     int64_t columns, panels, splits;                    /* of B; splits: items that share a source's panels */
     int64_t phases, taps;                               /* taps of all phases, at most the kept ones */
     phase *phase;
@@ -144,6 +146,31 @@ static void plan_transposed(correlation *c)
     c->taps = taps;
 }
 
+/* Where a phase would leave most of a vector's lanes idle (few channels) or most taps outside (a 1 x 1 map), all taps
+ * are columns of one product instead, t[p, (k, c)] = sum over o of y[p, o] w[k, c, o]. For a 1 x 1 map that meets the
+ * whole kernel this is x itself; otherwise it is scattered: x[p * stride + k * dil - pad, c] += t[p, (k, c)]. */
+static void plan_flat(correlation *c)
+{
+    c->phases = c->taps = 1;
+    c->phase[0] = (phase){.rows = c->shape->oh, .columns = c->shape->ow, .taps = 1};
+    c->tap[0] = (tap){0};
+}
+
+static void choose_flat(correlation *c)
+{
+    const tg_conv_shape *s = c->shape;
+    int whole = s->oh == 1 && s->ow == 1 && s->h == s->kh && s->w == s->kw && !s->pad_h && !s->pad_w
+        && s->dil_h == 1 && s->dil_w == 1 && s->mask == TG_MASK_NONE;
+    c->scatter = !whole && s->ci <= c->k->vector / 4 && kept_taps(s) > 2;
+    c->flat = whole || c->scatter;
+    if (!c->flat)
+        return;
+    c->columns = kept_taps(s) * s->ci;
+    c->out_column = c->columns;
+    c->out_row = s->ow * c->columns;
+    c->out_image = s->oh * c->out_row;
+}
+
 /* The box of source pixels that all taps of all phases touch, and whether any of them leaves the image. */
 static void plan_box(source *s, const phase *phases, int64_t count, const tap *taps)
 {
@@ -170,15 +197,15 @@ static void plan_box(source *s, const phase *phases, int64_t count, const tap *t
 }
 
 /* Cut the work into items that fit the cache, but with `panels` each at least `enough` if there is that much. */
-static void plan_items(source *s, int64_t enough, int64_t panels)
+static void plan_items(source *s, int64_t bytes, int64_t enough, int64_t panels)
 {
     int64_t width = s->in_place ? s->w : (s->columns - 1) * s->step_x + s->span_x;
     int64_t line = max64(1, width * s->channels * s->size);
-    s->band = max64(1, (SOURCE_BYTES / line - s->span_y) / s->step_y + 1);
+    s->band = max64(1, (bytes / line - s->span_y) / s->step_y + 1);
     s->images = 1;
     if (s->band >= s->rows) {
         s->band = s->rows;
-        s->images = SOURCE_BYTES / (line * ((s->rows - 1) * s->step_y + s->span_y));
+        s->images = bytes / (line * ((s->rows - 1) * s->step_y + s->span_y));
         s->images = max64(1, min64(s->images, ceil_div(s->n * panels, enough)));
     }
     s->groups = ceil_div(s->n, s->images);
@@ -242,6 +269,15 @@ static const char *read_source(const source *s, region r, char *copy)
     return copy;
 }
 
+/* What to fetch into the cache while a region is computed, and how much: a little ahead in the region itself if it is
+ * read in place, the one that this thread will probably copy next if not. */
+static int64_t next_source(const source *s, region r, int threads, const char **ahead)
+{
+    int64_t line = s->w * s->channels * s->size, lines = s->bands > 1 ? r.rows * s->step_y : r.images * s->h;
+    *ahead = s->data + (r.n0 * s->h + r.row0 * s->step_y) * line + (s->in_place ? AHEAD : threads * lines * line);
+    return lines * line;
+}
+
 static int64_t source_copy_bytes(const source *s)
 {
     return s->in_place ? 0 : round_up(s->images * s->image * s->size, ALIGNMENT);
@@ -268,17 +304,19 @@ static inline void advance(cursor *p, const correlation *c, const phase *f, int6
     p->c += c->out_image - rows * c->out_row;
 }
 
-/* One block of B against all pixels of the region. */
+/* One block of B against all pixels of the region; meanwhile the lines from `ahead` are fetched, `bytes` a pixel. */
 static void multiply_block(const correlation *c, const phase *f, const product *p, int64_t pixels, int64_t rows,
-                           const char *a, char *out)
+                           const char *a, char *out, const char *ahead, int64_t bytes)
 {
     int vectors = (int)ceil_div(p->n, c->k->vector);
-    int most = c->k->product_rows[vectors];
+    int64_t tiles = ceil_div(pixels, c->k->product_rows[vectors]);
     cursor at = {0};
-    for (int64_t done = 0, m; done < pixels; done += m) {
+    for (int64_t done = 0, m; done < pixels; done += m, tiles--) {
         const void *from[TILE_ROWS];
         void *to[TILE_ROWS];
-        m = min64(most, pixels - done);
+        m = ceil_div(pixels - done, tiles);
+        for (int64_t line = done * bytes; line < (done + m) * bytes; line += LINE)
+            __builtin_prefetch(ahead + line);
         for (int64_t i = 0; i < m; i++) {
             from[i] = a + at.a * c->s.size;
             to[i] = out + at.c * c->s.size;
@@ -288,19 +326,20 @@ static void multiply_block(const correlation *c, const phase *f, const product *
     }
 }
 
-static void multiply_phase(const correlation *c, const phase *f, region r, const char *a, int64_t panel)
+static void multiply_phase(const correlation *c, const phase *f, region r, const char *a, char *out,
+                           int64_t panel, const char *ahead, int64_t bytes)
 {
     int64_t size = c->s.size, column = panel * c->k->panel, rows = min64(r.rows, f->rows - r.row0);
-    int64_t n = min64(c->k->panel, c->columns - column), ld = round_up(n, c->k->vector);
-    char *out = c->output + (r.n0 * c->out_image + r.row0 * c->out_row + f->target + column) * size;
+    int64_t n = min64(c->k->panel, c->columns - column), ld = round_up(n, c->k->vector), pixels = r.images * rows * f->columns;
     const char *b = c->packed + (f->packed + f->depth * column) * size;
     int64_t first = f->first_run, last = first + f->runs, depth;
     int add = 0;
     do {                                        /* also with no run at all: then the output is the bias */
-        product p = {.runs = c->run + first, .ldb = ld, .n = n, .b = b, .add = add, .bias = c->bias ? c->bias + column * size : NULL};
+        product p = {.runs = c->run + first, .ldb = ld, .n = n, .b = b, .add = add,
+                     .bias = c->bias && !c->scatter ? c->bias + column * size : NULL};
         for (depth = 0; first < last && (!depth || depth + c->run[first].len <= DEPTH); first++, p.count++)
             depth += c->run[first].len;
-        multiply_block(c, f, &p, r.images * rows * f->columns, rows, a, out);
+        multiply_block(c, f, &p, pixels, rows, a, out + (f->target + column) * size, ahead, add ? 0 : ceil_div(bytes, pixels));
         b += depth * ld * size;
         add = 1;
     } while (first < last);
@@ -311,11 +350,60 @@ static void correlate_item(void *context, int64_t item, int slot)
     const correlation *c = context;
     region r = region_of(&c->s, item / c->splits);
     int64_t split = item % c->splits;
-    const char *a = read_source(&c->s, r, c->copies + slot * c->copy_bytes);
+    const char *a = read_source(&c->s, r, c->copies + slot * c->copy_bytes), *ahead;
+    char *out = c->output + (r.n0 * c->out_image + r.row0 * c->out_row) * c->s.size;
+    int64_t bytes = next_source(&c->s, r, c->threads, &ahead);
     for (int64_t panel = split * c->panels / c->splits; panel < (split + 1) * c->panels / c->splits; panel++)
-        for (int64_t f = 0; f < c->phases; f++)
+        for (int64_t f = 0; f < c->phases; f++, bytes = 0)
             if (c->phase[f].rows > r.row0)
-                multiply_phase(c, &c->phase[f], r, a, panel);
+                multiply_phase(c, &c->phase[f], r, a, out, panel, ahead, bytes);
+}
+
+/* count pixels of `bytes` bytes, each a copy of the given one, or 0. */
+static void fill(char *to, const char *pixel, int64_t count, int64_t bytes)
+{
+    if (!pixel)
+        memset(to, 0, (size_t)(count * bytes));
+    for (int64_t i = 0; pixel && i < count; i++)
+        memcpy(to + i * bytes, pixel, (size_t)bytes);
+}
+
+/* x += the taps' columns of t, for the region's pixels. */
+static void scatter(const correlation *c, region r, const char *t, char *x)
+{
+    const tg_conv_shape *s = c->shape;
+    int64_t size = c->s.size;
+    for (int64_t i = 0; i < r.images; i++)
+        for (int64_t p = 0; p < r.rows; p++, t += s->ow * c->columns * size)
+            for (int64_t k = 0; k < kept_taps(s); k++) {
+                int64_t y = (r.row0 + p) * s->stride_h + k / s->kw * s->dil_h - s->pad_h;
+                int64_t left = k % s->kw * s->dil_w - s->pad_w;          /* x[left + q * stride] for the pixels q */
+                int64_t q0 = left < 0 ? ceil_div(-left, s->stride_w) : 0;
+                int64_t q1 = left < s->w ? min64(s->ow, (s->w - 1 - left) / s->stride_w + 1) : 0;
+                if (y >= 0 && y < s->h && q0 < q1)
+                    c->k->add_steps(t + (q0 * c->columns + k * s->ci) * size, c->columns,
+                                    x + (((r.n0 + i) * s->h + y) * s->w + left + q0 * s->stride_w) * s->ci * size,
+                                    s->stride_w * s->ci, q1 - q0, s->ci);
+            }
+}
+
+/* Whole images, since the pixels of neighbouring bands meet. */
+static void scatter_item(void *context, int64_t item, int slot)
+{
+    const correlation *c = context;
+    const tg_conv_shape *s = c->shape;
+    int64_t image = s->h * s->w * s->ci * c->s.size, n0 = item * c->s.images;
+    char *t = c->copies + slot * c->copy_bytes, *x = c->output;
+    for (int64_t i = n0; i < min64(c->s.n, n0 + c->s.images); i++)
+        fill(x + i * image, c->bias, s->h * s->w, s->ci * c->s.size);
+    for (int64_t band = 0; band < c->s.bands; band++) {
+        region r = region_of(&c->s, item * c->s.bands + band);
+        const char *ahead, *y = read_source(&c->s, r, NULL);
+        int64_t bytes = next_source(&c->s, r, c->threads, &ahead);
+        for (int64_t panel = 0; panel < c->panels; panel++, bytes = 0)
+            multiply_phase(c, c->phase, r, y, t, panel, ahead, bytes);
+        scatter(c, r, t, x);
+    }
 }
 
 /* B's panel for one tap of a phase; masked-out entries are 0. Item = (phase's tap, panel). */
@@ -331,7 +419,7 @@ static void pack_item(void *context, int64_t item, int slot)
     int64_t row0 = (t - c->phase[f].first_tap) * c->s.channels;
     char *to = c->packed + (c->phase[f].packed + c->phase[f].depth * column + row0 * ld) * size;
     const char *from = c->weight + weight * s->ci * s->co * size;
-    if (ld > n || (s->mask && weight == centre(s)))
+    if (ld > n || s->mask)
         memset(to, 0, (size_t)(c->s.channels * ld * size));
     if (!c->transposed)
         for (int64_t k = 0; k < s->ci; k++) {
@@ -339,11 +427,11 @@ static void pack_item(void *context, int64_t item, int slot)
             if (o < column + n)
                 memcpy(to + (k * ld + o - column) * size, from + (k * s->co + o) * size, (size_t)((column + n - o) * size));
         }
-    else if (!s->mask || weight != centre(s))
+    else if (!s->mask || (!c->flat && weight != centre(s)))
         c->k->transpose(from + column * s->co * size, s->co, to, ld, n, s->co);
     else
         for (int64_t k = column; k < column + n; k++) {
-            int64_t o = first_output(s, weight, k);
+            int64_t o = first_output(s, weight + k / s->ci, k % s->ci);
             c->k->transpose(from + (k * s->co + o) * size, s->co, to + (o * ld + k - column) * size, ld, 1, s->co - o);
         }
 }
@@ -368,8 +456,8 @@ static int correlate(correlation *c, const void *bias, int threads)
     const tg_conv_shape *s = c->shape;
     int64_t taps = kept_taps(s), size = c->s.size;
     plan lists = {0}, data = {0};
-    size_t tap_at = reserve(&lists, taps, sizeof(tap));
-    size_t run_at = reserve(&lists, most_runs(taps, c->s.channels), sizeof(run));
+    size_t tap_at = reserve(&lists, 1 + taps, sizeof(tap));
+    size_t run_at = reserve(&lists, most_runs(1 + taps, c->s.channels), sizeof(run));
     size_t phase_at = reserve(&lists, 1 + min64(s->stride_h, s->h) * min64(s->stride_w, s->w), sizeof(phase));
     char *memory = scratch(LISTS, &lists);
     if (!memory)
@@ -377,13 +465,15 @@ static int correlate(correlation *c, const void *bias, int threads)
     c->tap = (tap *)(memory + tap_at);
     c->run = (run *)(memory + run_at);
     c->phase = (phase *)(memory + phase_at);
-    (c->transposed ? plan_transposed : plan_forward)(c);
+    (c->flat ? plan_flat : c->transposed ? plan_transposed : plan_forward)(c);
     c->panels = ceil_div(c->columns, c->k->panel);
     plan_box(&c->s, c->phase, c->phases, c->tap);
-    plan_items(&c->s, 4 * threads, c->panels);
-    int64_t items = c->s.groups * c->s.bands, elements = plan_packing(c);
-    c->splits = max64(1, min64(c->panels, 4 * threads / items));
-    c->copy_bytes = source_copy_bytes(&c->s);
+    int64_t bytes = c->scatter ? SOURCE_BYTES * c->s.channels / max64(c->s.channels, c->columns) : SOURCE_BYTES;
+    plan_items(&c->s, bytes, 4 * threads, c->scatter ? 1 : c->panels);
+    int64_t items = c->scatter ? c->s.groups : c->s.groups * c->s.bands, elements = plan_packing(c);
+    c->splits = c->scatter ? 1 : max64(1, min64(c->panels, 4 * threads / items));
+    c->copy_bytes = c->scatter ? round_up(c->s.images * c->s.band * c->out_row * size, ALIGNMENT) : source_copy_bytes(&c->s);
+    c->threads = threads;
     size_t packed_at = reserve(&data, elements, (size_t)size), bias_at = reserve(&data, c->panels * c->k->panel, (size_t)size);
     size_t copies_at = reserve(&data, c->copy_bytes, (size_t)threads);
     if (!(memory = scratch(DATA, &data)))
@@ -391,11 +481,12 @@ static int correlate(correlation *c, const void *bias, int threads)
     c->packed = memory + packed_at;
     c->copies = memory + copies_at;
     if (bias) {
+        int64_t channels = c->transposed ? s->ci : s->co;
         c->bias = memset(memory + bias_at, 0, (size_t)(c->panels * c->k->panel * size));
-        memcpy(c->bias, bias, (size_t)(c->columns * size));
+        fill(c->bias, bias, c->columns / channels, channels * size);
     }
     parallel(c->taps * c->panels, elements > SMALL ? threads : 1, pack_item, c);
-    parallel(items * c->splits, threads, correlate_item, c);
+    parallel(items * c->splits, threads, c->scatter ? scatter_item : correlate_item, c);
     release_scratch();
     return TG_OK;
 }
@@ -425,6 +516,7 @@ int tg_conv_transpose2d(int dtype, const tg_conv_shape *s, const void *y, const 
                      .out_image = s->h * s->w * s->ci};
     c.s = (source){.data = y, .size = element_size(dtype), .n = s->n, .h = s->oh, .w = s->ow, .channels = s->co,
                    .step_y = 1, .step_x = 1};
+    choose_flat(&c);
     return correlate(&c, bias, clamp_threads(threads));
 }
 
@@ -466,23 +558,44 @@ static void pack_gy(const weight_sum *g, region r, char *to)
     }
 }
 
-/* What one chunk adds to gw's rows [row0, row1) of one panel. */
+/* Pixels at one constant step are one long row, which the tiles run through best. */
+static void join(outer *o)
+{
+    if (o->columns == 1 || o->row_step == o->columns * o->column_step) {
+        o->column_step = o->columns == 1 ? o->row_step : o->column_step;
+        o->columns *= o->rows;
+        o->rows = 1;
+    }
+    if (o->rows == 1 && (o->columns == 1 || o->image_step == o->columns * o->column_step)) {
+        o->column_step = o->columns == 1 ? o->image_step : o->column_step;
+        o->columns *= o->images;
+        o->images = 1;
+    }
+}
+
+/* What one chunk adds to gw's rows [row0, row1) of one panel. Meanwhile the next chunk's x and gy are fetched from
+ * next[0] and next[1] on, fetch[0] and fetch[1] bytes, in turns from tile to tile. */
 static void accumulate(const weight_sum *g, region r, const char *a, const char *b, int64_t panel, int64_t row0,
-                       int64_t row1, char *gw, int add)
+                       int64_t row1, char *gw, int add, const char *const *next_chunk, const int64_t *fetch)
 {
     int64_t size = g->s.size, co = g->shape->co, column = panel * g->k->panel, n = min64(g->k->panel, co - column);
     int vectors = (int)ceil_div(n, g->k->vector);
     outer o = {.images = r.images, .rows = r.rows, .columns = g->s.columns, .image_step = g->s.image,
                .row_step = g->s.step_y * g->s.row, .column_step = g->s.step_x * g->s.channels,
-               .ldb = g->packs ? vectors * g->k->vector : co, .ldc = co, .n = n, .b = b, .add = add};
-    if (g->packs)
-        o.b = b + pixels_of(g, r) * column * size;
+               .ldb = g->packs ? vectors * g->k->vector : co, .ldc = co, .n = n, .add = add};
+    o.b = b + (g->packs ? pixels_of(g, r) : 1) * column * size;
+    join(&o);
+    int64_t tile = 0, tiles = g->runs + g->depth / g->k->outer_rows[vectors], pixels = pixels_of(g, r);
     const run *u = g->run;
     for (int64_t row = 0, next; row < row1; row = next, u++) {
         next = row + u->len;
-        int64_t m, stop = min64(next, row1);
-        for (int64_t i = max64(row, row0); i < stop; i += m) {
-            m = min64(g->k->outer_rows[vectors], stop - i);
+        int64_t first = max64(row, row0), left = min64(next, row1) - first, m;
+        for (int64_t i = first, pieces = ceil_div(left, g->k->outer_rows[vectors]); left > 0; i += m, left -= m, tile++) {
+            m = ceil_div(left, pieces--);
+            if (fetch) {
+                o.ahead_step = ceil_div(fetch[tile % 2], max64(1, tiles / 2) * pixels);
+                o.ahead = next_chunk[tile % 2] + tile / 2 * pixels * o.ahead_step;
+            }
             g->k->outer[vectors][m](&o, a + (u->a + i - row) * size, gw + (i * co + column) * size);
         }
     }
@@ -498,11 +611,14 @@ static void part_item(void *context, int64_t part, int slot)
         memset(gbias, 0, (size_t)(co * g->s.size));
     for (int64_t i = first; i < last; i++) {
         region r = region_of(&g->s, i);
-        const char *a = read_source(&g->s, r, copy), *gy = g->gy + gy_offset(g, r);
+        const char *a = read_source(&g->s, r, copy), *gy = g->gy + gy_offset(g, r), *next[2];
+        int64_t fetch[2] = {next_source(&g->s, r, 1, &next[0]), pixels_of(g, r) * co * g->s.size};
+        next[0] = g->s.in_place ? next[0] - AHEAD + fetch[0] : next[0];
+        next[1] = gy + fetch[1];
         if (g->packs)
             pack_gy(g, r, packed);
         for (int64_t panel = 0; panel < g->panels; panel++)
-            accumulate(g, r, a, g->packs ? packed : gy, panel, 0, g->depth, gw, i > first);
+            accumulate(g, r, a, g->packs ? packed : gy, panel, 0, g->depth, gw, i > first, next, panel ? NULL : fetch);
         if (g->gbias)
             g->k->add_rows(gy, gbias, pixels_of(g, r), co);
     }
@@ -527,7 +643,7 @@ static void block_item(void *context, int64_t item, int slot)
         region r = region_of(&g->s, i);
         char *copy = g->chunk + i * g->chunk_bytes;
         const char *a = g->s.in_place ? read_source(&g->s, r, NULL) : copy;
-        accumulate(g, r, a, copy + g->source_bytes, panel, row0, min64(g->depth, row0 + g->block_rows), g->gw, i > 0);
+        accumulate(g, r, a, copy + g->source_bytes, panel, row0, min64(g->depth, row0 + g->block_rows), g->gw, i > 0, NULL, NULL);
     }
 }
 
@@ -573,16 +689,17 @@ static int sum_weight(weight_sum *g, int threads)
     tap *taps = (tap *)(memory + tap_at);
     plan_taps(s, taps);
     plan_box(&g->s, &all, 1, taps);
-    plan_items(&g->s, 16, 1);
+    g->blocks = gw_bytes > LARGE;
+    int64_t images = ceil_div(DEPTH / 2, s->oh * s->ow) * s->h * s->w * s->ci * size;
+    plan_items(&g->s, g->blocks ? max64(SOURCE_BYTES, images) : SOURCE_BYTES, g->blocks ? 1 : 16, 1);
     g->run = (run *)(memory + run_at);
     g->runs = plan_runs(&g->s, taps, all.taps, (run *)(memory + run_at));
     g->depth = all.taps * s->ci;
     g->panels = ceil_div(s->co, g->k->panel);
     g->chunks = g->s.groups * g->s.bands;
-    g->packs = s->co > g->k->panel || s->co % g->k->vector;
+    g->packs = s->co % g->k->vector || (s->co > g->k->panel && g->depth > 4 * g->k->panel);
     g->source_bytes = source_copy_bytes(&g->s);
     g->chunk_bytes = g->source_bytes + round_up(g->s.images * g->s.band * s->ow * round_up(s->co, g->k->vector) * size, ALIGNMENT);
-    g->blocks = gw_bytes > LARGE;
     g->packs |= g->blocks != 0;
     g->parts = g->blocks ? 0 : min64(16, g->chunks);
     g->sum_bytes = round_up(gw_bytes + s->co * size, ALIGNMENT);

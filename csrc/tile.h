@@ -25,6 +25,8 @@ typedef struct {
     int64_t image_step, row_step, column_step;      /* from pixel to pixel in A; in B they simply follow each other */
     int64_t ldb, ldc, n;
     const void *b;
+    const char *ahead;                              /* fetched into the cache meanwhile, ahead_step bytes a pixel */
+    int64_t ahead_step;
     int add;
 } outer;
 typedef void (*outer_tile)(const outer *o, const void *a, void *c);
@@ -36,6 +38,7 @@ typedef struct {
     product_tile product[TILE_VECTORS + 1][TILE_ROWS + 1];      /* [vectors][rows] */
     outer_tile outer[TILE_VECTORS + 1][SUM_ROWS + 1];
     void (*transpose)(const void *from, int64_t ld, void *to, int64_t ldt, int64_t rows, int64_t columns);
+    void (*add_steps)(const void *from, int64_t from_step, void *to, int64_t to_step, int64_t count, int64_t n);
     void (*add_rows)(const void *from, void *to, int64_t rows, int64_t n);      /* to += the sum of rows */
 } tile_kernels;
 
