@@ -1,0 +1,23 @@
+"""What all tests share: hypothesis profiles, and whether the comparison with PyTorch runs."""
+
+import importlib.util
+import os
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("default", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+_TORCH = importlib.util.find_spec("torch") is not None
+collect_ignore = [] if _TORCH else ["parity"]
+
+
+def pytest_configure(config):
+    if not _TORCH and os.environ.get("TINYGEN_REQUIRE_PARITY") == "1":
+        raise pytest.UsageError("TINYGEN_REQUIRE_PARITY=1, but PyTorch isn't installed (pip install torch)")
+
+
+def pytest_report_header(config):
+    return None if _TORCH else "parity with PyTorch: not run, PyTorch isn't installed (pip install torch)"
