@@ -276,12 +276,12 @@ def maximum(x, y):
 
 @maximum.vjp("x")
 def _(gout, x, y):
-    return gout * ((x > y) + 0.5 * (x == y))
+    return gout * (x > y) + gout * 0.5 * (x == y)
 
 
 @maximum.vjp("y")
 def _(gout, x, y):
-    return gout * ((y > x) + 0.5 * (x == y))
+    return gout * (y > x) + gout * 0.5 * (x == y)
 
 
 @op
@@ -292,12 +292,12 @@ def minimum(x, y):
 
 @minimum.vjp("x")
 def _(gout, x, y):
-    return gout * ((x < y) + 0.5 * (x == y))
+    return gout * (x < y) + gout * 0.5 * (x == y)
 
 
 @minimum.vjp("y")
 def _(gout, x, y):
-    return gout * ((y < x) + 0.5 * (x == y))
+    return gout * (y < x) + gout * 0.5 * (x == y)
 
 
 @op

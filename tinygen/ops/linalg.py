@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from tinygen.autograd import op, sample, xp
 from tinygen.ops._samples import normal
 from tinygen.ops.reduce import sum
@@ -57,12 +59,17 @@ def _(gout, weight):
 
 @linear.vjp("weight")
 def _(gout, input):
-    return transpose(reshape(gout, (-1, gout.shape[-1])), 0, 1) @ reshape(input, (-1, input.shape[-1]))
+    return transpose(_rows(gout), 0, 1) @ _rows(input)
 
 
 @linear.vjp("bias")
 def _(gout):
-    return sum(reshape(gout, (-1, gout.shape[-1])), 0)
+    return sum(_rows(gout), 0)
+
+
+def _rows(x):
+    """x as a matrix: its last axis, and all others as one. (-1 can't stand for that if there are no elements.)"""
+    return reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
 
 
 @matmul.samples

@@ -55,7 +55,7 @@ def amax(x, dim=None, keepdim=False):
 def _(gout, x, out, dim):
     kept = _kept(x.shape, dim)
     hit = x == reshape(out, kept)
-    return reshape(gout, kept) * (hit / sum(hit, dim, True))
+    return reshape(gout, kept) * hit / sum(hit, dim, True)
 
 
 @op
