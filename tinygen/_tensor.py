@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tinygen.autograd import Node
 
@@ -111,6 +111,14 @@ class Tensor:
         if self._array.ndim == 0:
             raise TypeError("len: a 0-d tensor has no length")
         return len(self._array)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if self.requires_grad:
+            raise TypeError("a tensor that requires a gradient becomes an array by .detach().numpy()")
+        return np.array(self.numpy(), dtype=dtype, copy=copy)
 
     def __bool__(self) -> bool:
         if self._array.size != 1:

@@ -37,7 +37,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from heapq import heappop, heappush
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn, cast
 
 import numpy as np
 
@@ -118,17 +118,13 @@ def _run_hooked(hooks: tuple[Hook, ...], call: Call, run: Callable[[], Any]) -> 
 # -------------------------------------------------------------------------------------------------------------- ops
 
 
-class Sample(NamedTuple):
-    """Arguments that an op is tested on."""
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-
-class Rule(NamedTuple):
-    targets: tuple[str, ...]  # the inputs whose gradients it gives
-    fn: Callable[..., Any]
-    wants: tuple[str, ...]  # the names of its parameters
+REGISTRY: dict[str, Op] = {}  # every op by its name
+_PLAIN = frozenset([int, float, bool, type(None), str, tuple, slice])  # arguments passed on as they are
+_ON_HOST = frozenset([np.ndarray, float, int, bool, list, tuple])
+_RELEASED = (object(),)  # stands where saved arrays stood
+_HERE = os.path.dirname(__file__)
+_INSIDE = tuple(os.path.join(_HERE, p) for p in ("autograd.py", "_tensor.py", "ops" + os.sep, "nn" + os.sep))
+_numbers = itertools.count()
 
 
 class Node(NamedTuple):
@@ -140,7 +136,7 @@ class Node(NamedTuple):
     shapes: tuple[Any, ...]  # of the tracked inputs
     dtype: Any  # of the inputs
     saved: list[Any]  # arrays, shapes and attributes, in the order of plan.keep
-    guards: list[Any]  # (version, its count when saved) of saved arrays that can be changed; then (code, instruction)
+    guards: list[Any]  # for each saved input (its version, the count when saved); then the call: (code, instruction)
 
     def where(self) -> str:
         """` (file:line)` of the call in the user's code, as far as it was kept."""
@@ -152,18 +148,17 @@ class Node(NamedTuple):
 
     def check(self) -> None:
         """Raise RuntimeError if the saved arrays are gone, or no longer what they were."""
-        name = self.plan.op.name
-        if self.saved and self.saved[0] is _RELEASED:
+        name = f"{self.plan.op.name}{self.where()}"
+        if self.saved and self.saved[0] is _RELEASED[0]:
             raise RuntimeError(
-                f"backward through {name}{self.where()} a second time: what it had saved was released by the first; "
-                "pass retain_graph=True there"
+                f"backward through {name} a second time: what it had saved was released by the first; pass "
+                "retain_graph=True there"
             )
-        for version, stamp in self.guards[:-1]:
-            if version[0] != stamp:
-                raise RuntimeError(
-                    f"backward of {name}{self.where()}: an array that it saved was changed in place since "
-                    "(an optimizer step between forward and backward?)"
-                )
+        if any(version is not None and version[0] != stamp for version, stamp in self.guards[:-1]):
+            raise RuntimeError(
+                f"backward of {name}: an array that it saved was changed in place since (an optimizer step between "
+                "forward and backward?)"
+            )
 
 
 class Plan(NamedTuple):
@@ -175,18 +170,7 @@ class Plan(NamedTuple):
     tracked: tuple[int, ...]  # positions of the inputs that require gradients
     keep: tuple[int, ...]  # positions, among arguments + outputs, of what is saved; ~i: only the shape of argument i
     vjp: Callable[..., tuple[Any, ...]]  # (*gouts, *saved) -> gradients of the tracked inputs
-    simple: bool  # one output
     record: Callable[..., tuple[int, Node]]  # leaves a node on the tape; see `_compile_recorder`
-
-
-REGISTRY: dict[str, Op] = {}  # every op by its name
-_PLAIN = frozenset([int, float, bool, type(None), str, tuple, slice])  # arguments passed on as they are
-_ON_HOST = frozenset([np.ndarray, float, int])
-_RELEASED = object()
-_RELEASED_ALL = (_RELEASED,)
-_numbers = itertools.count()
-_HERE = os.path.dirname(__file__)
-_INSIDE = tuple(os.path.join(_HERE, p) for p in ("autograd.py", "_tensor.py", "ops" + os.sep, "nn" + os.sep))
 
 
 def op(body: Callable[..., Any] | None = None, **options: Any) -> Any:
@@ -194,7 +178,7 @@ def op(body: Callable[..., Any] | None = None, **options: Any) -> Any:
 
     Args:
         body: any number of arrays and attributes to one array, or a tuple of arrays. `*tensors` as its first
-            parameter makes a variadic op (then attributes are keyword-only and the rule for "tensors" gives a tuple).
+            parameter makes a variadic op, called with a sequence (its rule for "tensors" gives a tuple).
         outputs: names of the outputs if there are several.
         view: the output shares its first argument's memory.
         casts: the output's dtype is not that of the inputs.
@@ -203,7 +187,7 @@ def op(body: Callable[..., Any] | None = None, **options: Any) -> Any:
 
 
 class Op:
-    """What is known of an op. The function that `@op` returns carries its `vjp`, `kernel` and `samples`."""
+    """What is known of an op. The function that `@op` returns carries it, and its `vjp`, `kernel` and `samples`."""
 
     def __init__(
         self, body: Callable[..., Any], outputs: Sequence[str] = ("out",), view: bool = False, casts: bool = False
@@ -213,17 +197,15 @@ class Op:
             raise ValueError(f"op: there is already an op named {self.name}")
         REGISTRY[self.name] = self
         self.signature = inspect.signature(body)
-        parameters = list(self.signature.parameters.values())
-        self.names = tuple(p.name for p in parameters)
-        self.variadic = parameters[0].kind is inspect.Parameter.VAR_POSITIONAL
+        self.names = tuple(self.signature.parameters)
+        self.variadic = self.signature.parameters[self.names[0]].kind is inspect.Parameter.VAR_POSITIONAL
         self.outputs, self.view, self.casts = tuple(outputs), view, casts
-        self.grad_names = tuple(f"g{name}" for name in outputs)
-        self.rules: list[Rule] = []
+        self.rules: list[tuple[tuple[str, ...], Callable[..., Any]]] = []  # (targets, function)
         self.body = self.run = self._positional(body)  # run: the kernel if there is one
-        self.make_samples: Callable[[np.random.Generator], Iterable[Sample]] | None = None
-        self.plans: dict[Any, Plan | None] = {}
-        unroll = not self.variadic and len(self.outputs) == 1 and not view and not casts
-        self.function = functools.wraps(body)(_unrolled(self) if unroll else lambda *a, **k: self(*a, **k))
+        self.make_samples: Callable[[np.random.Generator], Iterable[Any]] | None = None
+        self.plans: dict[Any, Plan] = {}
+        common = not (self.variadic or view or casts) and len(self.outputs) == 1
+        self.function = functools.wraps(body)(_unrolled(self) if common else lambda *a, **k: self(*a, **k))
         vars(self.function).update(op=self, vjp=self.vjp, kernel=self.kernel, samples=self.samples)
 
     def _positional(self, fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -235,25 +217,26 @@ class Op:
     # -- declaring
 
     def vjp(self, *targets: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        """Declare the gradient rule of one input, or one joint rule of several, which returns a tuple."""
+        """Declare the gradient rule of one input, or one joint rule of several, which returns a tuple.
+
+        Raises NameError for a parameter that is none of the names that the module's docstring lists.
+        """
 
         def declare(fn: Callable[..., Any]) -> Callable[..., Any]:
-            wants = tuple(inspect.signature(fn).parameters)
-            shapes = {f"{n}_shape" for n in self.names}
-            known = {*self.names, *self.outputs, *self.grad_names, *shapes, "needs"}
-            for name in (*wants, *targets):
-                if name not in known or (name in targets and name not in self.names):
-                    raise NameError(f"{self.name}.vjp: unknown name {name!r}; known are {', '.join(sorted(known))}")
-            if clash := self.differentiable().intersection(targets):
-                raise NameError(f"{self.name}.vjp: {', '.join(clash)} has a rule already")
-            self.rules.append(Rule(targets, fn, wants))
+            shapes, gouts = [f"{n}_shape" for n in self.names], [f"g{n}" for n in self.outputs]
+            known = {*self.names, *shapes, *self.outputs, *gouts, "needs"}
+            if unknown := (set(inspect.signature(fn).parameters) - known) | (set(targets) - set(self.names)):
+                raise NameError(f"{self.name}.vjp: unknown name {min(unknown)!r}; known are {', '.join(sorted(known))}")
+            if again := self.differentiable().intersection(targets):
+                raise NameError(f"{self.name}.vjp: {min(again)} has a rule already")
+            self.rules.append((targets, fn))
             return fn
 
         return declare
 
     def differentiable(self) -> set[str]:
         """The names of the inputs that have a rule."""
-        return {t for rule in self.rules for t in rule.targets}
+        return {target for targets, _ in self.rules for target in targets}
 
     def kernel(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         """Declare the fast implementation: same arguments as the body; NotImplemented hands over to the body."""
@@ -266,8 +249,8 @@ class Op:
         self.run = run
         return fn
 
-    def samples(self, fn: Callable[[np.random.Generator], Iterable[Sample]]) -> Callable[..., Iterable[Sample]]:
-        """Declare the inputs that the op is tested on: a function of a random generator that gives `sample(...)`s."""
+    def samples(self, fn: Callable[[np.random.Generator], Iterable[Any]]) -> Callable[..., Iterable[Any]]:
+        """Declare what the op is tested on: a function of a random generator that yields `sample(*args, **kwargs)`s."""
         self.make_samples = fn
         return fn
 
@@ -277,34 +260,28 @@ class Op:
         """A call in full. (`_unrolled` is the short cut for the common case.)"""
         args = self._bind(args, kwargs)
         mode = _mode.get()
-        values = list(args)
-        mask, dtype, tensors = 0, None, False  # bit i of mask: argument i requires a gradient
-        for i, a in enumerate(args):
-            if isinstance(a, Tensor):
-                tensors, values[i] = True, a._array
-                mask |= a.requires_grad << i
-            elif isinstance(a, np.generic):
-                values[i] = a.item()  # np.sqrt(2) is a number like 1.41, and must not promote float32 arrays
-            dtype = self._common_dtype(i, values[i], dtype)
+        if not any(isinstance(a, Tensor) for a in args):
+            return self._run(args, mode.reference)
+        values = [a._array if isinstance(a, Tensor) else _frozen(a) for a in args]
+        mask = sum(1 << i for i, a in enumerate(args) if isinstance(a, Tensor) and a.requires_grad)
+        dtype = self._common_dtype(values)
         run: Callable[[], Any] = functools.partial(self._run, values, mode.reference)
-        if not tensors:
-            return run()
-        if mask:  # a plain array belongs to the caller, who may change it before backward
-            values[:] = [v.copy() if isinstance(a, np.ndarray) else v for a, v in zip(args, values, strict=True)]
         raw = _run_hooked(mode.hooks, Call(self, "forward", args), run)
-        outs = [Tensor(self._normal(array, dtype)) for array in (raw if len(self.outputs) > 1 else (raw,))]
+        outs = [Tensor(self.normal(array, dtype)) for array in (raw if len(self.outputs) > 1 else (raw,))]
         if self.view and isinstance(args[0], Tensor):
             outs[0]._version = args[0]._version
         if mask and mode.grad and self.rules:
-            number, node = self.plan(mask, len(args), mode.reference).record(
-                True, dtype, *[o._array for o in outs], *args, *values
-            )
+            record = self.plan(mask, len(args), mode.reference).record
+            number, node = record(True, dtype, *[o._array for o in outs], *args, *values)
             for i, out in enumerate(outs):
                 if out._array.dtype.kind == "f":
                     out.requires_grad, out._source = True, (number + i, node)
         return outs[0] if len(outs) == 1 else tuple(outs)
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        if self.variadic and args and isinstance(args[0], (list, tuple)):  # cat([x, y], 1), as in PyTorch
+            kwargs |= zip(self.names[1:], args[1:], strict=False)
+            args = tuple(args[0])
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as e:
@@ -312,101 +289,103 @@ class Op:
         bound.apply_defaults()
         return (*bound.args, *bound.kwargs.values())
 
-    def _common_dtype(self, position: int, value: Any, dtype: Any) -> Any:
-        new = getattr(value, "dtype", None)
-        if new is None or new.kind != "f" or new == dtype:
-            return dtype
-        if dtype is not None and not self.casts:
-            name = self.names[0] if self.variadic else self.names[position]
-            raise TypeError(f"{self.name}: {name} is {new}, but an argument before it is {dtype}; convert one with .to()")
-        return new
+    def _common_dtype(self, values: Sequence[Any]) -> Any:
+        """The float dtype of the arrays; None if there is none."""
+        dtype = None
+        for i, value in enumerate(values):
+            new = getattr(value, "dtype", None) if not isinstance(value, type) else None
+            if new is None or new.kind != "f" or new == dtype:
+                continue
+            if dtype is not None and not self.casts:
+                name = f"tensors[{i}]" if self.variadic else self.names[i]
+                raise TypeError(f"{self.name}: {name} is {new}, but an argument before it is {dtype}; convert one with .to()")
+            dtype = new
+        return dtype
 
     def _run(self, values: Sequence[Any], reference: bool) -> Any:
         try:
             return (self.body if reference else self.run)(*values)
-        except (ValueError, TypeError, IndexError) as e:
-            raise self.named(e, values) from e
+        except Exception as e:
+            _fail(e, self.name, f"({describe(values)})")
 
-    def named(self, e: Exception, values: Iterable[Any]) -> Exception:
-        """The same exception, its message led by the op and its arguments."""
-        return e if str(e).startswith(f"{self.name}(") else type(e)(f"{self.name}({describe(values)}): {e}")
-
-    def _normal(self, array: Any, dtype: Any) -> Any:
-        """An op's result as it should be: an array also if 0-d (NumPy gives scalars), float32 from float32."""
+    def normal(self, array: Any, dtype: Any) -> Any:
+        """A result as it should be: an array also if 0-d (NumPy gives scalars), float32 from float32 and from integers."""
         if isinstance(array, np.generic):
             array = np.asarray(array)
-        if dtype is not None and array.dtype != dtype and array.dtype.kind == "f" and not self.casts:
-            array = array.astype(dtype)
+        if array.dtype.kind == "f" and array.dtype != dtype and not self.casts:
+            array = array.astype(dtype if dtype is not None and dtype.kind == "f" else np.float32)
         return array
 
-    # -- recording
+    # -- planning
 
     def plan(self, mask: int, n: int, reference: bool) -> Plan:
-        """The plan for the inputs whose bits are set, of n arguments."""
-        plan = self.plans.get((mask, n, reference))
-        if plan is None:
-            plan = self.plans[mask, n, reference] = self._make_plan(mask, n, reference)
-        return plan
+        """The plan for n arguments, those whose bits are set in the mask requiring gradients."""
+        if (mask, n, reference) not in self.plans:
+            self.plans[mask, n, reference] = self._make_plan(mask, n, reference)
+        return self.plans[mask, n, reference]
 
     def _make_plan(self, mask: int, n: int, reference: bool) -> Plan:
         tracked = tuple(i for i in range(n) if mask >> i & 1)
         n_tensors = n - len(self.names) + 1 if self.variadic else 1
-        position = {name: i + n_tensors - 1 for i, name in enumerate(self.names)}
-        position |= {f"{name}_shape": ~i for name, i in position.items()}
-        position |= {name: n + j for j, name in enumerate(self.outputs)}
-        keep: list[int] = []
+        place = {name: i + n_tensors - 1 for i, name in enumerate(self.names)}
+        place |= {f"{name}_shape": ~i for name, i in place.items()}
+        place |= {name: n + j for j, name in enumerate(self.outputs)}
+        pool = [f"g{name}" for name in self.outputs]  # what the rules choose from: the gradients, then what is saved
         steps = []
-        for targets, fn, wants in self.rules:
-            places = range(n_tensors) if self.variadic else [position[t] for t in targets]
-            if not set(places).intersection(tracked):
+        for targets, fn in self.rules:
+            slots = range(n_tensors) if self.variadic else [place[t] for t in targets]
+            if not set(slots).intersection(tracked):
                 continue
+            wants = list(inspect.signature(fn).parameters)
             if "needs" in wants:
-                fn = functools.partial(fn, needs=tuple(p in tracked for p in places))
-            picks = []
-            for name in wants:
-                if name in self.grad_names:
-                    picks.append(self.grad_names.index(name))
-                elif self.variadic and name == f"{self.names[0]}_shape":
-                    picks.append(-1)  # recorded last
-                elif name != "needs":
-                    if position[name] not in keep:
-                        keep.append(position[name])
-                    picks.append(len(self.outputs) + keep.index(position[name]))
-            steps.append((fn, picks, [tracked.index(p) if p in tracked else None for p in places]))
-        covered = {slot for _, _, slots in steps for slot in slots}
-        if len(covered - {None}) < len(tracked):
-            names = [self.names[i] for i in tracked if self.names[i] not in self.differentiable()]
-            raise TypeError(f"{self.name}: {names[0]} is not differentiable; pass a detached tensor")
-        vjp = _compile_vjp(steps, len(tracked), len(self.outputs) + len(keep), self.variadic)
+                fn = functools.partial(fn, needs=tuple(i in tracked for i in slots))
+                wants.remove("needs")
+            pool += [name for name in wants if name not in pool]
+            steps.append((fn, [pool.index(name) for name in wants], [tracked.index(i) if i in tracked else None for i in slots]))
+        missing = set(range(len(tracked))).difference(*(slots for _, _, slots in steps))
+        if missing:
+            raise TypeError(f"{self.name}: {self.names[tracked[min(missing)]]} is not differentiable; pass a detached tensor")
+        keep = tuple(place[name] for name in pool[len(self.outputs) :])
         record, scope = _compile_recorder(self, n, tracked, keep)
-        plan = Plan(self, reference, n, tracked, tuple(keep), vjp, len(self.outputs) == 1, record)
+        plan = Plan(self, reference, n, tracked, keep, _compile_vjp(steps, len(tracked), len(pool), self.variadic), record)
         scope["_plan"] = plan
         return plan
 
-    def __repr__(self) -> str:
-        return f"<op {self.name}{self.signature}>"
+
+def _fail(e: Exception, name: str, details: str) -> NoReturn:
+    """Raise the exception again with the op's name: leading the message of the usual kinds, as a note on others."""
+    for kind in (ValueError, TypeError, IndexError):
+        if isinstance(e, kind) and not str(e).startswith(name):
+            raise kind(f"{name}{details}: {e}") from e
+    e.add_note(f"in {name}{details}")
+    raise e
 
 
-def _guard(kept: Iterable[Any]) -> Any:
-    """The versions of what is saved and can be changed in place; then the call site: the innermost frame outside the
-    engine, the ops and the layers."""
-    guards: list[Any] = [(v, v[0]) for a in kept if (v := getattr(a, "_version", None)) is not None]
-    if guards:
-        frame = sys._getframe(2)
-        while frame.f_code.co_filename.startswith(_INSIDE) and frame.f_back:
-            frame = frame.f_back
-        guards.append((frame.f_code, frame.f_lasti))
-    return guards
+def _frozen(value: Any) -> Any:
+    """An argument that isn't a Tensor, safe from later changes: it belongs to the caller."""
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if isinstance(value, np.generic):
+        return value.item()  # np.sqrt(2) is a number like 1.41, and must not promote float32 arrays
+    if isinstance(value, (tuple, list)):
+        return type(value)(v._array if isinstance(v, Tensor) else _frozen(v) for v in value)
+    return value
+
+
+def _guard(kept: Sequence[Any]) -> list[Any]:
+    """For `Node.guards`. The call is the innermost frame outside the engine, the ops and the layers."""
+    versions = [getattr(a, "_version", None) for a in kept]
+    if not any(versions):
+        return []
+    frame = sys._getframe(2)
+    while frame.f_code.co_filename.startswith(_INSIDE) and frame.f_back:
+        frame = frame.f_back
+    return [*((v, v and v[0]) for v in versions), (frame.f_code, frame.f_lasti)]
 
 
 def xp(array: Any) -> Any:
     """The array module of an array: numpy, or cupy."""
     return np if array.__class__ in _ON_HOST or isinstance(array, np.generic) else sys.modules["cupy"]
-
-
-def sample(*args: Any, **kwargs: Any) -> Sample:
-    """One set of arguments to test an op on."""
-    return Sample(args, kwargs)
 
 
 def describe(values: Iterable[Any]) -> str:
@@ -418,18 +397,18 @@ def describe(values: Iterable[Any]) -> str:
 
 
 def _compile_vjp(steps: list[Any], n_tracked: int, n_pool: int, variadic: bool) -> Callable[..., tuple[Any, ...]]:
-    """(*gouts, *saved) -> the gradients of the tracked inputs, from the rules' functions, picks and slots."""
+    """(*gouts, *saved) -> the gradients of the tracked inputs, from (rule, indices of its arguments, its inputs)s."""
     if all(len(slots) == 1 for _, _, slots in steps) and not variadic:
-        fns = {f"rule{i}": fn for i, (fn, _, _) in enumerate(steps)}
+        scope = {f"rule{i}": fn for i, (fn, _, _) in enumerate(steps)}
         calls = {slots[0]: f"rule{i}({', '.join(f'p{k}' for k in picks)})" for i, (_, picks, slots) in enumerate(steps)}
         pool_names = ", ".join(f"p{k}" for k in range(n_pool))
-        return eval(f"lambda {pool_names}: ({''.join(calls.get(i, '') + ', ' for i in range(n_tracked))})", fns)
+        return eval(f"lambda {pool_names}: ({''.join(calls[i] + ', ' for i in range(n_tracked))})", scope)
 
     def vjp(*pool: Any) -> tuple[Any, ...]:
         grads: list[Any] = [None] * n_tracked
         for fn, picks, slots in steps:
-            results = fn(*[pool[k] for k in picks])
-            for slot, g in zip(slots, results if len(slots) > 1 or variadic else (results,), strict=True):
+            result = fn(*[pool[k] for k in picks])
+            for slot, g in zip(slots, result if len(slots) > 1 or variadic else (result,), strict=True):
                 if slot is not None:
                     grads[slot] = g
         return tuple(grads)
@@ -437,82 +416,68 @@ def _compile_vjp(steps: list[Any], n_tracked: int, n_pool: int, variadic: bool) 
     return vjp
 
 
-def _unrolled(op: Op) -> Callable[..., Any]:
-    """`Op.__call__` for the common case, all its loops over the arguments unrolled; hands over to it in any other.
-
-    Common: one output, default mode, arguments that are Tensors of one dtype or plain Python values. Small arrays
-    spend more time in bookkeeping than in NumPy; this halves it.
-    """
-    names = op.names
-    args, raws = ", ".join(names), ", ".join(f"{n}_" for n in names)
-    lines = [f"def {op.name}{_bare(op.signature)}:",  # our own names begin with _, the op's don't
-             f"    if _mode() is not _default: return _op({args})",
-             "    _mask, _dtype, _changeable = 0, None, False"]  # fmt: skip
-    for i, n in enumerate(names):
-        lines += [f"    if {n}.__class__ is _Tensor:",
-                  f"        {n}_ = {n}._array",
-                  f"        if {n}.requires_grad: _mask |= {1 << i}",
-                  f"        if {n}._version is not None: _changeable = True",
-                  f"        if {n}_.dtype is not _dtype:",
-                  f"            if _dtype is not None: return _op({args})",
-                  f"            _dtype = {n}_.dtype",
-                  f"    elif {n}.__class__ in _plain: {n}_ = {n}",
-                  f"    else: return _op({args})"]  # fmt: skip
-    lines += [f"    if _dtype is None: return _op({args})",
-              f"    try: _raw = _op.run({raws})",
-              f"    except _errors as _e: raise _op.named(_e, ({raws},)) from _e",
-              "    if _raw.__class__ is not _ndarray or _raw.dtype is not _dtype: _raw = _op._normal(_raw, _dtype)",
-              "    _out = _Tensor(_raw)",
-              "    if _mask:",
-              "        _record = _recorders.get(_mask)",
-              "        if _record is None: _record = _make_recorder(_op, _mask)",
-              "        if _record:",
-              "            _out.requires_grad = True",
-              f"            _out._source = _record(_changeable, _dtype, _raw, {args}, {raws})",
-              "    return _out"]  # fmt: skip
-    recorders: dict[int, Any] = {}
-
-    def make_recorder(op: Op, mask: int) -> Any:
-        recorders[mask] = op.plan(mask, len(names), False).record if op.rules else False
-        return recorders[mask]
-
-    scope = {f"_default_{p.name}": p.default for p in op.signature.parameters.values()}
-    scope |= {"_op": op, "_mode": _mode.get, "_default": _DEFAULT, "_Tensor": Tensor, "_plain": _PLAIN,
-              "_ndarray": np.ndarray, "_errors": (ValueError, TypeError, IndexError), "_recorders": recorders,
-              "_make_recorder": make_recorder}  # fmt: skip
-    exec("\n".join(lines), scope, local := {})
-    return local[op.name]
-
-
-def _bare(signature: inspect.Signature) -> str:
-    """The signature's source, its defaults by name."""
-    return f"({', '.join(n if p.default is p.empty else f'{n}=_default_{n}' for n, p in signature.parameters.items())})"
-
-
 def _compile_recorder(op: Op, n: int, tracked: Sequence[int], keep: Sequence[int]) -> Any:
     """(whether an argument can be changed in place, dtype, *outputs, *arguments, *their arrays) -> number, Node.
 
-    Lean, since every op of a small network goes through it.
+    Output i has the gradient key number + i.
     """
-    outs = [f"out{j}" for j in range(len(op.outputs))]
-    args = [f"a{i}" for i in range(n)]
-    values = [f"v{i}" for i in range(n)]
-    saved = [f"getattr(v{~k}, 'shape', ())" if k < 0 else outs[k - n] if k >= n else values[k] for k in keep]
-    if op.variadic:
-        saved.append(f"[v.shape for v in ({', '.join(values[: n - len(op.names) + 1])},)]")
-    kept = "".join(f"{args[k]}, " for k in keep if 0 <= k < n)
-    parents = "".join(f"a{i}._source or a{i}, " for i in tracked)
-    shapes = "".join(f"v{i}.shape, " for i in tracked)
+    outs, args, values = ([f"{c}{i}" for i in range(m)] for c, m in (("o", len(op.outputs)), ("a", n), ("v", n)))
+    shapes = [f"getattr({v}, 'shape', ())" for v in values]
+    if op.variadic:  # the shapes of all the tensors
+        shapes[n - len(op.names)] = f"[v.shape for v in ({', '.join(values[: n - len(op.names) + 1])},)]"
+    saved = [shapes[~k] if k < 0 else outs[k - n] if k >= n else values[k] for k in keep]
     source = f"""
 def record(_changeable, _dtype, {', '.join(outs + args + values)}):
-    _guards = _guard(({kept})) if _changeable else ()
-    _node = _new(_Node, (_next(_numbers), _plan, ({parents}), ({shapes}), _dtype, [{', '.join(saved)}], _guards))
+    _guards = _guard(({''.join(f'{args[k]}, ' for k in keep if 0 <= k < n)})) if _changeable else ()
+    _node = _new(_Node, (_next(_numbers), _plan, ({''.join(f'a{i}._source or a{i}, ' for i in tracked)}),
+                         ({''.join(f'v{i}.shape, ' for i in tracked)}), _dtype, [{', '.join(saved)}], _guards))
     {'_next(_numbers);' * (len(outs) - 1)}
     return _node[0], _node
 """
     scope = {"_Node": Node, "_new": tuple.__new__, "_numbers": _numbers, "_next": next, "_guard": _guard}
     exec(source, scope)
-    return scope.pop("record"), scope
+    return scope["record"], scope
+
+
+def _unrolled(op: Op) -> Callable[..., Any]:
+    """`Op.__call__` for the common case, all its loops over the arguments unrolled; hands over to it in any other.
+
+    Common: one output, default mode, arguments that are Tensors of one dtype or plain Python values. Small arrays
+    spend more time in bookkeeping than in NumPy; this halves it. (Our own names begin with _, the op's don't.)
+    """
+    args, raws = ", ".join(op.names), ", ".join(f"{n}_" for n in op.names)
+    defaults = {f"_default_{n}": p.default for n, p in op.signature.parameters.items() if p.default is not p.empty}
+    signature = ", ".join(f"{n}=_default_{n}" if f"_default_{n}" in defaults else n for n in op.names)
+    unpack = "".join(f"""
+    if {n}.__class__ is _Tensor:
+        {n}_ = {n}._array
+        if {n}.requires_grad: _mask |= {1 << i}
+        if {n}._version is not None: _changeable = True
+        if {n}_.dtype is not _dtype:
+            if _dtype is not None: return _op({args})
+            _dtype = {n}_.dtype
+    elif {n}.__class__ in _plain: {n}_ = {n}
+    else: return _op({args})""" for i, n in enumerate(op.names))
+    source = f"""
+def {op.name}({signature}):
+    if _mode() is not _default: return _op({args})
+    _mask, _dtype, _changeable = 0, None, False{unpack}
+    if _dtype is None: return _op({args})
+    try: _raw = _op.run({raws})
+    except Exception as _e: _fail(_e, "{op.name}", f"({{_describe(({raws},))}})")
+    if _raw.__class__ is not _ndarray or _raw.dtype is not _dtype: _raw = _op.normal(_raw, _dtype)
+    _out = _Tensor(_raw)
+    if _mask and _op.rules:
+        _record = _recorders.get(_mask)
+        if _record is None: _record = _recorders[_mask] = _op.plan(_mask, {len(op.names)}, False).record
+        _out.requires_grad = True
+        _out._source = _record(_changeable, _dtype, _raw, {args}, {raws})
+    return _out
+"""
+    scope = {"_op": op, "_mode": _mode.get, "_default": _DEFAULT, "_Tensor": Tensor, "_plain": _PLAIN,
+             "_ndarray": np.ndarray, "_recorders": {}, "_fail": _fail, "_describe": describe} | defaults  # fmt: skip
+    exec(source, scope)
+    return cast(Callable[..., Any], scope[op.name])
 
 
 # --------------------------------------------------------------------------------------------------------- backward
@@ -526,9 +491,10 @@ def backward(
     # Only now, when nothing can fail any more, is anything changed.
     for leaf, g in grads.items():
         if create_graph:
+            g = g if g._version is None else g * 1.0  # not the very tensor that the caller gave
             leaf.grad = g if leaf.grad is None else leaf.grad + g
-        elif leaf.grad is None:
-            leaf.grad = _own(leaf, g)
+        elif leaf.grad is None or leaf.grad._version is None:  # none yet, or one that is part of a graph
+            leaf.grad = _own(leaf, g if leaf.grad is None else leaf.grad._array + g)
         else:
             array = leaf.grad.write()
             array += g
@@ -612,7 +578,7 @@ def _propagate(
                 if g is None:
                     continue
                 if g.shape != shape or g.dtype is not dtype:
-                    g = _fit(g, shape, dtype)
+                    g = _fit(g, shape, dtype, node)
                 key = source[0] if source.__class__ is tuple else source
                 if key in grads:
                     if key in owned:
@@ -633,17 +599,17 @@ def _propagate(
                 results = ()  # done already, for another of its outputs; or a target that leads no further
                 continue
             number, plan, sources, shapes, dtype, saved, guards = node
-            if guards or (saved and saved[0] is _RELEASED):
+            if guards or (saved and saved[0] is _RELEASED[0]):
                 node.check()
             try:
-                if default and plan.simple and plan.reference is mode.reference:
+                if default and plan.reference is mode.reference and len(plan.op.outputs) == 1:
                     results = plan.vjp(grads.pop(number), *saved)
                 else:
                     results = _run_rules(node, grads, nodes, targets or (), create_graph, mode.hooks)
-            except (ValueError, TypeError, IndexError) as e:
-                raise type(e)(f"backward of {plan.op.name}{node.where()}: {e}") from e
+            except Exception as e:
+                _fail(e, f"backward of {plan.op.name}", node.where())
             if not retain:
-                saved[:] = _RELEASED_ALL  # lets go of the arrays; and a second backward is recognised by it
+                saved[:] = _RELEASED  # lets go of the arrays; and a second backward is recognised by it
 
 
 def _run_rules(
@@ -660,9 +626,11 @@ def _run_rules(
         return _run_hooked(hooks, Call(plan.op, "backward", gouts), run)
 
 
-def _fit(g: Any, shape: Any, dtype: Any) -> Any:
+def _fit(g: Any, shape: Any, dtype: Any, node: Node) -> Any:
     """A gradient in the shape and dtype of its input: broadcasting is undone here, for all ops."""
     if g.shape != shape:
+        if np.broadcast_shapes(g.shape, shape) != g.shape:
+            raise ValueError(f"a vjp rule of {node.plan.op.name} gave a gradient of shape {g.shape} for an input of {shape}")
         g = REGISTRY["sum_to"].function(g, shape)
     if g.dtype != dtype:
         g = g.to(dtype) if isinstance(g, Tensor) else g.astype(dtype)
@@ -674,11 +642,13 @@ def _rewrapped(node: Node) -> list[Any]:
     plan, saved = node.plan, list(node.saved)
     sources = dict(zip(plan.tracked, node.parents, strict=True))
     sources |= {plan.n + i: (node.number + i, node) for i in range(len(plan.op.outputs))}
+    guards = iter(node.guards)
     for i, k in enumerate(plan.keep):
+        version = next(guards, (None, None))[0] if 0 <= k < plan.n else None
         source = sources.get(k)
         if isinstance(source, tuple):
             saved[i] = t = Tensor(saved[i])
-            t.requires_grad, t._source = True, source
+            t.requires_grad, t._source, t._version = True, source, version
         elif source is not None:
             saved[i] = source
     return saved

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygen.autograd import Sample, sample
+
+class Sample(NamedTuple):
+    """Arguments that an op is tested on."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+def sample(*args: Any, **kwargs: Any) -> Sample:
+    """One set of arguments to test an op on."""
+    return Sample(args, kwargs)
 
 
 def normal(generator: np.random.Generator, *shape: int) -> Any:

@@ -21,8 +21,8 @@ from __future__ import annotations
 import numpy as np
 
 from tinygen import native
-from tinygen.autograd import op, sample, xp
-from tinygen.ops._samples import normal
+from tinygen.autograd import op, xp
+from tinygen.ops._samples import normal, sample
 from tinygen.ops.reduce import sum
 from tinygen.ops.shape import broadcast_to, reshape
 

@@ -7,8 +7,8 @@ it in halves at ties, clamp passes it on at the bounds.
 
 from __future__ import annotations
 
-from tinygen.autograd import op, sample, xp
-from tinygen.ops._samples import binary, normal, positive, unary
+from tinygen.autograd import op, xp
+from tinygen.ops._samples import binary, normal, positive, sample, unary
 
 # ------------------------------------------------------------------------------------------------------- arithmetic
 

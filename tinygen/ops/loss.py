@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinygen.autograd import op, sample, xp
-from tinygen.ops._samples import normal
+from tinygen.autograd import op, xp
+from tinygen.ops._samples import normal, sample
 from tinygen.ops.elementwise import sigmoid
 from tinygen.ops.reduce import softmax, sum
 from tinygen.ops.shape import index_add, reshape

@@ -6,8 +6,8 @@ has a second result.
 
 from __future__ import annotations
 
-from tinygen.autograd import op, sample, xp
-from tinygen.ops._samples import normal
+from tinygen.autograd import op, xp
+from tinygen.ops._samples import normal, sample
 from tinygen.ops.elementwise import exp
 from tinygen.ops.shape import broadcast_to, reshape
 
@@ -73,7 +73,7 @@ def logsumexp(x, dim, keepdim=False):
     with_axes = n.exp(x - top).sum(axis=dim, keepdims=True)
     positive = n.where(with_axes > 0, with_axes, 1)
     out = n.where(with_axes > 0, n.log(positive), -n.inf) + top
-    return (out if keepdim else out.reshape(x.sum(axis=dim).shape)).astype(x.dtype)
+    return (out if keepdim else out.squeeze(dim)).astype(x.dtype)
 
 
 @logsumexp.vjp("x")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinygen.autograd import op, sample, xp
-from tinygen.ops._samples import normal
+from tinygen.autograd import op, xp
+from tinygen.ops._samples import normal, sample
 
 
 @op
@@ -120,8 +120,8 @@ def _is_basic(index):
 
 @op
 def gather(x, dim, index):
-    """out[.., i, ..] = x[.., index[.., i, ..], ..] along dim. index: integers, as many axes as x."""
-    return xp(x).take_along_axis(x, index, axis=dim)
+    """out[.., i, ..] = x[.., index[.., i, ..], ..] along dim. index: integers, as many axes as x; out has its shape."""
+    return x[_grid(x, dim, index)]
 
 
 @gather.vjp("x")
@@ -132,10 +132,17 @@ def _(gout, x_shape, dim, index):
 @op
 def scatter_add(x, dim, index, shape):
     """Zeros of the given shape to which x is added at index along dim: the adjoint of `gather`."""
+    return index_add(x, _grid(x, dim, index), shape)
+
+
+def _grid(x, dim, index):
+    """The index along dim, beside each axis's own numbers along the others."""
+    if index.ndim != x.ndim:
+        raise ValueError(f"index must have as many axes as x, {x.ndim}, not {index.ndim}")
     grid = [n.reshape([-1 if i == axis else 1 for i in range(index.ndim)])
             for axis, n in enumerate(map(xp(x).arange, index.shape))]  # fmt: skip
     grid[dim] = index
-    return index_add(x, tuple(grid), shape)
+    return tuple(grid)
 
 
 @scatter_add.vjp("x")
@@ -247,11 +254,13 @@ def _(generator):
 def _(generator):
     yield sample(normal(generator, 3, 4), 1, generator.integers(0, 4, (3, 5)))
     yield sample(normal(generator, 3, 4), 0, generator.integers(0, 3, (2, 4)))
+    yield sample(normal(generator, 3, 4), 1, generator.integers(0, 4, (2, 5)))
 
 
 @scatter_add.samples
 def _(generator):
     yield sample(normal(generator, 3, 5), 1, generator.integers(0, 4, (3, 5)), (3, 4))
+    yield sample(normal(generator, 2, 5), 1, generator.integers(0, 4, (2, 5)), (3, 4))
 
 
 @pad.samples
