@@ -5,7 +5,16 @@
 A cause is written `a|b` where a teacher would accept either word. The list was written before the diagnosis.
 """
 
+import linecache
+import re
+import tempfile
+from pathlib import Path
 from typing import NamedTuple
+
+from tinygen.gradcheck.command import check_file
+from tinygen.gradcheck.report import Report
+
+LAYERS = Path(__file__).with_name("layers.py")
 
 
 class Planted(NamedTuple):
@@ -146,3 +155,43 @@ PLANTED = [
     Planted("TwoLayerNet", '        grads["W1"] += self.reg * self.params["W1"]\n', "", "missing term"),
     Planted("TwoLayerNet", "relu_backward(dactive, cache2)", "dactive", "mask"),
 ]
+
+
+def plant(p: Planted, folder: Path) -> Report:
+    """What `tinygen gradcheck` says about the file with this one error in it."""
+    source = LAYERS.read_text()
+    start = re.search(rf"^(def|class) {p.function}\b", source, re.M).start()
+    end = source.find("\n\n\n", start)
+    end = len(source) if end < 0 else end
+    text = source[start:end]
+    assert text.count(p.old) == 1, p
+    file = folder / "layers.py"
+    file.write_text(source[:start] + text.replace(p.old, p.new) + source[end:])
+    linecache.checkcache()
+    (report,) = check_file(file, p.function.replace("_forward", "_backward"))
+    return report
+
+
+def table() -> list[tuple[Planted, Report]]:
+    """Every planted error with its report."""
+    with tempfile.TemporaryDirectory() as folder:
+        return [(p, plant(p, Path(folder))) for p in PLANTED]
+
+
+def named(p: Planted, report: Report) -> bool:
+    """Whether the first finding names the right cause."""
+    return report.cause in p.cause.split("|")
+
+
+def main() -> None:
+    """Print the table."""
+    rows = table()
+    for p, report in rows:
+        mark = "ok" if named(p, report) else "MISSED" if report else "detected"
+        print(f"{mark:9}{p.function:27}{p.cause:26}{report.cause:18}{p.new.strip()[:60]!r}")
+    found, right = sum(not r for _, r in rows), sum(named(p, r) for p, r in rows)
+    print(f"{len(rows)} planted: {found} detected ({found / len(rows):.0%}), {right} with the right cause ({right / len(rows):.0%})")
+
+
+if __name__ == "__main__":
+    main()

@@ -21,6 +21,7 @@ Array = Any
 
 RTOL = 1e-6  # a relative difference below this is never called wrong
 MANY = 1500  # at most so many elements of an argument are looked at one by one
+MEMORY = 4e6  # numbers in a Jacobian; what doesn't fit is sampled
 CONFIRM = 24  # so many suspects are put on the ladder of steps before the verdict
 
 
@@ -109,7 +110,7 @@ def _examine(subject: Subject, report: Report, generator: np.random.Generator, b
     _hygiene(e, report, again)
     noise: list[Any] = []
     for i, g in zip(subject.wrt, grads, strict=True):
-        if g is None or not _usable(e, report, i, g):
+        if not _usable(e, report, i, g):
             continue
         _compare(e, i, g, generator, _affordable(budget, took), noise)
     report.right = [subject.grad_name(i) for i in e.right]
@@ -173,7 +174,11 @@ def _usable(e: Evidence, report: Report, i: int, g: Any) -> bool:
     """Whether a gradient can be compared: an array of finite floats of the argument's shape."""
     name, x = e.subject.grad_name(i), e.subject.values[i]
     where = ""
-    if not isinstance(g, np.ndarray) or g.dtype.kind not in "fiub":
+    if g is None:
+        alone = all(other is None for other in e.grads)
+        hint = "backward returns None: is the return statement missing?" if alone else "backward returns no gradient for it"
+        problem = Finding("no gradient", name, hint)
+    elif not isinstance(g, np.ndarray) or g.dtype.kind not in "fiub":
         problem = Finding("wrong dtype", name, f"{name} is {getattr(g, 'dtype', type(g).__name__)}, not an array of floats")
     elif g.shape != x.shape:
         which = np.arange(min(x.size, MANY))
@@ -219,7 +224,12 @@ def _compare(e: Evidence, i: int, g: Array, generator: np.random.Generator, many
     if abs(along - best.value) <= 4 * best.bar + RTOL * size + slack and best.bar <= 1e-3 * size + slack:
         e.right.append(i)
         return
-    suspect = _elementwise(e, i, claimed, own, generator, many, best.step)
+    which = np.arange(x.size)
+    many = min(many, max(8, int(MEMORY / len(e.weights))))
+    if x.size > many:
+        found = _locate(e, i, claimed, direction)
+        which = np.union1d(generator.choice(x.size, many, replace=False), np.arange(found, min(found + 8, x.size)))
+    suspect = _elementwise(e, i, claimed, own, which, best.step)
     if suspect.wrong.any():
         e.suspects.append(suspect)
     else:
@@ -254,12 +264,26 @@ def _rounding(e: Evidence) -> list[Array]:
     return result
 
 
-def _elementwise(e: Evidence, i: int, claimed: Array, own: Any, generator: np.random.Generator,
-                 many: int, step: float) -> Suspect:  # fmt: skip
+def _locate(e: Evidence, i: int, claimed: Array, direction: Array) -> int:
+    """An element (or the first of eight) that is wrong, by halving a direction that disagrees."""
+    low, high = 0, direction.size
+    while high - low > 8:
+        middle = (low + high) // 2
+        left = np.zeros_like(direction)  # by index: reshape of a non-contiguous array would be a copy
+        left[np.unravel_index(np.arange(low, middle), left.shape)] = direction[np.unravel_index(np.arange(low, middle), left.shape)]
+        right = np.zeros_like(direction)
+        right[np.unravel_index(np.arange(middle, high), left.shape)] = direction[np.unravel_index(np.arange(middle, high), left.shape)]
+        errors = []
+        for half in (left, right):
+            slope = e.differences.quick(i, half)
+            errors.append(abs(slope.value - np.vdot(claimed, half)) / (slope.bar + RTOL * abs(slope.value) + 1e-300))
+        low, high = (low, middle) if errors[0] >= errors[1] else (middle, high)
+    return low
+
+
+def _elementwise(e: Evidence, i: int, claimed: Array, own: Any, which: Array, step: float) -> Suspect:
     """Compare element by element; suspects are put on the ladder before they count as wrong."""
     x = e.subject.values[i]
-    n = x.size
-    which = np.arange(n) if n <= many else np.sort(generator.choice(n, many, replace=False))
     step = min(max(step, 1e-6), 1e-2) if step else 1e-5
     columns = e.differences.columns(i, which, step)
     true = e.weights @ columns.jacobian
