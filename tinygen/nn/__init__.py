@@ -2,7 +2,8 @@
 
 from tinygen.nn import functional, init
 from tinygen.nn.layers import (
-    ELU, Conv2d, ConvTranspose2d, Dropout, Embedding, Flatten, Identity, LeakyReLU, Linear, LogSoftmax, MaskedConv2d,
-    ReLU, Sigmoid, Softmax, Softplus, Tanh,
+    ELU, LSTM, AvgPool2d, BatchNorm1d, BatchNorm2d, Conv2d, ConvTranspose2d, Dropout, Embedding, Flatten,
+    GatedActivation, Identity, LayerNorm, LeakyReLU, Linear, LogSoftmax, LSTMCell, MaskedConv2d, MaxPool2d, ReLU,
+    Sigmoid, Softmax, Softplus, Tanh, Upsample,
 )  # fmt: skip
 from tinygen.nn.module import Module, ModuleList, Parameter, Sequential

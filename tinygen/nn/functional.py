@@ -6,17 +6,34 @@ What PyTorch's function takes and this one doesn't is not in its signature, or r
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from tinygen import ops
-from tinygen._tensor import Tensor
+from tinygen._tensor import Array, Tensor
 from tinygen.autograd import xp
 from tinygen.ops import (
     elu, leaky_relu, linear, log_softmax, logsumexp, relu, sigmoid, softmax, softplus, tanh,
 )  # fmt: skip
 from tinygen.ops import loss as _loss
+from tinygen.ops import recurrent as _recurrent
+from tinygen.ops.normalize import standardize
+from tinygen.ops.pool import max_pool2d as _max_pool2d
+from tinygen.ops.pool import window_spread, window_sum
+from tinygen.ops.recurrent import gated_activation
+
+
+
+def _raw(x: Any) -> Array:
+    return x._array if isinstance(x, Tensor) else x
+
+
+def _like(x: Any, array: Array) -> Any:
+    """A new array as a Tensor, if x is one."""
+    return Tensor(array) if isinstance(x, Tensor) else array
+
 
 # ---------------------------------------------------------------------------------------------------------- convolution
 
@@ -119,6 +136,170 @@ def _padding(padding: Any, kernel: Any, stride: Any, dilation: Any) -> tuple[int
     return spans[0] // 2, spans[1] // 2
 
 
+# ------------------------------------------------------------------------------------------------ pooling and resizing
+
+
+def max_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0) -> Tensor:
+    """The largest pixel of each window; its gradient goes to the first of equals. (N, C, H, W) -> (N, C, OH, OW).
+
+    stride: by default the kernel's size. Padding, at most half of the kernel, never wins.
+    """
+    return _max_pool2d(input, *_window("max_pool2d", input, kernel_size, stride, padding))[0]
+
+
+def avg_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0) -> Tensor:
+    """The mean of each window, padding counted as zeros. (N, C, H, W) -> (N, C, OH, OW). Arguments as `max_pool2d`."""
+    kernel, stride, padding = _window("avg_pool2d", input, kernel_size, stride, padding)
+    return window_sum(input, None, kernel, stride, padding) / (kernel[0] * kernel[1])
+
+
+def _window(name: str, input: Any, kernel_size: Any, stride: Any, padding: Any) -> Any:
+    """(kernel, stride, padding) as pairs; ValueError if they don't fit the input."""
+    _check_image(name, input)
+    kernel = _pair(f"{name}: kernel_size", kernel_size, 1)
+    stride = kernel if stride is None else _pair(f"{name}: stride", stride, 1)
+    padding = _pair(f"{name}: padding", padding, 0)
+    if any(2 * p > k for p, k in zip(padding, kernel, strict=True)):
+        raise ValueError(f"{name}: padding {padding} must be at most half of kernel_size {kernel}")
+    return kernel, stride, padding
+
+
+def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest") -> Tensor:
+    """Images enlarged by whole factors, each pixel repeated. (N, C, H, W) -> (N, C, OH, OW).
+
+    Either the new size or the scale_factor is given, as an integer or a pair of them.
+    """
+    _check_image("interpolate", input)
+    if mode != "nearest":
+        raise ValueError(f"interpolate: mode must be 'nearest', got {mode!r}; others are not supported")
+    if (size is None) == (scale_factor is None):
+        raise ValueError("interpolate: give either size or scale_factor")
+    h, w = input.shape[2:]
+    if size is None:
+        scale = _pair("interpolate: scale_factor", _whole(scale_factor), 1)
+        size = (h * scale[0], w * scale[1])
+    else:
+        size = _pair("interpolate: size", size, 1)
+        scale = (size[0] // max(h, 1), size[1] // max(w, 1))
+    if min(scale) < 1 or (h * scale[0], w * scale[1]) != size:
+        raise ValueError(f"interpolate: size {size} must be a whole multiple of input's {h} x {w}")
+    return window_spread(input, None, size, scale, scale)
+
+
+def _whole(value: Any) -> Any:
+    """2.0 as 2, also within a pair: PyTorch's scale factors are floats."""
+    if isinstance(value, (tuple, list)):
+        return tuple(map(_whole, value))
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _check_image(name: str, input: Any) -> None:
+    if len(input.shape) != 4:
+        raise ValueError(f"{name}: input must be (N, C, H, W), got shape {input.shape}")
+
+
+def pad(input: Tensor, pad: Any, mode: str = "constant", value: float = 0.0) -> Tensor:
+    """A border of constant value. pad: (before, after) of the last axis, then of the one before it, ... as one tuple."""
+    if mode != "constant":
+        raise ValueError(f"pad: mode must be 'constant', got {mode!r}; others are not supported")
+    if len(pad) % 2 or len(pad) > 2 * len(input.shape) or not all(isinstance(n, int) and n >= 0 for n in pad):
+        raise ValueError(f"pad: pad must be pairs of non-negative integers, one for each axis, got {pad!r}")
+    pairs = [(0, 0)] * (len(input.shape) - len(pad) // 2) + list(zip(pad[::2], pad[1::2], strict=True))[::-1]
+    widths = tuple(pairs)
+    padded = ops.pad(input, widths)
+    if value == 0:
+        return padded
+    border = xp(_raw(padded)).full_like(_raw(padded), value)
+    border[tuple(slice(b, b + n) for (b, _), n in zip(widths, input.shape, strict=True))] = 0
+    return ops.add(padded, _like(input, border))
+
+
+# ------------------------------------------------------------------------------------------------------- normalization
+
+
+def batch_norm(
+    input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
+    bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
+) -> Tensor:  # fmt: skip
+    """Each channel standardized, then scaled and shifted. input: (N, C, ...), all others: (C,).
+
+    In training by the batch's own mean and variance, towards which running_mean and running_var (if given) move, in
+    place, by the fraction momentum (the variance that is recorded is the unbiased one); otherwise by running_mean
+    and running_var.
+
+    Raises ValueError for shapes that don't fit, and in training for a single value per channel.
+    """
+    _check_channels("batch_norm", input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
+    shape = (1, -1, *[1] * (len(input.shape) - 2))
+    if not training:
+        if running_mean is None or running_var is None:
+            raise ValueError("batch_norm: running_mean and running_var are required in evaluation")
+        std = ops.sqrt(running_var + eps)
+        scale = 1 / std if weight is None else weight / std
+        shift = -running_mean * scale if bias is None else bias - running_mean * scale
+        return input * ops.reshape(scale, shape) + ops.reshape(shift, shape)
+    count = math.prod(input.shape) // max(input.shape[1], 1)
+    if count < 2:
+        raise ValueError(f"batch_norm: training takes more than 1 value per channel, got input of shape {input.shape}")
+    out, mean, var = standardize(input, (0, *range(2, len(input.shape))), eps)
+    for running, batch, factor in ((running_mean, mean, 1.0), (running_var, var, count / (count - 1))):
+        if running is not None:
+            array = running.write()
+            array *= 1 - momentum
+            array += momentum * factor * _raw(batch).reshape(-1)
+    return _affine(out, weight, bias, shape)
+
+
+def layer_norm(
+    input: Tensor, normalized_shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """The last axes standardized, then scaled and shifted. normalized_shape: their lengths, as weight's and bias's."""
+    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    if not shape or input.shape[-len(shape) :] != shape:
+        raise ValueError(f"layer_norm: input of shape {input.shape} must end in normalized_shape {shape}")
+    for name, p in (("weight", weight), ("bias", bias)):
+        if p is not None and p.shape != shape:
+            raise ValueError(f"layer_norm: {name} must have shape {shape}, got {p.shape}")
+    out = standardize(input, tuple(range(-len(shape), 0)), eps)[0]
+    return _affine(out, weight, bias, shape)
+
+
+def _affine(out: Tensor, weight: Tensor | None, bias: Tensor | None, shape: Any) -> Tensor:
+    if weight is not None:
+        out = out * ops.reshape(weight, shape)
+    return out if bias is None else out + ops.reshape(bias, shape)
+
+
+def _check_channels(name: str, input: Any, **vectors: Any) -> None:
+    if len(input.shape) < 2:
+        raise ValueError(f"{name}: input must be (N, C, ...), got shape {input.shape}")
+    for argument, vector in vectors.items():
+        if vector is not None and vector.shape != (input.shape[1],):
+            raise ValueError(f"{name}: {argument} must have shape ({input.shape[1]},), got {vector.shape}")
+
+
+# ----------------------------------------------------------------------------------------------------------- recurrence
+
+
+def lstm_cell(
+    input: Tensor, hx: tuple[Tensor, Tensor], w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None,
+    b_hh: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """One step of an LSTM: (h, c) -> (h, c), both (N, H). input: (N, I), w_ih: (4H, I), w_hh: (4H, H), b_*: (4H,).
+
+    The blocks of the weights belong to the input gate, the forget gate, the candidate and the output gate.
+    """
+    h, c = hx
+    n, size = (len(input), h.shape[-1]) if input.shape and h.shape else (0, 0)
+    expected = {"input": (n, w_ih.shape[-1]), "h": (n, size), "c": (n, size), "w_ih": (4 * size, w_ih.shape[-1]),
+                "w_hh": (4 * size, size), "b_ih": (4 * size,), "b_hh": (4 * size,)}  # fmt: skip
+    given = {"input": input, "h": h, "c": c, "w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh}
+    for name, x in given.items():
+        if x is not None and x.shape != expected[name]:
+            raise ValueError(f"lstm_cell: {name} must have shape {expected[name]}, got {x.shape}")
+    return _recurrent.lstm_cell(input, h, c, w_ih, w_hh, b_ih, b_hh)
+
+
 # ------------------------------------------------------------------------------------------------------------- dropout
 
 
@@ -135,11 +316,10 @@ def dropout(
         return input
     if generator is None:
         raise TypeError("dropout: generator is required in training: a numpy.random.Generator that draws what is dropped")
-    array = input._array if isinstance(input, Tensor) else input
-    kept = xp(array).empty_like(array)  # in input's order in memory
-    kept[...] = xp(array).asarray(generator.random(array.shape, dtype=np.float32) >= p)
+    n, kept = xp(_raw(input)), xp(_raw(input)).empty_like(_raw(input))  # in input's order in memory
+    kept[...] = n.asarray(generator.random(input.shape, dtype=np.float32) >= p)
     kept *= 1 / (1 - p) if p < 1 else 0
-    return ops.mul(input, Tensor(kept))
+    return ops.mul(input, _like(input, kept))
 
 
 def embedding(input: Any, weight: Tensor) -> Tensor:
@@ -147,7 +327,7 @@ def embedding(input: Any, weight: Tensor) -> Tensor:
 
     Raises TypeError for an input that isn't integers, ValueError for one out of range (there are no negative indices).
     """
-    index = input._array if isinstance(input, Tensor) else input
+    index = _raw(input)
     if len(weight.shape) != 2:
         raise ValueError(f"embedding: weight must be (rows, D), got shape {weight.shape}")
     _loss.check_labels("embedding: input", index, weight.shape[0])

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from tinygen._tensor import Tensor
+from tinygen._tensor import Tensor, tensor
 from tinygen.nn import functional as F
 from tinygen.nn import init
 from tinygen.nn.module import Module, Parameter
+from tinygen.ops import stack
 
 
 def _weights(shape: tuple[int, ...], bias: int | None, generator: np.random.Generator) -> tuple[Tensor, Tensor | None]:
@@ -119,6 +120,149 @@ class ConvTranspose2d(_Conv):
 
     def forward(self, input: Tensor) -> Tensor:
         return F.conv_transpose2d(input, self.weight, self.bias, **self.settings)
+
+
+class LSTMCell(Module):
+    """One step of an LSTM. See `functional.lstm_cell`."""
+
+    def __init__(
+        self, input_size: int, hidden_size: int, bias: bool = True, *, generator: np.random.Generator
+    ) -> None:
+        self.input_size, self.hidden_size = input_size, hidden_size
+        self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh = _gates(input_size, hidden_size, bias, generator)
+
+    def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """input: (N, input_size), hx: h and c, (N, hidden_size) each, zeros if None -> the next h and c."""
+        if hx is None:
+            zeros = tensor(np.zeros((len(input), self.hidden_size), input.dtype))
+            hx = (zeros, zeros)
+        return F.lstm_cell(input, hx, self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
+
+    def extra_repr(self) -> str:
+        return f"{self.input_size}, {self.hidden_size}{'' if self.bias_ih is not None else ', bias=False'}"
+
+
+class LSTM(Module):
+    """An LSTM over a sequence, in one layer. Parameters are named as PyTorch's: weight_ih_l0, ..."""
+
+    def __init__(
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
+        *, generator: np.random.Generator,
+    ) -> None:  # fmt: skip
+        if num_layers != 1:
+            raise ValueError(f"LSTM: num_layers must be 1, got {num_layers}; stack several LSTMs instead")
+        self.input_size, self.hidden_size, self.batch_first = input_size, hidden_size, batch_first
+        parameters = _gates(input_size, hidden_size, bias, generator)
+        self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.bias_hh_l0 = parameters
+
+    def forward(self, input: Tensor, hx: Any = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """input: (T, N, input_size), or (N, T, input_size) with batch_first -> (output, (h, c)).
+
+        output: h after every step, (T, N, hidden_size), or (N, T, hidden_size). hx and the result's h and c, before
+        the first and after the last step: (1, N, hidden_size).
+        """
+        if input.ndim != 3:
+            raise ValueError(f"LSTM: input must have 3 axes (steps, batch, features), got shape {input.shape}")
+        if self.batch_first:
+            input = input.transpose(0, 1)
+        steps, n, _ = input.shape
+        if not steps:
+            raise ValueError(f"LSTM: input must have at least one step, got shape {input.shape}")
+        size = (1, n, self.hidden_size)
+        if hx is None:
+            zeros = tensor(np.zeros(size, input.dtype))
+            hx = (zeros, zeros)
+        if any(state.shape != size for state in hx):
+            raise ValueError(f"LSTM: h and c must have shape {size}, got {hx[0].shape} and {hx[1].shape}")
+        h, c = hx[0][0], hx[1][0]
+        outputs = []
+        weights = self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.bias_hh_l0
+        for t in range(steps):
+            h, c = F.lstm_cell(input[t], (h, c), *weights)
+            outputs.append(h)
+        output = stack(*outputs, dim=1 if self.batch_first else 0)
+        return output, (h.reshape(size), c.reshape(size))
+
+    def extra_repr(self) -> str:
+        first = ", batch_first=True" if self.batch_first else ""
+        return f"{self.input_size}, {self.hidden_size}{'' if self.bias_ih_l0 is not None else ', bias=False'}{first}"
+
+
+def _gates(inputs: int, hidden: int, bias: bool, generator: np.random.Generator) -> list[Tensor | None]:
+    """An LSTM's w_ih, w_hh, b_ih, b_hh, uniform within 1 / sqrt(hidden) as in PyTorch."""
+    if min(inputs, hidden) < 1:
+        raise ValueError(f"LSTM: input_size and hidden_size must be at least 1, got {inputs} and {hidden}")
+    shapes = [(4 * hidden, inputs), (4 * hidden, hidden), *([(4 * hidden,)] * 2 if bias else [])]
+    bound = 1 / math.sqrt(hidden)
+    weights = [init.uniform_(Parameter(np.zeros(s, np.float32)), -bound, bound, generator=generator) for s in shapes]
+    return [*weights, *([] if bias else [None, None])]
+
+
+class _BatchNorm(Module):
+    """Standardizes channels over the batch. See `functional.batch_norm`.
+
+    Buffers: running_mean, running_var, and num_batches_tracked, the number of batches that they have seen. With
+    momentum=None they are the plain averages over all of them.
+    """
+
+    axes: tuple[int, ...]  # numbers of axes that an input may have
+
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True
+    ) -> None:
+        self.num_features, self.eps, self.momentum, self.affine = num_features, eps, momentum, affine
+        self.weight = Parameter(np.ones(num_features, np.float32)) if affine else None
+        self.bias = Parameter(np.zeros(num_features, np.float32)) if affine else None
+        self.register_buffer("running_mean", tensor(np.zeros(num_features, np.float32)))
+        self.register_buffer("running_var", tensor(np.ones(num_features, np.float32)))
+        self.register_buffer("num_batches_tracked", tensor(np.zeros((), np.int64)))
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.ndim not in self.axes or input.shape[1] != self.num_features:
+            axes = " or ".join(map(str, self.axes))
+            name = type(self).__name__
+            raise ValueError(f"{name}: input must have {axes} axes and {self.num_features} channels, got shape {input.shape}")
+        buffers, momentum = (self.running_mean, self.running_var), self.momentum
+        if momentum is None:
+            momentum = 1 / (self.num_batches_tracked.item() + 1)
+        out = F.batch_norm(input, *buffers, self.weight, self.bias, self.training, momentum, self.eps)
+        if self.training:
+            count = self.num_batches_tracked.write()
+            count += 1
+        return out
+
+    def extra_repr(self) -> str:
+        affine = "" if self.affine else ", affine=False"
+        return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}{affine}"
+
+
+class BatchNorm1d(_BatchNorm):
+    """Standardizes the channels of (N, C) or (N, C, L) over the batch. See `functional.batch_norm`."""
+
+    axes = (2, 3)
+
+
+class BatchNorm2d(_BatchNorm):
+    """Standardizes the channels of (N, C, H, W) over the batch. See `functional.batch_norm`."""
+
+    axes = (4,)
+
+
+class LayerNorm(Module):
+    """Standardizes the last axes of every input. See `functional.layer_norm`."""
+
+    def __init__(self, normalized_shape: Any, eps: float = 1e-5, elementwise_affine: bool = True) -> None:
+        shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+        self.normalized_shape, self.eps = shape, eps
+        self.weight = Parameter(np.ones(shape, np.float32)) if elementwise_affine else None
+        self.bias = Parameter(np.zeros(shape, np.float32)) if elementwise_affine else None
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        affine = "" if self.weight is not None else ", elementwise_affine=False"
+        return f"{self.normalized_shape}, eps={self.eps}{affine}"
 
 
 class Embedding(Module):
@@ -236,6 +380,42 @@ class LogSoftmax(_Function):
 
     def __init__(self, dim: int) -> None:
         super().__init__(dim=dim)
+
+
+class GatedActivation(_Function):
+    """tanh(a) * sigmoid(b) of the two halves of the channels: (N, 2C, ...) -> (N, C, ...)."""
+
+    function = F.gated_activation
+
+    def __init__(self) -> None:
+        super().__init__()
+
+
+class MaxPool2d(_Function):
+    """The largest pixel of each window. See `functional.max_pool2d`."""
+
+    function = F.max_pool2d
+
+    def __init__(self, kernel_size: Any, stride: Any = None, padding: Any = 0) -> None:
+        super().__init__(kernel_size=kernel_size, stride=stride, padding=padding)
+
+
+class AvgPool2d(_Function):
+    """The mean of each window. See `functional.avg_pool2d`."""
+
+    function = F.avg_pool2d
+
+    def __init__(self, kernel_size: Any, stride: Any = None, padding: Any = 0) -> None:
+        super().__init__(kernel_size=kernel_size, stride=stride, padding=padding)
+
+
+class Upsample(_Function):
+    """Each pixel repeated. See `functional.interpolate`."""
+
+    function = F.interpolate
+
+    def __init__(self, size: Any = None, scale_factor: Any = None, mode: str = "nearest") -> None:
+        super().__init__(size=size, scale_factor=scale_factor, mode=mode)
 
 
 class Flatten(Module):

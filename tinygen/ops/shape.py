@@ -95,7 +95,7 @@ def _(gout, x_shape, index):
 @op
 def index_add(x, index, shape):
     """Zeros of the given shape to which x is added at [index], also where it repeats: the adjoint of `getitem`."""
-    out = xp(x).zeros(shape, x.dtype)
+    out = xp(x).zeros_like(x, shape=shape)  # in x's order in memory, if it has as many axes
     if _is_basic(index):
         out[index] = x
     elif isinstance(x, (np.ndarray, np.generic)):
@@ -153,7 +153,9 @@ def _(gout, dim, index):
 @op
 def pad(x, widths):
     """x with zeros around it: widths is ((before, after), ...), one pair for each axis."""
-    return xp(x).pad(x, widths)
+    out = xp(x).zeros_like(x, shape=[b + n + a for (b, a), n in zip(widths, x.shape, strict=True)])
+    out[tuple(slice(b, b + n) for (b, _), n in zip(widths, x.shape, strict=True))] = x
+    return out  # xp.pad would give C order, whatever x's
 
 
 @pad.vjp("x")

@@ -1,0 +1,127 @@
+"""Windows over images: pooling and upsampling. Images are (N, C, H, W), and keep their order in memory.
+
+As in convolution, two linear ops are each other's adjoints: `window_sum` sums the pixels in each window,
+`window_spread` adds a value to all pixels of its window. With `which` given, an integer for each window, both mean
+only the pixel with that number, counted in raster order from 0. So:
+
+    max_pool2d   finds the largest pixel of each window, and its number; its gradient is window_spread there
+    avg_pool2d   is window_sum over the number of pixels
+    upsampling   by whole factors is window_spread with windows side by side
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinygen.autograd import op, xp
+from tinygen.ops._samples import normal, sample
+from tinygen.ops.conv import _out_size
+
+
+@op(outputs=("out", "which"))
+def max_pool2d(x, kernel, stride, padding=(0, 0)):
+    """The largest pixel of each window, the first of equals, and its number. (N, C, H, W) -> 2 x (N, C, OH, OW)."""
+    n, padded = xp(x), _padded(x, padding, -np.inf)
+    size = _out_size(x.shape[2:], kernel, stride, padding, (1, 1))
+    out = n.full_like(x, -np.inf, shape=(*x.shape[:2], *size))
+    which = n.zeros_like(out, dtype=np.int32)
+    for t, window in _windows(kernel, size, stride):
+        pixel = padded[window]
+        better = ~(pixel <= out)  # NaN is better than anything, as in PyTorch
+        n.copyto(out, pixel, where=better)
+        n.copyto(which, np.int32(t), where=better)
+    return out, which
+
+
+@max_pool2d.vjp("x")
+def _(gout, which, x_shape, kernel, stride, padding):
+    return window_spread(gout, which, x_shape[2:], kernel, stride, padding)
+
+
+@op
+def window_sum(x, which, kernel, stride, padding=(0, 0)):
+    """The sum of the pixels in each window, or of pixel number `which` alone; padding counts as 0.
+
+    x: (N, C, H, W), which: integers (N, C, OH, OW) or None -> (N, C, OH, OW).
+    """
+    n, padded = xp(x), _padded(x, padding, 0)
+    size = _out_size(x.shape[2:], kernel, stride, padding, (1, 1))
+    out = n.zeros_like(x, shape=(*x.shape[:2], *size))
+    for t, window in _windows(kernel, size, stride):
+        out += padded[window] if which is None else n.where(which == t, padded[window], 0)
+    return out
+
+
+@window_sum.vjp("x")
+def _(gout, x_shape, which, kernel, stride, padding):
+    return window_spread(gout, which, x_shape[2:], kernel, stride, padding)
+
+
+@op
+def window_spread(y, which, size, kernel, stride, padding=(0, 0)):
+    """The adjoint of `window_sum`: y: (N, C, OH, OW) -> (N, C, *size)."""
+    n, (ph, pw), (h, w) = xp(y), padding, size
+    if _out_size(size, kernel, stride, padding, (1, 1)) != y.shape[2:]:
+        raise ValueError(f"windows of {kernel} and stride {stride} on {size} don't give {y.shape[2:]}")
+    x = n.zeros_like(y, shape=(*y.shape[:2], h + 2 * ph, w + 2 * pw))
+    for t, window in _windows(kernel, y.shape[2:], stride):
+        x[window] += y if which is None else n.where(which == t, y, 0)
+    return x[:, :, ph : ph + h, pw : pw + w]
+
+
+@window_spread.vjp("y")
+def _(gout, which, kernel, stride, padding):
+    return window_sum(gout, which, kernel, stride, padding)
+
+
+def _windows(kernel, size, stride):
+    """For each pixel number, where these pixels of all windows are in the padded image."""
+    for t in range(kernel[0] * kernel[1]):
+        starts = divmod(t, kernel[1])
+        yield t, (..., *(slice(a, a + s * (n - 1) + 1, s) for a, n, s in zip(starts, size, stride, strict=True)))
+
+
+def _padded(x, padding, value):
+    ph, pw = padding
+    if not ph and not pw:
+        return x
+    n, c, h, w = x.shape
+    padded = xp(x).full_like(x, value, shape=(n, c, h + 2 * ph, w + 2 * pw))
+    padded[:, :, ph : ph + h, pw : pw + w] = x
+    return padded
+
+
+# ------------------------------------------------------------------------------------ what they are tested on
+
+_GEOMETRIES = (  # image, kernel, stride, padding
+    ((4, 6), (2, 2), (2, 2), (0, 0)),
+    ((5, 4), (3, 2), (2, 1), (1, 1)),
+    ((5, 7), (2, 3), (3, 2), (0, 1)),
+    ((3, 3), (3, 3), (1, 1), (1, 1)),
+)
+
+
+@max_pool2d.samples
+def _(generator):
+    for image, *rest in _GEOMETRIES:
+        yield sample(normal(generator, 2, 3, *image), *rest)
+
+
+def _picks(generator, image, kernel, stride, padding):
+    """For each window the number of a pixel within the image."""
+    return max_pool2d(normal(generator, 2, 3, *image), kernel, stride, padding)[1]
+
+
+@window_sum.samples
+def _(generator):
+    for image, *rest in _GEOMETRIES:
+        yield sample(normal(generator, 2, 3, *image), None, *rest)
+        yield sample(normal(generator, 2, 3, *image), _picks(generator, image, *rest), *rest)
+
+
+@window_spread.samples
+def _(generator):
+    for image, *rest in _GEOMETRIES:
+        size = _out_size(image, *rest, (1, 1))
+        yield sample(normal(generator, 2, 3, *size), None, image, *rest)
+        yield sample(normal(generator, 2, 3, *size), _picks(generator, image, *rest), image, *rest)
