@@ -617,6 +617,17 @@ def test_an_archive_that_claims_much_is_refused_at_once(tmp_path, size):
     assert peak < 4 * formats.CHUNK
 
 
+@pytest.mark.fault("R05", "R12")
+@pytest.mark.parametrize("header", [{"GNU.sparse.map": "a,b"}, {"GNU.sparse.size": "x"}, {"size": "-5"}])
+def test_a_garbled_header_in_an_archive_is_refused_by_name(tmp_path, header):
+    path = tmp_path / "a.tar.gz"
+    with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("data_batch_1.bin")
+        info.size, info.pax_headers = 3073, header
+        archive.addfile(info, io.BytesIO(bytes(3073)))
+    assert read_or_refused(formats.read_cifar10_archive, path) is None
+
+
 @pytest.mark.fault("R05")
 def test_links_and_paths_in_an_archive_lead_nowhere(tmp_path):
     contents, (train, _) = cifar_batches((2, 1))

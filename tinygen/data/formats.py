@@ -31,11 +31,13 @@ CIFAR10_ARCHIVE = "cifar-10-binary.tar.gz"
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Turns the decompressors' many errors into one that names the file."""
+    """Names the file in every complaint about its content, whoever makes it."""
     try:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, tarfile.TarError) as error:
         raise ValueError(f"{path}: damaged or cut off ({error})") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 # IDX (http://yann.lecun.com/exdb/mnist): the bytes 0, 0, 8 (unsigned bytes), the number of dimensions; each
@@ -49,16 +51,16 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
         header = file.read(4 + 4 * ndim)
         magic = bytes([0, 0, 8, ndim])
         if header[:4] != magic:
-            raise ValueError(f"{path}: the magic number must be {magic.hex()}, got {header[:4].hex()}")
+            raise ValueError(f"the magic number must be {magic.hex()}, got {header[:4].hex()}")
         if len(header) < 4 + 4 * ndim:
-            raise ValueError(f"{path}: cut off in its header")
+            raise ValueError("cut off in its header")
         shape = tuple(int(size) for size in np.frombuffer(header, ">u4", offset=4))
         size = math.prod(shape)
         data = _read_up_to(file, size + 1)
-    if len(data) != size:
-        there = "more" if len(data) > size else f"only {len(data)}"
-        raise ValueError(f"{path}: {shape} in the header are {size} bytes, but there are {there}")
-    return np.frombuffer(data, np.uint8).reshape(shape)
+        if len(data) != size:
+            there = "more" if len(data) > size else f"only {len(data)}"
+            raise ValueError(f"{shape} in the header are {size} bytes, but there are {there}")
+        return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 def _read_up_to(file: BinaryIO, limit: int) -> bytearray:
@@ -97,9 +99,12 @@ def read_mnist(folder: Path) -> list[Arrays]:
 
 def read_cifar10(folder: Path) -> list[Arrays]:
     """Training and, if there, test images of a folder that holds data_batch_*.bin, test_batch.bin."""
-    train = [_cifar10_batch(path.read_bytes(), path) for path in sorted(folder.glob("data_batch_*.bin"))]
     test = folder / "test_batch.bin"
-    return [_joined(train), _cifar10_batch(test.read_bytes(), test)] if test.is_file() else [_joined(train)]
+    batches = {}
+    for path in [*sorted(folder.glob("data_batch_*.bin")), *([test] if test.is_file() else [])]:
+        with _naming(path):
+            batches[path.name] = _cifar10_batch(path.read_bytes())
+    return _train_and_test(batches)
 
 
 def read_cifar10_archive(path: Path) -> list[Arrays]:
@@ -109,32 +114,32 @@ def read_cifar10_archive(path: Path) -> list[Arrays]:
         with tarfile.open(fileobj=file, mode="r|") as archive:
             for member in archive:
                 if member.size > 10_000 * CIFAR10_RECORD:  # before tarfile spends time and memory on it
-                    raise ValueError(f"{path}: {member.name} is larger than a batch of CIFAR-10")
+                    raise ValueError(f"{member.name} is larger than a batch of CIFAR-10")
                 name = member.name.rpartition("/")[2]
                 if member.isreg() and re.fullmatch(r"data_batch_[1-5]\.bin|test_batch\.bin", name):
-                    content = cast(BinaryIO, archive.extractfile(member)).read()
-                    batches[name] = _cifar10_batch(content, path / member.name)
+                    with _naming(Path(member.name)):
+                        batches[name] = _cifar10_batch(cast(BinaryIO, archive.extractfile(member)).read())
         while file.read(CHUNK):  # to the end, where gzip checks its CRC
             pass
-    test = batches.pop("test_batch.bin", None)
-    if not batches:
-        raise ValueError(f"{path}: holds no data_batch_*.bin, so it is not the binary version of CIFAR-10")
-    train = _joined([batches[name] for name in sorted(batches)])
-    return [train] if test is None else [train, test]
+        return _train_and_test(batches)
 
 
-def _cifar10_batch(content: bytes, path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _cifar10_batch(content: bytes) -> tuple[np.ndarray, np.ndarray]:
     if not content or len(content) % CIFAR10_RECORD:
-        raise ValueError(f"{path}: {len(content)} bytes are not whole records of {CIFAR10_RECORD}")
+        raise ValueError(f"{len(content)} bytes are not whole records of {CIFAR10_RECORD}")
     records = np.frombuffer(content, np.uint8).reshape(-1, CIFAR10_RECORD)
     if (label := records[:, 0].max()) > 9:
-        raise ValueError(f"{path}: labels must be 0 to 9, got {label}")
+        raise ValueError(f"labels must be 0 to 9, got {label}")
     return records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0]
 
 
-def _joined(batches: list[tuple[np.ndarray, np.ndarray]]) -> Arrays:
-    images, labels = zip(*batches, strict=True)
-    return np.concatenate(images), np.concatenate(labels)
+def _train_and_test(batches: dict[str, tuple[np.ndarray, np.ndarray]]) -> list[Arrays]:
+    test = batches.pop("test_batch.bin", None)
+    if not batches:
+        raise ValueError("holds no data_batch_*.bin, so it is not the binary version of CIFAR-10")
+    images, labels = zip(*(batches[name] for name in sorted(batches)), strict=True)
+    train = np.concatenate(images), np.concatenate(labels)
+    return [train] if test is None else [train, test]
 
 
 # NumPy's .npz: a zip of .npy files.
@@ -147,27 +152,28 @@ def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None, int]:
     the second where both fit. `labels`, optional: (N,), integers. `levels`, optional: an integer, else 256.
     """
     with _naming(path), zipfile.ZipFile(path) as archive:
-        images, labels, levels = (_npy(archive, name, path) for name in ("images", "labels", "levels"))
-    if images is None:
-        raise ValueError(f"{path}: holds no array named images")
-    if levels is None:
-        levels = np.array(2 if images.dtype == bool else 256)
-    if levels.size != 1:
-        raise ValueError(f"{path}: levels must be one number, got shape {levels.shape}")
-    if images.size and not 0 <= images.min() <= images.max() <= 255:
-        raise ValueError(f"{path}: pixels must be 0 to 255, got {images.min()} to {images.max()}")
-    return _channels_first(images.astype(np.uint8), path), labels, int(levels.item())
+        limit = DEFLATE_RATIO * path.stat().st_size
+        images, labels, levels = (_npy(archive, name, limit) for name in ("images", "labels", "levels"))
+        if images is None:
+            raise ValueError("holds no array named images")
+        if levels is None:
+            levels = np.array(2 if images.dtype == bool else 256)
+        if levels.size != 1:
+            raise ValueError(f"levels must be one number, got shape {levels.shape}")
+        if images.size and not 0 <= images.min() <= images.max() <= 255:
+            raise ValueError(f"pixels must be 0 to 255, got {images.min()} to {images.max()}")
+        return _channels_first(images.astype(np.uint8)), labels, int(levels.item())
 
 
-def _npy(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray | None:
+def _npy(archive: zipfile.ZipFile, name: str, limit: int) -> np.ndarray | None:
     """An array of integers or bools in the archive, or None; sizes are checked before they are allocated."""
     if f"{name}.npy" not in archive.namelist():
         return None
     info = archive.getinfo(f"{name}.npy")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError(f"{path}: {name} is compressed in a way that NumPy doesn't write")
-    if info.file_size > DEFLATE_RATIO * path.stat().st_size:
-        raise ValueError(f"{path}: {name} claims {info.file_size} bytes, more than the file can hold")
+        raise ValueError(f"{name} is compressed in a way that NumPy doesn't write")
+    if info.file_size > limit:
+        raise ValueError(f"{name} claims {info.file_size} bytes, more than the file can hold")
     try:
         content = archive.read(info)
         stream = io.BytesIO(content)
@@ -177,17 +183,17 @@ def _npy(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray | None:
         else:
             shape, fortran_order, dtype = np.lib.format.read_array_header_2_0(stream)
     except Exception as error:  # garbage is met with errors of many kinds by zipfile and by NumPy's parser
-        raise ValueError(f"{path}: {name} can't be read as an array of NumPy's ({error})") from error
+        raise ValueError(f"{name} can't be read as an array of NumPy's ({error})") from error
     if dtype.kind not in "biu":
         what = "Python objects, which are never loaded" if dtype.hasobject else str(dtype)
-        raise ValueError(f"{path}: {name} must be integers or bool, got {what}")
+        raise ValueError(f"{name} must be integers or bool, got {what}")
     start = stream.tell()
     if min(shape, default=1) < 0 or math.prod(shape) * dtype.itemsize != len(content) - start:
-        raise ValueError(f"{path}: {name} has not the size of the shape {shape} in its header")
+        raise ValueError(f"{name} has not the size of the shape {shape} in its header")
     return np.frombuffer(content, dtype, offset=start).reshape(shape, order="F" if fortran_order else "C")
 
 
-def _channels_first(images: np.ndarray, path: Path) -> np.ndarray:
+def _channels_first(images: np.ndarray) -> np.ndarray:
     if images.ndim == 3:
         return images[:, None]
     if images.ndim == 4 and images.shape[1] in (1, 3):
@@ -195,7 +201,7 @@ def _channels_first(images: np.ndarray, path: Path) -> np.ndarray:
     if images.ndim == 4 and images.shape[3] in (1, 3):
         return images.transpose(0, 3, 1, 2)
     wanted = "(N, H, W), (N, C, H, W) or (N, H, W, C) with C 1 or 3"
-    raise ValueError(f"{path}: images must be {wanted}, got {images.shape}")
+    raise ValueError(f"images must be {wanted}, got {images.shape}")
 
 
 # Folders of PNGs.
