@@ -448,6 +448,21 @@ def test_a_flipped_bit_in_a_gz_never_gives_other_images(scratch, position, bit):
     assert got is None or np.array_equal(got, images)  # flips of the time stamp don't matter
 
 
+@pytest.mark.fault("R12")
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the magic number must be 00000803, got $"),
+        (b"\0\0\x0d\x03" + bytes(12), "the magic number must be 00000803, got 00000d03"),
+        (b"\0\0\x08\x03" + bytes(4), "cut off in its header"),
+        (b"\0\0\x08\x03" + bytes(12) + b"x", r"\(0, 0, 0\) in the header are 0 bytes, but there are more"),
+    ],
+)
+def test_idx_says_what_is_wrong(tmp_path, content, message):
+    with pytest.raises(ValueError, match=f"file: {message}"):
+        formats.read_idx(write(tmp_path / "file", content), 3)
+
+
 def peak_of(function, *arguments):
     tracemalloc.start()
     try:
@@ -686,6 +701,14 @@ def test_npz_levels_and_missing_labels(tmp_path):
         assert np.array_equal(whole[:, 0], arrays["images"])
     # where (N, C, H, W) and (N, H, W, C) both fit, it is the former
     assert load_npz(tmp_path / "a.npz", images=some_images(4, 3, 5, 1))[1].images.shape[1:] == (3, 5, 1)
+
+
+def test_npz_with_the_longer_kind_of_header(tmp_path):
+    images, stream = some_images(4, 2, 2), io.BytesIO()
+    np.lib.format.write_array(stream, images, version=(2, 0))
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("images.npy", stream.getvalue())
+    assert np.array_equal(formats.read_npz(tmp_path / "a.npz")[0][:, 0], images)
 
 
 def test_npz_with_labels_too_large_for_names(tmp_path):
