@@ -1,13 +1,14 @@
-"""Optimizers with PyTorch's names and semantics.
+"""Optimizers, learning-rate schedules, gradient clipping and weight averages: PyTorch's names and semantics.
 
-An optimizer changes parameters in place, through `Tensor.write`, so that a backward pass that would need the old values
-raises. All arithmetic goes into arrays that are kept, in the parameters' own order in memory: a step allocates nothing.
+Parameters change in place, through `Tensor.write`, so that a backward pass that would need the old values raises. State
+dicts are flat, and hold arrays and plain numbers only: they go into a checkpoint as they are.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,21 +16,26 @@ import numpy as np
 from tinygen._tensor import Array, Tensor
 from tinygen.autograd import xp
 
+# ---------------------------------------------------------------------------------------------------------- optimizers
+
 
 class Optimizer:
-    """Base class: parameter groups, state, and the loop over parameters. A subclass defines `update`.
+    """Base class: parameter groups, state, and the loop over parameters. A subclass defines `update` and `slots`.
 
     Attributes:
-        param_groups: dicts with the group's tensors under "params" and its settings ("lr", ...), which may be changed
-            between steps.
-        state: for each parameter, in the order of the groups, its arrays and counts by name; empty before its first step.
+        param_groups: dicts with the group's tensors under "params" and its settings ("lr", ...), which may be
+            changed between steps.
+        state: for each parameter, in the order of the groups, what `slots` names: arrays in the parameter's order in
+            memory, and counts. Empty before its first step.
     """
+
+    slots: tuple[str, ...] = ()
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
         self.defaults = defaults
         self.param_groups: list[dict[str, Any]] = []
         self.state: list[dict[str, Any]] = []
-        groups = list(params)
+        groups = [params] if isinstance(params, (Tensor, dict)) else list(params)
         if not groups:
             raise ValueError(f"{type(self).__name__}: there are no parameters")
         for group in groups if isinstance(groups[0], dict) else [{"params": groups}]:
@@ -38,29 +44,29 @@ class Optimizer:
     def add_param_group(self, group: dict[str, Any]) -> None:
         """Add {"params": tensors, **settings that differ from the defaults}."""
         name = type(self).__name__
+        if unknown := set(group) - {"params", *self.defaults}:
+            raise ValueError(f"{name}: unknown setting {min(unknown)}; known are {', '.join(self.defaults)}")
         params = group.get("params", ())
         params = [params] if isinstance(params, Tensor) else list(params)
-        if unknown := set(group) - {"params", *self.defaults}:
-            raise ValueError(f"{name}: unknown setting {', '.join(sorted(unknown))}; known are {', '.join(self.defaults)}")
         known = {id(p) for p in self._params()}
         for p in params:
             if not isinstance(p, Tensor) or not p.is_leaf or p.dtype.kind != "f":
-                raise TypeError(f"{name}: a parameter must be a leaf tensor of floats, got {type(p).__name__}")
+                raise TypeError(f"{name}: a parameter must be a leaf tensor of floats, got {_described(p)}")
             if id(p) in known:
-                raise ValueError(f"{name}: a parameter of shape {p.shape} is given twice")
+                raise ValueError(f"{name}: a parameter is given twice, {_described(p)}")
             known.add(id(p))
         settings = self.defaults | {k: v for k, v in group.items() if k != "params"}
-        self._check(settings)
+        self.check(settings)
         self.param_groups.append({"params": params, **settings})
         self.state += [{} for _ in params]
 
-    def _check(self, settings: dict[str, Any]) -> None:
-        for key in ("lr", "weight_decay", "eps"):
-            if not settings.get(key, 0) >= 0:
-                raise ValueError(f"{type(self).__name__}: {key} must not be negative, got {settings[key]}")
-        for beta in settings.get("betas", ()):
-            if not 0 <= beta < 1:
-                raise ValueError(f"{type(self).__name__}: betas must be in [0, 1), got {settings['betas']}")
+    def check(self, settings: dict[str, Any]) -> None:
+        """ValueError for a group's settings that make no sense."""
+        for key, value in settings.items():
+            if key != "betas" and not value >= 0:
+                raise ValueError(f"{type(self).__name__}: {key} must not be negative, got {value}")
+            if key == "betas" and not (len(value) == 2 and all(0 <= beta < 1 for beta in value)):
+                raise ValueError(f"{type(self).__name__}: betas must be two numbers in [0, 1), got {value}")
 
     def _params(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"]]
@@ -74,23 +80,114 @@ class Optimizer:
         """Change every parameter that has a gradient."""
         states = iter(self.state)
         for group in self.param_groups:
-            for p in group["params"]:
-                state = next(states)
+            for p, state in zip(group["params"], states, strict=False):
                 if p.grad is not None:
                     self.update(p.write(), p.grad._array, state, group)
 
     def update(self, p: Array, grad: Array, state: dict[str, Any], group: dict[str, Any]) -> None:
-        """Change the array p in place, given its gradient (which stays as it is), its state and its group's settings."""
+        """Change the array p in place, given its gradient (to be left as it is), its state and its group's settings."""
         raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """{"state.0.exp_avg": array, "group.0.lr": number, ...}: copies of arrays, numbers."""
+        out: dict[str, Any] = {}
+        for i, group in enumerate(self.param_groups):
+            out |= {f"group.{i}.{k}": v for k, v in group.items() if k != "params"}
+        for i, state in enumerate(self.state):
+            out |= {f"state.{i}.{k}": v for k, v in state.items()}
+        return {k: v if isinstance(v, (int, float)) else np.array(v) for k, v in out.items()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave, for the same parameters in the same order.
+
+        Raises ValueError for names or shapes that don't fit; nothing is changed then.
+        """
+        groups = [set(group) - {"params"} for group in self.param_groups]
+        known = {f"group.{i}.{k}" for i, keys in enumerate(groups) for k in keys}
+        known |= {f"state.{i}.{k}" for i in range(len(self.state)) for k in self.slots}
+        begun = {k.rpartition(".")[0] for k in state_dict if k.startswith("state.")}
+        needed = {k for k in known if k.startswith("group.") or k.rpartition(".")[0] in begun}
+        problems = [f"{k} is missing" for k in sorted(needed - set(state_dict))]
+        problems += [f"{k} is unexpected" for k in sorted(set(state_dict) - known)]
+        states: list[dict[str, Any]] = []
+        for i, p in enumerate(self._params()):
+            values = {k: state_dict[name] for k in self.slots if (name := f"state.{i}.{k}") in state_dict}
+            for k, value in values.items():
+                if np.ndim(value) and np.shape(value) != p.shape:
+                    problems.append(f"state.{i}.{k} has shape {np.shape(value)} instead of {p.shape}")
+            states.append(values)
+        if problems:
+            raise ValueError(f"load_state_dict of {type(self).__name__}: {'; '.join(problems[:10])}")
+        settings = [{k: _number(state_dict[f"group.{i}.{k}"]) for k in keys} for i, keys in enumerate(groups)]
+        for values in settings:
+            self.check(values)
+        for group, values in zip(self.param_groups, settings, strict=True):
+            group.update(values)
+        for i, p in enumerate(self._params()):
+            self.state[i] = {k: _owned(p, v) if np.ndim(v) or k != "step" else int(v) for k, v in states[i].items()}
+
+
+def _described(p: Any) -> str:
+    return f"one of {p.dtype}, shape {p.shape}" if isinstance(p, Tensor) else type(p).__name__
+
+
+def _number(value: Any) -> Any:
+    return tuple(map(float, value)) if np.ndim(value) else value
+
+
+def _owned(p: Tensor, values: Any) -> Array:
+    """An array of these values, like p's."""
+    array = xp(p._array).empty_like(p._array)
+    array[...] = values
+    return array
+
+
+class SGD(Optimizer):
+    """p <- p - lr d, where d is the gradient, or with momentum its running sum b <- momentum b + (1 - dampening) gradient.
+
+    With nesterov d = gradient + momentum b. weight_decay times p is added to the gradient.
+    Source: Sutskever et al., On the importance of initialization and momentum in deep learning (2013), in PyTorch's form.
+    """
+
+    slots = ("momentum_buffer",)
+
+    def __init__(
+        self, params: Iterable[Any], lr: float = 1e-3, momentum: float = 0, dampening: float = 0,
+        weight_decay: float = 0, nesterov: bool = False,
+    ) -> None:  # fmt: skip
+        settings = {"lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay}
+        super().__init__(params, settings | {"nesterov": nesterov})
+
+    def check(self, settings: dict[str, Any]) -> None:
+        super().check(settings)
+        if settings["nesterov"] and (settings["momentum"] <= 0 or settings["dampening"] != 0):
+            raise ValueError("SGD: nesterov needs momentum, and no dampening")
+
+    def update(self, p: Array, grad: Array, state: dict[str, Any], group: dict[str, Any]) -> None:
+        momentum = group["momentum"]
+        if group["weight_decay"]:
+            grad = grad + group["weight_decay"] * p
+        if momentum:
+            if not state:
+                state["momentum_buffer"] = grad.copy(order="K")
+            else:
+                buffer = state["momentum_buffer"]
+                buffer *= momentum
+                buffer += (1 - group["dampening"]) * grad
+            buffer = state["momentum_buffer"]
+            grad = grad + momentum * buffer if group["nesterov"] else buffer
+        p -= group["lr"] * grad
 
 
 class Adam(Optimizer):
-    """m <- b1 m + (1 - b1) g; v <- b2 v + (1 - b2) g^2; p <- p - lr m^ / (sqrt(v^) + eps), m^, v^ freed of their bias.
+    """m <- b1 m + (1 - b1) g; v <- b2 v + (1 - b2) g^2; p <- p - lr m' / (sqrt(v') + eps).
 
-    weight_decay is added to the gradient, times p. Source: Kingma & Ba, Adam (2015), algorithm 1.
+    m' = m / (1 - b1^t) and v' = v / (1 - b2^t) make up for the start at 0. weight_decay times p is added to the gradient.
+    Source: Kingma & Ba, Adam (2015), algorithm 1.
     """
 
-    decoupled = False  # whether weight decay bypasses the moments
+    slots = ("step", "exp_avg", "exp_avg_sq")
+    decoupled = False  # whether weight decay acts on p directly, not through the moments
 
     def __init__(
         self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
@@ -122,3 +219,194 @@ class Adam(Optimizer):
         n.divide(m, scratch, out=scratch)
         scratch *= lr / (1 - beta1**t)
         p -= scratch
+
+
+class AdamW(Adam):
+    """Adam whose weight decay doesn't pass through the moments: p <- p - lr weight_decay p before each step.
+
+    Source: Loshchilov & Hutter, Decoupled Weight Decay Regularization (2019), algorithm 2.
+    """
+
+    decoupled = True
+
+    def __init__(
+        self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ) -> None:  # fmt: skip
+        super().__init__(params, lr, betas, eps, weight_decay)
+
+
+# ----------------------------------------------------------------------------------------------- gradients and averages
+
+
+def clip_grad_norm_(parameters: Iterable[Tensor] | Tensor, max_norm: float, norm_type: float = 2.0) -> float:
+    """Scale all gradients in place, by one factor, so that their norm together is at most max_norm. Returns the norm before.
+
+    norm_type: 1, 2, ... or math.inf. A norm that is nan or inf spoils the gradients: look at what is returned.
+    """
+    if not max_norm >= 0 or not norm_type > 0:
+        raise ValueError(f"clip_grad_norm_: max_norm must be >= 0 and norm_type > 0, got {max_norm} and {norm_type}")
+    parameters = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    grads = [p.grad for p in parameters if p.grad is not None]
+    norms = np.array([_norm(g._array, norm_type) for g in grads])
+    total = _norm(norms, norm_type)
+    factor = max_norm / (total + 1e-6)
+    if not factor >= 1:
+        for g in grads:
+            array = g.write()
+            array *= factor
+    return total
+
+
+def _norm(array: Array, p: float) -> float:
+    """The p-norm of all elements, in float64."""
+    n = xp(array)
+    if p == math.inf:
+        return float(n.abs(array).max(initial=0))
+    return float(n.sum(n.abs(array, dtype=np.float64) ** p) ** (1 / p))
+
+
+class ExponentialMovingAverage:
+    """A running average of parameters, to evaluate and sample with: average <- decay average + (1 - decay) parameter.
+
+    Source: Polyak & Juditsky (1992); in this form as in the Adam paper, section 7.2. Buffers aren't averaged.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor], decay: float = 0.999) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"ExponentialMovingAverage: decay must be in [0, 1), got {decay}")
+        self.parameters, self.decay = list(parameters), decay
+        self.averages = [_owned(p, p._array) for p in self.parameters]
+
+    def update(self) -> None:
+        """Take in the parameters as they are now: after each step of the optimizer."""
+        for p, average in zip(self.parameters, self.averages, strict=True):
+            change = p._array - average
+            change *= 1 - self.decay
+            average += change
+
+    @contextmanager
+    def average_parameters(self) -> Iterator[None]:
+        """Within it the parameters hold the averages; afterwards, whatever happens, what they held before."""
+        kept = [p._array.copy(order="K") for p in self.parameters]
+        try:
+            self._write(self.averages)
+            yield
+        finally:
+            self._write(kept)
+
+    def _write(self, values: list[Array]) -> None:
+        for p, value in zip(self.parameters, values, strict=True):
+            array = p.write()
+            array[...] = value
+
+    def state_dict(self) -> dict[str, Any]:
+        """{"average.0": array, ...}, copies."""
+        return {f"average.{i}": np.array(average) for i, average in enumerate(self.averages)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave. Raises ValueError if it doesn't fit; nothing is changed then."""
+        expected = {f"average.{i}": average.shape for i, average in enumerate(self.averages)}
+        found = {name: np.shape(value) for name, value in state_dict.items()}
+        if found != expected:
+            wrong = sorted({*found.items()} ^ {*expected.items()})[0][0]
+            raise ValueError(f"load_state_dict of ExponentialMovingAverage: {wrong} has shape {found.get(wrong)} instead of {expected.get(wrong)}")
+        for i, average in enumerate(self.averages):
+            average[...] = state_dict[f"average.{i}"]
+
+
+# ------------------------------------------------------------------------------------------------ learning-rate schedules
+
+
+class LRScheduler:
+    """Sets the learning rates of an optimizer as a function of how often `step` was called. A subclass defines `rate`."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
+        self.base_lrs = [group["lr"] for group in optimizer.param_groups]
+        self.last_epoch = 0
+        self._apply()
+
+    def rate(self, base: float, epoch: int) -> float:
+        """The learning rate after `epoch` calls of `step`, for a group that began with `base`."""
+        raise NotImplementedError
+
+    def step(self) -> None:
+        """Go on by one epoch (or batch: whatever one call stands for), after the optimizer's step."""
+        self.last_epoch += 1
+        self._apply()
+
+    def get_last_lr(self) -> list[float]:
+        """The learning rates now in force, one for each group."""
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def _apply(self) -> None:
+        for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["lr"] = self.rate(base, self.last_epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """{"last_epoch": number, "base_lrs": array}."""
+        return {"last_epoch": self.last_epoch, "base_lrs": np.array(self.base_lrs)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave, and set the learning rates. Raises ValueError if it doesn't fit."""
+        name = f"load_state_dict of {type(self).__name__}"
+        if set(state_dict) != {"last_epoch", "base_lrs"}:
+            raise ValueError(f"{name}: expected last_epoch and base_lrs, got {', '.join(state_dict) or 'nothing'}")
+        if np.shape(state_dict["base_lrs"]) != (len(self.base_lrs),):
+            raise ValueError(f"{name}: base_lrs must hold {len(self.base_lrs)} rates, got {state_dict['base_lrs']}")
+        self.last_epoch, self.base_lrs = int(state_dict["last_epoch"]), [float(x) for x in state_dict["base_lrs"]]
+        self._apply()
+
+
+class LambdaLR(LRScheduler):
+    """base * lr_lambda(epoch), for any function."""
+
+    def __init__(self, optimizer: Optimizer, lr_lambda: Callable[[int], float]) -> None:
+        self.lr_lambda = lr_lambda
+        super().__init__(optimizer)
+
+    def rate(self, base: float, epoch: int) -> float:
+        return base * self.lr_lambda(epoch)
+
+
+class StepLR(LRScheduler):
+    """base * gamma ** (epoch // step_size)."""
+
+    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
+        if step_size < 1:
+            raise ValueError(f"StepLR: step_size must be at least 1, got {step_size}")
+        self.step_size, self.gamma = step_size, gamma
+        super().__init__(optimizer)
+
+    def rate(self, base: float, epoch: int) -> float:
+        return base * self.gamma ** (epoch // self.step_size)
+
+
+class LinearLR(LRScheduler):
+    """Warm-up: base times a factor that goes from start_factor to end_factor in total_iters equal steps, and stays there."""
+
+    def __init__(
+        self, optimizer: Optimizer, start_factor: float = 1 / 3, end_factor: float = 1.0, total_iters: int = 5
+    ) -> None:
+        if total_iters < 1:
+            raise ValueError(f"LinearLR: total_iters must be at least 1, got {total_iters}")
+        self.start_factor, self.end_factor, self.total_iters = start_factor, end_factor, total_iters
+        super().__init__(optimizer)
+
+    def rate(self, base: float, epoch: int) -> float:
+        done = min(epoch / self.total_iters, 1.0)
+        return base * (self.start_factor + (self.end_factor - self.start_factor) * done)
+
+
+class CosineAnnealingLR(LRScheduler):
+    """From base down to eta_min in T_max steps, along half a cosine (Loshchilov & Hutter, SGDR, 2017); then up again."""
+
+    def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0) -> None:
+        if T_max < 1:
+            raise ValueError(f"CosineAnnealingLR: T_max must be at least 1, got {T_max}")
+        self.T_max, self.eta_min = T_max, eta_min
+        super().__init__(optimizer)
+
+    def rate(self, base: float, epoch: int) -> float:
+        return self.eta_min + (base - self.eta_min) * (1 + math.cos(math.pi * epoch / self.T_max)) / 2
