@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -205,6 +206,17 @@ def test_bfloat16_widens_to_the_float32_with_the_same_leading_bits(folder, bits)
     assert metadata == {}
     assert tensors["h"].dtype == np.float32
     np.testing.assert_array_equal(tensors["h"].view(np.uint32).ravel(), bits.astype(np.uint32) * 2**16)
+
+
+@pytest.mark.fault("R05")
+def test_a_bool_is_0_or_1(folder):
+    entry = '{"m":{"dtype":"BOOL","shape":[2],"data_offsets":[0,2]}}'
+    assert write_and_load(folder / "bool.safetensors", framed(entry, b"\0\1"))[0]["m"].tolist() == [
+        False,
+        True,
+    ]
+    for byte in range(2, 256):
+        assert "is BOOL, but" in refused(folder / "bool.safetensors", framed(entry, bytes([1, byte])))
 
 
 # Bad arguments
@@ -560,9 +572,11 @@ def test_a_header_over_the_limit_is_not_even_read(folder):
 @pytest.mark.fault("R05")
 @given(file=st.binary(max_size=200))
 def test_random_bytes_are_refused(folder, file):
-    refused(folder / "random.safetensors", file)
-    refused(folder / "random.safetensors", framed(file))
-    refused(folder / "random.safetensors", framed(b"{" + file))
+    path = folder / "random.safetensors"
+    refused(path, file[:8])
+    for attempt in (file, framed(file), framed(b"{" + file)):
+        with contextlib.suppress(CheckpointError):
+            assert write_and_load(path, attempt)[0] == {}  # {} is a header, too
 
 
 EVIL = (
@@ -786,11 +800,12 @@ def test_threads_that_save_to_one_path_do_not_mix(tmp_path):
 
 def test_the_data_is_on_disk_before_the_name_is_and_the_name_before_save_returns(tmp_path, monkeypatch):
     calls = []
+    written = []
     fsync, replace = os.fsync, os.replace
 
     def sync(descriptor):
-        state = os.fstat(descriptor)
-        calls.append("sync folder" if stat.S_ISDIR(state.st_mode) else f"sync file of {state.st_size}")
+        calls.append("sync folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "sync file")
+        written.extend(path.read_bytes() for path in tmp_path.glob(".tinygen-*"))
         fsync(descriptor)
 
     def rename(source, target):
@@ -800,7 +815,8 @@ def test_the_data_is_on_disk_before_the_name_is_and_the_name_before_save_returns
     monkeypatch.setattr(checkpoint.os, "fsync", sync)
     monkeypatch.setattr(checkpoint.os, "replace", rename)
     save(tmp_path / "c", NEW, {})
-    assert calls == [f"sync file of {(tmp_path / 'c').stat().st_size}", "rename", "sync folder"]
+    assert calls == ["sync file", "rename", "sync folder"]
+    assert written == [(tmp_path / "c").read_bytes()]
 
 
 def test_paths_and_permissions(tmp_path, monkeypatch):
