@@ -188,6 +188,14 @@ def test_a_file_of_the_safetensors_package_loads(folder):
     assert metadata == {"format": "pt"}
 
 
+def test_offsets_alone_say_where_a_tensor_is(folder):
+    late = '"late":{"dtype":"U8","shape":[2],"data_offsets":[1,3]}'
+    early = '"early":{"dtype":"I8","shape":[],"data_offsets":[0,1]}'
+    tensors, _ = write_and_load(folder / "order.safetensors", framed(f"{{{late},{early}}}", b"\xff\2\3"))
+    assert {name: array.tolist() for name, array in tensors.items()} == {"early": -1, "late": [2, 3]}
+    assert list(tensors) == ["early", "late"]
+
+
 def test_tensors_are_laid_out_as_the_safetensors_package_does(folder):
     """Our header's entries and data are the package's, byte for byte; only __metadata__ differs."""
     path = folder / "layout.safetensors"
