@@ -364,7 +364,7 @@ def _fail(e: Exception, name: str, details: str) -> NoReturn:
 def _frozen(value: Any) -> Any:
     """An argument that isn't a Tensor, safe from later changes: it belongs to the caller."""
     if isinstance(value, np.ndarray):
-        return value.copy()
+        return value.copy(order="K")
     if isinstance(value, np.generic):
         return value.item()  # np.sqrt(2) is a number like 1.41, and must not promote float32 arrays
     if isinstance(value, (tuple, list)):

@@ -1,0 +1,140 @@
+"""The command line: tinygen train | sample | gradcheck. `tinygen COMMAND --help` says more."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib.util
+import inspect
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tinygen.models import MODELS, model_class
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that suggests what was meant, and always exits 2 on bad usage."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's, except that a command refuses unknown flags itself, since it knows what was meant."""
+        namespace, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return namespace, unknown
+
+    def error(self, message: str) -> NoReturn:
+        """Exit 2, with the nearest known word for each that isn't one."""
+        known = [s for action in self._actions for s in (*action.option_strings, *(action.choices or ()))]
+        words = [w.partition("=")[0].strip("',:()") for w in message.partition("(choose")[0].split()]
+        guesses = [m for w in words if w not in known for m in difflib.get_close_matches(w, known, 1)]
+        hint = f" (did you mean {guesses[0]}?)" if guesses else ""
+        self.exit(2, f"{self.prog}: {message}{hint}\n")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; gives the exit code: 0 done, 1 failed, 2 bad usage, 130 interrupted."""
+    args = parser().parse_args(argv)
+    try:
+        return args.run(args) or 0
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, ArithmeticError, OSError) as e:  # what a user can mend, in one sentence
+        print(f"tinygen {args.command}: {e}", file=sys.stderr)
+        return 2 if isinstance(e, (ValueError, FileNotFoundError, FileExistsError)) else 1
+
+
+def parser() -> Parser:
+    """All commands with their flags."""
+    top = Parser(prog="tinygen", description="Generative models from scratch.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    train = commands.add_parser("train", help="train a model; with no flags in seconds, on the embedded digits")
+    models = train.add_subparsers(dest="model", required=True, metavar="MODEL")
+    for name in MODELS:
+        _add_train(models, name)
+    sample = commands.add_parser("sample", help="draw images from a trained model")
+    sample.add_argument("folder", metavar="RUN", type=Path, help="a run folder, such as runs/pixelcnn-1")
+    sample.add_argument("-n", type=whole_number, default=64, help="how many (default 64)")
+    sample.add_argument("--seed", type=int, default=0, help="of the random numbers (default 0)")
+    sample.add_argument("--temperature", type=float, default=1.0, help="below 1: likelier images (default 1)")
+    sample.add_argument("--out", type=Path, help="the PNG to write (default RUN/samples-SEED.png)")
+    sample.set_defaults(run=_sample)
+    return top
+
+
+def _add_train(models: Any, name: str) -> None:
+    model = model_class(name)
+    about = inspect.getdoc(model).split("\n")[0]
+    p = models.add_parser(name, help=about, description=about)
+    p.add_argument("--data", default="digits", metavar="NAME|FOLDER|FILE", help="data set (default: the embedded digits)")
+    p.add_argument("--levels", type=whole_number, help="quantize to so many levels (2: threshold); default: the data's own")
+    length = p.add_mutually_exclusive_group()
+    length.add_argument("--epochs", type=number, help="passes over the data (default 30, or as many as fit)")
+    length.add_argument("--minutes", type=number, help="stop after so many minutes; fractions are fine")
+    p.add_argument("--batch-size", type=whole_number, default=32, help="images a step (default 32)")
+    p.add_argument("--lr", type=number, default=2e-3, help="Adam's learning rate at the start (default 0.002)")
+    p.add_argument("--seed", type=int, default=0, help="of all random numbers (default 0)")
+    p.add_argument("--out", type=Path, help="the run folder (default: the next free runs/MODEL-N)")
+    own = p.add_argument_group("the model's own")
+    for option in _options(model):
+        own.add_argument(f"--{option.name.replace('_', '-')}", type=type(option.default), default=option.default,
+                         help=f"(default {option.default})")  # fmt: skip
+    p.set_defaults(run=_train)
+
+
+def _options(model: Any) -> list[inspect.Parameter]:
+    """The model's keyword arguments that have a default: its flags."""
+    return [p for p in inspect.signature(model).parameters.values() if p.default is not p.empty]
+
+
+def _train(args: argparse.Namespace) -> None:
+    _needs("PIL", "Pillow")
+    _needs("tqdm", "tqdm")
+    from tinygen.training.loop import train
+    from tinygen.training.run import Config
+
+    options = {p.name: getattr(args, p.name) for p in _options(model_class(args.model))}
+    epochs = args.epochs if args.epochs or args.minutes else 30
+    config = Config(args.model, args.data, args.levels, options, args.seed, args.batch_size, args.lr, epochs, args.minutes)
+    train(config, args.out)
+
+
+def _sample(args: argparse.Namespace) -> None:
+    _needs("PIL", "Pillow")
+    import numpy as np
+
+    from tinygen.training.images import save_grid
+    from tinygen.training.run import Run
+
+    run = Run(args.folder)
+    _, model, _ = run.load()
+    path = args.out or run.folder / f"samples-{args.seed}.png"
+    save_grid(path, model.sample(args.n, np.random.default_rng(args.seed), args.temperature), model.levels)
+    print(f"{args.n} samples: {path}")
+
+
+def _needs(module: str, package: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        raise ValueError(f"this command needs {package}: pip install 'tinygen[train]'")
+
+
+def whole_number(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return value
+
+
+def number(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

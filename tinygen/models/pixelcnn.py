@@ -1,0 +1,68 @@
+"""PixelCNN: each pixel from those above and to the left, by masked convolutions (lecture slides 32 and 33).
+
+Source: van den Oord, Kalchbrenner, Kavukcuoglu, Pixel Recurrent Neural Networks (2016), sections 3.3 to 3.5, figure 5
+left, table 1.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinygen import Tensor, nn
+from tinygen.models.autoregressive import Autoregressive
+
+
+class ResidualBlock(nn.Module):
+    """x + conv1x1(relu(conv3x3(relu(conv1x1(relu(x))))), halving the 2h channels in between. All masks are B."""
+
+    def __init__(self, hidden: int, channels: int, generator: np.random.Generator) -> None:
+        super().__init__()
+
+        def conv(inputs: int, outputs: int, kernel_size: int) -> nn.Module:
+            return nn.MaskedConv2d(inputs, outputs, kernel_size, "B", channels, generator=generator)
+
+        self.layers = nn.Sequential(
+            nn.ReLU(), conv(2 * hidden, hidden, 1),
+            nn.ReLU(), conv(hidden, hidden, 3),
+            nn.ReLU(), conv(hidden, 2 * hidden, 1),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+class PixelCNN(Autoregressive):
+    """A 7x7 convolution with mask A, residual blocks with mask B, and a softmax over the levels of each value.
+
+    Args:
+        image_shape: (C, H, W). Colours see each other in order: R, then G given R, then B given both.
+        levels: values run from 0 to levels - 1; each has a probability of its own (2, 17, 256, ...).
+        hidden: h; the residual stream has 2h channels. For colour images a multiple of C.
+        blocks: how many residual blocks.
+        generator: draws the initial weights.
+    """
+
+    def __init__(
+        self, image_shape: tuple[int, int, int], levels: int, *, hidden: int = 16, blocks: int = 7,
+        generator: np.random.Generator,
+    ) -> None:  # fmt: skip
+        super().__init__(image_shape, levels)
+        channels = image_shape[0]
+        if hidden < 1 or hidden % channels:
+            raise ValueError(f"hidden must be a positive multiple of the {channels} image channels, got {hidden}")
+
+        def conv(inputs: int, outputs: int, kernel_size: int, mask: str) -> nn.Module:
+            return nn.MaskedConv2d(inputs, outputs, kernel_size, mask, channels, generator=generator)
+
+        self.layers = nn.Sequential(
+            conv(channels, 2 * hidden, 7, "A"),
+            *(ResidualBlock(hidden, channels, generator) for _ in range(blocks)),
+            nn.ReLU(), conv(2 * hidden, 2 * hidden, 1, "B"),
+            nn.ReLU(), conv(2 * hidden, channels * levels, 1, "B"),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scaled images (N, C, H, W) -> logits (N, levels, C, H, W)."""
+        channels, height, width = self.image_shape
+        logits = self.layers(x)  # the levels of R, then those of G, then those of B: the groups that the masks order
+        return logits.reshape(len(x), channels, self.levels, height, width).transpose(1, 2)

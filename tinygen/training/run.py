@@ -1,0 +1,124 @@
+"""The run folder: all that a training run leaves behind, and all that is needed to go on with it.
+
+    runs/pixelcnn-1/
+        last.safetensors    the model, the optimizer, the generator, the place in the data, and the configuration
+        metrics.csv         one line each time that progress was reported
+        samples.png         what the model draws at the end
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinygen.data import Dataset, load, quantize
+from tinygen.models import model_class
+from tinygen.training import checkpoint
+from tinygen.training.checkpoint import CheckpointError
+
+
+@dataclasses.dataclass
+class Config:
+    """What a run was asked to do. `options` are the model's own arguments."""
+
+    model: str
+    data: str = "digits"
+    levels: int | None = None  # None: the data set's own
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    seed: int = 0
+    batch_size: int = 32
+    lr: float = 2e-3
+    epochs: float | None = None
+    minutes: float | None = None
+
+    def datasets(self) -> tuple[Dataset, Dataset]:
+        """The training and the test set, in the levels asked for."""
+        train, test = load(self.data)
+        if self.levels is not None and self.levels != train.levels:
+            train, test = quantize(train, self.levels), quantize(test, self.levels)
+        return train, test
+
+
+class Run:
+    """A run folder. Raises FileExistsError rather than write into a folder that has files in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.checkpoint = folder / "last.safetensors"
+        self.metrics = folder / "metrics.csv"
+        self.samples = folder / "samples.png"
+
+    @classmethod
+    def create(cls, name: str, out: Path | None = None) -> Run:
+        """A new folder: `out`, or the first free one of runs/NAME-1, runs/NAME-2, ..."""
+        if out is not None:
+            if out.exists() and (not out.is_dir() or any(out.iterdir())):
+                raise FileExistsError(f"--out {out}: exists and is not an empty folder; name another")
+            out.mkdir(parents=True, exist_ok=True)
+            return cls(out)
+        number = 1
+        while True:
+            try:
+                folder = Path("runs") / f"{name}-{number}"
+                folder.mkdir(parents=True)
+                return cls(folder)
+            except FileExistsError:
+                number += 1
+
+    def log(self, **values: Any) -> None:
+        """Append a line to metrics.csv."""
+        new = not self.metrics.exists()
+        with self.metrics.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(values)
+            writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in values.values()])
+
+    def save(self, config: Config, model: Any, **state: Any) -> None:
+        """Write the checkpoint. `state`: trees of dicts, lists, arrays and numbers (the optimizer's, the data's, ...)."""
+        tensors: dict[str, np.ndarray] = {}
+        tree = _pack({"model": model.state_dict(), **state}, "", tensors)
+        about = {"config": dataclasses.asdict(config), "image_shape": list(model.image_shape), "levels": model.levels}
+        checkpoint.save(self.checkpoint, tensors, about | {"state": tree})
+
+    def load(self) -> tuple[Config, Any, dict[str, Any]]:
+        """The configuration, the model as it was trained so far, and the rest of the state.
+
+        Raises FileNotFoundError if there is no checkpoint, CheckpointError if it is damaged or not of this model.
+        """
+        if not self.checkpoint.exists():
+            raise FileNotFoundError(f"{self.folder} is no run folder: it has no {self.checkpoint.name}")
+        tensors, about = checkpoint.load(self.checkpoint)
+        try:
+            config = Config(**about["config"])
+            generator = np.random.default_rng(0)  # the initial weights are overwritten
+            shape, levels = tuple(about["image_shape"]), about["levels"]
+            model = model_class(config.model)(shape, levels, **config.options, generator=generator)
+            state = _unpack(about["state"], tensors)
+            model.load_state_dict(state.pop("model"))
+        except (KeyError, TypeError, ValueError) as e:
+            raise CheckpointError(f"{self.checkpoint}: not a checkpoint that this tinygen can use: {e}") from e
+        model.eval()
+        return config, model, state
+
+
+def _pack(tree: Any, name: str, tensors: dict[str, np.ndarray]) -> Any:
+    """The tree with its arrays moved into `tensors`, their names (`model.layers.0.weight`) in their place."""
+    if isinstance(tree, np.ndarray):
+        tensors[name] = tree
+        return {"tensor": name}
+    if isinstance(tree, dict):
+        return {str(k): _pack(v, f"{name}.{k}" if name else str(k), tensors) for k, v in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [_pack(v, f"{name}.{i}", tensors) for i, v in enumerate(tree)]
+    return tree
+
+
+def _unpack(tree: Any, tensors: dict[str, np.ndarray]) -> Any:
+    if isinstance(tree, dict):
+        return tensors[tree["tensor"]] if tree.keys() == {"tensor"} else {k: _unpack(v, tensors) for k, v in tree.items()}
+    return [_unpack(v, tensors) for v in tree] if isinstance(tree, list) else tree
