@@ -825,6 +825,18 @@ def test_a_damaged_npz_is_refused_by_name_or_gives_the_same_images(scratch, draw
     assert got is None or (np.array_equal(got[0][:, 0], images) and got[1:] == (None, 256))
 
 
+@pytest.mark.fault("R12")
+@pytest.mark.parametrize(("offset", "value"), [(6, 99), (8, 1), (10, 99), (12, 12)])
+def test_a_zip_directory_that_python_cannot_read_is_refused_by_name(tmp_path, offset, value):
+    path = tmp_path / "a.npz"
+    np.savez(path, images=some_images(4, 2, 3))
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + offset] = value  # version, encryption, method, time of day
+    path.write_bytes(content)
+    got = read_or_refused(formats.read_npz, path)
+    assert (got is None) == (offset != 12)
+
+
 @pytest.mark.fault("R05", "R12")
 @settings(max_examples=300, deadline=None)
 @given(

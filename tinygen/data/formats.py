@@ -11,6 +11,7 @@ import gzip
 import io
 import math
 import re
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -25,6 +26,16 @@ Arrays = tuple[np.ndarray, np.ndarray | None]
 
 CHUNK = 1 << 20
 DEFLATE_RATIO = 1032  # what one byte can expand to (https://zlib.net/zlib_tech.html)
+DAMAGE = (
+    EOFError,
+    NotImplementedError,
+    OverflowError,
+    gzip.BadGzipFile,
+    struct.error,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 CIFAR10_RECORD = 1 + 3 * 32 * 32
 CIFAR10_ARCHIVE = "cifar-10-binary.tar.gz"
 
@@ -34,7 +45,7 @@ def _naming(path: Path) -> Iterator[None]:
     """Names the file in every complaint about its content, whoever makes it."""
     try:
         yield
-    except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, tarfile.TarError) as error:
+    except DAMAGE as error:
         raise ValueError(f"{path}: damaged or cut off ({error})") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
