@@ -407,10 +407,9 @@ def temporal_affine_backward(dout, cache):
 def softmax_loss(x, y):
     N = x.shape[0]
     shifted = x - x.max(axis=1, keepdims=True)
-    probs = np.exp(shifted)
-    probs /= probs.sum(axis=1, keepdims=True)
-    loss = -np.log(probs[np.arange(N), y]).sum() / N
-    dx = probs.copy()
+    logp = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    loss = -logp[np.arange(N), y].sum() / N
+    dx = np.exp(logp)
     dx[np.arange(N), y] -= 1
     dx /= N
     return loss, dx
@@ -432,10 +431,10 @@ def svm_loss(x, y):
 def temporal_softmax_loss(x, y, mask, verbose=False):
     N, T, V = x.shape
     flat, labels, keep = x.reshape(N * T, V), y.reshape(N * T), mask.reshape(N * T)
-    probs = np.exp(flat - flat.max(axis=1, keepdims=True))
-    probs /= probs.sum(axis=1, keepdims=True)
-    loss = -np.sum(keep * np.log(probs[np.arange(N * T), labels])) / N
-    dflat = probs.copy()
+    shifted = flat - flat.max(axis=1, keepdims=True)
+    logp = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    loss = -np.sum(keep * logp[np.arange(N * T), labels]) / N
+    dflat = np.exp(logp)
     dflat[np.arange(N * T), labels] -= 1
     dflat *= keep[:, None]
     dflat /= N
@@ -446,9 +445,9 @@ def softmax_loss_vectorized(W, X, y, reg):
     N = X.shape[0]
     scores = X @ W
     scores -= scores.max(axis=1, keepdims=True)
-    probs = np.exp(scores)
-    probs /= probs.sum(axis=1, keepdims=True)
-    loss = -np.log(probs[np.arange(N), y]).sum() / N + reg * np.sum(W * W)
+    logp = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
+    loss = -logp[np.arange(N), y].sum() / N + reg * np.sum(W * W)
+    probs = np.exp(logp)
     probs[np.arange(N), y] -= 1
     dW = X.T @ probs / N + 2 * reg * W
     return loss, dW

@@ -320,6 +320,9 @@ def _confirm(e: Evidence, s: Suspect, own: Array) -> None:
                 bar = own[k] + 1e-12 * abs(exact)
                 slope = slope._replace(value=exact)
         off = abs(s.claimed[k] - slope.value)
+        below = 1e-10 if slope.value == 0 else 100 * EPS
+        if abs(s.claimed[k]) + abs(slope.value) < below * np.abs(e.weights).max(initial=0):
+            off = 0.0  # a saturated function, whose true slope is lost in rounding
         if off > 4 * bar + RTOL * size and not _kink_nearby(e, s, int(k), own):
             s.true[k], s.bar[k] = slope.value, bar
             return  # one is certain: the others stand
