@@ -77,7 +77,7 @@ static int valid(int dtype, const tg_conv_shape *s)
     for (int i = 0; i < 7; i++)
         if (sizes[i] < 0 || sizes[i] > LIMIT || steps[i] < 1 || steps[i] > LIMIT)
             return 0;
-    if ((dtype != TG_F32 && dtype != TG_F64) || s->pad_h < 0 || s->pad_w < 0 || s->pad_h > LIMIT || s->pad_w > LIMIT)
+    if (!valid_dtype(dtype) || s->pad_h < -LIMIT || s->pad_w < -LIMIT || s->pad_h > LIMIT || s->pad_w > LIMIT)
         return 0;
     if (s->mask < TG_MASK_NONE || s->mask > TG_MASK_B || s->ci % s->groups || s->co % s->groups)
         return 0;

@@ -54,6 +54,19 @@ int tg_conv_transpose2d(int dtype, const tg_conv_shape *s, const void *y, const 
 int tg_conv2d_weight(int dtype, const tg_conv_shape *s, const void *x, const void *gy, void *gw, void *gbias,
                      int threads);
 
+/* --- elementwise ------------------------------------------------------------------------------------------------ */
+
+int tg_tanh(int dtype, int64_t n, const void *x, void *y, int threads);
+int tg_sigmoid(int dtype, int64_t n, const void *x, void *y, int threads);
+
+/* y = tanh(a) * sigmoid(b), x (rows, 2, channels) = a and b of each row, y (rows, channels) */
+int tg_gated(int dtype, int64_t rows, int64_t channels, const void *x, void *y, int threads);
+int tg_gated_backward(int dtype, int64_t rows, int64_t channels, const void *x, const void *gy, void *gx, int threads);
+
+/* Adam's update number `step` (from 1) of p and its moments m and v, all (n), in place; weight_decay is L2's. */
+int tg_adam(int dtype, int64_t n, const void *g, void *p, void *m, void *v, int64_t step, double lr, double beta1,
+            double beta2, double eps, double weight_decay, int threads);
+
 #ifdef __cplusplus
 }
 #endif

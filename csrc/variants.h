@@ -1,11 +1,22 @@
 /* Compiles one family of kernels for every instruction set and element type: `#define FAMILY "x.inc"`, then include
  * this file. The family sees
- *     real       float or double                     VECTOR   bytes in a vector register
- *     NAME(f)    f's name in this variant            PANEL    vectors in the widest tile (the registers decide)
- * TABLE(f) is then {{f32, f64} for each instruction set}: f[tg_isa()][dtype]. */
+ *     real       float or double                     PANEL    vectors in the widest tile (the registers decide)
+ *     vec        a register of LANES of them         NAME(f)  f's name in this variant
+ * and the helpers of vector.inc. TABLE(f) is then {{f32, f64} for each instruction set}: f[tg_isa()][dtype]. */
+#include "internal.h"
+
 #define GLUE_(a, b, c) a##_##b##_##c
 #define GLUE(a, b, c) GLUE_(a, b, c)
 #define NAME(f) GLUE(f, SUFFIX, ISA)
+#define vec NAME(vec)
+#define loose NAME(loose)
+#define bits NAME(bits)
+#define LANES ((int)(VECTOR / sizeof(real)))
+#define LOAD(p) ((vec)*(const loose *)(p))
+#define STORE(p, v) (*(loose *)(p) = (v))
+#define INLINE static inline __attribute__((always_inline, unused))
+#define OUTLINE static __attribute__((noinline, unused))
+#define UNROLL _Pragma("GCC unroll 16")
 
 #define ISA base
 #define VECTOR 16
