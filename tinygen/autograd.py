@@ -37,10 +37,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from heapq import heappop, heappush
-from typing import Any, NamedTuple, NoReturn, cast
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
+from tinygen import _unroll as unroll
 from tinygen._tensor import Tensor
 from tinygen._tensor import leaf as make_leaf
 
@@ -123,7 +124,7 @@ _PLAIN = frozenset([int, float, bool, type(None), str, tuple, slice])  # argumen
 _ON_HOST = frozenset([np.ndarray, float, int, bool, list, tuple])
 _RELEASED = (object(),)  # stands where saved arrays stood
 _HERE = os.path.dirname(__file__)
-_INSIDE = tuple(os.path.join(_HERE, p) for p in ("autograd.py", "_tensor.py", "ops" + os.sep, "nn" + os.sep))
+_INSIDE = tuple(os.path.join(_HERE, p) for p in ("autograd.py", "_unroll.py", "_tensor.py", "ops" + os.sep, "nn" + os.sep))
 _numbers = itertools.count()
 
 
@@ -170,7 +171,7 @@ class Plan(NamedTuple):
     tracked: tuple[int, ...]  # positions of the inputs that require gradients
     keep: tuple[int, ...]  # positions, among arguments + outputs, of what is saved; ~i: only the shape of argument i
     vjp: Callable[..., tuple[Any, ...]]  # (*gouts, *saved) -> gradients of the tracked inputs
-    record: Callable[..., tuple[int, Node]]  # leaves a node on the tape; see `_compile_recorder`
+    record: Callable[..., tuple[int, Node]]  # leaves a node on the tape; see `unroll.record`
 
 
 def op(body: Callable[..., Any] | None = None, **options: Any) -> Any:
@@ -205,7 +206,8 @@ class Op:
         self.make_samples: Callable[[np.random.Generator], Iterable[Any]] | None = None
         self.plans: dict[Any, Plan] = {}
         common = not (self.variadic or view or casts) and len(self.outputs) == 1
-        self.function = functools.wraps(body)(_unrolled(self) if common else lambda *a, **k: self(*a, **k))
+        scope = {"op": self, "mode": _mode.get, "default": _DEFAULT, "plain": _PLAIN, "fail": _fail, "describe": describe}
+        self.function = functools.wraps(body)(unroll.call(self, scope) if common else lambda *a, **k: self(*a, **k))
         vars(self.function).update(op=self, vjp=self.vjp, kernel=self.kernel, samples=self.samples)
 
     def _positional(self, fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -257,7 +259,7 @@ class Op:
     # -- calling
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """A call in full. (`_unrolled` is the short cut for the common case.)"""
+        """A call in full. (`unroll.call` is the short cut for the common case.)"""
         args = self._bind(args, kwargs)
         mode = _mode.get()
         if not any(isinstance(a, Tensor) for a in args):
@@ -271,8 +273,8 @@ class Op:
         if self.view and isinstance(args[0], Tensor):
             outs[0]._version = args[0]._version
         if mask and mode.grad and self.rules:
-            record = self.plan(mask, len(args), mode.reference).record
-            number, node = record(True, dtype, *[o._array for o in outs], *args, *values)
+            plan = self.plan(mask, len(args), mode.reference)
+            number, node = plan.record(plan, True, dtype, *[o._array for o in outs], *args, *values)
             for i, out in enumerate(outs):
                 if out._array.dtype.kind == "f":
                     out.requires_grad, out._source = True, (number + i, node)
@@ -346,10 +348,9 @@ class Op:
         if missing:
             raise TypeError(f"{self.name}: {self.names[tracked[min(missing)]]} is not differentiable; pass a detached tensor")
         keep = tuple(place[name] for name in pool[len(self.outputs) :])
-        record, scope = _compile_recorder(self, n, tracked, keep)
-        plan = Plan(self, reference, n, tracked, keep, _compile_vjp(steps, len(tracked), len(pool), self.variadic), record)
-        scope["_plan"] = plan
-        return plan
+        vjp = unroll.vjp(steps, len(tracked), len(pool), self.variadic)
+        record = unroll.record(self, n, tracked, keep, {"Node": Node, "numbers": _numbers, "guard": _guard})
+        return Plan(self, reference, n, tracked, keep, vjp, record)
 
 
 def _fail(e: Exception, name: str, details: str) -> NoReturn:
@@ -391,93 +392,6 @@ def xp(array: Any) -> Any:
 def describe(values: Iterable[Any]) -> str:
     """Arguments in a few words: `float32 (2, 3), 1, None`."""
     return ", ".join(f"{v.dtype} {v.shape}" if hasattr(v, "dtype") else repr(v)[:40] for v in values)
-
-
-# ------------------------------------------------------------------- speed: loops over arguments, unrolled at import
-
-
-def _compile_vjp(steps: list[Any], n_tracked: int, n_pool: int, variadic: bool) -> Callable[..., tuple[Any, ...]]:
-    """(*gouts, *saved) -> the gradients of the tracked inputs, from (rule, indices of its arguments, its inputs)s."""
-    if all(len(slots) == 1 for _, _, slots in steps) and not variadic:
-        scope = {f"rule{i}": fn for i, (fn, _, _) in enumerate(steps)}
-        calls = {slots[0]: f"rule{i}({', '.join(f'p{k}' for k in picks)})" for i, (_, picks, slots) in enumerate(steps)}
-        pool_names = ", ".join(f"p{k}" for k in range(n_pool))
-        return eval(f"lambda {pool_names}: ({''.join(calls[i] + ', ' for i in range(n_tracked))})", scope)
-
-    def vjp(*pool: Any) -> tuple[Any, ...]:
-        grads: list[Any] = [None] * n_tracked
-        for fn, picks, slots in steps:
-            result = fn(*[pool[k] for k in picks])
-            for slot, g in zip(slots, result if len(slots) > 1 or variadic else (result,), strict=True):
-                if slot is not None:
-                    grads[slot] = g
-        return tuple(grads)
-
-    return vjp
-
-
-def _compile_recorder(op: Op, n: int, tracked: Sequence[int], keep: Sequence[int]) -> Any:
-    """(whether an argument can be changed in place, dtype, *outputs, *arguments, *their arrays) -> number, Node.
-
-    Output i has the gradient key number + i.
-    """
-    outs, args, values = ([f"{c}{i}" for i in range(m)] for c, m in (("o", len(op.outputs)), ("a", n), ("v", n)))
-    shapes = [f"getattr({v}, 'shape', ())" for v in values]
-    if op.variadic:  # the shapes of all the tensors
-        shapes[n - len(op.names)] = f"[v.shape for v in ({', '.join(values[: n - len(op.names) + 1])},)]"
-    saved = [shapes[~k] if k < 0 else outs[k - n] if k >= n else values[k] for k in keep]
-    source = f"""
-def record(_changeable, _dtype, {', '.join(outs + args + values)}):
-    _guards = _guard(({''.join(f'{args[k]}, ' for k in keep if 0 <= k < n)})) if _changeable else ()
-    _node = _new(_Node, (_next(_numbers), _plan, ({''.join(f'a{i}._source or a{i}, ' for i in tracked)}),
-                         ({''.join(f'v{i}.shape, ' for i in tracked)}), _dtype, [{', '.join(saved)}], _guards))
-    {'_next(_numbers);' * (len(outs) - 1)}
-    return _node[0], _node
-"""
-    scope = {"_Node": Node, "_new": tuple.__new__, "_numbers": _numbers, "_next": next, "_guard": _guard}
-    exec(source, scope)
-    return scope["record"], scope
-
-
-def _unrolled(op: Op) -> Callable[..., Any]:
-    """`Op.__call__` for the common case, all its loops over the arguments unrolled; hands over to it in any other.
-
-    Common: one output, default mode, arguments that are Tensors of one dtype or plain Python values. Small arrays
-    spend more time in bookkeeping than in NumPy; this halves it. (Our own names begin with _, the op's don't.)
-    """
-    args, raws = ", ".join(op.names), ", ".join(f"{n}_" for n in op.names)
-    defaults = {f"_default_{n}": p.default for n, p in op.signature.parameters.items() if p.default is not p.empty}
-    signature = ", ".join(f"{n}=_default_{n}" if f"_default_{n}" in defaults else n for n in op.names)
-    unpack = "".join(f"""
-    if {n}.__class__ is _Tensor:
-        {n}_ = {n}._array
-        if {n}.requires_grad: _mask |= {1 << i}
-        if {n}._version is not None: _changeable = True
-        if {n}_.dtype is not _dtype:
-            if _dtype is not None: return _op({args})
-            _dtype = {n}_.dtype
-    elif {n}.__class__ in _plain: {n}_ = {n}
-    else: return _op({args})""" for i, n in enumerate(op.names))
-    source = f"""
-def {op.name}({signature}):
-    if _mode() is not _default: return _op({args})
-    _mask, _dtype, _changeable = 0, None, False{unpack}
-    if _dtype is None: return _op({args})
-    try: _raw = _op.run({raws})
-    except Exception as _e: _fail(_e, "{op.name}", f"({{_describe(({raws},))}})")
-    if _raw.__class__ is not _ndarray or _raw.dtype is not _dtype: _raw = _op.normal(_raw, _dtype)
-    _out = _Tensor(_raw)
-    if _mask and _op.rules:
-        _record = _recorders.get(_mask)
-        if _record is None: _record = _recorders[_mask] = _op.plan(_mask, {len(op.names)}, False).record
-        _out.requires_grad = True
-        _out._source = _record(_changeable, _dtype, _raw, {args}, {raws})
-    return _out
-"""
-    scope = {"_op": op, "_mode": _mode.get, "_default": _DEFAULT, "_Tensor": Tensor, "_plain": _PLAIN,
-             "_ndarray": np.ndarray, "_recorders": {}, "_fail": _fail, "_describe": describe} | defaults  # fmt: skip
-    exec(source, scope)
-    return cast(Callable[..., Any], scope[op.name])
 
 
 # --------------------------------------------------------------------------------------------------------- backward
