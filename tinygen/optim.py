@@ -1,7 +1,7 @@
 """Optimizers, learning-rate schedules, gradient clipping and weight averages: PyTorch's names and semantics.
 
-Parameters change in place, through `Tensor.write`, so that a backward pass that would need the old values raises. State
-dicts are flat, and hold arrays and plain numbers only: they go into a checkpoint as they are.
+Parameters change in place, through `Tensor.write`, so that a backward pass that would need the old values
+raises. State dicts are flat, and hold arrays and plain numbers only: they go into a checkpoint as they are.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import numpy as np
 from tinygen._tensor import Array, Tensor
 from tinygen.autograd import xp
 
-# ---------------------------------------------------------------------------------------------------------- optimizers
+# ------------------------------------------------------------------------------------------------- optimizers
 
 
 class Optimizer:
-    """Base class: parameter groups, state, and the loop over parameters. A subclass defines `update` and `slots`.
+    """Parameter groups, state, and the loop over parameters. A subclass defines `update` and `slots`.
 
     Attributes:
         param_groups: dicts with the group's tensors under "params" and its settings ("lr", ...), which may be
             changed between steps.
-        state: for each parameter, in the order of the groups, what `slots` names: arrays in the parameter's order in
-            memory, and counts. Empty before its first step.
+        state: for each parameter, in the order of the groups, what `slots` names: arrays in the parameter's
+            order in memory, and counts. Empty before its first step.
     """
 
     slots: tuple[str, ...] = ()
@@ -85,7 +85,7 @@ class Optimizer:
                     self.update(p.write(), p.grad._array, state, group)
 
     def update(self, p: Array, grad: Array, state: dict[str, Any], group: dict[str, Any]) -> None:
-        """Change the array p in place, given its gradient (to be left as it is), its state and its group's settings."""
+        """Change the array p in place, given its gradient (not to be changed), state and group's settings."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
@@ -124,7 +124,9 @@ class Optimizer:
         for group, values in zip(self.param_groups, settings, strict=True):
             group.update(values)
         for i, p in enumerate(self._params()):
-            self.state[i] = {k: _owned(p, v) if np.ndim(v) or k != "step" else int(v) for k, v in states[i].items()}
+            self.state[i] = {
+                k: _owned(p, v) if np.ndim(v) or k != "step" else int(v) for k, v in states[i].items()
+            }
 
 
 def _described(p: Any) -> str:
@@ -143,10 +145,10 @@ def _owned(p: Tensor, values: Any) -> Array:
 
 
 class SGD(Optimizer):
-    """p <- p - lr d, where d is the gradient, or with momentum its running sum b <- momentum b + (1 - dampening) gradient.
+    """p <- p - lr d, where d is the gradient g, or with momentum b <- momentum b + (1 - dampening) g.
 
-    With nesterov d = gradient + momentum b. weight_decay times p is added to the gradient.
-    Source: Sutskever et al., On the importance of initialization and momentum in deep learning (2013), in PyTorch's form.
+    b starts as the first g. With nesterov d = g + momentum b. weight_decay times p is added to g. Source:
+    Sutskever et al., On the importance of initialization and momentum in deep learning (2013).
     """
 
     slots = ("momentum_buffer",)
@@ -182,16 +184,16 @@ class SGD(Optimizer):
 class Adam(Optimizer):
     """m <- b1 m + (1 - b1) g; v <- b2 v + (1 - b2) g^2; p <- p - lr m' / (sqrt(v') + eps).
 
-    m' = m / (1 - b1^t) and v' = v / (1 - b2^t) make up for the start at 0. weight_decay times p is added to the gradient.
-    Source: Kingma & Ba, Adam (2015), algorithm 1.
+    m' = m / (1 - b1^t) and v' = v / (1 - b2^t) make up for the start at 0. weight_decay times p is added to
+    the gradient g. Source: Kingma & Ba, Adam (2015), algorithm 1.
     """
 
     slots = ("step", "exp_avg", "exp_avg_sq")
     decoupled = False  # whether weight decay acts on p directly, not through the moments
 
     def __init__(
-        self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-        weight_decay: float = 0,
+        self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8, weight_decay: float = 0,
     ) -> None:  # fmt: skip
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
 
@@ -230,22 +232,24 @@ class AdamW(Adam):
     decoupled = True
 
     def __init__(
-        self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-        weight_decay: float = 1e-2,
+        self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8, weight_decay: float = 1e-2,
     ) -> None:  # fmt: skip
         super().__init__(params, lr, betas, eps, weight_decay)
 
 
-# ----------------------------------------------------------------------------------------------- gradients and averages
+# ------------------------------------------------------------------------------------- gradients and averages
 
 
 def clip_grad_norm_(parameters: Iterable[Tensor] | Tensor, max_norm: float, norm_type: float = 2.0) -> float:
-    """Scale all gradients in place, by one factor, so that their norm together is at most max_norm. Returns the norm before.
+    """Scale all gradients in place, by one factor, so that their common norm is at most max_norm.
 
-    norm_type: 1, 2, ... or math.inf. A norm that is nan or inf spoils the gradients: look at what is returned.
+    norm_type: 1, 2, ... or math.inf. Returns the norm before; if it is nan or inf, the gradients are spoilt.
     """
     if not max_norm >= 0 or not norm_type > 0:
-        raise ValueError(f"clip_grad_norm_: max_norm must be >= 0 and norm_type > 0, got {max_norm} and {norm_type}")
+        raise ValueError(
+            f"clip_grad_norm_: max_norm must be >= 0 and norm_type > 0, got {max_norm} and {norm_type}"
+        )
     parameters = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     grads = [p.grad for p in parameters if p.grad is not None]
     norms = np.array([_norm(g._array, norm_type) for g in grads])
@@ -267,9 +271,10 @@ def _norm(array: Array, p: float) -> float:
 
 
 class ExponentialMovingAverage:
-    """A running average of parameters, to evaluate and sample with: average <- decay average + (1 - decay) parameter.
+    """Averages of parameters, to evaluate and sample with: each `update` does a <- decay a + (1 - decay) p.
 
-    Source: Polyak & Juditsky (1992); in this form as in the Adam paper, section 7.2. Buffers aren't averaged.
+    They start as the parameters at construction. Buffers aren't averaged. Source: Polyak & Juditsky,
+    Acceleration of stochastic approximation by averaging (1992); in this form Kingma & Ba (2015), 7.2.
     """
 
     def __init__(self, parameters: Iterable[Tensor], decay: float = 0.999) -> None:
@@ -310,16 +315,17 @@ class ExponentialMovingAverage:
         found = {name: np.shape(value) for name, value in state_dict.items()}
         if found != expected:
             wrong = sorted({*found.items()} ^ {*expected.items()})[0][0]
-            raise ValueError(f"load_state_dict of ExponentialMovingAverage: {wrong} has shape {found.get(wrong)} instead of {expected.get(wrong)}")
+            shapes = f"has shape {found.get(wrong)} instead of {expected.get(wrong)}"
+            raise ValueError(f"load_state_dict of ExponentialMovingAverage: {wrong} {shapes}")
         for i, average in enumerate(self.averages):
             average[...] = state_dict[f"average.{i}"]
 
 
-# ------------------------------------------------------------------------------------------------ learning-rate schedules
+# ------------------------------------------------------------------------------------ learning-rate schedules
 
 
 class LRScheduler:
-    """Sets the learning rates of an optimizer as a function of how often `step` was called. A subclass defines `rate`."""
+    """Sets an optimizer's learning rates as a function of how often `step` was called: that of a subclass."""
 
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
@@ -349,13 +355,20 @@ class LRScheduler:
         return {"last_epoch": self.last_epoch, "base_lrs": np.array(self.base_lrs)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave, and set the learning rates. Raises ValueError if it doesn't fit."""
+        """Take over what `state_dict` gave, and set the rates. Raises ValueError if it doesn't fit."""
         name = f"load_state_dict of {type(self).__name__}"
         if set(state_dict) != {"last_epoch", "base_lrs"}:
-            raise ValueError(f"{name}: expected last_epoch and base_lrs, got {', '.join(state_dict) or 'nothing'}")
+            raise ValueError(
+                f"{name}: expected last_epoch and base_lrs, got {', '.join(state_dict) or 'nothing'}"
+            )
         if np.shape(state_dict["base_lrs"]) != (len(self.base_lrs),):
-            raise ValueError(f"{name}: base_lrs must hold {len(self.base_lrs)} rates, got {state_dict['base_lrs']}")
-        self.last_epoch, self.base_lrs = int(state_dict["last_epoch"]), [float(x) for x in state_dict["base_lrs"]]
+            raise ValueError(
+                f"{name}: base_lrs must hold {len(self.base_lrs)} rates, got {state_dict['base_lrs']}"
+            )
+        self.last_epoch, self.base_lrs = (
+            int(state_dict["last_epoch"]),
+            [float(x) for x in state_dict["base_lrs"]],
+        )
         self._apply()
 
 
@@ -384,7 +397,7 @@ class StepLR(LRScheduler):
 
 
 class LinearLR(LRScheduler):
-    """Warm-up: base times a factor that goes from start_factor to end_factor in total_iters equal steps, and stays there."""
+    """Warm-up: base times a factor that goes from start_factor to end_factor in total_iters steps."""
 
     def __init__(
         self, optimizer: Optimizer, start_factor: float = 1 / 3, end_factor: float = 1.0, total_iters: int = 5
@@ -400,7 +413,7 @@ class LinearLR(LRScheduler):
 
 
 class CosineAnnealingLR(LRScheduler):
-    """From base down to eta_min in T_max steps, along half a cosine (Loshchilov & Hutter, SGDR, 2017); then up again."""
+    """From base to eta_min in T_max steps along half a cosine, then up again (Loshchilov & Hutter, 2017)."""
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0) -> None:
         if T_max < 1:

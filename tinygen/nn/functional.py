@@ -1,7 +1,7 @@
 """Network functions under PyTorch's names, with its signatures and defaults.
 
-What PyTorch's function takes and this one doesn't is not in its signature, or raises: no argument is ignored. Images are
-(N, C, H, W) in shape; in memory they are best NHWC, and all functions here keep that order.
+What PyTorch's function takes and this one doesn't is not in its signature, or raises: no argument is ignored.
+Images are (N, C, H, W) in shape; in memory they are best NHWC, and all functions here keep that order.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import numpy as np
 from tinygen import ops
 from tinygen._tensor import Array, Tensor
 from tinygen.autograd import xp
-from tinygen.ops import (
-    elu, leaky_relu, linear, log_softmax, logsumexp, relu, sigmoid, softmax, softplus, tanh,
-)  # fmt: skip
 from tinygen.ops import loss as _loss
 from tinygen.ops import recurrent as _recurrent
 from tinygen.ops.normalize import standardize
 from tinygen.ops.pool import max_pool2d as _max_pool2d
 from tinygen.ops.pool import window_spread, window_sum
-from tinygen.ops.recurrent import gated_activation
 
+# Network functions that are ops just as they are.
+elu, gated_activation, leaky_relu, linear = ops.elu, _recurrent.gated_activation, ops.leaky_relu, ops.linear
+log_softmax, logsumexp, relu, sigmoid = ops.log_softmax, ops.logsumexp, ops.relu, ops.sigmoid
+softmax, softplus, tanh = ops.softmax, ops.softplus, ops.tanh
 
 
 def _raw(x: Any) -> Array:
@@ -35,17 +35,17 @@ def _like(x: Any, array: Array) -> Any:
     return Tensor(array) if isinstance(x, Tensor) else array
 
 
-# ---------------------------------------------------------------------------------------------------------- convolution
+# ------------------------------------------------------------------------------------------------ convolution
 
 
 def conv2d(
-    input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
-    groups: int = 1,
+    input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
+    dilation: Any = 1, groups: int = 1,
 ) -> Tensor:  # fmt: skip
     """Convolution. input: (N, I, H, W), weight: (O, I, KH, KW), bias: (O,) -> (N, O, OH, OW).
 
-    OH = (H + 2 padding - dilation (KH - 1) - 1) // stride + 1, and so OW. stride, padding and dilation are numbers or
-    pairs; padding may be "valid" (none) or "same" (as big as the input).
+    OH = (H + 2 padding - dilation (KH - 1) - 1) // stride + 1, and so OW. stride, padding and dilation are
+    integers or pairs; padding may be "valid" (none) or "same" (the output is as big as the input).
     """
     _check_conv("conv2d", input, weight, bias, groups, 1, 0)
     stride, dilation = _pair("conv2d: stride", stride, 1), _pair("conv2d: dilation", dilation, 1)
@@ -57,20 +57,28 @@ def conv_transpose2d(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
     output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
 ) -> Tensor:  # fmt: skip
-    """Transposed convolution, the adjoint of `conv2d`. input: (N, I, H, W), weight: (I, O, KH, KW), bias: (O,).
+    """Transposed convolution, the adjoint of `conv2d`: (N, I, H, W) -> (N, O, OH, OW).
 
-    -> (N, O, OH, OW) with OH = (H - 1) stride - 2 padding + dilation (KH - 1) + output_padding + 1, and so OW. Of several
-    sizes that conv2d takes to the same one, output_padding (below stride or dilation) picks one.
+    weight: (I, O, KH, KW), bias: (O,). OH = (H - 1) stride - 2 padding + dilation (KH - 1) + output_padding
+    + 1, and so OW. Of several sizes that conv2d takes to the same one, output_padding (below stride or
+    dilation) picks one.
     """
     name = "conv_transpose2d"
     _check_conv(name, input, weight, bias, groups, 0, 1)
     stride, dilation = _pair(f"{name}: stride", stride, 1), _pair(f"{name}: dilation", dilation, 1)
-    padding, extra = _pair(f"{name}: padding", padding, 0), _pair(f"{name}: output_padding", output_padding, 0)
+    padding, extra = (
+        _pair(f"{name}: padding", padding, 0),
+        _pair(f"{name}: output_padding", output_padding, 0),
+    )
     if any(e >= max(s, d) for e, s, d in zip(extra, stride, dilation, strict=True)):
-        raise ValueError(f"{name}: output_padding {extra} must be smaller than stride {stride} or dilation {dilation}")
+        raise ValueError(
+            f"{name}: output_padding {extra} must be smaller than stride {stride} or dilation {dilation}"
+        )
     size = tuple(
         (n - 1) * s - 2 * p + d * (k - 1) + e + 1
-        for n, s, p, d, k, e in zip(input.shape[2:], stride, padding, dilation, weight.shape[2:], extra, strict=True)
+        for n, s, p, d, k, e in zip(
+            input.shape[2:], stride, padding, dilation, weight.shape[2:], extra, strict=True
+        )
     )
     if min(size) < 1:
         raise ValueError(f"{name}: padding {padding} leaves an output of {size} from input {input.shape}")
@@ -82,10 +90,10 @@ def masked_conv2d(
 ) -> Tensor:
     """PixelCNN's convolution: (N, I, H, W) -> (N, O, H, W), where an output depends on earlier pixels only.
 
-    Rows above count as earlier, and pixels to the left in the same row. The pixel itself is seen as far as the mask
-    lets it: channels, of input and output alike, fall into `channels` groups of equal size (1 for grey images, 3 for
-    RGB); mask "A" shows a group only the groups before it, mask "B" itself too. Weights of hidden taps aren't used, and
-    get gradient 0. weight: (O, I, KH, KW), KH and KW odd.
+    Rows above count as earlier, and pixels to the left in the same row. The pixel itself is seen as far as
+    the mask lets it: channels, of input and output alike, fall into `channels` groups of equal size (1 for
+    grey images, 3 for RGB); mask "A" shows a group only the groups before it, mask "B" itself too. Weights of
+    hidden taps aren't used, and get gradient 0. weight: (O, I, KH, KW), KH and KW odd; bias: (O,).
 
     Source: van den Oord, Kalchbrenner, Kavukcuoglu, Pixel Recurrent Neural Networks (2016), section 3.4.
     """
@@ -102,7 +110,9 @@ def _check_mask(weight_shape: Any, mask: str, channels: int) -> None:
     if kh % 2 == 0 or kw % 2 == 0:
         raise ValueError(f"masked_conv2d: the kernel's sides must be odd, got {kh} x {kw}")
     if not isinstance(channels, int) or channels < 1 or i % channels or o % channels:
-        raise ValueError(f"masked_conv2d: channels must divide the {i} input and {o} output channels, got {channels}")
+        raise ValueError(
+            f"masked_conv2d: channels must divide the {i} input and {o} output channels, got {channels}"
+        )
 
 
 def _check_conv(name: str, input: Any, weight: Any, bias: Any, groups: int, i: int, o: int) -> None:
@@ -110,9 +120,13 @@ def _check_conv(name: str, input: Any, weight: Any, bias: Any, groups: int, i: i
     if groups != 1:
         raise ValueError(f"{name}: groups must be 1, got {groups}; grouped convolution is not supported")
     if len(input.shape) != 4 or len(weight.shape) != 4:
-        raise ValueError(f"{name}: input and weight must have 4 axes, got shapes {input.shape} and {weight.shape}")
+        raise ValueError(
+            f"{name}: input and weight must have 4 axes, got shapes {input.shape} and {weight.shape}"
+        )
     if input.shape[1] != weight.shape[i]:
-        raise ValueError(f"{name}: input of shape {input.shape} must have {weight.shape[i]} channels for weight {weight.shape}")
+        raise ValueError(
+            f"{name}: input must have {weight.shape[i]} channels for weight {weight.shape}, got {input.shape}"
+        )
     if bias is not None and bias.shape != (weight.shape[o],):
         raise ValueError(f"{name}: bias must have shape ({weight.shape[o]},), got {bias.shape}")
 
@@ -132,23 +146,26 @@ def _padding(padding: Any, kernel: Any, stride: Any, dilation: Any) -> tuple[int
         return _pair("conv2d: padding", padding, 0)
     spans = tuple(d * (k - 1) for d, k in zip(dilation, kernel, strict=True))
     if stride != (1, 1) or spans[0] % 2 or spans[1] % 2:
-        raise ValueError(f"conv2d: padding='same' needs stride 1 and an odd kernel, got stride {stride}, kernel {kernel}")
+        raise ValueError(
+            f"conv2d: padding='same' needs stride 1 and an odd kernel, got stride {stride}, kernel {kernel}"
+        )
     return spans[0] // 2, spans[1] // 2
 
 
-# ------------------------------------------------------------------------------------------------ pooling and resizing
+# --------------------------------------------------------------------------------------- pooling and resizing
 
 
 def max_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0) -> Tensor:
-    """The largest pixel of each window; its gradient goes to the first of equals. (N, C, H, W) -> (N, C, OH, OW).
+    """The largest pixel of each window: (N, C, H, W) -> (N, C, OH, OW). Equals: the first gets the gradient.
 
-    stride: by default the kernel's size. Padding, at most half of the kernel, never wins.
+    OH = (H + 2 padding - KH) // stride + 1, and so OW. stride: by default the kernel's size. Padding, at most
+    half of the kernel, never wins.
     """
     return _max_pool2d(input, *_window("max_pool2d", input, kernel_size, stride, padding))[0]
 
 
 def avg_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0) -> Tensor:
-    """The mean of each window, padding counted as zeros. (N, C, H, W) -> (N, C, OH, OW). Arguments as `max_pool2d`."""
+    """The mean of each window, padding counted as zeros: (N, C, H, W) -> (N, C, OH, OW). See `max_pool2d`."""
     kernel, stride, padding = _window("avg_pool2d", input, kernel_size, stride, padding)
     return window_sum(input, None, kernel, stride, padding) / (kernel[0] * kernel[1])
 
@@ -199,7 +216,7 @@ def _check_image(name: str, input: Any) -> None:
 
 
 def pad(input: Tensor, pad: Any, mode: str = "constant", value: float = 0.0) -> Tensor:
-    """A border of constant value. pad: (before, after) of the last axis, then of the one before it, ... as one tuple."""
+    """A border of constant value. pad: (before, after) of the last axis, of the last but one, ..."""
     if mode != "constant":
         raise ValueError(f"pad: mode must be 'constant', got {mode!r}; others are not supported")
     if len(pad) % 2 or len(pad) > 2 * len(input.shape) or not all(isinstance(n, int) and n >= 0 for n in pad):
@@ -214,7 +231,7 @@ def pad(input: Tensor, pad: Any, mode: str = "constant", value: float = 0.0) -> 
     return ops.add(padded, _like(input, border))
 
 
-# ------------------------------------------------------------------------------------------------------- normalization
+# ---------------------------------------------------------------------------------------------- normalization
 
 
 def batch_norm(
@@ -223,13 +240,15 @@ def batch_norm(
 ) -> Tensor:  # fmt: skip
     """Each channel standardized, then scaled and shifted. input: (N, C, ...), all others: (C,).
 
-    In training by the batch's own mean and variance, towards which running_mean and running_var (if given) move, in
-    place, by the fraction momentum (the variance that is recorded is the unbiased one); otherwise by running_mean
-    and running_var.
+    In training by the batch's own mean and variance, towards which running_mean and running_var (if given)
+    move, in place, by the fraction momentum (the variance that is recorded is the unbiased one); otherwise by
+    running_mean and running_var.
 
     Raises ValueError for shapes that don't fit, and in training for a single value per channel.
     """
-    _check_channels("batch_norm", input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
+    _check_channels(
+        "batch_norm", input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
+    )
     shape = (1, -1, *[1] * (len(input.shape) - 2))
     if not training:
         if running_mean is None or running_var is None:
@@ -240,7 +259,9 @@ def batch_norm(
         return input * ops.reshape(scale, shape) + ops.reshape(shift, shape)
     count = math.prod(input.shape) // max(input.shape[1], 1)
     if count < 2:
-        raise ValueError(f"batch_norm: training takes more than 1 value per channel, got input of shape {input.shape}")
+        raise ValueError(
+            f"batch_norm: training takes more than 1 value per channel, got input of shape {input.shape}"
+        )
     out, mean, var = standardize(input, (0, *range(2, len(input.shape))), eps)
     for running, batch, factor in ((running_mean, mean, 1.0), (running_var, var, count / (count - 1))):
         if running is not None:
@@ -251,9 +272,13 @@ def batch_norm(
 
 
 def layer_norm(
-    input: Tensor, normalized_shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+    input: Tensor,
+    normalized_shape: Any,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
 ) -> Tensor:
-    """The last axes standardized, then scaled and shifted. normalized_shape: their lengths, as weight's and bias's."""
+    """The last axes, of shape normalized_shape like weight and bias, standardized, scaled and shifted."""
     shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
     if not shape or input.shape[-len(shape) :] != shape:
         raise ValueError(f"layer_norm: input of shape {input.shape} must end in normalized_shape {shape}")
@@ -278,20 +303,22 @@ def _check_channels(name: str, input: Any, **vectors: Any) -> None:
             raise ValueError(f"{name}: {argument} must have shape ({input.shape[1]},), got {vector.shape}")
 
 
-# ----------------------------------------------------------------------------------------------------------- recurrence
+# ------------------------------------------------------------------------------------------------- recurrence
 
 
 def lstm_cell(
     input: Tensor, hx: tuple[Tensor, Tensor], w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None,
     b_hh: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """One step of an LSTM: (h, c) -> (h, c), both (N, H). input: (N, I), w_ih: (4H, I), w_hh: (4H, H), b_*: (4H,).
+    """One step of an LSTM: (h, c) -> (h, c), both (N, H).
 
-    The blocks of the weights belong to the input gate, the forget gate, the candidate and the output gate.
+    input: (N, I), w_ih: (4H, I), w_hh: (4H, H), b_ih and b_hh: (4H,) or None. The four blocks of
+    weights belong to the input gate, the forget gate, the candidate and the output gate.
     """
     h, c = hx
     n, size = (len(input), h.shape[-1]) if input.shape and h.shape else (0, 0)
-    expected = {"input": (n, w_ih.shape[-1]), "h": (n, size), "c": (n, size), "w_ih": (4 * size, w_ih.shape[-1]),
+    features = w_ih.shape[-1]
+    expected = {"input": (n, features), "h": (n, size), "c": (n, size), "w_ih": (4 * size, features),
                 "w_hh": (4 * size, size), "b_ih": (4 * size,), "b_hh": (4 * size,)}  # fmt: skip
     given = {"input": input, "h": h, "c": c, "w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh}
     for name, x in given.items():
@@ -300,22 +327,24 @@ def lstm_cell(
     return _recurrent.lstm_cell(input, h, c, w_ih, w_hh, b_ih, b_hh)
 
 
-# ------------------------------------------------------------------------------------------------------------- dropout
+# ---------------------------------------------------------------------------------------------------- dropout
 
 
 def dropout(
     input: Tensor, p: float = 0.5, training: bool = True, *, generator: np.random.Generator | None = None
 ) -> Tensor:
-    """Each element is zeroed with probability p, the others grow by 1 / (1 - p), in training; otherwise input.
+    """In training each element is zeroed with probability p, the others grow by 1 / (1 - p); otherwise input.
 
-    The generator that decides is required in training. Source: Srivastava et al., Dropout (2014).
+    The generator that draws is required in training. Source: Srivastava et al., Dropout (2014).
     """
     if not 0 <= p <= 1:
         raise ValueError(f"dropout: p must be between 0 and 1, got {p}")
     if not training or p == 0:
         return input
     if generator is None:
-        raise TypeError("dropout: generator is required in training: a numpy.random.Generator that draws what is dropped")
+        raise TypeError(
+            "dropout: generator is required in training: a numpy.random.Generator that draws what is dropped"
+        )
     n, kept = xp(_raw(input)), xp(_raw(input)).empty_like(_raw(input))  # in input's order in memory
     kept[...] = n.asarray(generator.random(input.shape, dtype=np.float32) >= p)
     kept *= 1 / (1 - p) if p < 1 else 0
@@ -325,7 +354,7 @@ def dropout(
 def embedding(input: Any, weight: Tensor) -> Tensor:
     """Rows of a table. input: integers of any shape, weight: (rows, D) -> (*input.shape, D).
 
-    Raises TypeError for an input that isn't integers, ValueError for one out of range (there are no negative indices).
+    Raises TypeError for an input that isn't integers, ValueError for one that isn't in 0..rows-1.
     """
     index = _raw(input)
     if len(weight.shape) != 2:
@@ -334,7 +363,7 @@ def embedding(input: Any, weight: Tensor) -> Tensor:
     return ops.getitem(weight, index)
 
 
-# -------------------------------------------------------------------------------------------------------------- losses
+# ----------------------------------------------------------------------------------------------------- losses
 
 
 def cross_entropy(input: Tensor, target: Any, *, reduction: str = "mean") -> Tensor:
@@ -351,8 +380,10 @@ def nll_loss(input: Tensor, target: Any, *, reduction: str = "mean") -> Tensor:
 
 
 def binary_cross_entropy_with_logits(input: Tensor, target: Any, *, reduction: str = "mean") -> Tensor:
-    """-log Bernoulli(target; sigmoid(input)), in nats, elementwise. input: logits; target: of its shape and dtype."""
-    return _reduced("binary_cross_entropy_with_logits", _loss.binary_cross_entropy_with_logits(input, target), reduction)
+    """-log Bernoulli(target; sigmoid(input)), in nats, elementwise. target: of input's shape and dtype."""
+    return _reduced(
+        "binary_cross_entropy_with_logits", _loss.binary_cross_entropy_with_logits(input, target), reduction
+    )
 
 
 def mse_loss(input: Tensor, target: Any, *, reduction: str = "mean") -> Tensor:

@@ -1,7 +1,7 @@
 """Initial values of parameters: PyTorch's distributions under PyTorch's names.
 
-Every function fills a leaf tensor in place and returns it. Numbers come from the generator that is passed in, in the order
-of the tensor's shape, whatever its dtype and its order in memory.
+Every function fills a leaf tensor in place and returns it. Numbers come from the generator that is passed in,
+in the order of the tensor's shape, whatever its dtype and its order in memory.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def kaiming_uniform_(
     tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
     *, generator: np.random.Generator,
 ) -> Tensor:  # fmt: skip
-    """Uniform with standard deviation gain / sqrt(fan): keeps activations' variance through rectifiers (He et al. 2015)."""
+    """Uniform with standard deviation gain / sqrt(fan): variance survives rectifiers (He et al. 2015)."""
     bound = math.sqrt(3) * _kaiming_std(tensor, a, mode, nonlinearity)
     return uniform_(tensor, -bound, bound, generator=generator)
 
@@ -86,12 +86,14 @@ def orthogonal_(tensor: Tensor, gain: float = 1, *, generator: np.random.Generat
 
 
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
-    """By how much a layer before this nonlinearity should scale. param: the negative slope of leaky_relu (0.01)."""
+    """By how much a layer before this nonlinearity should scale. param: leaky_relu's slope, 0.01 if None."""
     slope = 0.01 if param is None else param
     gains = {"relu": math.sqrt(2), "leaky_relu": math.sqrt(2 / (1 + slope**2)), "tanh": 5 / 3, "selu": 3 / 4}
     gains |= dict.fromkeys(("linear", "conv2d", "conv_transpose2d", "sigmoid"), 1.0)
     if nonlinearity not in gains:
-        raise ValueError(f"calculate_gain: nonlinearity must be one of {', '.join(gains)}, got {nonlinearity!r}")
+        raise ValueError(
+            f"calculate_gain: nonlinearity must be one of {', '.join(gains)}, got {nonlinearity!r}"
+        )
     return gains[nonlinearity]
 
 

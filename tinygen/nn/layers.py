@@ -1,8 +1,8 @@
 """Layers: modules with PyTorch's names and initial distributions.
 
-A layer that draws initial values takes the `generator` (a numpy.random.Generator) that draws them as a required keyword:
-there is no global random state, and no default that would give two layers the same numbers. Parameters are float32;
-`Module.to(np.float64)` converts. Names of parameters are PyTorch's, so state dicts go back and forth.
+A layer that draws initial values takes the `generator` (a numpy.random.Generator) that draws them as a
+required keyword: there is no global random state, and no default that would give two layers the same numbers.
+Parameters are float32; `Module.to(np.float64)` converts. Names are PyTorch's, so state dicts go back and forth.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from tinygen.nn.module import Module, Parameter
 from tinygen.ops import stack
 
 
-def _weights(shape: tuple[int, ...], bias: int | None, generator: np.random.Generator) -> tuple[Tensor, Tensor | None]:
+def _weights(
+    shape: tuple[int, ...], bias: int | None, generator: np.random.Generator
+) -> tuple[Tensor, Tensor | None]:
     """(weight, bias or None) uniform within 1 / sqrt(fan_in), as in PyTorch. Kernels are HWIO in memory."""
     if min(shape) < 1:
         raise ValueError(f"every side of a weight must be at least 1, got {shape}")
@@ -41,7 +43,9 @@ class Linear(Module):
         self, in_features: int, out_features: int, bias: bool = True, *, generator: np.random.Generator
     ) -> None:
         self.in_features, self.out_features = in_features, out_features
-        self.weight, self.bias = _weights((out_features, in_features), out_features if bias else None, generator)
+        self.weight, self.bias = _weights(
+            (out_features, in_features), out_features if bias else None, generator
+        )
 
     def forward(self, input: Tensor) -> Tensor:
         return F.linear(input, self.weight, self.bias)
@@ -51,17 +55,19 @@ class Linear(Module):
 
 
 class _Conv(Module):
-    """What convolutions share: channels, kernel, weight and bias. `kind` names the axes of the weight's channels."""
+    """What convolutions share. The weight is (out, in, KH, KW), of transposed ones (in, out, KH, KW)."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: Any, bias: bool, generator: np.random.Generator,
-        transposed: bool = False, **settings: Any,
+        self, in_channels: int, out_channels: int, kernel_size: Any, bias: bool,
+        generator: np.random.Generator, transposed: bool = False, **settings: Any,
     ) -> None:  # fmt: skip
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size = F._pair(f"{type(self).__name__}: kernel_size", kernel_size, 1)
         self.settings = settings  # the other arguments of the function
         channels = (in_channels, out_channels) if transposed else (out_channels, in_channels)
-        self.weight, self.bias = _weights((*channels, *self.kernel_size), out_channels if bias else None, generator)
+        self.weight, self.bias = _weights(
+            (*channels, *self.kernel_size), out_channels if bias else None, generator
+        )
 
     def extra_repr(self) -> str:
         settings = "".join(f", {name}={value!r}" for name, value in self.settings.items())
@@ -92,10 +98,12 @@ class MaskedConv2d(_Conv):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: Any, mask: str, channels: int = 1, bias: bool = True,
-        *, generator: np.random.Generator,
+        self, in_channels: int, out_channels: int, kernel_size: Any, mask: str, channels: int = 1,
+        bias: bool = True, *, generator: np.random.Generator,
     ) -> None:  # fmt: skip
-        super().__init__(in_channels, out_channels, kernel_size, bias, generator, mask=mask, channels=channels)
+        super().__init__(
+            in_channels, out_channels, kernel_size, bias, generator, mask=mask, channels=channels
+        )
         F._check_mask(self.weight.shape, mask, channels)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -103,9 +111,9 @@ class MaskedConv2d(_Conv):
 
 
 class ConvTranspose2d(_Conv):
-    """Transposed convolution: (N, in_channels, H, W) -> (N, out_channels, OH, OW). See `functional.conv_transpose2d`.
+    """Transposed convolution: (N, in_channels, H, W) -> (N, out_channels, OH, OW).
 
-    Its weight is (in_channels, out_channels, KH, KW).
+    See `functional.conv_transpose2d`. Its weight is (in_channels, out_channels, KH, KW).
     """
 
     def __init__(
@@ -114,8 +122,15 @@ class ConvTranspose2d(_Conv):
         *, generator: np.random.Generator,
     ) -> None:  # fmt: skip
         if groups != 1:
-            raise ValueError(f"ConvTranspose2d: groups must be 1, got {groups}; grouped convolution is not supported")
-        settings = {"stride": stride, "padding": padding, "output_padding": output_padding, "dilation": dilation}
+            raise ValueError(
+                f"ConvTranspose2d: groups must be 1, got {groups}; grouped convolution is not supported"
+            )
+        settings = {
+            "stride": stride,
+            "padding": padding,
+            "output_padding": output_padding,
+            "dilation": dilation,
+        }
         super().__init__(in_channels, out_channels, kernel_size, bias, generator, True, **settings)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -129,7 +144,9 @@ class LSTMCell(Module):
         self, input_size: int, hidden_size: int, bias: bool = True, *, generator: np.random.Generator
     ) -> None:
         self.input_size, self.hidden_size = input_size, hidden_size
-        self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh = _gates(input_size, hidden_size, bias, generator)
+        self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh = _gates(
+            input_size, hidden_size, bias, generator
+        )
 
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """input: (N, input_size), hx: h and c, (N, hidden_size) each, zeros if None -> the next h and c."""
@@ -146,8 +163,8 @@ class LSTM(Module):
     """An LSTM over a sequence, in one layer. Parameters are named as PyTorch's: weight_ih_l0, ..."""
 
     def __init__(
-        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
-        *, generator: np.random.Generator,
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True,
+        batch_first: bool = False, *, generator: np.random.Generator,
     ) -> None:  # fmt: skip
         if num_layers != 1:
             raise ValueError(f"LSTM: num_layers must be 1, got {num_layers}; stack several LSTMs instead")
@@ -158,11 +175,13 @@ class LSTM(Module):
     def forward(self, input: Tensor, hx: Any = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """input: (T, N, input_size), or (N, T, input_size) with batch_first -> (output, (h, c)).
 
-        output: h after every step, (T, N, hidden_size), or (N, T, hidden_size). hx and the result's h and c, before
-        the first and after the last step: (1, N, hidden_size).
+        output: h after every step, (T, N, hidden_size), or (N, T, hidden_size). h and c, in hx before the
+        first step (zeros if None), in the result after the last one: (1, N, hidden_size).
         """
         if input.ndim != 3:
-            raise ValueError(f"LSTM: input must have 3 axes (steps, batch, features), got shape {input.shape}")
+            raise ValueError(
+                f"LSTM: input must have 3 axes (steps, batch, features), got shape {input.shape}"
+            )
         if self.batch_first:
             input = input.transpose(0, 1)
         steps, n, _ = input.shape
@@ -184,8 +203,10 @@ class LSTM(Module):
         return output, (h.reshape(size), c.reshape(size))
 
     def extra_repr(self) -> str:
-        first = ", batch_first=True" if self.batch_first else ""
-        return f"{self.input_size}, {self.hidden_size}{'' if self.bias_ih_l0 is not None else ', bias=False'}{first}"
+        bias = "" if self.bias_ih_l0 is not None else ", bias=False"
+        return (
+            f"{self.input_size}, {self.hidden_size}{bias}{', batch_first=True' if self.batch_first else ''}"
+        )
 
 
 def _gates(inputs: int, hidden: int, bias: bool, generator: np.random.Generator) -> list[Tensor | None]:
@@ -194,15 +215,17 @@ def _gates(inputs: int, hidden: int, bias: bool, generator: np.random.Generator)
         raise ValueError(f"LSTM: input_size and hidden_size must be at least 1, got {inputs} and {hidden}")
     shapes = [(4 * hidden, inputs), (4 * hidden, hidden), *([(4 * hidden,)] * 2 if bias else [])]
     bound = 1 / math.sqrt(hidden)
-    weights = [init.uniform_(Parameter(np.zeros(s, np.float32)), -bound, bound, generator=generator) for s in shapes]
+    weights = [
+        init.uniform_(Parameter(np.zeros(s, np.float32)), -bound, bound, generator=generator) for s in shapes
+    ]
     return [*weights, *([] if bias else [None, None])]
 
 
 class _BatchNorm(Module):
     """Standardizes channels over the batch. See `functional.batch_norm`.
 
-    Buffers: running_mean, running_var, and num_batches_tracked, the number of batches that they have seen. With
-    momentum=None they are the plain averages over all of them.
+    Buffers: running_mean, running_var, and num_batches_tracked, the number of batches that they have seen.
+    With momentum=None they are the plain averages over all of them.
     """
 
     axes: tuple[int, ...]  # numbers of axes that an input may have
@@ -219,9 +242,8 @@ class _BatchNorm(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         if input.ndim not in self.axes or input.shape[1] != self.num_features:
-            axes = " or ".join(map(str, self.axes))
-            name = type(self).__name__
-            raise ValueError(f"{name}: input must have {axes} axes and {self.num_features} channels, got shape {input.shape}")
+            expected = f"{' or '.join(map(str, self.axes))} axes and {self.num_features} channels"
+            raise ValueError(f"{type(self).__name__}: input must have {expected}, got shape {input.shape}")
         buffers, momentum = (self.running_mean, self.running_var), self.momentum
         if momentum is None:
             momentum = 1 / (self.num_batches_tracked.item() + 1)
@@ -280,7 +302,7 @@ class Embedding(Module):
 
 
 class Dropout(Module):
-    """In training, zeroes each element with probability p, drawn by the generator. See `functional.dropout`."""
+    """In training zeroes each element with probability p; the generator draws. See `functional.dropout`."""
 
     def __init__(self, p: float = 0.5, *, generator: np.random.Generator) -> None:
         if not 0 <= p <= 1:

@@ -11,27 +11,31 @@ from tinygen._tensor import Array, Tensor, tensor
 
 
 def Parameter(data: Any) -> Tensor:
-    """A leaf tensor that requires a gradient, holding a copy of data. A Module recognises it when it is assigned."""
+    """A leaf tensor that requires a gradient, holding a copy of data. A Module owns what it is assigned."""
     return tensor(data, requires_grad=True)
 
 
 class Module:
-    """Base class of layers and models: assign parameters, buffers and submodules as attributes, define `forward`.
+    """Base class of layers and models: assign parameters and submodules as attributes, define `forward`.
 
-    An attribute is a *parameter* if it is a leaf tensor that requires a gradient when it is assigned (it stays one
-    if it is frozen later), a *submodule* if it is a Module, and a *buffer* (state that isn't learnt) if it is registered
-    as one. Everything else is a plain attribute.
+    An attribute is a *parameter* if it is a leaf tensor that requires a gradient when it is assigned (it
+    stays one if it is frozen later), a *submodule* if it is a Module, and a *buffer* (state that isn't learnt)
+    if it is registered as one. Everything else is a plain attribute.
 
     Attributes:
         training: whether dropout, batch norm etc. behave as in training. Set by `train()` and `eval()`.
     """
 
     training: bool
-    _roles: dict[str, str]  # of attributes: "parameter", "buffer" or "module"; their values are plain attributes
+    _roles: dict[
+        str, str
+    ]  # of attributes: "parameter", "buffer" or "module"; their values are plain attributes
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Module:
         self = super().__new__(cls)
-        vars(self).update(_roles={}, training=True)  # here, so that a forgotten super().__init__() does no harm
+        vars(self).update(
+            _roles={}, training=True
+        )  # here, so that a forgotten super().__init__() does no harm
         return self
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -101,7 +105,7 @@ class Module:
                     yield f"{prefix}.{name}" if prefix else name, t
 
     def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
-        """The parameters here and below with their names ("0.weight"), shared ones once, under their first name."""
+        """The parameters here and below with their names ("0.weight"), shared ones once, the first name."""
         return self._tensors("parameter")
 
     def parameters(self) -> Iterator[Tensor]:
@@ -136,7 +140,7 @@ class Module:
         return self
 
     def to(self, dtype: Any) -> Module:
-        """Convert parameters and floating-point buffers to float32 or float64, in place; gradients are forgotten."""
+        """Convert parameters and float buffers to float32 or float64, in place; gradients are forgotten."""
         if np.dtype(dtype) not in (np.float32, np.float64):
             raise TypeError(f"to: a module's dtype is float32 or float64, not {np.dtype(dtype)}")
         for role in ("parameter", "buffer"):
@@ -155,12 +159,12 @@ class Module:
         return {name: np.array(t.numpy()) for name, t in self._state().items()}
 
     def load_state_dict(self, state_dict: dict[str, Any], strict: bool = True) -> None:
-        """Take over the values of a state_dict: arrays or tensors by name, converted to the parameters' dtypes.
+        """Take over the values of a state_dict: arrays or tensors by name, converted to the dtypes here.
 
         strict=False leaves out names that are missing here or there.
 
         Raises:
-            ValueError: names missing, unexpected, or of the wrong shape or kind of number; nothing is changed then.
+            ValueError: names missing, unexpected, of the wrong shape or kind; nothing is changed then.
         """
         own = self._state()
         given = {n: v._array if isinstance(v, Tensor) else np.asarray(v) for n, v in state_dict.items()}

@@ -13,7 +13,7 @@ from tinygen.ops.shape import index_add, reshape
 
 @op
 def cross_entropy(input, target):
-    """-log softmax(input)[target] over the classes on axis 1. input: (N, C, ...) logits, target: (N, ...) integers."""
+    """-log softmax(input)[target] along axis 1. input: (N, C, ...), target: (N, ...) integers in 0..C-1."""
     _check_target(input, target)
     n, shifted = xp(input), input - input.max(axis=1, keepdims=True)
     chosen = shifted[_at(target)]
@@ -55,7 +55,9 @@ def _check_target(input, target):
         raise ValueError(f"input must be (N, classes, ...), got shape {input.shape}")
     check_labels("target", target, input.shape[1])
     if target.shape != (input.shape[0], *input.shape[2:]):
-        raise ValueError(f"target must have input's shape without axis 1, got {target.shape} for {input.shape}")
+        raise ValueError(
+            f"target must have input's shape without axis 1, got {target.shape} for {input.shape}"
+        )
 
 
 def _at(target):
@@ -95,7 +97,7 @@ def _(gout, input):
     return -gout * input
 
 
-# ----------------------------------------------------------------------------------------------- what they are tested on
+# ------------------------------------------------------------------------------------ what they are tested on
 
 
 def _logits_and_labels(generator):

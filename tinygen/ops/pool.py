@@ -1,8 +1,8 @@
 """Windows over images: pooling and upsampling. Images are (N, C, H, W), and keep their order in memory.
 
 As in convolution, two linear ops are each other's adjoints: `window_sum` sums the pixels in each window,
-`window_spread` adds a value to all pixels of its window. With `which` given, an integer for each window, both mean
-only the pixel with that number, counted in raster order from 0. So:
+`window_spread` adds a value to all pixels of its window. With `which` given, an integer for each window, both
+mean only the pixel with that number, counted in raster order from 0. So:
 
     max_pool2d   finds the largest pixel of each window, and its number; its gradient is window_spread there
     avg_pool2d   is window_sum over the number of pixels
@@ -20,7 +20,7 @@ from tinygen.ops.conv import _out_size
 
 @op(outputs=("out", "which"))
 def max_pool2d(x, kernel, stride, padding=(0, 0)):
-    """The largest pixel of each window, the first of equals, and its number. (N, C, H, W) -> 2 x (N, C, OH, OW)."""
+    """The largest pixel of each window (of equals the first), its number: (N, C, H, W) -> (N, C, OH, OW)."""
     n, padded = xp(x), _padded(x, padding, -np.inf)
     size = _out_size(x.shape[2:], kernel, stride, padding, (1, 1))
     out = n.full_like(x, -np.inf, shape=(*x.shape[:2], *size))
@@ -78,7 +78,10 @@ def _windows(kernel, size, stride):
     """For each pixel number, where these pixels of all windows are in the padded image."""
     for t in range(kernel[0] * kernel[1]):
         starts = divmod(t, kernel[1])
-        yield t, (..., *(slice(a, a + s * (n - 1) + 1, s) for a, n, s in zip(starts, size, stride, strict=True)))
+        yield (
+            t,
+            (..., *(slice(a, a + s * (n - 1) + 1, s) for a, n, s in zip(starts, size, stride, strict=True))),
+        )
 
 
 def _padded(x, padding, value):

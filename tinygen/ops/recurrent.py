@@ -12,9 +12,9 @@ from tinygen.ops.shape import cat
 def lstm_cell(input, h, c, w_ih, w_hh, b_ih=None, b_hh=None):
     """One step of an LSTM: -> (h_next, c_next), both (N, H).
 
-    input: (N, I), h and c: (N, H), w_ih: (4H, I), w_hh: (4H, H), b_ih and b_hh: (4H,). The four blocks are those of
-    the input gate i, the forget gate f, the cell's candidate g and the output gate o. Source: Hochreiter &
-    Schmidhuber, Long Short-Term Memory (1997), with the forget gate of Gers et al. (2000).
+    input: (N, I), h and c: (N, H), w_ih: (4H, I), w_hh: (4H, H), b_ih and b_hh: (4H,). The four blocks are
+    those of the input gate i, the forget gate f, the cell's candidate g and the output gate o. Source:
+    Hochreiter & Schmidhuber, Long Short-Term Memory (1997), with the forget gate of Gers et al. (2000).
     """
     gates = linear(input, w_ih, b_ih) + linear(h, w_hh, b_hh)
     size = h.shape[-1]
@@ -25,7 +25,7 @@ def lstm_cell(input, h, c, w_ih, w_hh, b_ih=None, b_hh=None):
 
 @op
 def gated_activation(x):
-    """tanh(a) * sigmoid(b), where a and b are the first and the second half of the channels. (N, 2C, ...) -> (N, C, ...).
+    """tanh(a) * sigmoid(b) of the halves a and b of the channels: (N, 2C, ...) -> (N, C, ...).
 
     Source: van den Oord et al., Conditional Image Generation with PixelCNN Decoders (2016), equation 2.
     """
