@@ -21,34 +21,57 @@ from tinygen.gradcheck.examine import examine
 from tinygen.gradcheck.report import Finding, GradcheckError, Report
 from tinygen.gradcheck.subject import Loss, Pair
 
-__all__ = ["Finding", "GradcheckError", "Report", "check", "check_loss", "check_pair"]
+__all__ = ["Finding", "GradcheckError", "Report", "check", "check_loss", "check_module", "check_pair"]
 
 
-def check(fn: Callable[..., Any], inputs: Sequence[Any], order: int = 1, name: str = "",
+def check(fn: Callable[..., Any], inputs: Sequence[Any], order: int = 1, name: str = "", library: str | None = None,
           generator: np.random.Generator | None = None) -> Report:  # fmt: skip
-    """Check the gradients of a function of tinygen Tensors by finite differences in float64.
+    """Check the gradients of a function of Tensors by finite differences in float64.
 
     Args:
         fn: takes the inputs, returns a Tensor or several.
         inputs: arrays and Tensors of floats are checked, in float64; everything else is passed on as it is.
-        order: 2 checks the gradients' gradients as well, by the inputs and by the upstream gradient.
+        order: 2 checks the gradients' gradients as well, by the inputs and by the upstream gradient (tinygen only).
+        library: whose tensors fn takes: "tinygen", "torch", "jax", "autograd", "needle" or "minitorch". If left out,
+            that of the inputs; tinygen for NumPy arrays.
         generator: draws the upstream gradient and the directions; default_rng(0) if left out.
 
     Returns: the report, if all gradients are right.
 
     Raises:
-        GradcheckError: a gradient is wrong; the text names fn, the argument, the worst element and, where it can, why.
+        GradcheckError: a gradient is wrong, or fn could not be run; the text names fn, the argument, the worst element
+            and, where it can, why.
+        ValueError: order or library is unknown.
     """
-    from tinygen.gradcheck.adapters import Tensors, gradient_of
+    from tinygen.gradcheck.adapters import Tensors, gradient_of, subject_of
 
     generator = generator or np.random.default_rng(0)
-    subject = Tensors(fn, inputs, name)
+    subject = subject_of(fn, inputs, name, library)
+    if order not in (1, 2) or (order == 2 and not isinstance(subject, Tensors)):
+        raise ValueError(f"check: order must be 1, or 2 for functions of tinygen tensors, got {order}")
     report = examine(subject, generator).raise_if_wrong()
-    if order >= 2:
-        outputs = subject.forward(subject.values)
-        upstream = [generator.standard_normal(o.shape) for o in outputs]
+    if order == 2 and isinstance(subject, Tensors):
+        upstream = [generator.standard_normal(o.shape) for o in subject.forward(subject.values)]
         examine(gradient_of(subject, upstream), generator).raise_if_wrong()
     return report
+
+
+def check_module(module: Any, inputs: Sequence[Any], loss: Callable[..., Any] | None = None,
+                 generator: np.random.Generator | None = None) -> Report:  # fmt: skip
+    """Check a module of tinygen or PyTorch: the gradients of all its parameters and float inputs, in float64.
+
+    Random directions first: a module of 100,000 right parameters takes a few forward passes for each of its tensors; a
+    wrong tensor is searched by halving. A copy is checked; the module keeps its parameters, buffers and generators.
+
+    Args:
+        inputs: of `module(*inputs)`.
+        loss: takes the module's output; its result is differentiated instead.
+
+    Raises: as check.
+    """
+    from tinygen.gradcheck.adapters import module_of
+
+    return examine(module_of(module, inputs, loss), generator, budget=4.0).raise_if_wrong()
 
 
 def check_pair(forward: Callable[..., Any], backward: Callable[..., Any], args: Sequence[Any], name: str = "",

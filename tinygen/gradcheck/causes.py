@@ -129,15 +129,15 @@ def _named_factor(e: Evidence, f: float) -> str:
     scalars = _scalars(e)
     sizes |= scalars
     sizes |= {f"{a} * {b}": scalars[a] * scalars[b] for a, b in itertools.combinations(scalars, 2)}
-    plain = [("1", 1.0), ("2", 2.0), ("4", 4.0), ("3", 3.0)]
+    plain = [("1", 1.0), ("2", 2.0)]
     simple = [(w, v) for w, v in sizes.items() if v not in (0.0, 1.0)]
     for sign, minus in ((1, ""), (-1, "-")):
-        options = [(p, v) for p, v in plain] + simple
+        options = [*plain, *simple, ("4", 4.0), ("3", 3.0)]
         for words, value in options:
             for text, candidate in ((words, value), (f"1/({words})" if " " in words else f"1/{words}", 1 / value)):
                 if np.isclose(f, sign * candidate, rtol=1e-5):
                     return f"{minus}{text} = {f:.4g}"
-        for (a, x), (b, y) in itertools.product(plain[1:] + simple, plain[1:3] + simple):
+        for (a, x), (b, y) in itertools.product([*plain[1:], *simple, ("4", 4.0)], plain[1:] + simple):
             if np.isclose(f, sign * x / y, rtol=1e-5):
                 return f"{minus}{a} / {b if ' ' not in b else f'({b})'} = {f:.4g}"
     return ""
@@ -225,9 +225,10 @@ def factor(e: Evidence, s: Suspect) -> Iterator[Guess]:
         words = _named_factor(e, f)
         if np.isclose(f, -1):
             hint = "the sign is wrong: yours is -1 times the right one"
+        elif words.startswith("1/"):
+            hint = f"yours is {words} times the right one: divided (averaged) once too often"
         else:
-            fix = "leave the factor out" if f > 1 or words.startswith("1/") else "check your averages"
-            hint = f"yours is {words or f'{f:.6g}'} times the right one: {fix}"
+            hint = f"yours is {words or f'{f:.6g}'} times the right one" + (": divide by it" if words else "")
         yield Guess(f * s.true, hint, f)
 
 

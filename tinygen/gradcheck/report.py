@@ -59,6 +59,7 @@ class Report:
 
     def raise_if_wrong(self) -> Report:
         """Raise GradcheckError unless the gradients are right."""
+        __tracebackhide__ = True  # pytest shows the test's line
         if not self:
             raise GradcheckError(self)
         return self
