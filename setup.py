@@ -1,4 +1,4 @@
-"""Builds csrc/ into tinygen._native with cffi. Without a C compiler the install goes on, and the NumPy definitions run."""
+"""Builds csrc/ into tinygen._native with cffi. Without a C compiler the install goes on: the NumPy definitions run."""
 
 import re
 from pathlib import Path
@@ -7,6 +7,7 @@ from cffi import FFI
 from setuptools import setup
 
 HERE = Path(__file__).parent
+FLAGS = ["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-pthread"]
 
 
 def declarations(header: str) -> str:
@@ -23,7 +24,7 @@ ffi.set_source(
     sources=sorted(str(p.relative_to(HERE)) for p in (HERE / "csrc").glob("*.c")),
     depends=sorted(str(p.relative_to(HERE)) for p in (HERE / "csrc").glob("*.[chi]*")),
     include_dirs=["csrc"],
-    extra_compile_args=["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-pthread"],
+    extra_compile_args=FLAGS,
     extra_link_args=["-pthread"],
     libraries=["m"],
     optional=True,  # no compiler, no Python headers: a warning instead of an error

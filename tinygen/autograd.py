@@ -124,7 +124,7 @@ _PLAIN = frozenset([int, float, bool, type(None), str, tuple, slice])  # argumen
 _ON_HOST = frozenset([np.ndarray, float, int, bool, list, tuple])
 _RELEASED = (object(),)  # stands where saved arrays stood
 _HERE = os.path.dirname(__file__)
-_INSIDE = tuple(os.path.join(_HERE, p) for p in ("autograd.py", "_unroll.py", "_tensor.py", "ops" + os.sep, "nn" + os.sep))
+_INSIDE = tuple(os.path.join(_HERE, p) for p in ("autograd.py", "_unroll.py", "_tensor.py", "ops/", "nn/"))
 _numbers = itertools.count()
 
 
@@ -163,7 +163,7 @@ class Node(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """How calls of an op are recorded when a given set of its inputs requires gradients. Worked out once for each set."""
+    """How calls of an op are recorded when a given set of its inputs requires gradients; worked out once for each."""
 
     op: Op
     reference: bool  # whether the definition ran instead of the kernel; its backward pass does the same
@@ -206,7 +206,8 @@ class Op:
         self.make_samples: Callable[[np.random.Generator], Iterable[Any]] | None = None
         self.plans: dict[Any, Plan] = {}
         common = not (self.variadic or view or casts) and len(self.outputs) == 1
-        scope = {"op": self, "mode": _mode.get, "default": _DEFAULT, "plain": _PLAIN, "fail": _fail, "describe": describe}
+        scope = {"op": self, "mode": _mode.get, "default": _DEFAULT, "plain": _PLAIN}
+        scope |= {"fail": _fail, "describe": describe}
         self.function = functools.wraps(body)(unroll.call(self, scope) if common else lambda *a, **k: self(*a, **k))
         vars(self.function).update(op=self, vjp=self.vjp, kernel=self.kernel, samples=self.samples)
 
@@ -300,7 +301,7 @@ class Op:
                 continue
             if dtype is not None and not self.casts:
                 name = f"tensors[{i}]" if self.variadic else self.names[i]
-                raise TypeError(f"{self.name}: {name} is {new}, but an argument before it is {dtype}; convert one with .to()")
+                raise TypeError(f"{self.name}: {name} is {new}, an argument before it {dtype}; convert one with .to()")
             dtype = new
         return dtype
 
@@ -311,7 +312,7 @@ class Op:
             _fail(e, self.name, f"({describe(values)})")
 
     def normal(self, array: Any, dtype: Any) -> Any:
-        """A result as it should be: an array also if 0-d (NumPy gives scalars), float32 from float32 and from integers."""
+        """A result as it should be: an array also if 0-d (NumPy gives scalars), float32 from float32 or integers."""
         if isinstance(array, np.generic):
             array = np.asarray(array)
         if array.dtype.kind == "f" and array.dtype != dtype and not self.casts:
@@ -343,10 +344,12 @@ class Op:
                 fn = functools.partial(fn, needs=tuple(i in tracked for i in slots))
                 wants.remove("needs")
             pool += [name for name in wants if name not in pool]
-            steps.append((fn, [pool.index(name) for name in wants], [tracked.index(i) if i in tracked else None for i in slots]))
+            picks = [pool.index(name) for name in wants]
+            steps.append((fn, picks, [tracked.index(i) if i in tracked else None for i in slots]))
         missing = set(range(len(tracked))).difference(*(slots for _, _, slots in steps))
         if missing:
-            raise TypeError(f"{self.name}: {self.names[tracked[min(missing)]]} is not differentiable; pass a detached tensor")
+            name = self.names[tracked[min(missing)]]
+            raise TypeError(f"{self.name}: {name} is not differentiable; pass a detached tensor")
         keep = tuple(place[name] for name in pool[len(self.outputs) :])
         vjp = unroll.vjp(steps, len(tracked), len(pool), self.variadic)
         record = unroll.record(self, n, tracked, keep, {"Node": Node, "numbers": _numbers, "guard": _guard})
@@ -483,7 +486,9 @@ def _propagate(
     nodes: dict[int, Node] = {}  # their nodes
     path = None if targets is None else _leading_to(targets, outputs)
     # The outputs come as if they were the inputs of a node whose rule has just run.
-    sources, shapes = [o._source or o for o in outputs], [o.shape for o in outputs]
+    node: Any = None
+    sources: Any = [o._source or o for o in outputs]
+    shapes: Any = [o.shape for o in outputs]
     dtype = outputs[0]._array.dtype
     results: Any = [_check_gradient(o, g, dtype, create_graph) for o, g in zip(outputs, gradients, strict=True)]
     with _set(grad=create_graph):
@@ -493,7 +498,7 @@ def _propagate(
                     continue
                 if g.shape != shape or g.dtype is not dtype:
                     g = _fit(g, shape, dtype, node)
-                key = source[0] if source.__class__ is tuple else source
+                key: Any = source[0] if source.__class__ is tuple else source
                 if key in grads:
                     if key in owned:
                         grads[key] += g
@@ -503,7 +508,7 @@ def _propagate(
                             owned.add(key)
                 elif key is source:
                     grads[key] = g
-                elif path is None or key in targets or source[1].number in path:
+                elif path is None or source[1].number in path or key in (targets or ()):
                     grads[key], nodes[key] = g, source[1]
                     heappush(queue, -key)
             if not queue:
@@ -544,7 +549,8 @@ def _fit(g: Any, shape: Any, dtype: Any, node: Node) -> Any:
     """A gradient in the shape and dtype of its input: broadcasting is undone here, for all ops."""
     if g.shape != shape:
         if np.broadcast_shapes(g.shape, shape) != g.shape:
-            raise ValueError(f"a vjp rule of {node.plan.op.name} gave a gradient of shape {g.shape} for an input of {shape}")
+            op = node.plan.op.name
+            raise ValueError(f"a vjp rule of {op} gave a gradient of shape {g.shape} for an input of {shape}")
         g = REGISTRY["sum_to"].function(g, shape)
     if g.dtype != dtype:
         g = g.to(dtype) if isinstance(g, Tensor) else g.astype(dtype)
@@ -552,7 +558,7 @@ def _fit(g: Any, shape: Any, dtype: Any, node: Node) -> Any:
 
 
 def _rewrapped(node: Node) -> list[Any]:
-    """The saved values, those that are part of the graph as Tensors. (They are kept as arrays so that no cycle forms.)"""
+    """The saved values, those of the graph as Tensors. (They are kept as arrays so that no cycle forms.)"""
     plan, saved = node.plan, list(node.saved)
     sources = dict(zip(plan.tracked, node.parents, strict=True))
     sources |= {plan.n + i: (node.number + i, node) for i in range(len(plan.op.outputs))}
@@ -573,7 +579,7 @@ def _check_gradient(output: Tensor, gradient: Any, dtype: Any, create_graph: boo
         raise RuntimeError("backward: this tensor does not depend on anything that requires a gradient")
     if gradient is None:
         if output.numel() != 1:
-            raise ValueError(f"backward: a tensor of shape {output.shape} needs a gradient of that shape (only for a single element is it 1 by default)")  # fmt: skip
+            raise ValueError(f"backward: a tensor of shape {output.shape} needs a gradient of that shape (1 is the default only for one element)")  # noqa: E501
         gradient = xp(output._array).ones_like(output._array)
     if not isinstance(gradient, Tensor):
         gradient = Tensor(gradient if hasattr(gradient, "dtype") else np.asarray(gradient, output.dtype))

@@ -17,7 +17,7 @@ class Parser(argparse.ArgumentParser):
     """argparse that suggests what was meant, and always exits 2 on bad usage."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, allow_abbrev=False, **kwargs)
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse's, except that a command refuses unknown flags itself, since it knows what was meant."""
@@ -68,10 +68,10 @@ def parser() -> Parser:
 
 def _add_train(models: Any, name: str) -> None:
     model = model_class(name)
-    about = inspect.getdoc(model).split("\n")[0]
+    about = (inspect.getdoc(model) or "").split("\n")[0]
     p = models.add_parser(name, help=about, description=about)
-    p.add_argument("--data", default="digits", metavar="NAME|FOLDER|FILE", help="data set (default: the embedded digits)")
-    p.add_argument("--levels", type=whole_number, help="quantize to so many levels (2: threshold); default: the data's own")
+    p.add_argument("--data", default="digits", metavar="NAME|FOLDER|FILE", help="default: the embedded digits")
+    p.add_argument("--levels", type=whole_number, help="quantize to so many (2: threshold); default: the data's own")
     length = p.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=number, help="passes over the data (default 30, or as many as fit)")
     length.add_argument("--minutes", type=number, help="stop after so many minutes; fractions are fine")
@@ -99,7 +99,9 @@ def _train(args: argparse.Namespace) -> None:
 
     options = {p.name: getattr(args, p.name) for p in _options(model_class(args.model))}
     epochs = args.epochs if args.epochs or args.minutes else 30
-    config = Config(args.model, args.data, args.levels, options, args.seed, args.batch_size, args.lr, epochs, args.minutes)
+    config = Config(
+        args.model, args.data, args.levels, options, args.seed, args.batch_size, args.lr, epochs, args.minutes
+    )  # fmt: skip
     train(config, args.out)
 
 

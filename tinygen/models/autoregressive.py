@@ -13,8 +13,7 @@ import math
 
 import numpy as np
 
-from tinygen import Tensor, no_grad, tensor
-from tinygen import nn
+from tinygen import Tensor, nn, no_grad, tensor
 from tinygen.nn import functional as F
 
 

@@ -11,8 +11,8 @@ Shapes are PyTorch's: images (N, C, H, W), weights (O, I, KH, KW). In memory ima
 `x.transpose(0, 2, 3, 1)` is contiguous and a kernel's innermost loop runs over channels; elementwise ops keep that
 order by themselves.
 
-A PixelCNN mask (van den Oord et al. 2016, section 3.4; lecture slide 32) lets an output see only pixels that come before
-its own in raster order: the taps of the rows above, those to the left, and of the centre tap what `mask` and `channels`
+A PixelCNN mask (van den Oord et al. 2016, section 3.4; lecture slide 32) lets an output see only pixels before its own
+in raster order: the taps of the rows above, those to the left, and of the centre tap what `mask` and `channels`
 say. Masked taps are left out, not multiplied by zero.
 """
 
@@ -45,7 +45,7 @@ def conv2d(x, weight, bias=None, stride=(1, 1), padding=(0, 0), dilation=(1, 1),
 def conv_transpose2d(
     y, weight, bias=None, size=(1, 1), stride=(1, 1), padding=(0, 0), dilation=(1, 1), mask=None, channels=1
 ):
-    """The adjoint of `conv2d` in x, plus bias. y: (N, O, OH, OW), weight: (O, I, KH, KW), bias: (I,) -> (N, I, *size)."""
+    """The adjoint of `conv2d` in x, plus bias (I,). y: (N, O, OH, OW), weight: (O, I, KH, KW) -> (N, I, *size)."""
     _check_size(size, weight.shape[2:], y.shape[2:], stride, padding, dilation)
     (ph, pw), (h, w) = padding, size
     x = xp(y).zeros((len(y), h + 2 * ph, w + 2 * pw, weight.shape[1]), y.dtype)
@@ -149,7 +149,7 @@ def _out_size(image, kernel, stride, padding, dilation):
 
 def _check_size(image, kernel, out, stride, padding, dilation):
     if _out_size(image, kernel, stride, padding, dilation) != tuple(out):
-        raise ValueError(f"an image of {image} can't give {out} with kernel {kernel}, stride {stride}, padding {padding}")
+        raise ValueError(f"{image} doesn't become {out} with kernel {kernel}, stride {stride}, padding {padding}")
 
 
 def _padded(x, padding):
@@ -186,7 +186,7 @@ def _kept(weight, keep):
 def channel_mask(outputs, inputs, mask, channels):
     """What the centre tap lets through: (O, I) of booleans.
 
-    Channels fall into `channels` equal groups, in order (3 for RGB: R, then G given R, then B given both). Mask "A" lets a
+    Channels fall into `channels` equal groups, in order (3: R, then G given R, then B given both). Mask "A" lets a
     group see earlier groups, "B" also itself.
     """
     out_group = np.arange(outputs)[:, None] * channels // outputs
@@ -194,7 +194,7 @@ def channel_mask(outputs, inputs, mask, channels):
     return in_group < out_group if mask == "A" else in_group <= out_group
 
 
-# ----------------------------------------------------------------------------------------------- what they are tested on
+# ---------------------------------------------------------------------------------------------- what they are tested on
 
 _GEOMETRIES = (  # image, kernel, stride, padding, dilation
     ((4, 5), (3, 2), (1, 1), (0, 0), (1, 1)),
@@ -224,7 +224,8 @@ def _(generator):
 def _(generator):
     for i, o, image, kernel, rest in _cases(generator):
         size = _out_size(image, kernel, *rest[:3])
-        yield sample(normal(generator, 2, o, *size), normal(generator, o, i, *kernel), normal(generator, i), image, *rest)
+        y, weight, bias = normal(generator, 2, o, *size), normal(generator, o, i, *kernel), normal(generator, i)
+        yield sample(y, weight, bias, image, *rest)
 
 
 @conv2d_weight.samples

@@ -371,7 +371,7 @@ def ne(x, y):
     return x != y
 
 
-# ----------------------------------------------------------------------------------------------- what they are tested on
+# ---------------------------------------------------------------------------------------------- what they are tested on
 
 for _op in (neg, exp, expm1, sin, cos, tanh, sigmoid, softplus, relu, leaky_relu, elu, abs, sign):
     _op.samples(unary())

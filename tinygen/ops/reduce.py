@@ -118,7 +118,7 @@ def _(gout, dim):
     return sum(gout, dim, True) + gout - cumsum(gout, dim)
 
 
-# ----------------------------------------------------------------------------------------------- what they are tested on
+# ---------------------------------------------------------------------------------------------- what they are tested on
 
 
 def _reductions(generator):

@@ -202,7 +202,7 @@ def _(gout):
     return gout  # the engine converts it to x's dtype
 
 
-# ----------------------------------------------------------------------------------------------- what they are tested on
+# ---------------------------------------------------------------------------------------------- what they are tested on
 
 
 @sum_to.samples

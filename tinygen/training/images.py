@@ -9,7 +9,7 @@ import numpy as np
 
 
 def save_grid(path: Path, images: np.ndarray, levels: int, columns: int | None = None, side: int = 640) -> None:
-    """Write images (N, C, H, W), integers 0 .. levels - 1, as one grid, enlarged so that it is about `side` pixels wide.
+    """Write images (N, C, H, W), integers 0 .. levels - 1, as one grid, about `side` pixels wide.
 
     Grey images (C = 1) and colour images (C = 3) keep what they are; needs Pillow.
     """

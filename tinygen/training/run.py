@@ -79,7 +79,7 @@ class Run:
             writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in values.values()])
 
     def save(self, config: Config, model: Any, **state: Any) -> None:
-        """Write the checkpoint. `state`: trees of dicts, lists, arrays and numbers (the optimizer's, the data's, ...)."""
+        """Write the checkpoint. `state`: trees of dicts, lists, arrays and numbers (the optimizer's, the data's)."""
         tensors: dict[str, np.ndarray] = {}
         tree = _pack({"model": model.state_dict(), **state}, "", tensors)
         about = {"config": dataclasses.asdict(config), "image_shape": list(model.image_shape), "levels": model.levels}
@@ -120,5 +120,7 @@ def _pack(tree: Any, name: str, tensors: dict[str, np.ndarray]) -> Any:
 
 def _unpack(tree: Any, tensors: dict[str, np.ndarray]) -> Any:
     if isinstance(tree, dict):
-        return tensors[tree["tensor"]] if tree.keys() == {"tensor"} else {k: _unpack(v, tensors) for k, v in tree.items()}
+        if tree.keys() == {"tensor"}:
+            return tensors[tree["tensor"]]
+        return {k: _unpack(v, tensors) for k, v in tree.items()}
     return [_unpack(v, tensors) for v in tree] if isinstance(tree, list) else tree
