@@ -54,6 +54,33 @@ int tg_conv_transpose2d(int dtype, const tg_conv_shape *s, const void *y, const 
 int tg_conv2d_weight(int dtype, const tg_conv_shape *s, const void *x, const void *gy, void *gw, void *gbias,
                      int threads);
 
+/* --- recurrence ------------------------------------------------------------------------------------------------- */
+
+/* An LSTM over images, rows of pixels (n, h, w), gates in the order i, f, g, o:
+ *
+ *     a = z + sum over taps of h[a pixel of the previous step] u[tap],    i, f, o = sigmoid(a..), g = tanh(a..)
+ *     c = f * c[the previous step] + i * g,    h = o * tanh(c),           states outside the image are 0
+ *
+ * diagonal 0: a step is a row, and tap t of `taps` (odd) sees the previous row at x + t - taps / 2. taps 1 is a plain
+ *             sequence (n = 1, h = time, w = batch), taps 3 the Row LSTM.
+ * diagonal 1: a step is a diagonal x + y; taps = 2, tap 0 sees the pixel above, tap 1 the one on the left, whose c
+ *             continues. -1: from right to left, tap 1 sees the pixel on the right.
+ *
+ * z, gates, gz (n, h, w, 4, units); h, c, gh, gc (n, h, w, units); u (taps, units, 4, units). For n = 1 and diagonal 0,
+ * h0, c0, gh0, gc0 (w, units) are the states before the first row, or all NULL. */
+typedef struct { int64_t n, h, w, units, taps, diagonal; } tg_lstm_shape;
+
+/* gates (activated), c and h from z. */
+int tg_lstm(int dtype, const tg_lstm_shape *s, const void *z, const void *u, const void *h0, const void *c0, void *gates,
+            void *c, void *h, int threads);
+
+/* gz, the gradient of z, from those of h and c (either may be NULL), and gh0, gc0. */
+int tg_lstm_backward(int dtype, const tg_lstm_shape *s, const void *u, const void *c0, const void *gates, const void *c,
+                     const void *gh, const void *gc, void *gz, void *gh0, void *gc0, int threads);
+
+/* gu, the gradient of u (without h0's part, which is h0' gz[first row]). */
+int tg_lstm_weight(int dtype, const tg_lstm_shape *s, const void *h, const void *gz, void *gu, int threads);
+
 /* --- elementwise ------------------------------------------------------------------------------------------------ */
 
 int tg_tanh(int dtype, int64_t n, const void *x, void *y, int threads);
