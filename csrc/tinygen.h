@@ -90,6 +90,25 @@ int tg_sigmoid(int dtype, int64_t n, const void *x, void *y, int threads);
 int tg_gated(int dtype, int64_t rows, int64_t channels, const void *x, void *y, int threads);
 int tg_gated_backward(int dtype, int64_t rows, int64_t channels, const void *x, const void *gy, void *gx, int threads);
 
+/* --- over rows -------------------------------------------------------------------------------------------------- */
+
+/* y = (x - mean) * weight / sqrt(var + eps) + bias with x, y (rows, channels); mean and var (channels, biased) of the
+ * batch are outputs. weight and bias (channels) may be NULL for 1 and 0. At least one row. */
+int tg_batch_norm(int dtype, int64_t rows, int64_t channels, const void *x, const void *weight, const void *bias,
+                  double eps, void *y, void *mean, void *var, int threads);
+int tg_batch_norm_backward(int dtype, int64_t rows, int64_t channels, const void *x, const void *weight,
+                           const void *mean, const void *var, double eps, const void *gy, void *gx, void *gweight,
+                           void *gbias, int threads);
+
+/* loss (rows) in nats and lse = log sum exp (rows) of logits (rows, classes); a label outside 0 .. classes - 1 is a bad
+ * argument. glogits from gloss (rows). */
+int tg_cross_entropy(int dtype, int64_t rows, int64_t classes, const void *logits, const int64_t *labels, void *loss,
+                     void *lse, int threads);
+int tg_cross_entropy_backward(int dtype, int64_t rows, int64_t classes, const void *logits, const int64_t *labels,
+                              const void *lse, const void *gloss, void *glogits, int threads);
+
+/* --- optimizers ------------------------------------------------------------------------------------------------- */
+
 /* Adam's update number `step` (from 1) of p and its moments m and v, all (n), in place; weight_decay is L2's. */
 int tg_adam(int dtype, int64_t n, const void *g, void *p, void *m, void *v, int64_t step, double lr, double beta1,
             double beta2, double eps, double weight_decay, int threads);

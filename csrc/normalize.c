@@ -1,0 +1,134 @@
+/* Batch norm over the rows of x (rows, channels), with the batch's own mean and (biased) variance:
+ *
+ *     y = (x - mean) * weight / sqrt(var + eps) + bias
+ *     gx = weight / sqrt(var + eps) * (gy - average(gy) - (x - mean) * average(gy * (x - mean)) / (var + eps))
+ *
+ * Rows are summed in fixed chunks, whose moments are combined in order and in float64, so the bytes are the same for
+ * every number of threads, and x is read twice in all. */
+#include <math.h>
+#include <string.h>
+#include "internal.h"
+
+typedef struct {
+    int64_t rows, channels, chunk;
+    const void *x, *gy, *mean;
+    void *y, *scale, *shift, *slope, *partial;
+} norm;
+
+#define FAMILY "normalize.inc"
+#include "variants.h"
+
+enum { CHUNK = 256, CHUNKS = 64 };
+static const parallel_task moments[][2] = TABLE(moments_item), normalize[][2] = TABLE(normalize_item),
+    gradients[][2] = TABLE(gradient_item), normalize_backward[][2] = TABLE(normalize_backward_item);
+
+static double get(int dtype, const void *array, int64_t i)
+{
+    return dtype == TG_F32 ? (double)((const float *)array)[i] : ((const double *)array)[i];
+}
+
+static void set(int dtype, void *array, int64_t i, double value)
+{
+    if (dtype == TG_F32)
+        ((float *)array)[i] = (float)value;
+    else
+        ((double *)array)[i] = value;
+}
+
+static int valid(int dtype, int64_t rows, int64_t channels)
+{
+    int64_t all;
+    return valid_dtype(dtype) && rows >= 0 && channels >= 0 && !__builtin_mul_overflow(rows + 64, 64 * channels, &all);
+}
+
+static int64_t chunks_of(const norm *b) { return ceil_div(b->rows, b->chunk); }
+
+/* Three rows of channels for the factors and two for each chunk's sums. */
+static int allocate(norm *b, int dtype)
+{
+    plan p = {0};
+    size_t size = (size_t)element_size(dtype), row[3];
+    b->chunk = max64(CHUNK, ceil_div(b->rows, CHUNKS));
+    for (int i = 0; i < 3; i++)
+        row[i] = reserve(&p, b->channels, size);
+    size_t partial = reserve(&p, 2 * b->channels * chunks_of(b), size);
+    char *memory = scratch(DATA, &p);
+    if (!memory)
+        return TG_NO_MEMORY;
+    b->scale = memory + row[0];
+    b->shift = memory + row[1];
+    b->slope = memory + row[2];
+    b->partial = memory + partial;
+    return TG_OK;
+}
+
+/* All chunks' means and squares around them, combined pair by pair (Chan, Golub, LeVeque 1979). */
+static void combine(const norm *b, int dtype, int64_t j, double *mean, double *var)
+{
+    double count = 0, average = 0, squares = 0;
+    for (int64_t i = 0; i < chunks_of(b); i++) {
+        double n = (double)min64(b->chunk, b->rows - i * b->chunk);
+        double d = get(dtype, b->partial, 2 * i * b->channels + j) - average;
+        count += n;
+        average += d * n / count;
+        squares += get(dtype, b->partial, (2 * i + 1) * b->channels + j) + d * d * n * (count - n) / count;
+    }
+    *mean = average;
+    *var = squares / count;
+}
+
+static double or_default(int dtype, const void *array, int64_t j, double value)
+{
+    return array ? get(dtype, array, j) : value;
+}
+
+int tg_batch_norm(int dtype, int64_t rows, int64_t channels, const void *x, const void *weight, const void *bias,
+                  double eps, void *y, void *mean, void *var, int threads)
+{
+    norm b = {.rows = rows, .channels = channels, .x = x, .y = y, .mean = mean};
+    if (!valid(dtype, rows, channels) || rows < 1)
+        return TG_BAD_ARGUMENT;
+    if (allocate(&b, dtype))
+        return TG_NO_MEMORY;
+    threads = clamp_threads(threads);
+    parallel(chunks_of(&b), threads, moments[tg_isa()][dtype], &b);
+    for (int64_t j = 0; j < channels; j++) {
+        double m, v;
+        combine(&b, dtype, j, &m, &v);
+        set(dtype, mean, j, m);
+        set(dtype, var, j, v);
+        set(dtype, b.scale, j, or_default(dtype, weight, j, 1) / sqrt(v + eps));
+        set(dtype, b.shift, j, or_default(dtype, bias, j, 0));
+    }
+    parallel(chunks_of(&b), threads, normalize[tg_isa()][dtype], &b);
+    release_scratch();
+    return TG_OK;
+}
+
+int tg_batch_norm_backward(int dtype, int64_t rows, int64_t channels, const void *x, const void *weight,
+                           const void *mean, const void *var, double eps, const void *gy, void *gx, void *gweight,
+                           void *gbias, int threads)
+{
+    norm b = {.rows = rows, .channels = channels, .x = x, .gy = gy, .y = gx, .mean = mean};
+    if (!valid(dtype, rows, channels) || rows < 1)
+        return TG_BAD_ARGUMENT;
+    if (allocate(&b, dtype))
+        return TG_NO_MEMORY;
+    threads = clamp_threads(threads);
+    parallel(chunks_of(&b), threads, gradients[tg_isa()][dtype], &b);
+    for (int64_t j = 0; j < channels; j++) {
+        double sum = 0, dot = 0, power = get(dtype, var, j) + eps;
+        for (int64_t i = 0; i < chunks_of(&b); i++) {
+            sum += get(dtype, b.partial, 2 * i * channels + j);
+            dot += get(dtype, b.partial, (2 * i + 1) * channels + j);
+        }
+        set(dtype, gweight, j, dot / sqrt(power));
+        set(dtype, gbias, j, sum);
+        set(dtype, b.scale, j, or_default(dtype, weight, j, 1) / sqrt(power));
+        set(dtype, b.shift, j, sum / (double)rows);
+        set(dtype, b.slope, j, dot / (double)rows / power);
+    }
+    parallel(chunks_of(&b), threads, normalize_backward[tg_isa()][dtype], &b);
+    release_scratch();
+    return TG_OK;
+}
