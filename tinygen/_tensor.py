@@ -84,7 +84,7 @@ class Tensor:
         Raises:
             RuntimeError: the tensor is the result of an op, which never changes.
         """
-        if self._version is None:
+        if self._version is None or self._source is not None:
             raise RuntimeError("write: only a tensor made by tinygen.tensor can be changed in place")
         self._version[0] += 1
         return self._array

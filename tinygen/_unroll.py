@@ -100,5 +100,5 @@ def vjp(steps: Sequence[Any], n_tracked: int, n_pool: int, variadic: bool) -> Ca
 
 def _define(name: str, source: str, own: dict[str, Any], more: dict[str, Any]) -> Any:
     scope = {f"_{n}": value for n, value in own.items()} | more
-    exec(source, scope)
+    exec(compile(source, __file__, "exec"), scope)  # under a name that call sites are not looked for in
     return scope[name]

@@ -120,7 +120,7 @@ def _run_hooked(hooks: tuple[Hook, ...], call: Call, run: Callable[[], Any]) -> 
 
 
 REGISTRY: dict[str, Op] = {}  # every op by its name
-_PLAIN = frozenset([int, float, bool, type(None), str, tuple, slice])  # arguments passed on as they are
+_PLAIN = frozenset([int, float, bool, type(None), str, slice])  # arguments passed on as they are
 _ON_HOST = frozenset([np.ndarray, float, int, bool, list, tuple])
 _RELEASED = (object(),)  # stands where saved arrays stood
 _HERE = os.path.dirname(__file__)
@@ -297,9 +297,9 @@ class Op:
         dtype = None
         for i, value in enumerate(values):
             new = getattr(value, "dtype", None) if not isinstance(value, type) else None
-            if new is None or new.kind != "f" or new == dtype:
+            if new is None or new.kind != "f":
                 continue
-            if dtype is not None and not self.casts:
+            if dtype is not None and new != dtype and not self.casts:
                 name = f"tensors[{i}]" if self.variadic else self.names[i]
                 raise TypeError(f"{self.name}: {name} is {new}, an argument before it {dtype}; convert one with .to()")
             dtype = new
@@ -315,9 +315,9 @@ class Op:
         """A result as it should be: an array also if 0-d (NumPy gives scalars), float32 from float32 or integers."""
         if isinstance(array, np.generic):
             array = np.asarray(array)
-        if array.dtype.kind == "f" and array.dtype != dtype and not self.casts:
-            array = array.astype(dtype if dtype is not None and dtype.kind == "f" else np.float32)
-        return array
+        if dtype is None or dtype.kind != "f":
+            dtype = np.dtype(np.float32)
+        return array if array.dtype.kind != "f" or array.dtype == dtype or self.casts else array.astype(dtype)
 
     # -- planning
 
@@ -359,7 +359,7 @@ class Op:
 def _fail(e: Exception, name: str, details: str) -> NoReturn:
     """Raise the exception again with the op's name: leading the message of the usual kinds, as a note on others."""
     for kind in (ValueError, TypeError, IndexError):
-        if isinstance(e, kind) and not str(e).startswith(name):
+        if isinstance(e, kind) and not str(e).startswith(f"{name}("):
             raise kind(f"{name}{details}: {e}") from e
     e.add_note(f"in {name}{details}")
     raise e
@@ -566,10 +566,10 @@ def _rewrapped(node: Node) -> list[Any]:
     for i, k in enumerate(plan.keep):
         version = next(guards, (None, None))[0] if 0 <= k < plan.n else None
         source = sources.get(k)
-        if isinstance(source, tuple):
+        if isinstance(source, tuple) and saved[i].dtype.kind == "f":
             saved[i] = t = Tensor(saved[i])
             t.requires_grad, t._source, t._version = True, source, version
-        elif source is not None:
+        elif isinstance(source, Tensor):
             saved[i] = source
     return saved
 
@@ -582,7 +582,7 @@ def _check_gradient(output: Tensor, gradient: Any, dtype: Any, create_graph: boo
             raise ValueError(f"backward: a tensor of shape {output.shape} needs a gradient of that shape (1 is the default only for one element)")  # noqa: E501
         gradient = xp(output._array).ones_like(output._array)
     if not isinstance(gradient, Tensor):
-        gradient = Tensor(gradient if hasattr(gradient, "dtype") else np.asarray(gradient, output.dtype))
+        gradient = Tensor(gradient.copy() if hasattr(gradient, "dtype") else np.asarray(gradient, output.dtype))
     if gradient.shape != output.shape or gradient.dtype != output.dtype or output.dtype != dtype:
         raise ValueError(f"backward: gradient is {describe([gradient])}, but the tensor is {describe([output])}")
     return gradient if create_graph else gradient._array
