@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import importlib.util
 import inspect
+import io
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
 from tinygen.models import MODELS, model_class
+from tinygen.training.progress import say
+from tinygen.training.run import Config
+
+EPOCHS = 20  # of training, if nothing is said of its length
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,14 +43,17 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; gives the exit code: 0 done, 1 failed, 2 bad usage, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):  # a path's characters may be none of the terminal's
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
     args = parser().parse_args(argv)
     try:
         return args.run(args) or 0
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        say("interrupted", sys.stderr)
         return 130
-    except (ValueError, ArithmeticError, OSError) as e:  # what a user can mend, in one sentence
-        print(f"tinygen {args.command}: {e}", file=sys.stderr)
+    except (ValueError, ArithmeticError, MemoryError, OSError) as e:  # what a user can mend, in one sentence
+        say(f"tinygen {args.command}: {e}", sys.stderr)
         return 2 if isinstance(e, (ValueError, FileNotFoundError, FileExistsError)) else 1
 
 
@@ -59,8 +68,8 @@ def parser() -> Parser:
     sample = commands.add_parser("sample", help="draw images from a trained model")
     sample.add_argument("folder", metavar="RUN", type=Path, help="a run folder, such as runs/pixelcnn-1")
     sample.add_argument("-n", type=whole_number, default=64, help="how many (default 64)")
-    sample.add_argument("--seed", type=int, default=0, help="of the random numbers (default 0)")
-    sample.add_argument("--temperature", type=float, default=1.0, help="below 1: likelier images (default 1)")
+    sample.add_argument("--seed", type=seed, default=0, help="of the random numbers (default %(default)s)")
+    sample.add_argument("--temperature", type=temperature, default=1.0, help="below 1: likelier images (default 1)")
     sample.add_argument("--out", type=Path, help="the PNG to write (default RUN/samples-SEED.png)")
     sample.set_defaults(run=_sample)
     return top
@@ -73,16 +82,20 @@ def _add_train(models: Any, name: str) -> None:
     p.add_argument("--data", default="digits", metavar="NAME|FOLDER|FILE", help="default: the embedded digits")
     p.add_argument("--levels", type=whole_number, help="quantize to so many (2: threshold); default: the data's own")
     length = p.add_mutually_exclusive_group()
-    length.add_argument("--epochs", type=number, help="passes over the data (default 30, or as many as fit)")
+    length.add_argument("--epochs", type=number, help=f"passes over the data (default {EPOCHS}, if no --minutes)")
     length.add_argument("--minutes", type=number, help="stop after so many minutes; fractions are fine")
-    p.add_argument("--batch-size", type=whole_number, default=32, help="images a step (default 32)")
-    p.add_argument("--lr", type=number, default=2e-3, help="Adam's learning rate at the start (default 0.002)")
-    p.add_argument("--seed", type=int, default=0, help="of all random numbers (default 0)")
+    p.add_argument(
+        "--batch-size", type=whole_number, default=Config.batch_size, help="images a step (default %(default)s)"
+    )
+    p.add_argument(
+        "--lr", type=number, default=Config.lr, help="Adam's learning rate at the start (default %(default)s)"
+    )
+    p.add_argument("--seed", type=seed, default=Config.seed, help="of all random numbers (default %(default)s)")
     p.add_argument("--out", type=Path, help="the run folder (default: the next free runs/MODEL-N)")
     own = p.add_argument_group("the model's own")
     for option in _options(model):
         own.add_argument(f"--{option.name.replace('_', '-')}", type=type(option.default), default=option.default,
-                         help=f"(default {option.default})")  # fmt: skip
+                         help="(default %(default)s)")  # fmt: skip
     p.set_defaults(run=_train)
 
 
@@ -95,10 +108,9 @@ def _train(args: argparse.Namespace) -> None:
     _needs("PIL", "Pillow")
     _needs("tqdm", "tqdm")
     from tinygen.training.loop import train
-    from tinygen.training.run import Config
 
     options = {p.name: getattr(args, p.name) for p in _options(model_class(args.model))}
-    epochs = args.epochs if args.epochs or args.minutes else 30
+    epochs = args.epochs if args.epochs or args.minutes else EPOCHS
     config = Config(
         args.model, args.data, args.levels, options, args.seed, args.batch_size, args.lr, epochs, args.minutes
     )  # fmt: skip
@@ -115,8 +127,10 @@ def _sample(args: argparse.Namespace) -> None:
     run = Run(args.folder)
     _, model, _ = run.load()
     path = args.out or run.folder / f"samples-{args.seed}.png"
+    if path.is_dir() or not path.parent.is_dir():  # drawing can take long: say so now
+        raise ValueError(f"--out {path}: must be a file in a folder that exists")
     save_grid(path, model.sample(args.n, np.random.default_rng(args.seed), args.temperature), model.levels)
-    print(f"{args.n} samples: {path}")
+    say(f"{args.n} samples: {path}")
 
 
 def _needs(module: str, package: str) -> None:
@@ -124,18 +138,25 @@ def _needs(module: str, package: str) -> None:
         raise ValueError(f"this command needs {package}: pip install 'tinygen[train]'")
 
 
-def whole_number(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return value
+def whole_number(text: str, least: int = 1) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) >= least):
+        raise argparse.ArgumentTypeError(f"must be a whole number, at least {least}, got {text!r}")
+    return int(text)
+
+
+def seed(text: str) -> int:
+    return whole_number(text, 0)
+
+
+def temperature(text: str) -> float:
+    return 0.0 if text == "0" else number(text)
 
 
 def number(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
-    return value
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < float("inf"):
+            return float(text)
+    raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ class Autoregressive(nn.Module):
         super().__init__()
         if len(image_shape) != 3 or min(image_shape) < 1:
             raise ValueError(f"image_shape must be (channels, height, width), got {image_shape}")
-        if levels < 2:
-            raise ValueError(f"levels must be at least 2, got {levels}")
+        if not 2 <= levels <= 256:
+            raise ValueError(f"levels must be from 2 to 256, got {levels}")
         self.image_shape = tuple(image_shape)
         self.levels = levels
 
@@ -86,9 +86,10 @@ class Autoregressive(nn.Module):
         channels, height, width = self.image_shape
         if not 0 <= known <= height:
             raise ValueError(f"known must be from 0 to {height} rows, got {known}")
-        if temperature < 0:
+        if not temperature >= 0:
             raise ValueError(f"temperature must not be negative, got {temperature}")
-        x = images.copy()
+        self.scaled(images)  # refuses images that don't fit, also where there is nothing to draw
+        x = np.array(images, np.uint8)
         with no_grad():
             for row in range(known, height):
                 for column in range(width):
@@ -102,6 +103,7 @@ def draw(logits: np.ndarray, uniform: np.ndarray, temperature: float = 1.0) -> n
     """For each row of logits (N, levels), the level at which the cumulative probability passes uniform (N,)."""
     if temperature == 0:
         return logits.argmax(axis=1)
-    scaled = logits.astype(np.float64) / temperature
-    cumulative = np.exp(scaled - scaled.max(axis=1, keepdims=True)).cumsum(axis=1)
+    below = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    with np.errstate(over="ignore"):  # a tiny temperature gives -inf, hence probability 0
+        cumulative = np.exp(below / temperature).cumsum(axis=1)
     return (cumulative <= uniform[:, None] * cumulative[:, -1:]).sum(axis=1)

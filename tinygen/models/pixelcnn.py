@@ -43,13 +43,15 @@ class PixelCNN(Autoregressive):
     """
 
     def __init__(
-        self, image_shape: tuple[int, int, int], levels: int, *, hidden: int = 16, blocks: int = 7,
+        self, image_shape: tuple[int, int, int], levels: int, *, hidden: int = 48, blocks: int = 4,
         generator: np.random.Generator,
     ) -> None:  # fmt: skip
         super().__init__(image_shape, levels)
         channels = image_shape[0]
         if hidden < 1 or hidden % channels:
             raise ValueError(f"hidden must be a positive multiple of the {channels} image channels, got {hidden}")
+        if blocks < 0:
+            raise ValueError(f"blocks must not be negative, got {blocks}")
 
         def conv(inputs: int, outputs: int, kernel_size: int, mask: str) -> nn.Module:
             return nn.MaskedConv2d(inputs, outputs, kernel_size, mask, channels, generator=generator)

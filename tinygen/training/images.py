@@ -7,22 +7,26 @@ from pathlib import Path
 
 import numpy as np
 
+GAP, BACKGROUND = 6, 48  # pixels between images, and their grey: dark, but not the images' own black
+
 
 def save_grid(path: Path, images: np.ndarray, levels: int, columns: int | None = None, side: int = 640) -> None:
-    """Write images (N, C, H, W), integers 0 .. levels - 1, as one grid, about `side` pixels wide.
+    """Write images (N, C, H, W), integers 0 .. levels - 1, as one grid in a PNG about `side` pixels wide.
 
-    Grey images (C = 1) and colour images (C = 3) keep what they are; needs Pillow.
+    Each pixel of an image becomes a square of whole pixels, so that nothing is smoothed. C is 1 (grey) or 3 (RGB).
+    Needs Pillow. Raises ValueError for images that can't be shown.
     """
     from PIL import Image
 
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or not images.size:
+        raise ValueError(f"images must be (N, 1 or 3, H, W) with no size 0 to be shown, got {images.shape}")
     n, channels, height, width = images.shape
     columns = columns or math.ceil(math.sqrt(n))
-    rows = math.ceil(n / columns)
-    grid = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1, channels), 127, np.uint8)  # grey lines between
+    scale = max(1, round((side / columns - GAP) / width))
+    high, wide = height * scale + GAP, width * scale + GAP
+    grid = np.full((math.ceil(n / columns) * high + GAP, columns * wide + GAP, channels), BACKGROUND, np.uint8)
     values = np.round(images * (255 / (levels - 1))).astype(np.uint8).transpose(0, 2, 3, 1)
-    for i, image in enumerate(values):
-        top, left = (i // columns) * (height + 1) + 1, (i % columns) * (width + 1) + 1
-        grid[top : top + height, left : left + width] = image
-    scale = max(1, side // grid.shape[1])
-    large = grid.repeat(scale, axis=0).repeat(scale, axis=1)
-    Image.fromarray(large[:, :, 0] if channels == 1 else large).save(path)
+    for i, image in enumerate(values.repeat(scale, axis=1).repeat(scale, axis=2)):
+        top, left = i // columns * high + GAP, i % columns * wide + GAP
+        grid[top : top + high - GAP, left : left + wide - GAP] = image
+    Image.fromarray(grid[:, :, 0] if channels == 1 else grid).save(path, format="PNG")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,13 @@ from tinygen.data import Dataset, Minibatches
 from tinygen.models import model_class
 from tinygen.models.independent import independent_nats
 from tinygen.training.images import save_grid
-from tinygen.training.progress import Progress
+from tinygen.training.progress import Progress, say
 from tinygen.training.run import Config, Run
 
 REPORT_SECONDS = 1.0  # between two lines of metrics.csv
 
 
-def train(config: Config, out: Path | None = None, say: Callable[[str], None] = print) -> Run:
+def train(config: Config, out: Path | None = None) -> Run:
     """Train a model as configured, save it, and show how good it is. What is wrong shows before a folder is made.
 
     Everything random comes from one generator seeded with `config.seed`: the same seed gives the same bytes on one
@@ -52,31 +52,35 @@ def fit(config: Config, model: Any, data: Dataset, generator: np.random.Generato
 
     Raises FloatingPointError when the loss is no longer finite.
     """
-    batches = Minibatches((data.images,), config.batch_size, generator)
+    batches = Minibatches(data.images, config.batch_size, generator)
+    endless = itertools.chain.from_iterable(itertools.repeat(batches))
     optimizer = optim.Adam(model.parameters(), lr=config.lr)
     steps = math.inf if config.epochs is None else max(1, round(config.epochs * len(batches)))
     seconds = math.inf if config.minutes is None else config.minutes * 60
-    step, recent, start = 0, [], time.monotonic()
+    step, start = 0, time.monotonic()
+    recent: list[float] = []
     reported = start
+
+    def report() -> None:
+        run.log(step=step, seconds=time.monotonic() - start, bits_per_dim=float(np.mean(recent)))
+        recent.clear()
+
     with Progress(steps, seconds, "bits/dim", floor) as progress:
-        while True:
-            for (images,) in batches:
-                done = max(step / steps, (time.monotonic() - start) / seconds)
-                if done >= 1:
-                    run.save(config, model, step=step, optimizer=optimizer.state_dict(), batches=batches.state_dict(),
-                             generator=generator.bit_generator.state)  # fmt: skip
-                    return
-                optimizer.param_groups[0]["lr"] = config.lr * 0.5 * (1 + math.cos(math.pi * done))
-                loss = model.nats(images).mean()
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                step += 1
-                if not math.isfinite(loss.item()):
-                    raise FloatingPointError(f"the loss became {loss.item()} at step {step}: try a lower --lr")
-                recent.append(model.bits_per_dim(loss.item()))
-                progress.update(step, recent[-1])
-                if time.monotonic() - reported > REPORT_SECONDS:
-                    reported = time.monotonic()
-                    run.log(step=step, seconds=reported - start, bits_per_dim=float(np.mean(recent)))
-                    recent.clear()
+        while (done := max(step / steps, (time.monotonic() - start) / seconds)) < 1:
+            optimizer.param_groups[0]["lr"] = config.lr * 0.5 * (1 + math.cos(math.pi * done))
+            loss = model.nats(next(endless)).mean()
+            if not math.isfinite(loss.item()):
+                raise FloatingPointError(f"the loss became {loss.item()} at step {step + 1}: try a lower --lr")
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            step += 1
+            recent.append(model.bits_per_dim(loss.item()))
+            progress.update(step, recent[-1])
+            if time.monotonic() - reported > REPORT_SECONDS:
+                reported = time.monotonic()
+                report()
+    if recent:
+        report()
+    run.save(config, model, step=step, optimizer=optimizer.state_dict(), batches=batches.state_dict(),
+             generator=generator.bit_generator.state)  # fmt: skip

@@ -1,15 +1,17 @@
 """The run folder: all that a training run leaves behind, and all that is needed to go on with it.
 
-    runs/pixelcnn-1/
-        last.safetensors    the model, the optimizer, the generator, the place in the data, and the configuration
-        metrics.csv         one line each time that progress was reported
-        samples.png         what the model draws at the end
+runs/pixelcnn-1/
+    last.safetensors    the model, the optimizer, the generator, the place in the data, and the configuration
+    metrics.csv         one line each time that progress was reported
+    samples.png         what the model draws at the end
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from tinygen.data import Dataset, load, quantize
 from tinygen.models import model_class
 from tinygen.training import checkpoint
 from tinygen.training.checkpoint import CheckpointError
+
+METRICS = "metrics.csv"
 
 
 @dataclasses.dataclass
@@ -30,7 +34,7 @@ class Config:
     levels: int | None = None  # None: the data set's own
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     seed: int = 0
-    batch_size: int = 32
+    batch_size: int = 16
     lr: float = 2e-3
     epochs: float | None = None
     minutes: float | None = None
@@ -49,7 +53,7 @@ class Run:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.checkpoint = folder / "last.safetensors"
-        self.metrics = folder / "metrics.csv"
+        self.metrics = folder / METRICS
         self.samples = folder / "samples.png"
 
     @classmethod
@@ -59,22 +63,21 @@ class Run:
             if out.exists() and (not out.is_dir() or any(out.iterdir())):
                 raise FileExistsError(f"--out {out}: exists and is not an empty folder; name another")
             out.mkdir(parents=True, exist_ok=True)
+            (out / METRICS).touch(exist_ok=False)  # of two runs that came here at once, one goes on
             return cls(out)
-        number = 1
-        while True:
-            try:
-                folder = Path("runs") / f"{name}-{number}"
-                folder.mkdir(parents=True)
-                return cls(folder)
-            except FileExistsError:
-                number += 1
+        Path("runs").mkdir(exist_ok=True)
+        for number in itertools.count(1):
+            folder = Path("runs") / f"{name}-{number}"
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir()
+                break
+        return cls(folder)
 
     def log(self, **values: Any) -> None:
         """Append a line to metrics.csv."""
-        new = not self.metrics.exists()
         with self.metrics.open("a", newline="") as file:
             writer = csv.writer(file)
-            if new:
+            if not file.tell():
                 writer.writerow(values)
             writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in values.values()])
 
@@ -100,8 +103,9 @@ class Run:
             model = model_class(config.model)(shape, levels, **config.options, generator=generator)
             state = _unpack(about["state"], tensors)
             model.load_state_dict(state.pop("model"))
-        except (KeyError, TypeError, ValueError) as e:
-            raise CheckpointError(f"{self.checkpoint}: not a checkpoint that this tinygen can use: {e}") from e
+        except (AttributeError, KeyError, TypeError, ValueError) as e:
+            what = f"it has no {e}" if isinstance(e, KeyError) else e
+            raise CheckpointError(f"{self.checkpoint}: not a checkpoint that this tinygen can use: {what}") from e
         model.eval()
         return config, model, state
 
