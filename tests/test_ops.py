@@ -30,12 +30,6 @@ for _module in pkgutil.walk_packages(tinygen.__path__, "tinygen."):
 # Without a gradient on purpose: piecewise constant, or integers.
 NO_GRADIENT = {"gt", "ge", "lt", "le", "eq", "ne", "sign", "argmax"}
 
-# Arguments that are floats but constants by definition, by op.
-CONSTANTS: dict[str, set[str]] = {}
-
-# Ops that can't take arrays without elements: there is no largest of no values, and images have pixels.
-NEVER_EMPTY: set[str] = set()
-
 
 class Case(NamedTuple):
     """One sample of an op, all arguments in their place."""
@@ -136,7 +130,7 @@ def test_what_has_no_gradient_has_none_on_purpose():
     for p in SMOOTH:
         op, args, _, floats = p.values[0]
         constants = {op.names[i] for i, a in enumerate(args) if _is_float(a) and i not in floats}
-        assert constants <= CONSTANTS.get(op.name, set()), f"{op.name}: a float array without a rule"
+        assert not constants, f"{op.name}: a float array without a rule"
 
 
 @pytest.mark.parametrize("name", sorted(NO_GRADIENT))
@@ -144,16 +138,6 @@ def test_ops_without_a_gradient_record_nothing(name):
     for case in (p.values[0] for p in CASES if p.values[0].op.name == name):
         args = [leaf(np.array(a), True) if _is_float(a) else a for a in case.args]
         assert not case.op.function(*args, **case.kwargs).requires_grad
-
-
-@pytest.mark.parametrize("name", sorted(CONSTANTS))
-def test_a_constant_that_requires_a_gradient_is_refused(name):
-    for case in (p.values[0] for p in CASES if p.values[0].op.name == name):
-        for i, a in enumerate(case.args):
-            if _is_float(a) and i not in case.floats:
-                args = [*case.args[:i], leaf(np.array(a), True), *case.args[i + 1 :]]
-                with pytest.raises(TypeError, match=f"{name}: {case.op.names[i]} is not differentiable"):
-                    case.op.function(*args, **case.kwargs)
 
 
 # -------------------------------------------------------------------------------------------------- gradients
@@ -418,7 +402,7 @@ def test_arrays_without_elements(cases):
             assert all(np.isfinite(g).all() for g in grads)
         done += 1
     name = cases[0].op.name
-    assert bool(done) != (name in NEVER_EMPTY)
+    assert done, refusals
     assert all(name in r or "empty slice" in r for r in refusals)
 
 
