@@ -1,4 +1,4 @@
-/* Functions of one element at a time: tanh, sigmoid, the gated activation, Adam's step.
+/* Functions of one element at a time: sums, relu, tanh, sigmoid, the gated activation, Adam's step.
  *
  * They are as fast as memory if the arithmetic is vectorised (vector.inc) and an element is read and written once:
  * hence the fused gated activation, whose backward computes tanh and sigmoid again instead of reading them. */
@@ -17,6 +17,8 @@ typedef struct {
 #define FAMILY "elementwise.inc"
 #include "variants.h"
 
+static const parallel_task add_task[][2] = TABLE(add_item), relu_task[][2] = TABLE(relu_item),
+    relu_backward_task[][2] = TABLE(relu_backward_item);
 static const parallel_task tanh_task[][2] = TABLE(tanh_item), sigmoid_task[][2] = TABLE(sigmoid_item),
     gated_task[][2] = TABLE(gated_item), gated_backward_task[][2] = TABLE(gated_backward_item),
     adam_task[][2] = TABLE(adam_item);
@@ -36,6 +38,24 @@ static int each_row(int dtype, const parallel_task task[][2], flat *f, int threa
     f->rows = ceil_div(ITEM, f->columns + 1);
     parallel(ceil_div(f->n, f->rows), clamp_threads(threads), task[tg_isa()][dtype], f);
     return TG_OK;
+}
+
+int tg_add(int dtype, int64_t n, const void *x, const void *y, void *out, int threads)
+{
+    flat f = {.n = n, .in = {x, y}, .out = {out}};
+    return each(dtype, add_task, &f, threads);
+}
+
+int tg_relu(int dtype, int64_t n, const void *x, void *y, int threads)
+{
+    flat f = {.n = n, .in = {x}, .out = {y}};
+    return each(dtype, relu_task, &f, threads);
+}
+
+int tg_relu_backward(int dtype, int64_t n, const void *gy, const void *y, void *gx, int threads)
+{
+    flat f = {.n = n, .in = {gy, y}, .out = {gx}};
+    return each(dtype, relu_backward_task, &f, threads);
 }
 
 int tg_tanh(int dtype, int64_t n, const void *x, void *y, int threads)

@@ -83,6 +83,11 @@ int tg_lstm_weight(int dtype, const tg_lstm_shape *s, const void *h, const void 
 
 /* --- elementwise ------------------------------------------------------------------------------------------------ */
 
+/* out = x + y; y = max(x, 0), NaN stays NaN; gx = gy where y > 0, else 0. All (n). */
+int tg_add(int dtype, int64_t n, const void *x, const void *y, void *out, int threads);
+int tg_relu(int dtype, int64_t n, const void *x, void *y, int threads);
+int tg_relu_backward(int dtype, int64_t n, const void *gy, const void *y, void *gx, int threads);
+
 int tg_tanh(int dtype, int64_t n, const void *x, void *y, int threads);
 int tg_sigmoid(int dtype, int64_t n, const void *x, void *y, int threads);
 
