@@ -35,7 +35,7 @@ class Optimizer:
         self.defaults = defaults
         self.param_groups: list[dict[str, Any]] = []
         self.state: list[dict[str, Any]] = []
-        groups = [params] if isinstance(params, (Tensor, dict)) else list(params)
+        groups: list[Any] = [params] if isinstance(params, (Tensor, dict)) else list(params)
         if not groups:
             raise ValueError(f"{type(self).__name__}: there are no parameters")
         for group in groups if isinstance(groups[0], dict) else [{"params": groups}]:
@@ -113,8 +113,9 @@ class Optimizer:
         for i, p in enumerate(self._params()):
             values = {k: state_dict[name] for k in self.slots if (name := f"state.{i}.{k}") in state_dict}
             for k, value in values.items():
-                if np.ndim(value) and np.shape(value) != p.shape:
-                    problems.append(f"state.{i}.{k} has shape {np.shape(value)} instead of {p.shape}")
+                shape = () if k == "step" else p.shape
+                if np.shape(value) != shape:
+                    problems.append(f"state.{i}.{k} has shape {np.shape(value)} instead of {shape}")
             states.append(values)
         if problems:
             raise ValueError(f"load_state_dict of {type(self).__name__}: {'; '.join(problems[:10])}")
@@ -125,7 +126,7 @@ class Optimizer:
             group.update(values)
         for i, p in enumerate(self._params()):
             self.state[i] = {
-                k: _owned(p, v) if np.ndim(v) or k != "step" else int(v) for k, v in states[i].items()
+                k: int(v) if k == "step" else _filled_like(p._array, v) for k, v in states[i].items()
             }
 
 
@@ -137,9 +138,9 @@ def _number(value: Any) -> Any:
     return tuple(map(float, value)) if np.ndim(value) else value
 
 
-def _owned(p: Tensor, values: Any) -> Array:
-    """An array of these values, like p's."""
-    array = xp(p._array).empty_like(p._array)
+def _filled_like(model: Array, values: Any) -> Array:
+    """A new array of these values, in the model's order in memory."""
+    array = xp(model).empty_like(model)
     array[...] = values
     return array
 
@@ -171,7 +172,7 @@ class SGD(Optimizer):
             grad = grad + group["weight_decay"] * p
         if momentum:
             if not state:
-                state["momentum_buffer"] = grad.copy(order="K")
+                state["momentum_buffer"] = _filled_like(p, grad)
             else:
                 buffer = state["momentum_buffer"]
                 buffer *= momentum
@@ -208,7 +209,7 @@ class Adam(Optimizer):
             p *= 1 - lr * decay
         elif decay:
             grad = grad + decay * p
-        scratch = n.subtract(grad, m)
+        scratch = n.subtract(grad, m, out=n.empty_like(p))
         scratch *= 1 - beta1
         m += scratch
         n.multiply(grad, grad, out=scratch)
@@ -281,7 +282,7 @@ class ExponentialMovingAverage:
         if not 0 <= decay < 1:
             raise ValueError(f"ExponentialMovingAverage: decay must be in [0, 1), got {decay}")
         self.parameters, self.decay = list(parameters), decay
-        self.averages = [_owned(p, p._array) for p in self.parameters]
+        self.averages = [_filled_like(p._array, p._array) for p in self.parameters]
 
     def update(self) -> None:
         """Take in the parameters as they are now: after each step of the optimizer."""

@@ -1,5 +1,4 @@
 """Neural networks: modules, layers, initial values, and the functions that they are made of."""
-# ruff: noqa: F401, I001 (these names are the interface)
 
 from tinygen.nn import functional, init
 from tinygen.nn.layers import (

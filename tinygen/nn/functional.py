@@ -60,8 +60,8 @@ def conv_transpose2d(
     """Transposed convolution, the adjoint of `conv2d`: (N, I, H, W) -> (N, O, OH, OW).
 
     weight: (I, O, KH, KW), bias: (O,). OH = (H - 1) stride - 2 padding + dilation (KH - 1) + output_padding
-    + 1, and so OW. Of several sizes that conv2d takes to the same one, output_padding (below stride or
-    dilation) picks one.
+    + 1, and so OW. Of several sizes that conv2d takes to the same one, output_padding (below the stride)
+    picks one.
     """
     name = "conv_transpose2d"
     _check_conv(name, input, weight, bias, groups, 0, 1)
@@ -70,10 +70,8 @@ def conv_transpose2d(
         _pair(f"{name}: padding", padding, 0),
         _pair(f"{name}: output_padding", output_padding, 0),
     )
-    if any(e >= max(s, d) for e, s, d in zip(extra, stride, dilation, strict=True)):
-        raise ValueError(
-            f"{name}: output_padding {extra} must be smaller than stride {stride} or dilation {dilation}"
-        )
+    if extra[0] >= stride[0] or extra[1] >= stride[1]:
+        raise ValueError(f"{name}: output_padding {extra} must be smaller than stride {stride}")
     size = tuple(
         (n - 1) * s - 2 * p + d * (k - 1) + e + 1
         for n, s, p, d, k, e in zip(

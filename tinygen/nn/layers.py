@@ -2,7 +2,7 @@
 
 A layer that draws initial values takes the `generator` (a numpy.random.Generator) that draws them as a
 required keyword: there is no global random state, and no default that would give two layers the same numbers.
-Parameters are float32; `Module.to(np.float64)` converts. Names are PyTorch's, so state dicts go back and forth.
+Parameters are float32; `Module.to(np.float64)` converts. Names are PyTorch's, and so are state dicts.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ class LSTM(Module):
         )
 
 
-def _gates(inputs: int, hidden: int, bias: bool, generator: np.random.Generator) -> list[Tensor | None]:
+def _gates(inputs: int, hidden: int, bias: bool, generator: np.random.Generator) -> list[Any]:
     """An LSTM's w_ih, w_hh, b_ih, b_hh, uniform within 1 / sqrt(hidden) as in PyTorch."""
     if min(inputs, hidden) < 1:
         raise ValueError(f"LSTM: input_size and hidden_size must be at least 1, got {inputs} and {hidden}")
@@ -229,6 +229,9 @@ class _BatchNorm(Module):
     """
 
     axes: tuple[int, ...]  # numbers of axes that an input may have
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
 
     def __init__(
         self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True

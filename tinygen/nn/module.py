@@ -19,8 +19,8 @@ class Module:
     """Base class of layers and models: assign parameters and submodules as attributes, define `forward`.
 
     An attribute is a *parameter* if it is a leaf tensor that requires a gradient when it is assigned (it
-    stays one if it is frozen later), a *submodule* if it is a Module, and a *buffer* (state that isn't learnt)
-    if it is registered as one. Everything else is a plain attribute.
+    stays one if it is frozen later), a *submodule* if it is a Module, and a *buffer* (state that isn't
+    learnt) if it is registered as one. Everything else is a plain attribute.
 
     Attributes:
         training: whether dropout, batch norm etc. behave as in training. Set by `train()` and `eval()`.

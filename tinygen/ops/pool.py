@@ -124,7 +124,7 @@ def _(generator):
 
 @window_spread.samples
 def _(generator):
-    for image, *rest in _GEOMETRIES:
-        size = _out_size(image, *rest, (1, 1))
+    for image, kernel, stride, padding in _GEOMETRIES:
+        size, rest = _out_size(image, kernel, stride, padding, (1, 1)), (kernel, stride, padding)
         yield sample(normal(generator, 2, 3, *size), None, image, *rest)
         yield sample(normal(generator, 2, 3, *size), _picks(generator, image, *rest), image, *rest)

@@ -1,0 +1,324 @@
+"""Optimizers, schedules, clipping and averages, without PyTorch: formulas, state, errors, memory."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tinygen
+from tinygen import optim
+from tinygen.nn import Parameter
+from tinygen.training import checkpoint
+
+OPTIMIZERS = [
+    lambda params: optim.SGD(params, lr=0.1),
+    lambda params: optim.SGD(params, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.1),
+    lambda params: optim.Adam(params, lr=0.1, weight_decay=0.1),
+    lambda params: optim.AdamW(params, lr=0.1),
+]
+
+
+def parameters(dtype=np.float64):
+    generator = np.random.default_rng(0)
+    kernel = generator.standard_normal((2, 2, 3, 4)).transpose(3, 2, 0, 1)
+    return [Parameter(a.astype(dtype)) for a in (kernel, generator.standard_normal(3), np.array(1.5))]
+
+
+def give_gradients(params, generator):
+    for p in params:
+        p.grad = tinygen.tensor(generator.standard_normal(p.shape).astype(p.dtype))
+
+
+def values(params):
+    return [p.numpy().copy() for p in params]
+
+
+def assert_equal(a, b):
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS)
+def test_a_bowl_is_descended(make):
+    p = Parameter(np.array([3.0, -2.0]))
+    optimizer = make([p])
+    for _ in range(300):
+        optimizer.zero_grad()
+        ((p - tinygen.tensor(np.array([1.0, 0.5]))) ** 2).sum().backward()
+        optimizer.step()
+    assert np.abs(p.numpy() - [1, 0.5]).max() < 0.15  # weight decay pulls a little
+
+
+def test_the_first_step_of_adam_has_length_lr():
+    p = Parameter(np.array([1.0, 1.0, 1.0]))
+    p.grad = tinygen.tensor(np.array([1e3, -1e-3, 0.0]))
+    optim.Adam([p], lr=0.25).step()
+    np.testing.assert_allclose(p.numpy(), [0.75, 1.25, 1.0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_steps_are_in_place_and_leave_gradients_alone(make, dtype):
+    params = parameters(dtype)
+    optimizer, generator = make(params), np.random.default_rng(1)
+    arrays, before = [p._array for p in params], values(params)
+    for _ in range(3):
+        give_gradients(params, generator)
+        gradients = [p.grad.numpy().copy() for p in params]
+        optimizer.step()
+        assert_equal([p.grad.numpy() for p in params], gradients)
+    for p, array, old in zip(params, arrays, before, strict=True):
+        assert p._array is array
+        assert p.dtype == dtype
+        assert p.is_leaf
+        assert not np.array_equal(p.numpy(), old)
+    for p, state in zip(params, optimizer.state, strict=True):
+        for value in state.values():
+            assert isinstance(value, int) or (value.dtype, value.strides) == (p.dtype, p._array.strides)
+
+
+def test_a_parameter_without_gradient_stays():
+    p, q = Parameter(1.0), Parameter(2.0)
+    optimizer = optim.AdamW([p, q])
+    p.grad = tinygen.tensor(np.float32(1))
+    optimizer.step()
+    assert q.item() == 2.0
+    assert optimizer.state[1] == {}
+    optimizer.zero_grad()
+    assert p.grad is None
+
+
+@pytest.mark.fault("T01")
+def test_a_step_between_forward_and_backward_is_noticed():
+    p = Parameter(np.array([1.0, 2.0]))
+    loss = (p * p).sum()
+    p.grad = tinygen.tensor(np.array([1.0, 1.0]))
+    optim.SGD([p], lr=0.1).step()
+    with pytest.raises(RuntimeError, match="changed in place"):
+        loss.backward()
+
+
+@pytest.mark.fault("R07")
+@pytest.mark.parametrize("make", OPTIMIZERS)
+@given(steps=st.integers(0, 3))
+def test_a_resumed_optimizer_goes_on_bit_for_bit(make, tmp_path_factory, steps):
+    params = parameters()
+    optimizer, generator = make(params), np.random.default_rng(1)
+    for _ in range(steps):
+        give_gradients(params, generator)
+        optimizer.step()
+    optimizer.param_groups[0]["lr"] = 0.05
+    state = optimizer.state_dict()
+    assert all(isinstance(v, (np.ndarray, int, float)) for v in state.values())
+    again = [Parameter(p.numpy()) for p in params]
+    resumed = make(again)
+    path = tmp_path_factory.mktemp("run") / "state.safetensors"
+    arrays = {k: v for k, v in state.items() if isinstance(v, np.ndarray)}
+    checkpoint.save(path, arrays, {k: v for k, v in state.items() if k not in arrays})
+    arrays, numbers = checkpoint.load(path)
+    resumed.load_state_dict(arrays | numbers)
+    assert resumed.param_groups[0].keys() == optimizer.param_groups[0].keys()
+    for _ in range(2):
+        give_gradients(params, generator)
+        for p, q in zip(params, again, strict=True):
+            q.grad = tinygen.tensor(p.grad)
+        optimizer.step(), resumed.step()
+        assert_equal(values(params), values(again))
+    for p, q in zip(optimizer.state, resumed.state, strict=True):
+        assert [np.shape(v) for v in p.values()] == [np.shape(v) for v in q.values()]
+        assert [getattr(v, "strides", 0) for v in p.values()] == [getattr(v, "strides", 0) for v in q.values()]
+
+
+def test_a_state_dict_is_a_copy():
+    params = parameters()
+    optimizer = optim.Adam(params)
+    give_gradients(params, np.random.default_rng(0))
+    optimizer.step()
+    state = optimizer.state_dict()
+    before = {k: np.array(v) for k, v in state.items()}
+    optimizer.step()
+    optimizer.param_groups[0]["lr"] = 7
+    for name, value in before.items():
+        np.testing.assert_array_equal(state[name], value)
+    loaded = optim.Adam(parameters())
+    loaded.load_state_dict(state)
+    give_gradients(loaded.param_groups[0]["params"], np.random.default_rng(0))
+    loaded.step()
+    for name, value in before.items():
+        np.testing.assert_array_equal(state[name], value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("state.1.step"), "state.1.step is missing"),
+        (lambda s: s.pop("group.0.lr"), "group.0.lr is missing"),
+        (lambda s: s.update({"state.0.speed": 1}), "state.0.speed is unexpected"),
+        (lambda s: s.update({"state.3.step": 1}), "state.3.step is unexpected"),
+        (lambda s: s.update({"group.1.lr": 1.0}), "group.1.lr is unexpected"),
+        (lambda s: s.update({"state.1.exp_avg": np.zeros(4)}), r"state.1.exp_avg has shape \(4,\) instead of \(3,\)"),
+        (lambda s: s.update({"group.0.lr": -1.0}), "lr must not be negative, got -1.0"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused_and_nothing_changed(change, message):
+    params = parameters()
+    optimizer = optim.Adam(params, lr=0.5)
+    give_gradients(params, np.random.default_rng(0))
+    optimizer.step()
+    state = optimizer.state_dict()
+    target = optim.Adam(parameters(), lr=0.1)
+    change(state)
+    with pytest.raises(ValueError, match=message):
+        target.load_state_dict(state)
+    assert target.state == [{}, {}, {}]
+    assert target.param_groups[0]["lr"] == 0.1
+
+
+P = Parameter([1.0, 2.0])
+
+
+@pytest.mark.fault("G12")
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: optim.SGD([]), ValueError, "SGD: there are no parameters"),
+        (lambda: optim.Adam([P, P]), ValueError, r"Adam: a parameter is given twice, one of float32, shape \(2,\)"),
+        (lambda: optim.Adam([{"params": P}, {"params": [P]}]), ValueError, "given twice"),
+        (lambda: optim.Adam([P * 2]), TypeError, r"must be a leaf tensor of floats, got one of float32, shape \(2,\)"),
+        (lambda: optim.Adam([np.zeros(2)]), TypeError, "must be a leaf tensor of floats, got ndarray"),
+        (lambda: optim.Adam([tinygen.tensor([1, 2])]), TypeError, "got one of int64"),
+        (lambda: optim.Adam([{"params": P, "momentum": 1}]), ValueError, "unknown setting momentum; known are lr"),
+        (lambda: optim.Adam([P], lr=-1), ValueError, "Adam: lr must not be negative, got -1"),
+        (lambda: optim.Adam([P], lr=math.nan), ValueError, "lr must not be negative, got nan"),
+        (lambda: optim.AdamW([P], weight_decay=-1), ValueError, "AdamW: weight_decay must not be negative"),
+        (lambda: optim.Adam([P], eps=-1), ValueError, "eps must not be negative"),
+        (lambda: optim.Adam([P], betas=(0.9, 1.0)), ValueError, r"betas must be two numbers in \[0, 1\)"),
+        (lambda: optim.Adam([P], betas=(0.9,)), ValueError, "betas must be two numbers"),
+        (lambda: optim.SGD([P], momentum=-0.1), ValueError, "momentum must not be negative"),
+        (lambda: optim.SGD([P], nesterov=True), ValueError, "nesterov needs momentum, and no dampening"),
+        (lambda: optim.SGD([P], momentum=0.9, dampening=0.1, nesterov=True), ValueError, "nesterov needs momentum"),
+        (lambda: optim.Adam([P], amsgrad=True), TypeError, "unexpected keyword argument 'amsgrad'"),
+        (lambda: optim.StepLR(optim.SGD([P]), 0), ValueError, "step_size must be at least 1, got 0"),
+        (lambda: optim.LinearLR(optim.SGD([P]), total_iters=0), ValueError, "total_iters must be at least 1, got 0"),
+        (lambda: optim.CosineAnnealingLR(optim.SGD([P]), 0), ValueError, "T_max must be at least 1, got 0"),
+        (lambda: optim.clip_grad_norm_([P], -1), ValueError, "max_norm must be >= 0 and norm_type > 0, got -1"),
+        (lambda: optim.clip_grad_norm_([P], 1, 0), ValueError, "norm_type > 0, got 1 and 0"),
+        (lambda: optim.ExponentialMovingAverage([P], 1.0), ValueError, r"decay must be in \[0, 1\), got 1.0"),
+    ],
+)
+def test_bad_arguments(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_an_optimizer_must_say_what_it_does():
+    optimizer = optim.Optimizer([P], {})
+    P.grad = tinygen.tensor([0.0, 0.0])
+    with pytest.raises(NotImplementedError):
+        optimizer.step()
+    with pytest.raises(NotImplementedError):
+        optim.LRScheduler(optim.SGD([P]))
+
+
+def test_parameters_may_come_as_a_generator_or_alone():
+    params = parameters()
+    assert optim.SGD(p for p in params).param_groups[0]["params"] == params
+    assert optim.SGD(P).param_groups[0]["params"] == [P]
+    assert optim.SGD({"params": params, "lr": 3}).param_groups[0]["lr"] == 3
+
+
+def test_warm_up_then_cosine_by_a_function():
+    optimizer = optim.SGD([P], lr=2.0)
+    schedule = optim.LambdaLR(optimizer, lambda n: n / 4 if n < 4 else (1 + math.cos(math.pi * (n - 4) / 4)) / 2)
+    rates = []
+    for _ in range(9):
+        rates += schedule.get_last_lr()
+        schedule.step()
+    assert rates == pytest.approx([0, 0.5, 1, 1.5, 2, 1.7071068, 1, 0.2928932, 0], abs=1e-7)
+
+
+def test_a_resumed_schedule_goes_on_from_where_it_was():
+    optimizer = optim.SGD([P], lr=1.0)
+    schedule = optim.StepLR(optimizer, 2, 0.5)
+    for _ in range(5):
+        schedule.step()
+    again = optim.SGD([P], lr=99.0)
+    resumed = optim.StepLR(again, 2, 0.5)
+    resumed.load_state_dict(schedule.state_dict())
+    assert again.param_groups[0]["lr"] == 0.25
+    resumed.step()
+    assert again.param_groups[0]["lr"] == 0.125
+    with pytest.raises(ValueError, match="StepLR: expected last_epoch and base_lrs, got last_epoch"):
+        resumed.load_state_dict({"last_epoch": 1})
+    with pytest.raises(ValueError, match="base_lrs must hold 1 rates"):
+        resumed.load_state_dict({"last_epoch": 1, "base_lrs": [1.0, 2.0]})
+
+
+@given(st.floats(0.1, 10), st.integers(0, 2**32 - 1))
+def test_clipping_scales_all_gradients_by_one_factor(max_norm, seed):
+    params = parameters()
+    give_gradients(params, np.random.default_rng(seed))
+    before = np.concatenate([p.grad.numpy().ravel() for p in params])
+    total = optim.clip_grad_norm_(iter(params), max_norm)
+    after = np.concatenate([p.grad.numpy().ravel() for p in params])
+    assert total == pytest.approx(np.linalg.norm(before))
+    np.testing.assert_allclose(after, before * min(1, max_norm / total), rtol=1e-5)
+
+
+def test_clipping_without_gradients_and_with_infinite_ones():
+    assert optim.clip_grad_norm_([Parameter(1.0)], 1.0) == 0
+    p = Parameter(np.ones(2))
+    p.grad = tinygen.tensor(np.array([np.inf, 1.0]))
+    with np.errstate(invalid="ignore"):
+        assert optim.clip_grad_norm_(p, 1.0) == np.inf
+    p.grad = tinygen.tensor(np.array([1e200, 1e200], np.float64))
+    with np.errstate(over="ignore"):
+        assert optim.clip_grad_norm_(p, 1.0, math.inf) == 1e200
+    p.grad = tinygen.tensor(np.array([np.nan, 1.0]))
+    assert math.isnan(optim.clip_grad_norm_(p, 1.0))
+
+
+def test_large_float32_gradients_have_a_finite_norm():
+    p = Parameter(np.zeros(4, np.float32))
+    p.grad = tinygen.tensor(np.full(4, 1e30, np.float32))
+    assert optim.clip_grad_norm_(p, 1.0) == pytest.approx(2e30)
+    np.testing.assert_allclose(p.grad.numpy(), 0.5, rtol=1e-5)
+
+
+def test_the_moving_average_is_swapped_in_and_out_whatever_happens():
+    params = parameters()
+    start = values(params)
+    average = optim.ExponentialMovingAverage(params, decay=0.75)
+    for p in params:
+        p.write()[...] += 4.0
+    average.update()
+    moved = values(params)
+    with pytest.raises(KeyError), average.average_parameters():
+        for p, a in zip(params, start, strict=True):
+            np.testing.assert_allclose(p.numpy(), a + 1)
+        raise KeyError
+    assert_equal(values(params), moved)
+    state = average.state_dict()
+    fresh = optim.ExponentialMovingAverage(params, decay=0.75)
+    fresh.load_state_dict(state)
+    average.update(), fresh.update()
+    assert_equal(fresh.averages, average.averages)
+    assert [a.strides for a in fresh.averages] == [p._array.strides for p in params]
+    assert not np.array_equal(state["average.1"], average.averages[1])
+    for bad in ({k: v for k, v in state.items() if k != "average.2"}, state | {"average.1": np.zeros(2)}):
+        before = [a.copy() for a in fresh.averages]
+        with pytest.raises(ValueError, match=r"average.(2 has shape None|1 has shape \(2,\)) instead of \((3,)?\)"):
+            fresh.load_state_dict(bad)
+        assert_equal(fresh.averages, before)
+
+
+def test_swapping_in_the_average_is_a_change_that_backward_notices():
+    p = Parameter(np.array([1.0, 2.0]))
+    average = optim.ExponentialMovingAverage([p])
+    loss = (p * p).sum()
+    with average.average_parameters():
+        pass
+    with pytest.raises(RuntimeError, match="changed in place"):
+        loss.backward()
