@@ -20,6 +20,7 @@ enum {
     LINE = 64, AHEAD = 12 << 10,    /* a cache line; how far ahead of their use to fetch pixels that are read in place */
     SMALL = 1 << 15,                /* elements that are not worth a second thread */
     LARGE = 1 << 20,                /* bytes of a gw that has no private copies */
+    FEW = 1 << 10, DIRECT = 128,    /* pixels that aren't worth private copies; that aren't worth packing w */
     LIMIT = 1 << 30
 };
 
@@ -49,6 +50,7 @@ typedef struct {
     int transposed, threads;
     int flat, scatter;                                  /* conv_transpose2d's other ways, see plan_flat */
     int64_t columns, panels, splits;                    /* of B; splits: items that share a source's panels */
+    int64_t ldb;                                        /* w is used in place with this stride, 0: packed */
     int64_t phases, taps;                               /* taps of all phases, at most the kept ones */
     phase *phase;
     tap *tap;
@@ -306,7 +308,7 @@ static inline void advance(cursor *p, const correlation *c, const phase *f, int6
 
 /* One block of B against all pixels of the region; meanwhile the lines from `ahead` are fetched, `bytes` a pixel. */
 static void multiply_block(const correlation *c, const phase *f, const product *p, int64_t pixels, int64_t rows,
-                           const char *a, char *out, const char *ahead, int64_t bytes)
+                           const char *a, char *out, int add, const char *ahead, int64_t bytes)
 {
     int vectors = (int)ceil_div(p->n, c->k->vector);
     int64_t tiles = ceil_div(pixels, c->k->product_rows[vectors]);
@@ -322,7 +324,7 @@ static void multiply_block(const correlation *c, const phase *f, const product *
             to[i] = out + at.c * c->s.size;
             advance(&at, c, f, rows);
         }
-        c->k->product[vectors][m](p, from, to);
+        c->k->product[vectors][m](p, from, add ? (const void *const *)to : NULL, to);
     }
 }
 
@@ -330,16 +332,17 @@ static void multiply_phase(const correlation *c, const phase *f, region r, const
                            int64_t panel, const char *ahead, int64_t bytes)
 {
     int64_t size = c->s.size, column = panel * c->k->panel, rows = min64(r.rows, f->rows - r.row0);
-    int64_t n = min64(c->k->panel, c->columns - column), ld = round_up(n, c->k->vector), pixels = r.images * rows * f->columns;
-    const char *b = c->packed + (f->packed + f->depth * column) * size;
+    int64_t n = min64(c->k->panel, c->columns - column), ld = c->ldb ? c->ldb : round_up(n, c->k->vector);
+    const char *b = c->packed + (c->ldb ? column : f->packed + f->depth * column) * size;
+    int64_t pixels = r.images * rows * f->columns;
     int64_t first = f->first_run, last = first + f->runs, depth;
     int add = 0;
     do {                                        /* also with no run at all: then the output is the bias */
-        product p = {.runs = c->run + first, .ldb = ld, .n = n, .b = b, .add = add,
+        product p = {.runs = c->run + first, .ldb = ld, .n = n, .b = b,
                      .bias = c->bias && !c->scatter ? c->bias + column * size : NULL};
         for (depth = 0; first < last && (!depth || depth + c->run[first].len <= DEPTH); first++, p.count++)
             depth += c->run[first].len;
-        multiply_block(c, f, &p, pixels, rows, a, out + (f->target + column) * size, ahead, add ? 0 : ceil_div(bytes, pixels));
+        multiply_block(c, f, &p, pixels, rows, a, out + (f->target + column) * size, add, ahead, add ? 0 : ceil_div(bytes, pixels));
         b += depth * ld * size;
         add = 1;
     } while (first < last);
@@ -474,7 +477,7 @@ static int correlate(correlation *c, const void *bias, int threads)
     c->splits = c->scatter ? 1 : max64(1, min64(c->panels, 4 * threads / items));
     c->copy_bytes = c->scatter ? round_up(c->s.images * c->s.band * c->out_row * size, ALIGNMENT) : source_copy_bytes(&c->s);
     c->threads = threads;
-    size_t packed_at = reserve(&data, elements, (size_t)size), bias_at = reserve(&data, c->panels * c->k->panel, (size_t)size);
+    size_t packed_at = reserve(&data, c->ldb ? 0 : elements, (size_t)size), bias_at = reserve(&data, c->panels * c->k->panel, (size_t)size);
     size_t copies_at = reserve(&data, c->copy_bytes, (size_t)threads);
     if (!(memory = scratch(DATA, &data)))
         return TG_NO_MEMORY;
@@ -485,7 +488,10 @@ static int correlate(correlation *c, const void *bias, int threads)
         c->bias = memset(memory + bias_at, 0, (size_t)(c->panels * c->k->panel * size));
         fill(c->bias, bias, c->columns / channels, channels * size);
     }
-    parallel(c->taps * c->panels, elements > SMALL ? threads : 1, pack_item, c);
+    if (c->ldb)
+        c->packed = (char *)(uintptr_t)c->weight;
+    else
+        parallel(c->taps * c->panels, elements > SMALL ? threads : 1, pack_item, c);
     parallel(items * c->splits, threads, c->scatter ? scatter_item : correlate_item, c);
     release_scratch();
     return TG_OK;
@@ -501,6 +507,8 @@ int tg_conv2d(int dtype, const tg_conv_shape *s, const void *x, const void *w, c
                      .out_column = s->co, .out_row = s->ow * s->co, .out_image = s->oh * s->ow * s->co};
     c.s = (source){.data = x, .size = element_size(dtype), .n = s->n, .h = s->h, .w = s->w, .channels = s->ci,
                    .step_y = s->stride_h, .step_x = s->stride_w};
+    if (s->n * s->oh * s->ow <= DIRECT && s->co % c.k->vector == 0 && (s->mask == TG_MASK_NONE || s->groups == 1))
+        c.ldb = s->co;
     return correlate(&c, bias, clamp_threads(threads));
 }
 
@@ -689,7 +697,7 @@ static int sum_weight(weight_sum *g, int threads)
     tap *taps = (tap *)(memory + tap_at);
     plan_taps(s, taps);
     plan_box(&g->s, &all, 1, taps);
-    g->blocks = gw_bytes > LARGE;
+    g->blocks = gw_bytes > LARGE || s->n * s->oh * s->ow < FEW;
     int64_t images = ceil_div(DEPTH / 2, s->oh * s->ow) * s->h * s->w * s->ci * size;
     plan_items(&g->s, g->blocks ? max64(SOURCE_BYTES, images) : SOURCE_BYTES, g->blocks ? 1 : 16, 1);
     g->run = (run *)(memory + run_at);
@@ -710,7 +718,7 @@ static int sum_weight(weight_sum *g, int threads)
     g->sums = memory + sums_at;
     g->chunk = memory + chunk_at;
     if (g->blocks) {
-        g->block_rows = 192;
+        g->block_rows = max64(24, min64(192, g->depth * g->panels / (4 * threads)));
         parallel(g->chunks, threads, read_item, g);
         parallel(ceil_div(g->depth, g->block_rows) * g->panels, threads, block_item, g);
     } else {

@@ -86,22 +86,25 @@ static part part_of(const engine *e, int64_t item)
 
 /* --- products --------------------------------------------------------------------------------------------------- */
 
-/* to[i] (columns) += from[i] (depth) B, all rows through one panel of B after the other */
+/* to[i] (columns) = start[i] + from[i] (depth) B, all rows through one panel of B after the other */
 static void multiply(const engine *e, const char *b, int64_t ldb, int64_t depth, int64_t columns, int64_t rows,
-                     const void *const *from, void *const *to)
+                     const void *const *from, const void *const *start, void *const *to)
 {
     run all = {0, depth};
     for (int64_t column = 0; column < columns; column += e->k->panel) {
         int64_t n = min64(e->k->panel, columns - column), vectors = ceil_div(n, e->k->vector);
-        product p = {.runs = &all, .count = 1, .n = n, .add = 1, .ldb = ldb ? ldb : vectors * e->k->vector,
+        product p = {.runs = &all, .count = 1, .n = n, .ldb = ldb ? ldb : vectors * e->k->vector,
                      .b = b + column * (ldb ? 1 : depth) * e->size};
         int64_t tiles = ceil_div(rows, e->k->product_rows[vectors]);
         for (int64_t i = 0, m; i < rows; i += m) {
+            const void *first[TILE_ROWS];
             void *target[TILE_ROWS];
             m = ceil_div(rows - i, tiles--);
-            for (int64_t j = 0; j < m; j++)
+            for (int64_t j = 0; j < m; j++) {
+                first[j] = (const char *)start[i + j] + column * e->size;
                 target[j] = (char *)to[i + j] + column * e->size;
-            e->k->product[vectors][m](&p, from + i, target);
+            }
+            e->k->product[vectors][m](&p, from + i, first, target);
         }
     }
 }
@@ -138,10 +141,10 @@ static void pack_tap(void *context, int64_t tap, int slot)
 
 typedef struct { int64_t image, position; } place;
 
-/* What a thread works in: the places of a step, for each a row to read from and one to add to, and rows for dh, dc. */
+/* What a thread works in: the places of a step, for each the rows of a product, and rows for dh, dc. */
 typedef struct {
     place *at;
-    const void **from;
+    const void **from, **start;
     void **to;
     char *dh, *carry;
 } workspace;
@@ -150,8 +153,9 @@ static workspace workspace_of(const engine *e, int slot)
 {
     int64_t rows = e->images * e->width;
     char *p = e->workspace + slot * e->workspace_bytes;
-    workspace w = {.at = (place *)p, .from = (const void **)(p + rows * 16), .to = (void **)(p + rows * 24)};
-    w.dh = p + (rows * 32 + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    workspace w = {.at = (place *)p, .from = (const void **)(p + rows * 16), .start = (const void **)(p + rows * 24),
+                   .to = (void **)(p + rows * 32)};
+    w.dh = p + (rows * 40 + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     w.carry = w.dh + rows * e->row;
     return w;
 }
@@ -175,14 +179,17 @@ static void forward_item(void *context, int64_t item, int slot)
         int64_t rows = places(e, p, step, w.at);
         for (int64_t r = 0; r < rows; r++) {
             int64_t at = pixel(e, w.at[r].image, step, w.at[r].position) * 4 * e->row;
-            w.to[r] = memcpy(e->gates + at, e->z + at, (size_t)(4 * e->row));
+            w.to[r] = e->gates + at;
+            w.start[r] = e->z + at;
+            if (!step && !e->h0 && w.to[r] != w.start[r])
+                memcpy(w.to[r], w.start[r], (size_t)(4 * e->row));
         }
         for (int64_t tap = 0; tap < e->s->taps && (step || e->h0); tap++) {
             for (int64_t r = 0; r < rows; r++) {
                 const char *h = state(e, e->h, e->h0, w.at[r].image, step - 1, w.at[r].position + offset(e, tap));
                 w.from[r] = h ? h : e->zeros;
             }
-            multiply(e, e->packed + tap * e->tap_bytes, e->ldb, e->s->units, 4 * e->s->units, rows, w.from, w.to);
+            multiply(e, e->packed + tap * e->tap_bytes, e->ldb, e->s->units, 4 * e->s->units, rows, w.from, tap ? (const void *const *)w.to : w.start, w.to);
         }
         for (int64_t r = 0; r < rows; r++) {
             int64_t at = pixel(e, w.at[r].image, step, w.at[r].position) * e->row;
@@ -196,7 +203,7 @@ static void forward_item(void *context, int64_t item, int slot)
 static void gather_dh(const engine *e, workspace w, int64_t rows, int64_t step)
 {
     for (int64_t r = 0; r < rows; r++) {
-        w.to[r] = w.dh + r * e->row;
+        w.start[r] = w.to[r] = w.dh + r * e->row;
         if (e->gh && step >= 0)
             memcpy(w.to[r], e->gh + pixel(e, w.at[r].image, step, w.at[r].position) * e->row, (size_t)e->row);
         else
@@ -207,7 +214,7 @@ static void gather_dh(const engine *e, workspace w, int64_t rows, int64_t step)
             int64_t next = w.at[r].position - offset(e, tap), image = w.at[r].image;
             w.from[r] = inside(e, step + 1, next) ? e->gz + pixel(e, image, step + 1, next) * 4 * e->row : e->zeros;
         }
-        multiply(e, e->packed + tap * e->tap_bytes, 0, 4 * e->s->units, e->s->units, rows, w.from, w.to);
+        multiply(e, e->packed + tap * e->tap_bytes, 0, 4 * e->s->units, e->s->units, rows, w.from, w.start, w.to);
     }
 }
 
@@ -265,7 +272,7 @@ static int run_engine(engine *e, int dtype, int threads)
     int direct = !e->backward && s->n * s->h * s->w <= DIRECT && columns % e->k->vector == 0;
     e->ldb = direct ? columns : 0;
     e->tap_bytes = depth * (direct ? columns : ceil_div(columns, e->k->vector) * e->k->vector) * e->size;
-    e->workspace_bytes = ceil_div(rows * (32 + 2 * e->row), ALIGNMENT) * ALIGNMENT + 2 * ALIGNMENT;
+    e->workspace_bytes = ceil_div(rows * (40 + 2 * e->row), ALIGNMENT) * ALIGNMENT + 2 * ALIGNMENT;
     size_t zeros_at = reserve(&p, 4, (size_t)e->row), packed_at = reserve(&p, direct ? 0 : s->taps, (size_t)e->tap_bytes);
     size_t work_at = reserve(&p, threads, (size_t)e->workspace_bytes);
     char *memory = scratch(DATA, &p);

@@ -8,16 +8,15 @@
 
 enum { TILE_ROWS = 8, TILE_VECTORS = 4, SUM_ROWS = 12 };
 
-/* Rows of A against a packed panel of B:  C[m][:n] = start + sum over runs, over k < len, of A[m][run.a + k] * B[.][:n]
+/* Rows of A against a panel of B:  C[m][:n] = start[m] (else bias, else 0) + sum over runs, over k < len, of A[m][run.a + k] * B[.][:n]
  * where B's rows are simply numbered on from run to run. */
 typedef struct { int64_t a, len; } run;
 typedef struct {
     const run *runs;
     int64_t count, ldb, n;
-    const void *b, *bias;       /* start: C itself if add, else bias, else 0 */
-    int add;
+    const void *b, *bias;
 } product;
-typedef void (*product_tile)(const product *p, const void *const *a, void *const *c);
+typedef void (*product_tile)(const product *p, const void *const *a, const void *const *start, void *const *c);
 
 /* Outer products over pixels:  C[m][:n] (+)= sum over images, rows, columns of A[pixel][m] * B[pixel][:n] */
 typedef struct {

@@ -70,7 +70,7 @@ int tg_conv2d_weight(int dtype, const tg_conv_shape *s, const void *x, const voi
  * h0, c0, gh0, gc0 (w, units) are the states before the first row, or all NULL. */
 typedef struct { int64_t n, h, w, units, taps, diagonal; } tg_lstm_shape;
 
-/* gates (activated), c and h from z. */
+/* gates (activated), c and h from z; gates may be z itself. */
 int tg_lstm(int dtype, const tg_lstm_shape *s, const void *z, const void *u, const void *h0, const void *c0, void *gates,
             void *c, void *h, int threads);
 
