@@ -27,7 +27,7 @@ def max_pool2d(x, kernel, stride, padding=(0, 0)):
     which = n.zeros_like(out, dtype=np.int32)
     for t, window in _windows(kernel, size, stride):
         pixel = padded[window]
-        better = ~(pixel <= out)  # NaN is better than anything, as in PyTorch
+        better = (pixel > out) | n.isnan(pixel)  # NaN passes through, as in PyTorch
         n.copyto(out, pixel, where=better)
         n.copyto(which, np.int32(t), where=better)
     return out, which
