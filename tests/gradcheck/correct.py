@@ -61,7 +61,7 @@ def random_sizes(r: np.random.Generator, name: str) -> tuple[Any, ...]:
         return r.standard_normal((D, H)), r.standard_normal((N, D)), r.integers(0, H, N), r.uniform(0, 1)
     sizes = {"N": N, "D": n(1, 4), "H": n(1, 4), "T": n(1, 4), "M": n(1, 4), "V": n(2, 5), "C": n(2, 5)}
     recipe = next(make for pattern, make, _ in RECIPES if __import__("re").fullmatch(pattern, name))
-    wanted = recipe.__code__.co_varnames[1:recipe.__code__.co_argcount]
+    wanted = recipe.__code__.co_varnames[1 : recipe.__code__.co_argcount]
     picked = {k: sizes[k] for k in wanted if k in sizes and not (k == "T" and name.endswith("step"))}
     if name == "affine":
         picked["D"] = (n(1, 3), n(1, 3))

@@ -2,7 +2,7 @@
 
 The planted errors (planted.py) are edits of this file; the correct cases (test_correct.py) run it as it is.
 """
-# ruff: noqa: NPY002, RET504
+# ruff: noqa: NPY002, RET504, RUF059
 
 import numpy as np
 

@@ -122,7 +122,7 @@ class Module(Tensors):
             for spots, tensor in zip(places, args, strict=False):
                 for m, n in spots:
                     vars(m)[n] = tensor
-            out = own(*args[len(places):])
+            out = own(*args[len(places) :])
             return loss(out) if loss else out
 
         super().__init__(fn, [*(p.numpy() for p in parameters.values()), *inputs], type(module).__name__)
@@ -217,7 +217,7 @@ def _autograd(fn: Callable[..., Any], values: list[Any], wrt: list[int]) -> tupl
 
 
 def _taped(make: Callable[[Any, Array], Any], module: str) -> Callable[..., tuple[list[Array], Pull]]:
-    """For libraries in the style of a course: `out.backward(gradient)` adds to `x.grad` of the tensors it was made from."""
+    """For libraries in the style of a course: `out.backward(gradient)` sets `x.grad` of what it was made from."""
 
     def linearize(fn: Callable[..., Any], values: list[Any], wrt: list[int]) -> tuple[list[Array], Pull]:
         library = __import__(module)
@@ -265,7 +265,7 @@ def module_of(module: Any, inputs: Sequence[Any], loss: Callable[..., Any] | Non
 
     def fn(*args: Any) -> Any:
         state = dict(zip(names, args, strict=False)) | {n: b.clone() for n, b in buffers.items()}
-        out = torch.func.functional_call(own, state, args[len(names):])
+        out = torch.func.functional_call(own, state, args[len(names) :])
         return loss(out) if loss else out
 
     subject = Foreign("torch", fn, [*own.parameters(), *inputs], type(module).__name__)

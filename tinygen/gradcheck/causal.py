@@ -80,4 +80,4 @@ def picture(matrix: np.ndarray, height: int, width: int, pixel: tuple[int, int] 
     marks = []
     for j, sees in enumerate(matrix[i] != 0):
         marks.append(("#" if sees else ".") if j < i else "!" if sees else "o" if j == i else " ")
-    return "\n".join("".join(marks[r * width:(r + 1) * width]).rstrip() for r in range(height))
+    return "\n".join("".join(marks[r * width : (r + 1) * width]).rstrip() for r in range(height))

@@ -2,9 +2,9 @@
 
 Each row makes the mistake itself, on the right gradient, and asks whether that reproduces the wrong numbers. The right
 Jacobian J is known by finite differences, so a mistake on the way in ("only the last time step's upstream gradient
-arrives", "the factor 1 - y^2 is missing") is J^T of a changed upstream gradient, and a mistake on the way out (a factor,
-a transpose, a flip) is a change of the right gradient. The first row that reproduces the numbers names the cause; rows
-that guess less stand earlier. Rows further down only describe which elements are wrong.
+arrives", "the factor 1 - y^2 is missing") is J^T of a changed upstream gradient, and a mistake on the way out (a
+factor, a transpose, a flip) is a change of the right gradient. The first row that reproduces the numbers names the
+cause; rows that guess less stand earlier. Rows further down only describe which elements are wrong.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygen.gradcheck.examine import Evidence, Suspect, examine, plain_finding
+from tinygen.gradcheck.examine import Evidence, Suspect, plain_finding
 from tinygen.gradcheck.numeric import Differences
 from tinygen.gradcheck.report import Finding
+from tinygen.gradcheck.shapes import axis_name, factor_name, right_at_size_one, scalars, smallest, subsets
 from tinygen.gradcheck.subject import is_float_array
 
 Array = Any
@@ -48,7 +49,7 @@ def diagnose(e: Evidence) -> list[Finding]:
             first.argument += f", {f.argument}"
     findings = list(merged.values())
     if findings and findings[0].cause not in ("wrong shape", "missing sum"):
-        findings[0].evidence |= _smallest(e)
+        findings[0].evidence |= smallest(e)
     return findings
 
 
@@ -91,58 +92,6 @@ def _with(e: Evidence, k: int, u: Array) -> list[Array]:
     return [u if j == k else old for j, old in enumerate(e.upstream)]
 
 
-def _subsets(axes: Sequence[int], most: int = 4) -> Iterator[tuple[int, ...]]:
-    for n in range(1, min(len(axes), most) + 1):
-        yield from itertools.combinations(axes, n)
-
-
-LETTERS = {4: "NCHW", 3: "NTD", 2: "ND", 1: "N"}
-
-
-def _axis(e: Evidence, shape: tuple[int, ...], axis: int) -> str:
-    """What an axis is called: its usual letter if the array is a batch, its number otherwise."""
-    batch = next((v.shape[0] for v in e.subject.values if isinstance(v, np.ndarray) and v.ndim), None)
-    letters = LETTERS.get(len(shape), "")
-    if shape and shape[0] == batch and axis < len(letters):
-        return f"{letters[axis]} (axis {axis}, size {shape[axis]})"
-    return f"axis {axis} (size {shape[axis]})"
-
-
-def _scalars(e: Evidence) -> dict[str, float]:
-    """Plain numbers among the arguments, one level deep: stride, pad, reg, p ..."""
-    found: dict[str, float] = {}
-    for name, v in zip(e.subject.names, e.subject.values, strict=True):
-        items = v.items() if isinstance(v, dict) else [(name, v)]
-        found |= {k: float(n) for k, n in items if isinstance(n, (int, float)) and not isinstance(n, bool)}
-    return found
-
-
-def _named_factor(e: Evidence, f: float) -> str:
-    """A factor in words: "1/N, N = 3 (axis 0 of x)"; empty if it is no combination of sizes."""
-    sizes: dict[str, float] = {}
-    arrays = [(n, v.shape) for n, v in zip(e.subject.names, e.subject.values, strict=True) if isinstance(v, np.ndarray)]
-    arrays += [(n, o.shape) for n, o in zip(e.subject.outputs, e.outputs, strict=False)]
-    for name, shape in arrays:
-        for axes in _subsets(range(len(shape)), 3):
-            words = " * ".join(f"{name}.shape[{a}]" for a in axes)
-            sizes.setdefault(words, float(np.prod([shape[a] for a in axes])))
-    scalars = _scalars(e)
-    sizes |= scalars
-    sizes |= {f"{a} * {b}": scalars[a] * scalars[b] for a, b in itertools.combinations(scalars, 2)}
-    plain = [("1", 1.0), ("2", 2.0)]
-    simple = [(w, v) for w, v in sizes.items() if v not in (0.0, 1.0)]
-    for sign, minus in ((1, ""), (-1, "-")):
-        options = [*plain, *simple, ("4", 4.0), ("3", 3.0)]
-        for words, value in options:
-            for text, candidate in ((words, value), (f"1/({words})" if " " in words else f"1/{words}", 1 / value)):
-                if np.isclose(f, sign * candidate, rtol=1e-5):
-                    return f"{minus}{text} = {f:.4g}"
-        for (a, x), (b, y) in itertools.product([*plain[1:], *simple, ("4", 4.0)], plain[1:] + simple):
-            if np.isclose(f, sign * x / y, rtol=1e-5):
-                return f"{minus}{a} / {b if ' ' not in b else f'({b})'} = {f:.4g}"
-    return ""
-
-
 # -------------------------------------------------------------------------------------------------------- wrong shape
 
 
@@ -152,7 +101,7 @@ def _name_shape(e: Evidence, s: Suspect) -> tuple[int, Finding]:
     said = f"{name} has shape {g.shape}, {e.subject.names[s.i]} has {s.shape}"
     where = e.subject.source(s.i)
     full = s.full
-    true = s.true.reshape(s.shape) if full else None
+    true: Any = s.true.reshape(s.shape) if full else None
 
     def fits(mended: Array) -> bool:
         return full and mended.shape == s.shape and bool(np.allclose(mended, true, rtol=1e-5, atol=1e-6))
@@ -161,7 +110,12 @@ def _name_shape(e: Evidence, s: Suspect) -> tuple[int, Finding]:
     for i in (j for j in e.subject.wrt if j != s.i and e.subject.values[j].shape == g.shape):
         columns = e.differences.columns(i, np.arange(g.size)) if g.size <= 2000 else None
         if columns is not None and np.allclose(e.weights @ columns.jacobian, g.ravel(), rtol=1e-5, atol=1e-6):
-            return 0, Finding("swapped", name, f"what is returned here is {e.subject.grad_name(i)}: check the order of return", where=where)
+            return 0, Finding(
+                "swapped",
+                name,
+                f"what is returned here is {e.subject.grad_name(i)}: check the order of return",
+                where=where,
+            )
     if g.size == 0 and s.true.size:
         hint = f"{said}: an empty slice; [p:-p] is empty for p = 0, write [p:p + n]"
     elif fits(g.T):
@@ -169,11 +123,11 @@ def _name_shape(e: Evidence, s: Suspect) -> tuple[int, Finding]:
     elif g.size == s.true.size and fits(g.reshape(s.shape)):
         hint = f"{said}: the numbers are right, reshape it to {e.subject.names[s.i]}.shape"
     else:
-        for axes in _subsets(range(g.ndim)):
+        for axes in subsets(range(g.ndim)):
             for keep in (False, True):
                 total = g.sum(axis=axes, keepdims=keep)
                 if fits(total) or (total.size == s.true.size and fits(total.reshape(s.shape))):
-                    told = ", ".join(_axis(e, g.shape, a) for a in axes)
+                    told = ", ".join(axis_name(e, g.shape, a) for a in axes)
                     return 0, Finding("missing sum", name, f"{said}: sum it over {told}", where=where)
     return 0, Finding(cause, name, hint, where=where)
 
@@ -222,7 +176,7 @@ def factor(e: Evidence, s: Suspect) -> Iterator[Guess]:
     square = float(s.true @ s.true)
     f = float(s.claimed @ s.true) / square if square else 0.0
     if f:
-        words = _named_factor(e, f)
+        words = factor_name(e, f)
         if np.isclose(f, -1):
             hint = "the sign is wrong: yours is -1 times the right one"
         elif words.startswith("1/"):
@@ -235,7 +189,7 @@ def factor(e: Evidence, s: Suspect) -> Iterator[Guess]:
 def missing_output(e: Evidence, s: Suspect) -> Iterator[Guess]:
     """With several outputs: one of them was forgotten."""
     for k in range(len(e.upstream) if len(e.upstream) > 1 else 0):
-        hint = f"the path through {e.subject.outputs[k]} is missing: its upstream gradient never arrives, or not along this path"
+        hint = f"the path through {e.subject.outputs[k]} is missing: its upstream gradient never arrives here"
         yield Guess(_pull(e, s, _with(e, k, 0 * e.upstream[k])), hint)
 
 
@@ -243,7 +197,9 @@ def swapped(e: Evidence, s: Suspect) -> Iterator[Guess]:
     """The gradient of another argument."""
     for other in e.suspects:
         if other.i != s.i and other.shape == s.shape and other.full and s.full:
-            yield Guess(other.true, f"what is returned here is {e.subject.grad_name(other.i)}: check the order of return")
+            yield Guess(
+                other.true, f"what is returned here is {e.subject.grad_name(other.i)}: check the order of return"
+            )
 
 
 def transposed(e: Evidence, s: Suspect) -> Iterator[Guess]:
@@ -255,20 +211,26 @@ def transposed(e: Evidence, s: Suspect) -> Iterator[Guess]:
         turned = true.transpose(axes)
         if turned.shape == true.shape:
             yield Guess(turned.ravel(), f"it is the right one transposed: axes {axes}")
-        yield Guess(turned.ravel(), f"its numbers are right but in the order of axes {axes}: reshape doesn't move axes, transpose does")
+        yield Guess(
+            turned.ravel(),
+            f"its numbers are right but in the order of axes {axes}: reshape doesn't move axes, transpose does",
+        )
 
 
 def flipped(e: Evidence, s: Suspect) -> Iterator[Guess]:
     """Turned round along some axes."""
     if s.full:
         true = _true(s)
-        for axes in _subsets([a for a in range(true.ndim) if true.shape[a] > 1]):
+        for axes in subsets([a for a in range(true.ndim) if true.shape[a] > 1]):
             turn = " (turned by 180 degrees)" if len(axes) == 2 else ""
-            yield Guess(np.flip(true, axes).ravel(), f"it is the right one reversed along axes {axes}{turn}: drop the flip, or add the missing one")
+            yield Guess(
+                np.flip(true, axes).ravel(),
+                f"it is the right one reversed along axes {axes}{turn}: drop the flip, or add the missing one",
+            )
     for k, u in enumerate(e.upstream):
         for axis in range(u.ndim):
             if u.shape[axis] > 1:
-                hint = f"the upstream gradient is read in reverse along {_axis(e, u.shape, axis)}"
+                hint = f"the upstream gradient is read in reverse along {axis_name(e, u.shape, axis)}"
                 yield Guess(_pull(e, s, _with(e, k, np.flip(u, axis))), hint)
 
 
@@ -278,7 +240,8 @@ def shifted(e: Evidence, s: Suspect) -> Iterator[Guess]:
         for axis, by in itertools.product(range(u.ndim), (1, -1)):
             if u.shape[axis] > 1:
                 rolled = np.roll(u, by, axis)
-                hint = f"the upstream gradient is read one step off along {_axis(e, u.shape, axis)} (index {-by:+d}; -1 wraps to the end)"
+                told = axis_name(e, u.shape, axis)
+                hint = f"the upstream gradient is read one step off ({-by:+d}, wrapping round) along {told}"
                 yield Guess(_pull(e, s, _with(e, k, rolled)), hint)
                 edge = [slice(None)] * u.ndim
                 edge[axis] = slice(0, 1) if by > 0 else slice(-1, None)
@@ -288,14 +251,14 @@ def shifted(e: Evidence, s: Suspect) -> Iterator[Guess]:
     if not s.full:
         return
     true = _true(s)
-    for axes in _subsets([a for a in range(true.ndim) if true.shape[a] > 2], 2):
+    for axes in subsets([a for a in range(true.ndim) if true.shape[a] > 2], 2):
         for by in (1, -1, 2, -2):
             moved, seen = np.roll(true, [by] * len(axes), axes), np.ones(s.shape, bool)
             for a in axes:
                 at = np.arange(s.shape[a]).reshape([-1 if b == a else 1 for b in range(true.ndim)])
                 seen &= (at >= by) & (at < s.shape[a] + by)
             if seen.sum() >= max(4, 0.25 * seen.size) and np.abs(moved[seen]).max() > 0:
-                hint = f"it is the right one moved by {by:+d} along axes {axes}: an offset (padding?) is left out or counted twice"
+                hint = f"it is the right one moved by {by:+d} along axes {axes}: is an offset (padding) left out?"
                 yield Guess(moved.ravel(), hint, mask=seen.ravel())
 
 
@@ -310,7 +273,10 @@ def permuted(e: Evidence, s: Suspect) -> Iterator[Guess]:
         parts = np.split(true, blocks, axis)
         for order in list(itertools.permutations(range(blocks)))[1:]:
             mixed = np.concatenate([parts[b] for b in order], axis)
-            yield Guess(mixed.ravel(), f"the {blocks} blocks of axis {axis} (gates?) stand in the order {order} of forward's: use one order in both")
+            yield Guess(
+                mixed.ravel(),
+                f"the {blocks} blocks (gates?) of axis {axis} stand in another order than in forward: {order}",
+            )
 
 
 # ------------------------------------------------------------------------------------------ a part of the upstream
@@ -328,22 +294,24 @@ def recurrence(e: Evidence, s: Suspect) -> Iterator[Guess]:
             own = np.zeros(s.shape)
             for t in range(steps):
                 only = np.zeros_like(u)
-                at, to = [slice(None)] * u.ndim, [slice(None)] * len(s.shape)
+                at: list[Any] = [slice(None)] * u.ndim
+                to: list[Any] = [slice(None)] * len(s.shape)
                 at[out_axis] = to[axis] = t
                 only[tuple(at)] = u[tuple(at)]
                 rest = [only if j == k else 0 * v for j, v in enumerate(e.upstream)]
                 own[tuple(to)] = _pull(e, s, rest).reshape(s.shape)[tuple(to)]
-            hint = f"no gradient flows from one step to the one before along {_axis(e, u.shape, out_axis)}: add what the later step hands back"
+            told = axis_name(e, u.shape, out_axis)
+            hint = f"no gradient flows back from step to step along {told}: add what the later step returns"
             yield Guess(own.ravel(), hint)
 
 
 def _parts(u: Array, sizes: set[int]) -> Iterator[tuple[str, dict[int, slice], str]]:
     """Parts of an output: words, axes and slices, and the cause that they speak for."""
     axes = [a for a in range(u.ndim) if u.shape[a] > 1]
-    for some in _subsets(axes):
+    for some in subsets(axes):
         yield "the first", {a: slice(0, 1) for a in some}, "only part"
         yield "the last", {a: slice(-1, None) for a in some}, "only part"
-    for some in _subsets(axes, 2):
+    for some in subsets(axes, 2):
         if all(u.shape[a] > 2 for a in some):
             yield "the inner part", {a: slice(1, -1) for a in some}, "border"
         yield "all but the first", {a: slice(1, None) for a in some}, "border"
@@ -351,7 +319,11 @@ def _parts(u: Array, sizes: set[int]) -> Iterator[tuple[str, dict[int, slice], s
     for a in axes:
         for n in sizes:
             if 1 < n < u.shape[a]:
-                yield f"the first {n} (the size of another axis: rows and columns mixed up?)", {a: slice(0, n)}, "non-square"
+                yield (
+                    f"the first {n} (the size of another axis: rows and columns mixed up?)",
+                    {a: slice(0, n)},
+                    "non-square",
+                )
 
 
 def _part_row(cause: str) -> Callable[[Evidence, Suspect], Iterator[Guess]]:
@@ -362,8 +334,10 @@ def _part_row(cause: str) -> Callable[[Evidence, Suspect], Iterator[Guess]]:
                     part = np.zeros_like(u)
                     at = tuple(where.get(a, slice(None)) for a in range(u.ndim))
                     part[at] = u[at]
-                    told = " and ".join(_axis(e, u.shape, a) for a in where)
-                    hint = f"of the upstream gradient only {words} along {told} is used: check the loop's range, or sum over all of it"
+                    told = " and ".join(axis_name(e, u.shape, a) for a in where)
+                    hint = (
+                        f"only {words} of the upstream gradient along {told} is used: check the loop's range or the sum"
+                    )
                     yield Guess(_pull(e, s, _with(e, k, part)), hint)
 
     return row
@@ -376,10 +350,13 @@ def overwritten(e: Evidence, s: Suspect) -> Iterator[Guess]:
     if (counts.sum(axis=0) > 1)[s.wrong].any():
         last = len(parts) - 1 - counts[::-1].argmax(axis=0)  # loops run forward: the last one stays
         kept = np.where(s.wrong, np.take_along_axis(parts, last[None], 0)[0], s.true)
-        nothing = s.wrong & (s.claimed == 0)  # the last contribution may be a zero of the padding
+        nothing: Array = s.wrong & (s.claimed == 0)  # the last contribution may be a zero of the padding
         if (s.wrong & ~nothing).any():
             kept = np.where(nothing, 0, kept)
-        yield Guess(kept, "each element keeps the last of several contributions: `=` where `+=` belongs (for repeated indices np.add.at)")
+        yield Guess(
+            kept,
+            "each element keeps the last of several contributions: `=` for `+=` (with repeated indices: np.add.at)",
+        )
 
 
 # ----------------------------------------------------------------------------------------------------- local factors
@@ -396,7 +373,7 @@ def mask(e: Evidence, s: Suspect) -> Iterator[Guess]:
         return
     live = s.true[~off]
     f = float(s.claimed[~off] @ live) / float(live @ live)
-    also = "" if np.isclose(f, 1) else f", and {_named_factor(e, f) or f'{f:.4g}'} times too large elsewhere"
+    also = "" if np.isclose(f, 1) else f", and {factor_name(e, f) or f'{f:.4g}'} times too large elsewhere"
     hint = f"{int(leaks.sum())} elements should get no gradient (a mask of forward is not applied){also}"
     yield Guess(np.where(off, s.claimed, f * s.true), hint, None if np.isclose(f, 1) else f)
 
@@ -448,7 +425,7 @@ def _deviations(x: Array) -> Iterator[tuple[str, Array]]:
     """Standard deviations over some axes, with the usual epsilons."""
     groups = [x] if x.ndim < 2 else [x, x.reshape(x.shape[0], -1)] if x.ndim > 2 else [x]
     for view in groups:
-        for axes in _subsets(range(view.ndim), 3):
+        for axes in subsets(range(view.ndim), 3):
             for eps in (1e-5, 0.0, 1e-8, 1e-3):
                 sigma = np.sqrt(view.var(axis=axes, keepdims=True) + eps)
                 if np.all(sigma > 0):
@@ -457,7 +434,9 @@ def _deviations(x: Array) -> Iterator[tuple[str, Array]]:
                         yield f"the factor {words} over axes {axes} is missing", full**power
                         yield f"the factor {words} over axes {axes} is applied once too often", 1 / full**power
                     if eps != 0:
-                        plain = np.broadcast_to(np.sqrt(view.var(axis=axes, keepdims=True)), view.shape).reshape(x.shape)
+                        plain = np.broadcast_to(np.sqrt(view.var(axis=axes, keepdims=True)), view.shape).reshape(
+                            x.shape
+                        )
                         with np.errstate(all="ignore"):
                             yield f"sigma is taken without epsilon ({eps:g}), unlike in forward", full / plain
 
@@ -475,7 +454,8 @@ def elementwise_factor(e: Evidence, s: Suspect) -> Iterator[Guess]:
         ratio = np.where(small, 1, claimed / true)
     if np.ptp(ratio[~small]) > 1e-9:
         k = s.worst()
-        hint = f"each element is off by a factor of its own (here {s.claimed[k] / s.true[k]:.4g}) whatever comes from above: a local derivative is wrong"
+        f = s.claimed[k] / s.true[k]
+        hint = f"each element is off by a factor of its own (here {f:.4g}), the same for any upstream gradient"
         yield Guess(ratio * s.true, hint, mask=~small)
 
 
@@ -487,7 +467,7 @@ def statistics(e: Evidence, s: Suspect) -> Iterator[Guess]:
     x = e.subject.values[s.i]
     if not s.full or not e.subject.upstream:
         return
-    views = [(s.shape, axes) for axes in _subsets(range(x.ndim), 3) if len(axes) < max(2, x.ndim)]
+    views = [(s.shape, axes) for axes in subsets(range(x.ndim), 3) if len(axes) < max(2, x.ndim)]
     if x.ndim > 2:
         views.append(((x.shape[0], x.size // x.shape[0]), (1,)))
     for shape, axes in views:
@@ -499,7 +479,7 @@ def statistics(e: Evidence, s: Suspect) -> Iterator[Guess]:
             continue
         mean = np.broadcast_to(rest.mean(axis=axes, keepdims=True), shape)
         slope = centred * ((rest * centred).sum(axis=axes, keepdims=True) / square)
-        told = ", ".join(_axis(e, shape, a) for a in axes)
+        told = ", ".join(axis_name(e, shape, a) for a in axes)
         for part, words in ((mean, "the mean"), (slope, "the variance"), (mean + slope, "the mean and the variance")):
             if words == "the mean and the variance" and count < 4 and rest.size // count < 2:
                 continue
@@ -513,8 +493,8 @@ def missing_term(e: Evidence, s: Suspect) -> Iterator[Guess]:
     own = e.subject.values[s.i].ravel()[s.which]
     if np.any(own):
         c = float(rest @ own) / float(own @ own)
-        scalars = [(f"{k:g} * {n}" if k != 1 else n, k * v) for n, v in _scalars(e).items() for k in (1, 2, 0.5)]
-        named = next((w for w, v in scalars if v and np.isclose(abs(c), v, rtol=1e-4)), f"{abs(c):.4g}")
+        known = [(f"{k:g} * {n}" if k != 1 else n, k * v) for n, v in scalars(e).items() for k in (1, 2, 0.5)]
+        named = next((w for w, v in known if v and np.isclose(abs(c), v, rtol=1e-4)), f"{abs(c):.4g}")
         verb = "missing" if c < 0 else "too much"
         name = e.subject.names[s.i]
         yield Guess(s.true + c * own, f"the term {named} * {name} is {verb} (the regularization's gradient)")
@@ -540,7 +520,10 @@ def _class_terms(e: Evidence, s: Suspect, labels: Array) -> Iterator[Guess]:
                 return
             if len(mine):
                 fitted[:, c] = mine.T @ np.linalg.lstsq(mine.T, rest[:, c], rcond=None)[0]
-        yield Guess(s.true + fitted.ravel(), "each column misses a multiple of the examples of its own class: the correct class's term is missing")
+        yield Guess(
+            s.true + fitted.ravel(),
+            "each column misses a multiple of the examples of its own class: the correct class's term is missing",
+        )
 
 
 def wrong_variable(e: Evidence, s: Suspect) -> Iterator[Guess]:
@@ -549,10 +532,13 @@ def wrong_variable(e: Evidence, s: Suspect) -> Iterator[Guess]:
     arrays += list(zip(e.subject.outputs, e.outputs, strict=False))
     for (name, v), u in itertools.product(arrays, e.upstream):  # a sum of upstream times something
         if v.shape == u.shape and len(s.which) == int(np.prod(s.shape)):
-            for axes in _subsets(range(u.ndim), 3):
+            for axes in subsets(range(u.ndim), 3):
                 total = (u * v).sum(axis=axes)
                 if total.size == s.true.size:
-                    yield Guess(total.ravel(), f"it is sum(upstream * {name}): forward multiplies by something else than {name} here")
+                    yield Guess(
+                        total.ravel(),
+                        f"it is sum(upstream * {name}): forward multiplies by something else than {name} here",
+                    )
     for name, v, product in _products(e, s):
         for other, w in arrays:
             if other != name and w.shape == v.shape:
@@ -560,7 +546,7 @@ def wrong_variable(e: Evidence, s: Suspect) -> Iterator[Guess]:
 
 
 def _products(e: Evidence, s: Suspect) -> Iterator[tuple[str, Array, Callable[[Array], Array]]]:
-    """Arguments v such that the gradient is v.T @ G or G @ v.T for some G, and what another array in v's place gives."""
+    """Arguments v such that the gradient is v.T @ G or G @ v.T; the function puts another array in v's place."""
     if not s.full or len(s.shape) != 2:
         return
     true = _true(s)
@@ -571,9 +557,13 @@ def _products(e: Evidence, s: Suspect) -> Iterator[tuple[str, Array, Callable[[A
         if v.shape[0] == true.shape[1]:
             right = true @ np.linalg.pinv(v.T)
         if left is not None and v.shape[0] <= v.shape[1] and np.allclose(v.T @ left, true, rtol=1e-5, atol=1e-7):
-            yield name, v, lambda w, g=left: w.T @ g
+            yield name, v, _times(left, before=True)
         if right is not None and v.shape[1] <= v.shape[0] and np.allclose(right @ v.T, true, rtol=1e-5, atol=1e-7):
-            yield name, v, lambda w, g=right: g @ w.T
+            yield name, v, _times(right, before=False)
+
+
+def _times(middle: Array, before: bool) -> Callable[[Array], Array]:
+    return lambda w: w.T @ middle if before else middle @ w.T
 
 
 def transposed_factor(e: Evidence, s: Suspect) -> Iterator[Guess]:
@@ -591,10 +581,25 @@ def _variants(e: Evidence, s: Suspect) -> Iterator[tuple[str, str, int, Array]]:
             continue
         if v.ndim >= 2:
             if v.shape[-1] == v.shape[-2]:
-                yield "transposed", f"it is right for {names[j]} transposed: a transpose of {names[j]} too many or too few", j, v.swapaxes(-1, -2)
-            yield "flipped", f"it is right for {names[j]} turned by 180 degrees: {names[j]} is flipped once too often or too rarely", j, v[..., ::-1, ::-1]
+                yield (
+                    "transposed",
+                    f"it is right for {names[j]} transposed: a transpose of {names[j]} too many or too few",
+                    j,
+                    v.swapaxes(-1, -2),
+                )
+            yield (
+                "flipped",
+                f"it is right for {names[j]} turned by 180 degrees: {names[j]} is flipped once too often or too rarely",
+                j,
+                v[..., ::-1, ::-1],
+            )
             if v.shape[0] > 1:
-                yield "wrong variable", f"it is right if all of {names[j]} were {names[j]}[0]: an index is fixed at 0", j, np.broadcast_to(v[:1], v.shape).copy()
+                yield (
+                    "wrong variable",
+                    f"it is right if all of {names[j]} were {names[j]}[0]: an index is fixed at 0",
+                    j,
+                    np.broadcast_to(v[:1], v.shape).copy(),
+                )
         for k, w in enumerate(e.subject.values):
             if k != j and is_float_array(w) and w.shape == v.shape:
                 yield "wrong variable", f"{names[k]} stands where {names[j]} belongs", j, w
@@ -634,20 +639,23 @@ def time_step(e: Evidence, s: Suspect) -> Iterator[Guess]:
     """Wrong at some steps of a sequence."""
     if s.full and len(s.shape) == 3:
         at, last = _wrong_along(s)[1], s.shape[1] - 1
-        if 0 < len(at) <= last:
-            if len(at) == 1:
-                hint = f"wrong only at step {at[0]} of axis 1"
-                hint += ": index t - 1 at t = 0 is -1, the last step; use the initial state" if at[0] == 0 else ""
-                yield Guess(s.claimed, hint)
+        if len(at) == 1 and last:
+            hint = f"wrong only at step {at[0]} of axis 1"
+            hint += ": index t - 1 at t = 0 is -1, the last step; use the initial state" if at[0] == 0 else ""
+            yield Guess(s.claimed, hint)
 
 
 def later_steps(e: Evidence, s: Suspect) -> Iterator[Guess]:
     """Right at the last step of a sequence, wrong at all before."""
     if s.full and len(s.shape) == 3:
         at, last = _wrong_along(s)[1], s.shape[1] - 1
-        if last and (list(at) == list(range(last)) or (len(at) == last + 1 and _right_at_size_one(e, s.shape[1]))):
-            hint = "right at the last step, wrong before" if len(at) == last else "right for one step, wrong for several"
-            yield Guess(s.claimed, f"{hint}: what a step hands back to the one before is lost or comes in the wrong order")
+        if last and (list(at) == list(range(last)) or (len(at) == last + 1 and right_at_size_one(e, s.shape[1]))):
+            hint = (
+                "right at the last step, wrong before" if len(at) == last else "right for one step, wrong for several"
+            )
+            yield Guess(
+                s.claimed, f"{hint}: what a step hands back to the one before is lost or comes in the wrong order"
+            )
 
 
 def gate(e: Evidence, s: Suspect) -> Iterator[Guess]:
@@ -659,12 +667,12 @@ def gate(e: Evidence, s: Suspect) -> Iterator[Guess]:
             known = {d for v in e.subject.values if isinstance(v, np.ndarray) for d in v.shape}
             if n % blocks == 0 and width in known and len({k // width for k in at}) == 1:
                 b = int(at[0] // width)
-                hint = f"wrong only in block {b} of {blocks} (columns {b * width}:{(b + 1) * width}): check that gate's line"
+                hint = f"wrong only in columns {b * width}:{b * width + width} (block {b} of {blocks}), one gate"
                 part = (slice(None),) * (len(s.shape) - 1) + (slice(b * width, (b + 1) * width),)
                 c, t = s.claimed.reshape(s.shape)[part].ravel(), _true(s)[part].ravel()
                 f = float(c @ t) / float(t @ t) if np.any(t) else 1.0
                 if np.allclose(c, f * t, rtol=1e-5):
-                    hint += f"; it is {_named_factor(e, f) or f'{f:.4g}'} times the right one"
+                    hint += f"; it is {factor_name(e, f) or f'{f:.4g}'} times the right one"
                 yield Guess(s.claimed, hint)
 
 
@@ -674,7 +682,9 @@ def channel(e: Evidence, s: Suspect) -> Iterator[Guess]:
         for axis in (1, 0):
             at = _wrong_along(s)[axis]
             if 0 < len(at) < s.shape[axis]:
-                yield Guess(s.claimed, f"wrong only at {list(map(int, at))} of {_axis(e, s.shape, axis)}: check that index")
+                yield Guess(
+                    s.claimed, f"wrong only at {list(map(int, at))} of {axis_name(e, s.shape, axis)}: check that index"
+                )
         claimed = s.claimed.reshape(s.shape)
         silent = [c for c in range(s.shape[1]) if not np.any(claimed[:, c])]
         if silent:
@@ -687,7 +697,9 @@ def border(e: Evidence, s: Suspect) -> Iterator[Guess]:
         wrong = s.wrong.reshape(s.shape)
         for width in (1, 2):
             if min(s.shape[2:]) > 2 * width and not wrong[:, :, width:-width, width:-width].any():
-                yield Guess(s.claimed, f"wrong only within {width} of the border: check the padding and the loops' ranges")
+                yield Guess(
+                    s.claimed, f"wrong only within {width} of the border: check the padding and the loops' ranges"
+                )
 
 
 def some_slice(e: Evidence, s: Suspect) -> Iterator[Guess]:
@@ -695,65 +707,18 @@ def some_slice(e: Evidence, s: Suspect) -> Iterator[Guess]:
     if s.full:
         for axis, at in enumerate(_wrong_along(s)):
             if 0 < len(at) <= s.shape[axis] // 2:
-                yield Guess(s.claimed, f"wrong only at {list(map(int, at))[:6]} of {_axis(e, s.shape, axis)}")
+                yield Guess(s.claimed, f"wrong only at {list(map(int, at))[:6]} of {axis_name(e, s.shape, axis)}")
 
 
 def not_added_up(e: Evidence, s: Suspect) -> Iterator[Guess]:
     """A parameter's gradient that is right for one step (example) and wrong for several, while dx is right."""
     right = [e.subject.values[i] for i in e.right]
     for size in sorted({n for v in right for n in v.shape[:2] if n > 1 and v.ndim > 1} - {*s.shape}):
-        if _right_at_size_one(e, size, s.i):
-            yield Guess(s.claimed, f"right if the axis of size {size} has length 1: it isn't added up over that axis (`=` for `+=`)")
-
-
-# ------------------------------------------------------------------------------------------------- smaller shapes
-
-
-def _shrunk(e: Evidence, size: int, to: int) -> list[Any] | None:
-    """The arguments with every axis of a size cut to another."""
-    values = [
-        v[tuple(slice(0, to) if n == size else slice(None) for n in v.shape)] if isinstance(v, np.ndarray) else v
-        for v in e.subject.values
-    ]
-    return values if any(isinstance(v, np.ndarray) and size in v.shape for v in e.subject.values) else None
-
-
-def _fails(e: Evidence, values: list[Any], i: int | None = None) -> bool | None:
-    """Whether the check fails on other values; None if they don't fit."""
-    smaller = e.subject.at(values)
-    if any(np.prod(values[j].shape) == 0 for j in smaller.wrt):
-        return None
-    report = examine(smaller, thorough=False, diagnose=False, budget=1.0)
-    if report.verdict == "not run" or any(f.cause in ("raises", "hangs") for f in report.findings):
-        return None
-    return not report if i is None else e.subject.grad_name(i) not in report.right
-
-
-def _right_at_size_one(e: Evidence, size: int, i: int | None = None) -> bool:
-    values = _shrunk(e, size, 1)
-    return values is not None and _fails(e, values, i) is False
-
-
-def _smallest(e: Evidence) -> dict[str, Any]:
-    """The smallest shapes that still fail, each size cut to 1 or 2 in turn."""
-    now = e
-    cut = False
-    for size in sorted({n for v in e.subject.values if isinstance(v, np.ndarray) for n in v.shape if n > 2}, reverse=True):
-        for to in (1, 2):
-            values = _shrunk(now, size, to)
-            if values is not None and _fails(now, values):
-                now = _At(now, values)
-                cut = True
-                break
-    return {"smallest": now.subject.describe()} if cut else {}
-
-
-class _At(Evidence):
-    """The same subject on other values."""
-
-    def __init__(self, e: Evidence, values: list[Any]) -> None:
-        self.__dict__.update(e.__dict__)
-        self.subject = e.subject.at(values)
+        if right_at_size_one(e, size, s.i):
+            yield Guess(
+                s.claimed,
+                f"right if the axis of size {size} has length 1: it isn't added up over that axis (`=` for `+=`)",
+            )
 
 
 TABLE: list[Row] = [

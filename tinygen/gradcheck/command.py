@@ -13,7 +13,6 @@ import importlib
 import importlib.util
 import inspect
 import io
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -39,7 +38,9 @@ class Target(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns 0 if all gradients are right, 1 if one is wrong, 2 if something could not be run."""
-    parser = argparse.ArgumentParser(prog="tinygen gradcheck", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="tinygen gradcheck", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("file", metavar="FILE[::NAME]", help="a Python file, or one function in it")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--limit", type=float, default=10.0, metavar="SECONDS", help="for one call (default 10)")
@@ -94,7 +95,8 @@ def check_target(target: Target, limit: float = 10.0) -> Report:
     ran = [(s, r) for s, r in results if r.verdict != "not run"]
     failed = [(s, r) for s, r in results if r.verdict == "wrong"]
     if not results:
-        hint = f"its inputs can't be guessed: add a function {recipes.layer_name(target.name)}_inputs() that returns the arguments"
+        maker = f"{recipes.layer_name(target.name)}_inputs()"
+        hint = f"its inputs can't be guessed: add a function {maker} that returns the arguments"
         return Report(target.name, "not run", [Finding("raises", "forward", hint)])
     if not ran:
         results[0][1].name = target.name
@@ -110,14 +112,14 @@ def check_target(target: Target, limit: float = 10.0) -> Report:
     return best
 
 
-# ------------------------------------------------------------------------------------------------ cases set against cases
+# ----------------------------------------------------------------------------------------------- cases against cases
 
 
 def facts(subject: Subject) -> dict[str, float]:
     """Numbers by which cases differ: stride, pad, N, T, H, W ..."""
     f: dict[str, float] = {}
     for name, v in zip(subject.names, subject.values, strict=True):
-        for key, n in (v.items() if isinstance(v, dict) else [(name, v)]):
+        for key, n in v.items() if isinstance(v, dict) else [(name, v)]:
             if isinstance(n, (int, float)) and not isinstance(n, bool):
                 f[key] = float(n)
     first = next((v for v in subject.values if isinstance(v, np.ndarray) and v.ndim), np.empty(0))
@@ -129,11 +131,12 @@ def facts(subject: Subject) -> dict[str, float]:
 CONDITIONS: list[tuple[str, str, Callable[[dict[str, float]], bool]]] = [
     ("only with pad = 0", "", lambda f: f.get("pad") == 0),
     ("only with pad > 0", "", lambda f: f.get("pad", 0) > 0),
-    ("only with a stride above 1: it is left out somewhere in backward", "stride", lambda f: "pad" in f and f.get("stride", 1) > 1),
+    ("only with a stride above 1: it is left out somewhere", "stride", lambda f: "pad" in f and f.get("stride", 1) > 1),
     ("only with a stride above 2", "stride", lambda f: f.get("stride", 1) > 2),
     ("only with a stride other than the window: one stands for the other", "stride",
      lambda f: "pool_height" in f and not f["stride"] == f["pool_height"] == f["pool_width"]),
-    ("only where windows overlap", "overwritten", lambda f: f.get("stride", 9) < max(f.get("pool_height", 0), f.get("pool_width", 0))),
+    ("only where windows overlap", "overwritten",
+     lambda f: f.get("stride", 9) < max(f.get("pool_height", 0), f.get("pool_width", 0))),
     ("only for images that aren't square: H and W are mixed up", "non-square", lambda f: f.get("H") != f.get("W")),
     ("only where W > H: H and W are mixed up", "non-square", lambda f: f.get("W", 0) > f.get("H", 0)),
     ("only where H > W: H and W are mixed up", "non-square", lambda f: f.get("H", 0) > f.get("W", 0)),
@@ -154,7 +157,7 @@ def _compare_cases(report: Report, outcomes: list[tuple[dict[str, float], bool]]
             return
 
 
-# ------------------------------------------------------------------------------------------------------ what is in a file
+# ---------------------------------------------------------------------------------------------------- what is in a file
 
 
 def load(path: Path) -> ModuleType:
@@ -191,12 +194,15 @@ def targets(module: ModuleType) -> Iterator[Target]:
         if name in functions:
             if "backward" in name and (partner := _forward_of(name, functions)):
                 yield Target(name, _pair_cases(functions[partner], value, partner, functions))
-            elif "loss" in name and not name.startswith("_") and "backward" not in name:
-                if len(_required(value)) >= 2:
-                    yield Target(name, _loss_cases(value, name, functions))
+            elif "loss" in name and name[0] != "_" and "backward" not in name and len(_required(value)) >= 2:
+                yield Target(name, _loss_cases(value, name, functions))
         elif inspect.isclass(value) and callable(getattr(value, "loss", None)):
             yield Target(name, _model_cases(value))
-        elif inspect.isclass(value) and callable(getattr(value, "forward", None)) and callable(getattr(value, "backward", None)):
+        elif (
+            inspect.isclass(value)
+            and callable(getattr(value, "forward", None))
+            and callable(getattr(value, "backward", None))
+        ):
             yield Target(name, _layer_cases(value, name, functions))
 
 
@@ -230,7 +236,9 @@ def _arguments(name: str, names: Sequence[str], functions: dict[str, Any]) -> It
         yield from made if isinstance(made, list) else [made if isinstance(made, tuple) else (made,)]
 
 
-def _pair_cases(forward: Any, backward: Any, name: str, functions: dict[str, Any]) -> Callable[[float], Iterator[Subject]]:
+def _pair_cases(
+    forward: Any, backward: Any, name: str, functions: dict[str, Any]
+) -> Callable[[float], Iterator[Subject]]:
     def subjects(limit: float) -> Iterator[Subject]:
         for args in _arguments(name, _required(forward), functions):
             yield Pair(forward, backward, args, limit=limit)

@@ -140,7 +140,11 @@ def _hygiene(e: Evidence, report: Report, again: Sequence[list[Any]]) -> None:
         if what == "the cache":
             continue
         cause = "changes upstream" if what in getattr(subject, "upstream_names", ()) else "changes input"
-        found.append(Finding(cause, who, f"{who} changes the caller's {what} in place: work on a copy, or write into a new array"))
+        found.append(
+            Finding(
+                cause, who, f"{who} changes the caller's {what} in place: work on a copy, or write into a new array"
+            )
+        )
     scale = float(np.linalg.norm(e.weights))
     for k, grads in enumerate(again):
         differ = [
@@ -157,7 +161,9 @@ def _hygiene(e: Evidence, report: Report, again: Sequence[list[Any]]) -> None:
             break
         if differ:
             hint = "right for a C-contiguous upstream gradient, another answer for the same numbers in Fortran order"
-            found.append(Finding("memory layout", ", ".join(differ), hint + ": don't rely on strides (ravel 'K', views)"))
+            found.append(
+                Finding("memory layout", ", ".join(differ), hint + ": don't rely on strides (ravel 'K', views)")
+            )
     if found:
         report.verdict = "wrong"
 
@@ -176,10 +182,16 @@ def _usable(e: Evidence, report: Report, i: int, g: Any) -> bool:
     where = ""
     if g is None:
         alone = all(other is None for other in e.grads)
-        hint = "backward returns None: is the return statement missing?" if alone else "backward returns no gradient for it"
+        hint = (
+            "backward returns None: is the return statement missing?"
+            if alone
+            else "backward returns no gradient for it"
+        )
         problem = Finding("no gradient", name, hint)
     elif not isinstance(g, np.ndarray) or g.dtype.kind not in "fiub":
-        problem = Finding("wrong dtype", name, f"{name} is {getattr(g, 'dtype', type(g).__name__)}, not an array of floats")
+        problem = Finding(
+            "wrong dtype", name, f"{name} is {getattr(g, 'dtype', type(g).__name__)}, not an array of floats"
+        )
     elif g.shape != x.shape:
         which = np.arange(min(x.size, MANY))
         columns = e.differences.columns(i, which)
@@ -192,7 +204,9 @@ def _usable(e: Evidence, report: Report, i: int, g: Any) -> bool:
         hint = f"{name}{list(index)} is {g[index]}: a division by zero, or an overflow, in backward"
         problem = Finding("not finite", name, hint, index)
     elif g.dtype.kind != "f":
-        problem = Finding("wrong dtype", name, f"{name} is an array of {g.dtype}: gradients cut off to integers; make it float")
+        problem = Finding(
+            "wrong dtype", name, f"{name} is an array of {g.dtype}: gradients cut off to integers; make it float"
+        )
         where = e.subject.source(i)
     else:
         return True
@@ -250,7 +264,7 @@ def _rounding(e: Evidence) -> list[Array]:
             values[i] = values[i] * (1 + eps * generator.uniform(-2, 2, values[i].shape))
         upstream = [u * (1 + eps * generator.uniform(-2, 2, u.shape)) if e.subject.upstream else u for u in e.upstream]
         shaken.append(e.subject.pull(values, upstream)[0])
-    result = []
+    result: list[Any] = []
     for k, g in enumerate(e.grads):
         moved = [s[k] for s in shaken]
         if g is None or any(m is None or np.shape(m) != np.shape(g) for m in moved):
@@ -270,13 +284,19 @@ def _locate(e: Evidence, i: int, claimed: Array, direction: Array) -> int:
     while high - low > 8:
         middle = (low + high) // 2
         left = np.zeros_like(direction)  # by index: reshape of a non-contiguous array would be a copy
-        left[np.unravel_index(np.arange(low, middle), left.shape)] = direction[np.unravel_index(np.arange(low, middle), left.shape)]
+        left[np.unravel_index(np.arange(low, middle), left.shape)] = direction[
+            np.unravel_index(np.arange(low, middle), left.shape)
+        ]
         right = np.zeros_like(direction)
-        right[np.unravel_index(np.arange(middle, high), left.shape)] = direction[np.unravel_index(np.arange(middle, high), left.shape)]
-        errors = []
+        right[np.unravel_index(np.arange(middle, high), left.shape)] = direction[
+            np.unravel_index(np.arange(middle, high), left.shape)
+        ]
+        errors: list[float] = []
         for half in (left, right):
             slope = e.differences.quick(i, half)
-            errors.append(abs(slope.value - np.vdot(claimed, half)) / (slope.bar + RTOL * abs(slope.value) + 1e-300))
+            errors.append(
+                abs(slope.value - float(np.vdot(claimed, half))) / (slope.bar + RTOL * abs(slope.value) + 1e-300)
+            )
         low, high = (low, middle) if errors[0] >= errors[1] else (middle, high)
     return low
 
@@ -292,7 +312,9 @@ def _elementwise(e: Evidence, i: int, claimed: Array, own: Any, which: Array, st
     bar = columns.bar + own
     tolerance = 4 * bar + RTOL * (np.abs(flat) + np.abs(true)) + 1e-9 * float(np.max(np.abs(true), initial=0))
     beyond = np.abs(flat - true) > tolerance
-    kink = beyond & (flat >= columns.low - own - RTOL * np.abs(flat)) & (flat <= columns.high + own + RTOL * np.abs(flat))
+    kink = (
+        beyond & (flat >= columns.low - own - RTOL * np.abs(flat)) & (flat <= columns.high + own + RTOL * np.abs(flat))
+    )
     wrong = (beyond & ~kink) | ~np.isfinite(true)
     if kink.any():
         k = int(np.argmax(kink))
@@ -315,10 +337,9 @@ def _confirm(e: Evidence, s: Suspect, own: Array) -> None:
         slope = e.differences.at(s.i, index)
         size = abs(s.claimed[k]) + abs(slope.value)
         bar = slope.bar + own[k]
-        if bar > 1e-4 * size and (exact := e.differences.complex_at(s.i, index)) is not None:
-            if abs(exact - slope.value) <= 2 * slope.bar and exact != 0:
-                bar = own[k] + 1e-12 * abs(exact)
-                slope = slope._replace(value=exact)
+        exact = e.differences.complex_at(s.i, index) if bar > 1e-4 * size else None
+        if exact and abs(exact - slope.value) <= 2 * slope.bar:
+            bar, slope = own[k] + 1e-12 * abs(exact), slope._replace(value=exact)
         off = abs(s.claimed[k] - slope.value)
         below = 1e-10 if slope.value == 0 else 100 * EPS
         if abs(s.claimed[k]) + abs(slope.value) < below * np.abs(e.weights).max(initial=0):
@@ -329,7 +350,9 @@ def _confirm(e: Evidence, s: Suspect, own: Array) -> None:
         s.wrong[k] = False
         if bar > 1e-2 * size and off > 1e-3 * size and not e.unsure:
             place = f"{e.subject.grad_name(s.i)}[{', '.join(map(str, index))}]"
-            e.unsure.append(f"{place} can't be decided: yours {s.claimed[k]:.4g}, finite differences {slope.value:.4g} +- {bar:.1g}")
+            e.unsure.append(
+                f"{place} can't be decided: yours {s.claimed[k]:.4g}, finite differences {slope.value:.4g} +- {bar:.1g}"
+            )
         if count >= 4 * CONFIRM:
             s.wrong[:] = False
             return
@@ -338,7 +361,7 @@ def _confirm(e: Evidence, s: Suspect, own: Array) -> None:
 def _kink_nearby(e: Evidence, s: Suspect, k: int, own: Array) -> bool:
     """Whether one-sided slopes at other step widths enclose the claimed gradient."""
     for step in (1e-4, 1e-6, 1e-8):
-        c = e.differences.columns(s.i, s.which[k:k + 1], step)
+        c = e.differences.columns(s.i, s.which[k : k + 1], step)
         slack = own[k] + RTOL * abs(s.claimed[k])
         gap = c.high[0] - c.low[0]
         if c.low[0] - slack <= s.claimed[k] <= c.high[0] + slack and gap > 1e-4 * (abs(c.low[0]) + abs(c.high[0])):
@@ -355,4 +378,6 @@ def plain_finding(e: Evidence, s: Suspect, cause: str = "unexplained", hint: str
         "yours": float(s.claimed[k]), "right": float(s.true[k]), "bar": float(s.bar[k]),
         "wrong": int(s.wrong.sum()), "of": len(s.which),
     }  # fmt: skip
-    return Finding(cause, name, hint or "no known pattern; see the worst element", index, None, facts, e.subject.source(s.i))
+    return Finding(
+        cause, name, hint or "no known pattern; see the worst element", index, None, facts, e.subject.source(s.i)
+    )

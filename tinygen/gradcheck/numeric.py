@@ -5,9 +5,9 @@
     one-sided    (4 f(h/2) - f(h) - 3 f(0)) / h           its left and right values differ at a kink
     complex      Im f(ih) / h                             no cancellation; only where f is analytic
 
-A gradient is called wrong only when it lies outside the bar. The step that suits f64 code of scale 1 fails for code that
-computes in float32, cancels, or has a kink nearby, so a mismatch is decided by a ladder of steps: the rung with the
-smallest bar counts, and a rung's bar takes in the noise that the finer rungs show.
+A gradient is called wrong only when it lies outside the bar. The step that suits float64 code of scale 1 fails for
+code that computes in float32, cancels, or has a kink nearby, so a mismatch is decided by a ladder of steps: the rung
+with the smallest bar counts, and a rung's bar takes in the noise that the finer rungs show.
 
 Source: Ridders, Adv. Eng. Software 4 (1982); Moré & Wild, ACM TOMS 38 (2012); Squire & Trapp, SIAM Rev. 40 (1998).
 """
@@ -113,7 +113,7 @@ class Differences:
             for k in range(1, len(refined) - FINER):
                 if moving and d[k + 1] == 0:  # rounded away: f takes steps as wide as h
                     continue
-                finer = np.abs(d[k + 1:] - refined[k]) * LADDER[k + 1:]
+                finer = np.abs(d[k + 1 :] - refined[k]) * LADDER[k + 1 :]
                 noise = max(float(np.max(np.where(np.isfinite(finer), finer, 0))), floor)
                 bar = abs(refined[k] - refined[k - 1]) + noise / LADDER[k + 1]
                 if bar < best.bar:

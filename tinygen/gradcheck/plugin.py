@@ -1,15 +1,15 @@
 """The pytest plugin: a fixture, a marker, and plain files as tests.
 
-    def test_mine(gradcheck):                       # the fixture
-        gradcheck(conv_forward, conv_backward, (x, w, b, {"stride": 1, "pad": 1}))
-        gradcheck(lambda x: x.tanh(), (x,))         # a function of tensors
+def test_mine(gradcheck):                       # the fixture
+    gradcheck(conv_forward, conv_backward, (x, w, b, {"stride": 1, "pad": 1}))
+    gradcheck(lambda x: x.tanh(), (x,))         # a function of tensors
 
-    @pytest.mark.gradcheck(forward, backward)       # the marker: the test only returns the arguments
-    def test_theirs():
-        return x, w, b
+@pytest.mark.gradcheck(forward, backward)       # the marker: the test only returns the arguments
+def test_theirs():
+    return x, w, b
 
-    pytest --gradcheck layers.py                    # every gradient in a plain file is a test
-    pytest -m gradcheck                             # all of the above
+pytest --gradcheck layers.py                    # every gradient in a plain file is a test
+pytest -m gradcheck                             # all of the above
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from tinygen.gradcheck.report import GradcheckError, Report
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("gradcheck", "gradient checks (tinygen)")
     group.addoption(
-        "--gradcheck", action="store_true", help="collect the gradients in plain Python files: X_forward with X_backward, losses, models"
+        "--gradcheck",
+        action="store_true",
+        help="collect the gradients in plain Python files: X_forward with X_backward, losses, models",
     )
 
 
@@ -73,7 +75,11 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    if parent.config.getoption("--gradcheck") and file_path.suffix == ".py" and not file_path.name.startswith(("test_", "conftest")):
+    if (
+        parent.config.getoption("--gradcheck")
+        and file_path.suffix == ".py"
+        and not file_path.name.startswith(("test_", "conftest"))
+    ):
         text = file_path.read_text(errors="replace")
         if "backward" in text or "loss" in text:
             return GradcheckFile.from_parent(parent, path=file_path)

@@ -39,7 +39,9 @@ def _group_norm(r: np.random.Generator, N: int, C: int, H: int, W: int, G: int) 
     return 2 * r.standard_normal((N, C, H, W)) + 1, gamma, beta, G, {}
 
 
-def _conv(r: np.random.Generator, N: int, C: int, H: int, W: int, F: int, K: tuple[int, int], stride: int, pad: int) -> Arguments:
+def _conv(
+    r: np.random.Generator, N: int, C: int, H: int, W: int, F: int, K: tuple[int, int], stride: int, pad: int
+) -> Arguments:
     x, w, b = r.standard_normal((N, C, H, W)), r.standard_normal((F, C, *K)), r.standard_normal(F)
     return x, w, b, {"stride": stride, "pad": pad}
 
@@ -97,9 +99,9 @@ def _chain(*parts: str) -> Callable[..., Arguments]:
     return recipe
 
 
-PLAIN = [{"shape": (3, 4)}, {"shape": (1, 5)}, {"shape": (3, 2, 4, 5)}]
+PLAIN: list[Sizes] = [{"shape": (3, 4)}, {"shape": (1, 5)}, {"shape": (3, 2, 4, 5)}]
 CONV = [
-    {"N": 3, "C": 2, "H": 5, "W": 7, "F": 4, "K": (3, 3), "stride": 1, "pad": 1},
+    {"N": 3, "C": 2, "H": 4, "W": 6, "F": 5, "K": (3, 3), "stride": 1, "pad": 1},
     {"N": 1, "C": 1, "H": 7, "W": 4, "F": 3, "K": (3, 2), "stride": 1, "pad": 0},
     {"N": 3, "C": 2, "H": 7, "W": 7, "F": 1, "K": (3, 3), "stride": 2, "pad": 1},
     {"N": 1, "C": 2, "H": 8, "W": 5, "F": 2, "K": (2, 2), "stride": 3, "pad": 0},
@@ -113,22 +115,31 @@ POOL = [
 ]
 STEP = [{"N": 3, "D": 4, "H": 5}, {"N": 1, "D": 3, "H": 3}, {"N": 4, "D": 5, "H": 1}]
 SEQUENCE = [{"N": 3, "D": 5, "H": 6, "T": 4}, {"N": 1, "D": 3, "H": 2, "T": 3}, {"N": 3, "D": 4, "H": 4, "T": 1}]
-CLASSIFIER = [{"N": 7, "D": 6, "C": 3, "reg": 0.0}, {"N": 5, "D": 4, "C": 6, "reg": 0.3}, {"N": 1, "D": 3, "C": 2, "reg": 0.1}]
+CLASSIFIER = [
+    {"N": 7, "D": 6, "C": 3, "reg": 0.0},
+    {"N": 5, "D": 4, "C": 6, "reg": 0.3},
+    {"N": 1, "D": 3, "C": 2, "reg": 0.1},
+]
 NORM = [{"shape": (4, 5)}, {"shape": (7, 3)}, {"shape": (2, 3)}]
 IMAGES = [{"shape": (3, 2, 4, 5)}, {"shape": (2, 3, 5, 3)}]
 
 # The name of the layer (without forward, backward, naive, ...), its recipe, its cases.
-RECIPES: list[tuple[str, Callable[..., Arguments], list[Sizes]]] = [
+RECIPES: list[tuple[str, Any, list[Sizes]]] = [
     (r"(affine|conv)(_\w+)?_(relu|pool)", _chain, [{"N": 3}, {"N": 2}]),
     (r"affine_(bn|batchnorm|ln)", _chain, [{"N": 3}, {"N": 2}]),
     (r"temporal_affine", _temporal_affine, [{"N": 3, "T": 4, "D": 5, "M": 6}, {"N": 1, "T": 1, "D": 3, "M": 2}]),
     (r"temporal_softmax_loss", _temporal_scores, [{"N": 3, "T": 4, "V": 5}, {"N": 1, "T": 3, "V": 3}]),
     (r"word_embedding|embedding", _embedding, [{"N": 3, "T": 4, "V": 5, "D": 6}, {"N": 1, "T": 3, "V": 7, "D": 3}]),
-    (r"spatial_group_?norm", _group_norm, [{"N": 3, "C": 4, "H": 5, "W": 3, "G": 2}, {"N": 1, "C": 6, "H": 2, "W": 3, "G": 3}]),
+    (r"spatial_group_?norm", _group_norm, [
+        {"N": 3, "C": 4, "H": 5, "W": 3, "G": 2}, {"N": 1, "C": 6, "H": 2, "W": 3, "G": 3},
+    ]),
     (r"spatial_batch_?norm", _norm, IMAGES),
     (r"batch_?norm", _norm, NORM),
     (r"layer_?norm", _norm, [{"shape": (4, 5)}, {"shape": (1, 4)}, {"shape": (6, 3)}]),
-    (r"dropout", _dropout, [s | {"p": p, "mode": m} for s, p, m in zip(PLAIN, (0.7, 0.5, 0.7), ("train", "train", "test"), strict=True)]),
+    (r"dropout", _dropout, [
+        {"shape": (3, 4), "p": 0.7, "mode": "train"}, {"shape": (1, 9), "p": 0.5, "mode": "train"},
+        {"shape": (3, 2, 4), "p": 0.7, "mode": "test"},
+    ]),
     (r"(max_?|avg_?|average_?|mean_?)?pool(ing)?(2d)?", _pool, POOL),
     (r"conv(olution)?(2d)?", _conv, CONV),
     (r"lstm_(step|cell)", _cell(4, 2), STEP),
@@ -139,11 +150,13 @@ RECIPES: list[tuple[str, Callable[..., Arguments], list[Sizes]]] = [
     (r"affine|linear|fc|dense|fully_connected", _affine, [
         {"N": 3, "D": (4, 5), "M": 6}, {"N": 1, "D": (7,), "M": 3}, {"N": 5, "D": (4,), "M": 4},
     ]),
-    (r"(softmax|svm|hinge|cross_entropy)\w*loss\w*|loss\w*", _scores, [{"N": 4, "C": 5}, {"N": 1, "C": 3}, {"N": 7, "C": 3}]),
+    (r"((softmax|svm|hinge|cross_entropy)\w*)?loss\w*", _scores, [
+        {"N": 4, "C": 5}, {"N": 1, "C": 3}, {"N": 7, "C": 3},
+    ]),
 ]  # fmt: skip
 
 # For layers of other names: by the names of the arguments, or anything that runs.
-GUESSES: list[tuple[Callable[..., Arguments], list[Sizes]]] = [
+GUESSES: list[tuple[Any, list[Sizes]]] = [
     (_elementwise, PLAIN),
     (_affine, [{"N": 3, "D": (4,), "M": 5}, {"N": 1, "D": (3,), "M": 2}]),
     (lambda r, shape: (r.standard_normal(shape), r.standard_normal(shape)), PLAIN),
@@ -159,7 +172,20 @@ GUESSES: list[tuple[Callable[..., Arguments], list[Sizes]]] = [
 def layer_name(function: str) -> str:
     """`conv_backward_naive` -> `conv`."""
     words = [w for w in function.lower().split("_") if w]
-    drop = {"forward", "backward", "fwd", "bwd", "naive", "fast", "vectorized", "alt", "im2col", "strides", "cython", "numpy"}
+    drop = {
+        "forward",
+        "backward",
+        "fwd",
+        "bwd",
+        "naive",
+        "fast",
+        "vectorized",
+        "alt",
+        "im2col",
+        "strides",
+        "cython",
+        "numpy",
+    }
     return "_".join(w for w in words if w not in drop)
 
 

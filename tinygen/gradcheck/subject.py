@@ -134,7 +134,9 @@ class Subject:
     def forward(self, values: list[Any]) -> list[Array]:
         """All outputs, as float64 (or complex) arrays."""
         outs = self._outputs(values)
-        return [o if isinstance(o, np.ndarray) and o.dtype.kind in "fc" and o.itemsize >= 8 else _output(o) for o in outs]
+        return [
+            o if isinstance(o, np.ndarray) and o.dtype.kind in "fc" and o.itemsize >= 8 else _output(o) for o in outs
+        ]
 
     def flat(self, values: list[Any]) -> Array:
         """All outputs as one vector."""
@@ -192,7 +194,7 @@ class Pair(Subject):
         if self.keeps and isinstance(result, np.ndarray):
             return [result], None, args
         if isinstance(result, (tuple, list)) and not self.takes_args and len(result) > self.n_outputs:
-            outs, rest = list(result[: self.n_outputs]), result[self.n_outputs:]
+            outs, rest = list(result[: self.n_outputs]), result[self.n_outputs :]
             return outs, rest[0] if len(rest) == 1 else tuple(rest), args
         if isinstance(result, (tuple, list)) and len(result) == self.n_outputs:
             return list(result), None, args
@@ -214,7 +216,7 @@ class Pair(Subject):
                 self.changed.add((who, name))
 
     def pull(self, values: list[Any], *upstreams: list[Array]) -> list[Gradients]:
-        outs, cache, args = self._call_forward(values)
+        _, cache, args = self._call_forward(values)
         self._note = values is self.values
         if self._note:
             self._note_changes("forward", args)
@@ -232,7 +234,9 @@ class Pair(Subject):
             if before is not None and not _equal(before, cache):
                 self.changed.add(("backward", "the cache"))
             matched = self._match(grads)
-            self.alias = _aliases(matched, [self.names[i] for i in self.wrt], self.upstream_names + self.names, given + args)
+            self.alias = _aliases(
+                matched, [self.names[i] for i in self.wrt], self.upstream_names + self.names, given + args
+            )
             results.append([None if g is None else np.array(g) for g in matched])
         return results
 
@@ -300,7 +304,7 @@ class Loss(Subject):
 
 
 class Model(Loss):
-    """An object with `params` (a dict of arrays) and `loss(X, y) -> loss, grads`: the checked arguments are the params."""
+    """An object with `params` (a dict of arrays), which are checked, and `loss(X, y) -> loss, grads`."""
 
     def __init__(self, model: Any, inputs: Sequence[Any], name: str = "", limit: float | None = 10.0) -> None:
         keys = list(model.params)
@@ -309,12 +313,14 @@ class Model(Loss):
             old = dict(model.params)
             model.params.update(zip(keys, args[: len(keys)], strict=True))
             try:
-                return model.loss(*args[len(keys):])
+                return model.loss(*args[len(keys) :])
             finally:
                 model.params.update(old)
 
         inputs_names = [f"input{k}" for k in range(len(inputs))]
-        super().__init__(fn, [*(model.params[k] for k in keys), *inputs], name=name or type(model).__name__, limit=limit)
+        super().__init__(
+            fn, [*(model.params[k] for k in keys), *inputs], name=name or type(model).__name__, limit=limit
+        )
         self.names = [*keys, *inputs_names]
         self.wrt = [i for i in range(len(keys)) if is_float_array(self.values[i])]
         self.narrow = False
@@ -355,9 +361,9 @@ def describe(names: Sequence[str], values: Sequence[Any]) -> str:
         if isinstance(v, np.ndarray):
             words.append(f"{name} {v.shape}" if v.ndim != 1 else f"{name} ({len(v)},)")
         elif isinstance(v, dict):
-            words += [f"{k} {w:g}" if isinstance(w, float) else f"{k} {w}" for k, w in v.items() if np.isscalar(w)]
-        elif np.isscalar(v):
-            words.append(f"{name} {v}")
+            words += [f"{k} {w:.4g}" for k, w in v.items() if isinstance(w, (int, float))]
+        elif isinstance(v, (int, float)):
+            words.append(f"{name} {v:.4g}")
     return ", ".join(words)
 
 
@@ -403,7 +409,11 @@ def _aliases(grads: Gradients, names: list[str], others: list[str], arrays: list
 def argument_names(fn: Callable[..., Any], n: int) -> list[str]:
     """The names of the first n parameters; arg0, arg1, ... where they can't be known."""
     try:
-        names = [p.name for p in inspect.signature(fn).parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        names = [
+            p.name
+            for p in inspect.signature(fn).parameters.values()
+            if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        ]
     except (TypeError, ValueError):
         names = []
     return (names + [f"arg{i}" for i in range(len(names), n)])[:n]
