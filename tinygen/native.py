@@ -11,6 +11,7 @@ order is copied first, and counted in `conversions`; between tinygen's own layer
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 import warnings
@@ -136,6 +137,60 @@ def _bias(bias, n):
     if bias.shape != (n,):
         raise ValueError(f"bias must have shape ({n},), got {bias.shape}")
     return _contiguous(bias)
+
+
+# ---------------------------------------------------------------------------------------------------------- recurrence
+
+
+def lstm(z, weight, h0, c0, shape):
+    """See `tinygen.ops.recurrent.lstm`; shape is (N, H, W, units, taps, diagonal). -> h, c, gates."""
+    if not _accepts(z, weight, h0, c0) or not z.size:
+        return NotImplemented
+    z, u, h0, c0 = _lstm_arrays(shape, z, weight, h0, c0)
+    h, c = (empty((*z.shape[:-1], shape[3]), z.dtype) for _ in range(2))
+    gates = empty(z.shape, z.dtype)
+    _call("tg_lstm", z.dtype, _lstm_shape(*shape), z, u, h0, c0, gates, c, h)
+    return h, c, gates
+
+
+def lstm_backward(gh, gc, h, c, gates, weight, h0, c0, shape):
+    """See `tinygen.ops.recurrent.lstm_backward`. -> the gradients of z, weight, h0 and c0."""
+    if not _accepts(gates, weight, h0, c0, gh, gc, h, c) or not gates.size:
+        return NotImplemented
+    n, height, width, units, taps, _ = shape
+    gates, u, h0, c0, gh, gc, h, c = _lstm_arrays(shape, gates, weight, h0, c0, gh, gc, h, c)
+    gz, gu = empty(gates.shape, gates.dtype), empty((taps, units, 4 * units), gates.dtype)
+    before = (None, None) if h0 is None else (empty(h0.shape, h0.dtype), empty(c0.shape, c0.dtype))
+    s = _lstm_shape(*shape)
+    _call("tg_lstm_backward", gates.dtype, s, u, c0, gates, c, gh, gc, gz, *before)
+    if h0 is None or height > 1:
+        _call("tg_lstm_weight", gates.dtype, s, h, gz, gu)
+    if h0 is not None:
+        first = gu if height == 1 else empty(gu.shape, gu.dtype)
+        product = _conv_shape(width, (1, 1), units, (1, 1), 4 * units, (1, 1), (1, 1), (0, 0), (1, 1), None, 1)
+        _call("tg_conv2d_weight", gates.dtype, product, h0, gz.reshape(height, -1)[0], first, None)
+        if height > 1:
+            gu += first
+    gu = gu.reshape(*weight.shape[2:], units, 4 * units)
+    states = [np.empty((0, units), gu.dtype)] * 2 if h0 is None else before
+    return gz, gu.T if weight.ndim == 2 else gu.transpose(3, 2, 0, 1), *states
+
+
+@functools.lru_cache
+def _lstm_shape(n, height, width, units, taps, diagonal):
+    return ffi.new("tg_lstm_shape *", (n, height, width, units, taps, diagonal))
+
+
+def _lstm_arrays(shape, gates, weight, h0, c0, *states):
+    """The arrays as the kernels read them, after a last look at their sizes."""
+    n, height, width, units, taps, _ = shape
+    pixels = n * height * width
+    sizes = [4 * units * pixels, 4 * units * units * taps, *[width * units] * 2, *[pixels * units] * len(states)]
+    weight = weight.T if weight.ndim == 2 else weight.transpose(2, 3, 1, 0)
+    arrays = [None if a is None else _contiguous(a) for a in (gates, weight, h0, c0, *states)]
+    if any(a is not None and a.size != size for a, size in zip(arrays, sizes, strict=True)):
+        raise ValueError(f"arrays of {[a if a is None else a.size for a in arrays]} elements instead of {sizes}")
+    return arrays
 
 
 # ---------------------------------------------------------------------------------------------------- calling a kernel
