@@ -1,5 +1,7 @@
 /* Softmax cross entropy of each row of logits (rows, classes):  loss = log sum exp(x) - x[label], in nats; its gradient
- * gx = gloss * (softmax(x) - onehot(label)) comes from the kept log sum exp. Rows are independent. */
+ * gx = gloss * (softmax(x) - onehot(label)). Rows are independent, and short enough to stay in the L1 cache while they are
+ * read three times: for their maximum, for the sum of exponentials, for the result. Nothing is kept for the gradient:
+ * exp(x - (log sum exp)) would lose digits where logits are large. */
 #include <math.h>
 #include "internal.h"
 
@@ -7,7 +9,7 @@ typedef struct {
     int64_t rows, classes, chunk;
     const void *logits, *gloss;
     const int64_t *labels;
-    void *lse, *out;
+    void *out;
 } entropy;
 
 #define FAMILY "loss.inc"
@@ -30,16 +32,15 @@ static int run_rows(int dtype, const parallel_task task[][2], entropy *e, int th
 }
 
 int tg_cross_entropy(int dtype, int64_t rows, int64_t classes, const void *logits, const int64_t *labels, void *loss,
-                     void *lse, int threads)
+                     int threads)
 {
-    entropy e = {.rows = rows, .classes = classes, .logits = logits, .labels = labels, .lse = lse, .out = loss};
+    entropy e = {.rows = rows, .classes = classes, .logits = logits, .labels = labels, .out = loss};
     return run_rows(dtype, forward, &e, threads);
 }
 
 int tg_cross_entropy_backward(int dtype, int64_t rows, int64_t classes, const void *logits, const int64_t *labels,
-                              const void *lse, const void *gloss, void *glogits, int threads)
+                              const void *gloss, void *glogits, int threads)
 {
-    entropy e = {.rows = rows, .classes = classes, .logits = logits, .labels = labels, .gloss = gloss,
-                 .lse = (void *)(uintptr_t)lse, .out = glogits};
+    entropy e = {.rows = rows, .classes = classes, .logits = logits, .labels = labels, .gloss = gloss, .out = glogits};
     return run_rows(dtype, backward, &e, threads);
 }

@@ -105,12 +105,12 @@ int tg_batch_norm_backward(int dtype, int64_t rows, int64_t channels, const void
                            const void *mean, const void *var, double eps, const void *gy, void *gx, void *gweight,
                            void *gbias, int threads);
 
-/* loss (rows) in nats and lse = log sum exp (rows) of logits (rows, classes); a label outside 0 .. classes - 1 is a bad
- * argument. glogits from gloss (rows). */
+/* loss (rows) in nats of logits (rows, classes); a label outside 0 .. classes - 1 is a bad argument. glogits from gloss
+ * (rows). */
 int tg_cross_entropy(int dtype, int64_t rows, int64_t classes, const void *logits, const int64_t *labels, void *loss,
-                     void *lse, int threads);
+                     int threads);
 int tg_cross_entropy_backward(int dtype, int64_t rows, int64_t classes, const void *logits, const int64_t *labels,
-                              const void *lse, const void *gloss, void *glogits, int threads);
+                              const void *gloss, void *glogits, int threads);
 
 /* --- optimizers ------------------------------------------------------------------------------------------------- */
 

@@ -196,11 +196,13 @@ class Op:
         self.name: str = body.__name__
         if self.name in REGISTRY:
             raise ValueError(f"op: there is already an op named {self.name}")
-        REGISTRY[self.name] = self
         self.signature = inspect.signature(body)
         self.names = tuple(self.signature.parameters)
         self.variadic = self.signature.parameters[self.names[0]].kind is inspect.Parameter.VAR_POSITIONAL
         self.outputs, self.view, self.casts = tuple(outputs), view, casts
+        if clash := {*outputs, *(f"g{name}" for name in outputs), "needs"}.intersection(self.names):
+            raise NameError(f"op {self.name}: the argument {min(clash)} is named like what rules ask for")
+        REGISTRY[self.name] = self
         self.rules: list[tuple[tuple[str, ...], Callable[..., Any]]] = []  # (targets, function)
         self.body = self.run = self._positional(body)  # run: the kernel if there is one
         self.make_samples: Callable[[np.random.Generator], Iterable[Any]] | None = None
@@ -261,7 +263,8 @@ class Op:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """A call in full. (`unroll.call` is the short cut for the common case.)"""
-        args = self._bind(args, kwargs)
+        if kwargs or len(args) != len(self.names) or self.variadic:
+            args = self._bind(args, kwargs)
         mode = _mode.get()
         if not any(isinstance(a, Tensor) for a in args):
             return self._run(args, mode.reference)
@@ -478,7 +481,7 @@ def _propagate(
     The newest node with a gradient is always next: all that was made from it is newer, so its gradient is complete.
     """
     retain = create_graph if retain_graph is None else retain_graph
-    mode = _mode.get()
+    mode, add = _mode.get(), REGISTRY["add"].function
     default = not (mode.hooks or create_graph or targets)
     grads: dict[Any, Any] = {}
     owned: set[Any] = set()  # keys whose gradient array was allocated here, and may be added to in place
@@ -503,7 +506,7 @@ def _propagate(
                     if key in owned:
                         grads[key] += g
                     else:
-                        grads[key] = grads[key] + g
+                        grads[key] = add(grads[key], g)
                         if not create_graph:
                             owned.add(key)
                 elif key is source:

@@ -139,6 +139,87 @@ def _bias(bias, n):
     return _contiguous(bias)
 
 
+# ---------------------------------------------------------------------------- elementwise, in whatever order of memory
+
+_SMALL = 1 << 12  # elements below which NumPy is as fast as the way to a kernel
+
+
+def elementwise(kernel: str, *arrays: Any) -> Any:
+    """kernel(n, *arrays, out) over arrays of one shape and one order in memory, which the result has too.
+
+    NotImplemented for small arrays, for any with gaps or repetitions, and where shapes or orders differ.
+    """
+    first = arrays[0]
+    if getattr(first, "size", 0) < _SMALL or not _accepts(*arrays):
+        return NotImplemented
+    if any(a.shape != first.shape or a.strides != first.strides for a in arrays[1:]):
+        return NotImplemented
+    axes = _memory_order(first)
+    inputs = [a.transpose(axes) for a in arrays]
+    if not inputs[0].flags.c_contiguous:
+        return NotImplemented
+    out = empty(inputs[0].shape, first.dtype)
+    _call(kernel, first.dtype, first.size, *inputs, out)
+    return out.transpose(np.argsort(axes))
+
+
+def adam(p, grad, m, v, step, lr, beta1, beta2, eps, weight_decay):
+    """See `tinygen.optim.Adam`: changes p, m and v in place; False if there is no kernel for these arrays."""
+    arrays = (grad, p, m, v)
+    if not _accepts(*arrays) or any(a.strides != p.strides or a.shape != p.shape for a in arrays):
+        return False
+    axes = _memory_order(p)
+    inputs = [a.transpose(axes) for a in arrays]
+    if not inputs[0].flags.c_contiguous:
+        return False
+    _call("tg_adam", p.dtype, p.size, *inputs, step, lr, beta1, beta2, eps, weight_decay)
+    return True
+
+
+def _memory_order(a: np.ndarray) -> list[int]:
+    """The axes of an array from the slowest to the fastest in memory."""
+    return sorted(range(a.ndim), key=lambda i: -a.strides[i])
+
+
+# ------------------------------------------------------------------------------------------------ softmax cross entropy
+
+
+def cross_entropy(input, target):
+    """See `tinygen.ops.loss.cross_entropy`."""
+    if not _accepts(input):
+        return NotImplemented
+    logits, labels, back = _rows_of_classes(input, target)
+    loss = empty(labels.shape, input.dtype)
+    _call("tg_cross_entropy", input.dtype, labels.size, logits.shape[-1], logits, _labels(labels), loss)
+    return loss.transpose(back)
+
+
+def cross_entropy_backward(input, target, gloss):
+    """See `tinygen.ops.loss.cross_entropy_backward`; in memory as the input."""
+    if not _accepts(input, gloss):
+        return NotImplemented
+    logits, labels, back = _rows_of_classes(input, target, gloss=gloss)
+    rows = np.ascontiguousarray(gloss.transpose(np.argsort(back)))
+    out = empty(logits.shape, input.dtype)
+    _call("tg_cross_entropy_backward", input.dtype, labels.size, logits.shape[-1], logits, _labels(labels), rows, out)
+    return np.moveaxis(out.transpose(*back, out.ndim - 1), -1, 1)
+
+
+def _rows_of_classes(input, target, **others):
+    """Logits (N, C, ...) with the classes last, the rest in memory's order; the labels in that order; the way back."""
+    last = np.moveaxis(input, 1, -1)
+    for name, a in {"target": target, **others}.items():
+        if a.shape != last.shape[:-1]:
+            raise ValueError(f"{name} must have input's shape without axis 1, got {a.shape} for {input.shape}")
+    order = _memory_order(last[..., 0])
+    logits = _contiguous(last.transpose(*order, last.ndim - 1))
+    return logits, np.ascontiguousarray(target.transpose(order), np.int64), tuple(np.argsort(order).tolist())
+
+
+def _labels(labels):
+    return ffi.cast("int64_t *", ffi.from_buffer(labels))
+
+
 # ---------------------------------------------------------------------------------------------------------- recurrence
 
 
@@ -153,11 +234,12 @@ def lstm(z, weight, h0, c0, shape):
     return h, c, gates
 
 
-def lstm_backward(gh, gc, h, c, gates, weight, h0, c0, shape):
+def lstm_backward(gh, gc, saved, weight, h0, c0, shape):
     """See `tinygen.ops.recurrent.lstm_backward`. -> the gradients of z, weight, h0 and c0."""
+    h, c, gates = saved
     if not _accepts(gates, weight, h0, c0, gh, gc, h, c) or not gates.size:
         return NotImplemented
-    n, height, width, units, taps, _ = shape
+    _, height, width, units, taps, _ = shape
     gates, u, h0, c0, gh, gc, h, c = _lstm_arrays(shape, gates, weight, h0, c0, gh, gc, h, c)
     gz, gu = empty(gates.shape, gates.dtype), empty((taps, units, 4 * units), gates.dtype)
     before = (None, None) if h0 is None else (empty(h0.shape, h0.dtype), empty(c0.shape, c0.dtype))

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygen import native
 from tinygen._tensor import Array, Tensor
 from tinygen.autograd import xp
 
@@ -209,6 +210,8 @@ class Adam(Optimizer):
             p *= 1 - lr * decay
         elif decay:
             grad = grad + decay * p
+        if native.adam(p, grad, m, v, t, lr, beta1, beta2, eps, 0.0):
+            return
         scratch = n.subtract(grad, m, out=n.empty_like(p))
         scratch *= 1 - beta1
         m += scratch

@@ -316,13 +316,72 @@ def lstm_cell(
     h, c = hx
     n, size = (len(input), h.shape[-1]) if input.shape and h.shape else (0, 0)
     features = w_ih.shape[-1]
-    expected = {"input": (n, features), "h": (n, size), "c": (n, size), "w_ih": (4 * size, features),
-                "w_hh": (4 * size, size), "b_ih": (4 * size,), "b_hh": (4 * size,)}  # fmt: skip
-    given = {"input": input, "h": h, "c": c, "w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh}
-    for name, x in given.items():
-        if x is not None and x.shape != expected[name]:
-            raise ValueError(f"lstm_cell: {name} must have shape {expected[name]}, got {x.shape}")
+    given, state, bias = (input, h, c, w_ih, w_hh, b_ih, b_hh), (n, size), (4 * size,)
+    expected = ((n, features), state, state, (4 * size, features), (4 * size, size), bias, bias)
+    for i, x in enumerate(given):
+        if x is not None and x.shape != expected[i]:
+            name = ("input", "h", "c", "w_ih", "w_hh", "b_ih", "b_hh")[i]
+            raise ValueError(f"lstm_cell: {name} must have shape {expected[i]}, got {x.shape}")
     return _recurrent.lstm_cell(input, h, c, w_ih, w_hh, b_ih, b_hh)
+
+
+def row_lstm(input: Tensor, weight: Tensor) -> Tensor:
+    """Row LSTM: from above, each row of pixels from the states of the row before: (N, 4U, H, W) -> h (N, U, H, W).
+
+        a = input + conv(h of the row before, weight),      i, f, g, o = sigmoid(a...), g = tanh(a...)
+        c = f * c of the pixel above + i * g,               h = o * tanh(c)
+
+    input is what the image contributes to the gates (in the order i, f, g, o, as in lstm_cell), by a masked
+    convolution of size 1 x K with its bias. weight: (4U, U, 1, K), K odd. A pixel depends on a triangle
+    above it: K // 2 pixels more to either side with each row. States outside the image are zero.
+
+    Source: van den Oord, Kalchbrenner, Kavukcuoglu, Pixel Recurrent Neural Networks (2016), section 3.1.
+    """
+    return _image_lstm("row_lstm", input, weight, 0)
+
+
+def diagonal_lstm(input: Tensor, weight: Tensor, reverse: bool = False) -> Tensor:
+    """Half of a Diagonal BiLSTM: along the diagonals from the top left: (N, 4U, H, W) -> h (N, U, H, W).
+
+        a = input + weight[..., 0, 0] h of the pixel above + weight[..., 1, 0] h of the pixel on the left
+        i, f, g, o = sigmoid(a...), g = tanh(a...),     c = f * c of the pixel on the left + i * g,     h = o * tanh(c)
+
+    input is what the image contributes to the gates (i, f, g, o), by a masked convolution of size 1 x 1 with
+    its bias. weight: (4U, U, 2, 1), the paper's convolution along a column of the skewed image. A pixel depends on all
+    that aren't below it or further right. States outside the image are zero.
+    reverse: from the top right, with "right" in place of "left".
+
+    Source: van den Oord, Kalchbrenner, Kavukcuoglu, Pixel Recurrent Neural Networks (2016), section 3.2.
+    """
+    return _image_lstm("diagonal_lstm", input, weight, -1 if reverse else 1)
+
+
+def diagonal_bilstm(left: Tensor, right: Tensor, weight_left: Tensor, weight_right: Tensor) -> Tensor:
+    """Diagonal BiLSTM: h (N, U, H, W) from two inputs (N, 4U, H, W), one for each direction.
+
+    `diagonal_lstm` of left, plus that of right in reverse moved down by one row, or pixels would see what follows
+    them in their own row. Together they see all pixels before them in raster order.
+
+    Source: van den Oord, Kalchbrenner, Kavukcuoglu, Pixel Recurrent Neural Networks (2016), section 3.2.
+    """
+    if left.shape != right.shape:
+        raise ValueError(f"diagonal_bilstm: right must have left's shape {left.shape}, got {right.shape}")
+    h = diagonal_lstm(right, weight_right, reverse=True)
+    return diagonal_lstm(left, weight_left) + pad(h, (0, 0, 1, 0))[:, :, : h.shape[2]]
+
+
+def _image_lstm(name: str, input: Tensor, weight: Tensor, diagonal: int) -> Tensor:
+    """`ops.recurrent.lstm` with axes in PyTorch's order; in memory the channels come last, so nothing is copied."""
+    _check_image(name, input)
+    units, kernel = input.shape[1] // 4, weight.shape[2:]
+    fits = kernel == (2, 1) if diagonal else len(kernel) == 2 and kernel[0] == 1 and kernel[1] % 2 == 1
+    if not fits or input.shape[1] != 4 * units or weight.shape[:2] != (4 * units, units):
+        expected = "(4U, U, 2, 1)" if diagonal else "(4U, U, 1, K), K odd,"
+        raise ValueError(
+            f"{name}: weight must be {expected} for input (N, 4U, H, W), got {weight.shape} for {input.shape}"
+        )
+    h, _, _ = _recurrent.lstm(ops.permute(input, (0, 2, 3, 1)), weight, None, None, diagonal)
+    return ops.permute(h, (0, 3, 1, 2))
 
 
 # ---------------------------------------------------------------------------------------------------- dropout

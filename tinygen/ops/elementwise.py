@@ -7,6 +7,7 @@ it in halves at ties, clamp passes it on at the bounds.
 
 from __future__ import annotations
 
+from tinygen import native
 from tinygen.autograd import op, xp
 from tinygen.ops._samples import binary, normal, positive, sample, unary
 
@@ -17,6 +18,11 @@ from tinygen.ops._samples import binary, normal, positive, sample, unary
 def add(x, y):
     """x + y."""
     return x + y
+
+
+@add.kernel
+def _(x, y):
+    return native.elementwise("tg_add", x, y)
 
 
 @add.vjp("x")
@@ -192,6 +198,11 @@ def tanh(x):
     return xp(x).tanh(x)
 
 
+@tanh.kernel
+def _(x):
+    return native.elementwise("tg_tanh", x)
+
+
 @tanh.vjp("x")
 def _(gout, out):
     return gout * (1 - out * out)
@@ -201,6 +212,11 @@ def _(gout, out):
 def sigmoid(x):
     """1 / (1 + exp(-x)), without overflow: (1 + tanh(x / 2)) / 2."""
     return xp(x).tanh(x * 0.5) * 0.5 + 0.5
+
+
+@sigmoid.kernel
+def _(x):
+    return native.elementwise("tg_sigmoid", x)
 
 
 @sigmoid.vjp("x")
@@ -226,9 +242,35 @@ def relu(x):
     return xp(x).maximum(x, 0)
 
 
+@relu.kernel
+def _(x):
+    return native.elementwise("tg_relu", x)
+
+
 @relu.vjp("x")
 def _(gout, out):
-    return gout * (out > 0)
+    return relu_backward(gout, out)
+
+
+@op
+def relu_backward(g, y):
+    """g where y > 0, 0 elsewhere: the gradient of `relu`, from its output y."""
+    return xp(y).where(y > 0, g, 0)
+
+
+@relu_backward.kernel
+def _(g, y):
+    return native.elementwise("tg_relu_backward", g, y)
+
+
+@relu_backward.vjp("g")
+def _(gout, y):
+    return relu_backward(gout, y)
+
+
+@relu_backward.vjp("y")
+def _(y):
+    return y * 0.0  # constant on either side of the kink
 
 
 @op
@@ -380,6 +422,12 @@ for _op in (log, log1p, sqrt):
 for _op in (add, sub, mul, maximum, minimum, gt, ge, lt, le, eq, ne):
     _op.samples(binary())
 div.samples(binary(normal, positive))
+
+
+@relu_backward.samples
+def _(generator):
+    out = normal(generator, 3, 4)
+    yield sample(normal(generator, 3, 4), out * (out > 0))
 
 
 @pow.samples

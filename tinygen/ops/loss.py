@@ -4,41 +4,59 @@ from __future__ import annotations
 
 import numpy as np
 
+from tinygen import native
 from tinygen.autograd import op, xp
 from tinygen.ops._samples import normal, sample
 from tinygen.ops.elementwise import sigmoid
 from tinygen.ops.reduce import softmax, sum
-from tinygen.ops.shape import index_add, reshape
+from tinygen.ops.shape import getitem, index_add, reshape
 
 
 @op
 def cross_entropy(input, target):
     """-log softmax(input)[target] along axis 1. input: (N, C, ...), target: (N, ...) integers in 0..C-1."""
     _check_target(input, target)
-    n, shifted = xp(input), input - input.max(axis=1, keepdims=True)
-    chosen = shifted[_at(target)]
-    return n.log(n.exp(shifted, out=shifted).sum(axis=1)) - chosen
+    shifted = input - input.max(axis=1, keepdims=True)
+    return xp(input).log(xp(input).exp(shifted).sum(axis=1)) - shifted[_at(target)]
 
 
 @cross_entropy.vjp("input")
 def _(gout, input, target):
-    return softmax_error(input, target) * reshape(gout, (gout.shape[0], 1, *gout.shape[1:]))
+    return cross_entropy_backward(input, target, gout)
 
 
 @op
-def softmax_error(input, target):
-    """softmax(input) - onehot(target) along axis 1: the gradient of `cross_entropy`."""
-    p = xp(input).subtract(input, input.max(axis=1, keepdims=True))
-    xp(p).exp(p, out=p)
-    p /= p.sum(axis=1, keepdims=True)
-    p[_at(target)] -= 1
-    return p
+def cross_entropy_backward(input, target, gloss):
+    """(softmax(input) - onehot(target)) * gloss: the gradient of `cross_entropy`. gloss is shaped as the target."""
+    _check_target(input, target)
+    out = xp(input).exp(input - input.max(axis=1, keepdims=True))
+    out /= out.sum(axis=1, keepdims=True)
+    out[_at(target)] -= 1
+    out *= gloss[:, None]
+    return out
 
 
-@softmax_error.vjp("input")
-def _(gout, input):
+@cross_entropy_backward.vjp("input")
+def _(gout, input, gloss):
     p = softmax(input, 1)
-    return p * (gout - sum(gout * p, 1, True))
+    return p * (gout - sum(gout * p, 1, True)) * reshape(gloss, (gloss.shape[0], 1, *gloss.shape[1:]))
+
+
+@cross_entropy_backward.vjp("gloss")
+def _(gout, input, target):
+    return sum(gout * softmax(input, 1), 1) - getitem(gout, _at(target))
+
+
+@cross_entropy.kernel
+def _(input, target):
+    _check_target(input, target)
+    return native.cross_entropy(input, target)
+
+
+@cross_entropy_backward.kernel
+def _(input, target, gloss):
+    _check_target(input, target)
+    return native.cross_entropy_backward(input, target, gloss)
 
 
 def check_labels(name, labels, classes):
@@ -109,7 +127,12 @@ def _logits_and_labels(generator):
 
 cross_entropy.samples(_logits_and_labels)
 nll.samples(_logits_and_labels)
-softmax_error.samples(_logits_and_labels)
+
+
+@cross_entropy_backward.samples
+def _(generator):
+    for logits, labels in (s.args for s in _logits_and_labels(generator)):
+        yield sample(logits, labels, normal(generator, *labels.shape))
 
 
 @binary_cross_entropy_with_logits.samples
