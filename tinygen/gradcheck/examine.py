@@ -99,10 +99,10 @@ def _examine(subject: Subject, report: Report, generator: np.random.Generator, b
         raise Trouble("forward", "not repeatable", "forward gives another answer each time: fix its random numbers")
     if not all(np.isfinite(o).all() for o in outputs):
         raise Trouble("forward", "not finite", "forward gives inf or nan here: no derivative to compare with")
-    upstream = [generator.standard_normal(o.shape) if subject.upstream else np.ones(o.shape) for o in outputs]
+    upstream = [np.asarray(generator.standard_normal(o.shape)) if subject.upstream else np.ones(o.shape) for o in outputs]
     calls = [upstream]
     if thorough:
-        calls += [upstream, [np.asfortranarray(u) for u in upstream]]
+        calls += [upstream, [np.array(u, order="F") for u in upstream]]
     grads, *again = subject.pull(subject.values, *calls)
     weights = np.concatenate([u.ravel() for u in upstream]) if len(upstream) > 1 else upstream[0].ravel()
     differences = Differences(subject.flat, subject.values, weights)
