@@ -16,7 +16,7 @@ from tinygen._tensor import Tensor, tensor
 from tinygen.nn import functional as F
 from tinygen.nn import init
 from tinygen.nn.module import Module, Parameter
-from tinygen.ops import stack
+from tinygen.ops.recurrent import lstm
 
 
 def _weights(
@@ -188,19 +188,13 @@ class LSTM(Module):
         if not steps:
             raise ValueError(f"LSTM: input must have at least one step, got shape {input.shape}")
         size = (1, n, self.hidden_size)
-        if hx is None:
-            zeros = tensor(np.zeros(size, input.dtype))
-            hx = (zeros, zeros)
-        if any(state.shape != size for state in hx):
+        if hx is not None and any(state.shape != size for state in hx):
             raise ValueError(f"LSTM: h and c must have shape {size}, got {hx[0].shape} and {hx[1].shape}")
-        h, c = hx[0][0], hx[1][0]
-        outputs = []
-        weights = self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.bias_hh_l0
-        for t in range(steps):
-            h, c = F.lstm_cell(input[t], (h, c), *weights)
-            outputs.append(h)
-        output = stack(*outputs, dim=1 if self.batch_first else 0)
-        return output, (h.reshape(size), c.reshape(size))
+        first = (None, None) if hx is None else (hx[0][0], hx[1][0])
+        bias = None if self.bias_ih_l0 is None else self.bias_ih_l0 + self.bias_hh_l0
+        z = F.linear(input, self.weight_ih_l0, bias)  # for all steps at once
+        h, c, _ = lstm(z, self.weight_hh_l0, *first)
+        return h.transpose(0, 1) if self.batch_first else h, (h[-1:], c[-1:])
 
     def extra_repr(self) -> str:
         bias = "" if self.bias_ih_l0 is not None else ", bias=False"
@@ -210,13 +204,13 @@ class LSTM(Module):
 
 
 def _gates(inputs: int, hidden: int, bias: bool, generator: np.random.Generator) -> list[Any]:
-    """An LSTM's w_ih, w_hh, b_ih, b_hh, uniform within 1 / sqrt(hidden) as in PyTorch."""
+    """An LSTM's w_ih, w_hh, b_ih, b_hh, uniform within 1 / sqrt(hidden) as in PyTorch. Transposed in memory."""
     if min(inputs, hidden) < 1:
         raise ValueError(f"LSTM: input_size and hidden_size must be at least 1, got {inputs} and {hidden}")
     shapes = [(4 * hidden, inputs), (4 * hidden, hidden), *([(4 * hidden,)] * 2 if bias else [])]
     bound = 1 / math.sqrt(hidden)
     weights = [
-        init.uniform_(Parameter(np.zeros(s, np.float32)), -bound, bound, generator=generator) for s in shapes
+        init.uniform_(Parameter(np.zeros(s[::-1], np.float32).T), -bound, bound, generator=generator) for s in shapes
     ]
     return [*weights, *([] if bias else [None, None])]
 

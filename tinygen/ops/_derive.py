@@ -19,7 +19,8 @@ def derive_from(definition: Callable[..., Any]) -> Callable[[Sequence[Any], Sequ
 
         derive_from(lambda *args: gradients(args[:n], args[n:]))
 
-    gives the gradients of the gradients. The two make a fused op with a fused backward pass differentiable to any order.
+    gives the gradients of the gradients. With the two, a fused op with a fused backward pass has derivatives of any
+    order.
     """
 
     def gradients(inputs: Sequence[Any], gouts: Sequence[Any]) -> list[Any]:

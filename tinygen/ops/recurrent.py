@@ -10,7 +10,6 @@ from __future__ import annotations
 import numpy as np
 
 from tinygen import native
-from tinygen._tensor import Tensor
 from tinygen.autograd import op, xp
 from tinygen.ops._derive import derive_from
 from tinygen.ops._samples import normal, sample
@@ -78,7 +77,7 @@ def _steps(height, width, diagonal):
 
 def _in_order(parts, shape, z_shape):
     """What the steps gave, (N, pixels of the step, channels) each, as an image."""
-    n, height, width, _, _, diagonal = shape
+    _, height, width, _, _, diagonal = shape
     whole, channels = cat(*parts, dim=1), parts[0].shape[-1]
     if diagonal:
         pixels = [np.arange(height * width)[p] for p, *_ in _steps(height, width, diagonal)]
@@ -111,7 +110,7 @@ def _shape(z, weight, h0, c0, diagonal):
     return n, height, width, units, kernel[0] * kernel[1], diagonal
 
 
-# ---------------------------------------------------------------------------------------------- its gradients, any order
+# ------------------------------------------------------------------------------------------- its gradients, any order
 
 
 @op(outputs=("gz", "gweight", "gh0", "gc0"))
@@ -150,7 +149,7 @@ def _check_gradients(gh, gc, ggates, shape, z):
             raise ValueError(f"{name} must have shape {expected}, got {g.shape}")
 
 
-# ------------------------------------------------------------------------------------------------------------- kernels
+# ------------------------------------------------------------------------------------------------------------ kernels
 
 
 @lstm.kernel
@@ -165,7 +164,7 @@ def _(gh, gc, ggates, z, weight, h0, c0, diagonal, saved):
     shape = _shape(z, weight, h0, c0, diagonal)
     _check_gradients(gh, gc, None, shape, z)
     saved = saved or native.lstm(z, weight, h0, c0, shape)
-    return saved if saved is NotImplemented else native.lstm_backward(gh, gc, *saved, weight, h0, c0, shape)
+    return saved if saved is NotImplemented else native.lstm_backward(gh, gc, saved, weight, h0, c0, shape)
 
 
 def lstm_cell(input, h, c, w_ih, w_hh, b_ih=None, b_hh=None):
