@@ -129,7 +129,7 @@ def test_pixelcnn_sees_earlier_values_and_never_its_own_or_a_later_one(shape, bl
 
 
 def test_the_blind_spot():
-    """Stacked masks can't see far to the right in the rows above: PixelCNN's known fault, mended by its gated successor."""
+    """Stacked masks can't see far to the right in the rows above: PixelCNN's known fault, mended by the gated one."""
     for blocks in (1, 2, 5):
         model = pixelcnn((1, 4, 9), 2, blocks=blocks)
         seen = gradient(model, np.zeros((1, 1, 4, 9)), (0, 1, 4))[0] != 0
@@ -257,7 +257,8 @@ def test_sampling_takes_one_uniform_number_for_each_image_and_position_in_order(
             continue
         p = np.exp(logits / temperature)
         p /= p.sum(axis=1, keepdims=True)
-        x[:, c, y, u] = [np.searchsorted(np.cumsum(row), r, side="right") for row, r in zip(p, uniform.random(5))]
+        for image, number in enumerate(uniform.random(5)):
+            x[image, c, y, u] = np.searchsorted(np.cumsum(p[image]), number, side="right")
     np.testing.assert_array_equal(drawn, x)
     assert drawn.dtype == np.uint8
 
@@ -376,14 +377,14 @@ ERRORS = {
     "hidden 0": (lambda: new(hidden=0), "hidden must be a positive multiple of the 1 image channels, got 0"),
     "hidden 4, RGB": (lambda: new((3, 2, 2), hidden=4), "multiple of the 3 image channels, got 4"),
     "blocks -1": (lambda: new(blocks=-1), "blocks must not be negative, got -1"),
-    "three axes": (lambda: small().log_prob(np.zeros((1, 2, 2), int)), r"images must be \(N, 1, 2, 2\), got \(1, 2, 2\)"),
+    "three axes": (lambda: small().nats(np.zeros((1, 2, 2), int)), r"images must be \(N, 1, 2, 2\), got \(1, 2, 2\)"),
     "size": (lambda: small().nats(np.zeros((5, 1, 2, 3), int)), r"images must be \(N, 1, 2, 2\), got \(5, 1, 2, 3\)"),
     "floats": (lambda: small().nats(np.zeros((1, 1, 2, 2))), "images must be integers from 0 to 2, got float64"),
     "too large": (lambda: small().nats(np.full((1, 1, 2, 2), 3)), "integers from 0 to 2, got int64 from 3 to 3"),
     "negative": (lambda: small().nats(np.full((1, 1, 2, 2), -1)), "integers from 0 to 2, got int64 from -1 to -1"),
     "temperature": (lambda: small().sample(1, GENERATOR, -1.0), r"temperature must not be negative, got -1\.0"),
     "temperature nan": (lambda: small().sample(1, GENERATOR, math.nan), "temperature must not be negative, got nan"),
-    "known": (lambda: small().complete(np.zeros((1, 1, 2, 2), int), 3, GENERATOR), "known must be from 0 to 2 rows, got 3"),
+    "known": (lambda: small().complete(np.zeros((1, 1, 2, 2), int), 3, GENERATOR), "known must be from 0 to 2 rows"),
     "completing what doesn't fit": (
         lambda: small().complete(np.full((1, 1, 2, 2), 300), 2, GENERATOR),
         "integers from 0 to 2, got int64 from 300 to 300",

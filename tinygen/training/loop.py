@@ -65,7 +65,8 @@ def fit(config: Config, model: Any, data: Dataset, generator: np.random.Generato
         run.log(step=step, seconds=time.monotonic() - start, bits_per_dim=float(np.mean(recent)))
         recent.clear()
 
-    with Progress(steps, seconds, "bits/dim", floor) as progress:
+    quiet = np.errstate(over="ignore", invalid="ignore")  # a loss that isn't finite is noticed anyway
+    with Progress(steps, seconds, "bits/dim", floor) as progress, quiet:
         while (done := max(step / steps, (time.monotonic() - start) / seconds)) < 1:
             optimizer.param_groups[0]["lr"] = config.lr * 0.5 * (1 + math.cos(math.pi * done))
             loss = model.nats(next(endless)).mean()

@@ -23,9 +23,9 @@ def say(text: str, stream: TextIO | None = None) -> None:
 
 
 def duration(seconds: float) -> str:
-    """A length of time for people: 42 s, 3 min 20 s, 5 h 07 min."""
+    """A length of time for people: 42 s, 3 min 20 s, 5 h 07 min; ? s if it is infinite."""
     if not math.isfinite(seconds):
-        return "unknown time"
+        return "? s"
     minutes, s = divmod(round(seconds), 60)
     hours, m = divmod(minutes, 60)
     if hours:
@@ -50,7 +50,7 @@ class Progress:
         if sys.stderr is not None and sys.stderr.isatty():
             from tqdm import tqdm
 
-            self.bar = tqdm(total=100, bar_format="{percentage:3.0f}% |{bar:20}| {desc}")
+            self.bar = tqdm(total=100, bar_format="{percentage:3.0f}% |{bar:12}| {desc}")
 
     def update(self, step: int, loss: float) -> None:
         """Tell of a finished step, counted from 1."""
@@ -63,14 +63,14 @@ class Progress:
 
     def _show(self, elapsed: float) -> None:
         done = min(1.0, max(self.step / self.steps, elapsed / self.seconds))
-        left = elapsed * (1 - done) / done if done else math.inf
+        left = elapsed * (1 - done) / done if done and elapsed > 1 else math.inf  # the first step says little
         rest = f"{duration(left)} left" if done < 1 else duration(elapsed)
-        text = f"step {self.step}  {self.loss:.3f} {self.unit} (independent pixels {self.floor:.3f})  {rest}"
+        text = f"{self.loss:.3f} {self.unit} (independent pixels {self.floor:.3f})  {rest}"
         if self.bar is not None:
             self.bar.n = int(100 * done)
             self.bar.set_description_str(text)  # draws it
         elif sys.stderr is not None:
-            say(f"{int(100 * done):3}%  {text}", sys.stderr)
+            say(f"{int(100 * done):3}%  step {self.step}  {text}", sys.stderr)
 
     def __enter__(self) -> Progress:
         return self

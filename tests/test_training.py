@@ -1,0 +1,388 @@
+"""Training: the gate on the digits, what a run leaves behind, progress, pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import math
+import os
+import re
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from tinygen import optim
+from tinygen.data import Dataset, Minibatches, load
+from tinygen.models.pixelcnn import PixelCNN
+from tinygen.training import checkpoint, loop, progress
+from tinygen.training.checkpoint import CheckpointError
+from tinygen.training.images import GAP, save_grid
+from tinygen.training.progress import Progress, duration, say
+from tinygen.training.run import Config, Run
+
+TINY = {"hidden": 3, "blocks": 1}
+
+
+def tiny(seed: int = 0, n: int = 20) -> tuple[Config, PixelCNN, Dataset, np.random.Generator]:
+    """All that `fit` needs, for a few steps on images of noise."""
+    config = Config("pixelcnn", "noise", None, TINY, seed, batch_size=8, epochs=2.5)
+    generator = np.random.default_rng(seed)
+    data = Dataset(np.random.default_rng(1).integers(0, 4, (n, 1, 3, 4)).astype(np.uint8), levels=4)
+    return config, PixelCNN((1, 3, 4), 4, **TINY, generator=generator), data, generator
+
+
+def trained(folder: Path, seed: int = 0) -> Run:
+    config, model, data, generator = tiny(seed)
+    run = Run.create("pixelcnn", folder)
+    loop.fit(config, model, data, generator, run, 2.0)
+    return run
+
+
+# --------------------------------------------------------------------------------------------------------- the loop
+
+
+def test_digits_within_seconds(tmp_path):
+    """The gate: PyTorch reaches 1.92 bits/dim on the test digits after 14 s with this architecture."""
+    train, test = load("digits")
+    generator = np.random.default_rng(0)
+    model = PixelCNN((1, 8, 8), 17, hidden=16, blocks=3, generator=generator)
+    config = Config("pixelcnn", batch_size=16, lr=4e-3, epochs=12)
+    loop.fit(config, model, train, generator, Run.create("pixelcnn", tmp_path), 2.39)
+    assert model.bits_per_dim(-model.log_prob(test.images).mean()) <= 1.93
+
+
+def test_fit_is_adam_on_shuffled_batches_with_a_rate_that_falls_along_a_cosine(tmp_path):
+    config, model, data, generator = tiny()
+    loop.fit(config, model, data, generator, Run.create("pixelcnn", tmp_path), 2.0)
+    _, other, _, generator = tiny()
+    optimizer = optim.Adam(other.parameters())
+    batches = Minibatches(data.images, 8, generator)
+    stream = itertools.chain.from_iterable(batches for _ in range(3))
+    steps = 8  # 2.5 epochs of 3 batches, rounded
+    for step, images in zip(range(steps), stream, strict=False):
+        optimizer.param_groups[0]["lr"] = 2e-3 * 0.5 * (1 + math.cos(math.pi * step / steps))
+        optimizer.zero_grad()
+        other.nats(images).mean().backward()
+        optimizer.step()
+    for name, value in other.state_dict().items():
+        np.testing.assert_array_equal(model.state_dict()[name], value)
+    # the checkpoint holds this very place, so that a run that goes on from it misses no image and repeats none
+    _, _, state = Run(tmp_path).load()
+    assert state["step"] == steps
+    assert state["generator"] == generator.bit_generator.state
+    assert state["batches"]["position"] == batches.state_dict()["position"] == 16
+    np.testing.assert_array_equal(state["batches"]["permutation"], batches.state_dict()["permutation"])
+    for name, value in optimizer.state_dict().items():
+        np.testing.assert_array_equal(state["optimizer"][name], value)
+
+
+def test_what_a_checkpoint_holds_can_be_taken_up(tmp_path):
+    run = trained(tmp_path)
+    config, model, state = run.load()
+    assert config == tiny()[0]
+    optimizer = optim.Adam(model.parameters())
+    optimizer.load_state_dict(state["optimizer"])
+    batches = Minibatches(tiny()[2].images, 8, np.random.default_rng(0))
+    batches.load_state_dict(state["batches"])
+    batches.generator.bit_generator.state = state["generator"]
+    assert [len(b) for b in batches] == [4]  # the rest of the third epoch
+    assert len(next(iter(batches))) == 8
+
+
+def test_minutes_end_training_too(tmp_path, monkeypatch):
+    clock = itertools.count(0, 0.5)
+    monkeypatch.setattr(loop.time, "monotonic", lambda: next(clock))
+    config, model, data, generator = tiny()
+    config.epochs, config.minutes = None, 0.5
+    loop.fit(config, model, data, generator, Run.create("pixelcnn", tmp_path), 2.0)
+    assert 5 < Run(tmp_path).load()[2]["step"] < 60
+
+
+def test_metrics_are_a_table_of_all_steps(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "REPORT_SECONDS", 0)
+    rows = list(csv.DictReader(trained(tmp_path).metrics.read_text().splitlines()))
+    assert [int(row["step"]) for row in rows] == list(range(1, 9))
+    seconds = [float(row["seconds"]) for row in rows]
+    assert seconds == sorted(seconds)
+    assert all(0.5 < float(row["bits_per_dim"]) < 4 for row in rows)
+
+
+def test_metrics_of_a_run_shorter_than_their_interval(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "REPORT_SECONDS", 1e9)
+    rows = list(csv.DictReader(trained(tmp_path).metrics.read_text().splitlines()))
+    assert [row["step"] for row in rows] == ["8"]
+
+
+def test_a_loss_that_is_not_a_number_stops_before_it_harms(tmp_path):
+    config, model, data, generator = tiny()
+    bias = list(model.layers)[-1].bias
+    bias.write()[0] = np.nan
+    before = model.state_dict()
+    with pytest.raises(FloatingPointError, match="the loss became nan at step 1: try a lower --lr"):
+        loop.fit(config, model, data, generator, Run.create("pixelcnn", tmp_path), 2.0)
+    assert not Run(tmp_path).checkpoint.exists()
+    for name, value in model.state_dict().items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+@pytest.mark.fault("R08")
+def test_the_seed_decides_every_byte(tmp_path):
+    one, same, other = (trained(tmp_path / str(i), seed).checkpoint.read_bytes() for i, seed in enumerate((0, 0, 1)))
+    assert one == same
+    assert one != other
+
+
+# --------------------------------------------------------------------------------------------------- the run folder
+
+
+def test_a_run_comes_back_as_it_was(tmp_path):
+    config, model, data, _ = tiny()
+    run = Run.create("pixelcnn", tmp_path)
+    state = {"a": [1, 2.5, None, "x", [np.arange(3)]], "b": {"c": np.array(1.5), "d": True}, "e": (1, 2)}
+    run.save(config, model, **state)
+    loaded, again, back = Run(tmp_path).load()
+    assert loaded == config
+    np.testing.assert_array_equal(again.log_prob(data.images), model.log_prob(data.images))
+    assert back["a"][:4] == [1, 2.5, None, "x"]
+    np.testing.assert_array_equal(back["a"][4][0], np.arange(3))
+    assert back["b"]["c"].shape == ()
+    assert (back["b"]["c"], back["b"]["d"], back["e"]) == (1.5, True, [1, 2])
+
+
+@pytest.mark.fault("R10")
+def test_of_runs_that_start_at_once_each_gets_its_own_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found: list[Path] = []
+    refused: list[Exception] = []
+    start = threading.Barrier(8)
+
+    def create(out: Path | None) -> None:
+        start.wait()
+        try:
+            found.append(Run.create("m", out).folder)
+        except FileExistsError as e:
+            refused.append(e)
+
+    for out in (None, Path("one")):
+        threads = [threading.Thread(target=create, args=(out,)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sorted(map(str, found)) == sorted([*(f"runs/m-{i}" for i in range(1, 9)), "one"])
+    assert len(refused) == 7
+
+
+@pytest.mark.fault("R10")
+def test_a_folder_with_anything_in_it_is_refused(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for out in (tmp_path, file):
+        with pytest.raises(FileExistsError, match="exists and is not an empty folder; name another"):
+            Run.create("m", out)
+    assert file.read_text() == "mine"
+    with pytest.raises(OSError, match="Not a directory"):
+        Run.create("m", file / "below")
+    assert Run.create("m", tmp_path / "a" / "b").folder.is_dir()
+
+
+def test_runs_that_is_no_folder_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("runs").symlink_to("nowhere")
+    with pytest.raises(FileExistsError, match="runs"):
+        Run.create("m")
+
+
+def changed(run: Run, **about) -> None:
+    tensors, before = checkpoint.load(run.checkpoint)
+    checkpoint.save(run.checkpoint, tensors, before | about)
+
+
+def without(name: str):
+    def change(run: Run) -> None:
+        tensors, about = checkpoint.load(run.checkpoint)
+        checkpoint.save(run.checkpoint, {k: v for k, v in tensors.items() if k != name}, about)
+
+    return change
+
+
+def flipped(run: Run) -> None:
+    data = bytearray(run.checkpoint.read_bytes())
+    data[-99] ^= 4
+    run.checkpoint.write_bytes(data)
+
+
+CONFIG = {"model": "pixelcnn", "options": TINY}
+DAMAGE = {
+    "a flipped bit": (flipped, "checksum does not match"),
+    "half of it": (lambda run: os.truncate(run.checkpoint, 3000), "truncated"),
+    "nothing": (lambda run: os.truncate(run.checkpoint, 0), "empty or truncated"),
+    "a text": (lambda run: run.checkpoint.write_text("once upon a time"), "no checkpoint"),
+    "only weights": (lambda run: checkpoint.save(run.checkpoint, {"w": np.ones(3)}, {}), "it has no 'config'"),
+    "an unknown model": (lambda run: changed(run, config={"model": "pixelvae"}), "no model is named 'pixelvae'"),
+    "an unknown setting": (lambda run: changed(run, config={"model": "pixelcnn", "depth": 3}), "'depth'"),
+    "an unknown option": (lambda run: changed(run, config=CONFIG | {"options": {"depth": 3}}), "'depth'"),
+    "another size": (lambda run: changed(run, config=CONFIG | {"options": {"hidden": 4, "blocks": 1}}), "has shape"),
+    "more layers": (lambda run: changed(run, config=CONFIG | {"options": {"hidden": 3, "blocks": 2}}), "is missing"),
+    "other images": (lambda run: changed(run, image_shape=7), "int"),
+    "other levels": (lambda run: changed(run, levels=1), "levels must be from 2 to 256, got 1"),
+    "no state": (lambda run: changed(run, state="none"), "'str'"),
+    "a list for a state": (lambda run: changed(run, state=[]), "list|integer"),
+    "a tensor less": (without("model.layers.0.weight"), "model.layers.0.weight"),
+}
+
+
+@pytest.mark.fault("R04", "R14")
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_checkpoint_that_cannot_be_used_says_why(tmp_path, damage):
+    run = trained(tmp_path)
+    function, text = DAMAGE[damage]
+    function(run)
+    with pytest.raises(CheckpointError, match=text) as caught:
+        run.load()
+    assert "last.safetensors" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_a_checkpoint_is_no_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"ghost is no run folder: it has no last\.safetensors"):
+        Run(tmp_path / "ghost").load()
+
+
+# --------------------------------------------------------------------------------------------------------- progress
+
+
+class Clock:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
+
+
+def shown(capsys) -> list[str]:
+    out, err = capsys.readouterr()
+    assert out == ""  # stdout stays clean
+    return err.splitlines()
+
+
+def test_without_a_terminal_a_line_every_few_seconds_and_one_at_the_end(capsys, monkeypatch):
+    clock = Clock(monkeypatch)
+    with Progress(100, math.inf, "bits/dim", 2.391) as bar:
+        for step in range(1, 101):
+            clock.now += 0.5
+            bar.update(step, 1.75)
+    lines = shown(capsys)
+    assert len(lines) == 50 / progress.LINE_SECONDS + 1
+    assert lines[0] == " 10%  step 10  1.750 bits/dim (independent pixels 2.391)  45 s left"
+    assert lines[-1] == "100%  step 100  1.750 bits/dim (independent pixels 2.391)  50 s"
+
+
+@pytest.mark.parametrize(("steps", "seconds"), [(1000, math.inf), (math.inf, 500.0), (1000, 200.0), (100, 500.0)])
+def test_the_time_left_is_right_if_the_speed_stays(capsys, monkeypatch, steps, seconds):
+    clock = Clock(monkeypatch)
+    bar = Progress(steps, seconds, "bits/dim", 2.0)
+    end = min(steps * 0.5, seconds)
+    for step in range(1, 51):
+        clock.now += 0.5
+        bar.update(step, 1.0)
+    for line in shown(capsys):
+        step = int(re.search(r"step (\d+)", line)[1])
+        percent, left = int(line.partition("%")[0]), line.rpartition("  ")[2].removesuffix(" left")
+        assert percent == math.floor(100 * step * 0.5 / end)
+        assert left == duration(end - step * 0.5)
+
+
+def test_the_loss_shown_is_smoothed_and_forgets_the_start(capsys, monkeypatch):
+    Clock(monkeypatch)
+    bar = Progress(10, math.inf, "bits/dim", 2.0)
+    for step, loss in enumerate([9.0, 1.0, 2.0], 1):
+        bar.update(step, loss)
+    assert bar.loss == pytest.approx(4)  # few steps: their mean
+    for step in range(4, 300):
+        bar.update(step, 1.0 + step % 2)
+    assert bar.loss == pytest.approx(1.5, abs=0.05)
+
+
+def test_a_run_that_fails_at_once_shows_no_progress(capsys):
+    with pytest.raises(ZeroDivisionError), Progress(10, math.inf, "bits/dim", 2.0):
+        raise ZeroDivisionError
+    assert shown(capsys) == []
+
+
+@given(st.floats(0, 1e6))
+def test_a_duration_reads_back(seconds):
+    units = {"h": 3600, "min": 60, "s": 1}
+    pairs = re.findall(r"(\d+) (h|min|s)", duration(seconds))
+    value = sum(int(n) * units[unit] for n, unit in pairs)
+    assert " ".join(f"{n} {unit}" for n, unit in pairs) == duration(seconds)
+    assert abs(value - seconds) <= (60 if "h" in duration(seconds) else 0.5)
+    assert all(int(n) < 60 for n, unit in pairs if unit != "h")
+
+
+def test_durations():
+    known = {0: "0 s", 59.6: "1 min 00 s", 200: "3 min 20 s", 18420: "5 h 07 min", math.inf: "? s"}
+    assert {seconds: duration(seconds) for seconds in known} == known
+
+
+@pytest.mark.fault("R11")
+def test_a_line_that_nobody_reads_is_no_error():
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as stream:
+        say("one", stream)
+        say("two", stream)  # and closing it, which flushes, is none either
+
+
+@pytest.mark.fault("R11")
+def test_streams_that_are_not_there(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    monkeypatch.setattr(sys, "stdout", None)
+    say("nothing")
+    with Progress(2, math.inf, "bits/dim", 2.0) as bar:
+        bar.update(1, 1.0)
+
+
+# --------------------------------------------------------------------------------------------------------- pictures
+
+
+@settings(max_examples=60)
+@given(
+    st.integers(1, 12), st.sampled_from([1, 3]), st.integers(1, 9), st.integers(1, 9), st.integers(2, 256),
+    st.none() | st.integers(1, 5), st.integers(40, 400),
+)  # fmt: skip
+def test_a_grid_holds_every_image_pixel_for_pixel(n, channels, height, width, levels, columns, side):
+    images = np.random.default_rng(0).integers(0, levels, (n, channels, height, width))
+    file = io.BytesIO()
+    save_grid(file, images, levels, columns, side)
+    with Image.open(file) as png:
+        assert png.format == "PNG"
+        grid = np.asarray(png).reshape(png.height, png.width, channels)
+    columns = columns or math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    scale = (grid.shape[1] - GAP - columns * GAP) // (columns * width)
+    assert grid.shape[:2] == (rows * (height * scale + GAP) + GAP, columns * (width * scale + GAP) + GAP)
+    assert scale == 1 or abs(grid.shape[1] - side) <= columns * width / 2 + GAP
+    for i in range(n):
+        top = i // columns * (height * scale + GAP) + GAP
+        left = i % columns * (width * scale + GAP) + GAP
+        part = grid[top : top + height * scale, left : left + width * scale]
+        expected = np.kron(images[i].transpose(1, 2, 0), np.ones((scale, scale, 1), int)) * 255 / (levels - 1)
+        assert np.abs(part - expected).max() <= 0.5
+
+
+@pytest.mark.parametrize("shape", [(0, 1, 2, 2), (1, 2, 4, 4), (1, 4, 4), (2, 1, 0, 3)])
+def test_what_cannot_be_shown(tmp_path, shape):
+    with pytest.raises(ValueError, match=r"images must be \(N, 1 or 3, H, W\) with no size 0"):
+        save_grid(tmp_path / "x.png", np.zeros(shape, np.uint8), 2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_file_is_a_png_whatever_its_name(tmp_path):
+    save_grid(tmp_path / "picture", np.ones((1, 1, 2, 2), np.uint8), 2)
+    assert (tmp_path / "picture").read_bytes().startswith(b"\x89PNG")
