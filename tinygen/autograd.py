@@ -105,11 +105,6 @@ def is_grad_enabled() -> bool:
     return _mode.get().grad
 
 
-def is_reference() -> bool:
-    """Whether kernels stand aside here."""
-    return _mode.get().reference
-
-
 def _run_hooked(hooks: tuple[Hook, ...], call: Call, run: Callable[[], Any]) -> Any:
     for h in hooks:
         run = functools.partial(h, call, run)
@@ -123,8 +118,7 @@ REGISTRY: dict[str, Op] = {}  # every op by its name
 _PLAIN = frozenset([int, float, bool, type(None), str, slice])  # arguments passed on as they are
 _ON_HOST = frozenset([np.ndarray, float, int, bool, list, tuple])
 _RELEASED = (object(),)  # stands where saved arrays stood
-_HERE = os.path.dirname(__file__)
-_INSIDE = tuple(os.path.join(_HERE, p) for p in ("autograd.py", "_unroll.py", "_tensor.py", "ops/", "nn/"))
+_INSIDE = tuple(os.path.join(os.path.dirname(__file__), p) for p in ("autograd.py", "_unroll.py", "_tensor.py", "ops/", "nn/"))
 _numbers = itertools.count()
 
 
@@ -459,7 +453,7 @@ def grad(
     for i, x in enumerate(inputs):
         if not x.requires_grad:
             raise ValueError(f"grad: inputs[{i}] does not require a gradient")
-    targets = [_key(x) for x in inputs]
+    targets = [x._source[0] if x._source else x for x in inputs]
     grads = _propagate(outputs, grad_outputs, set(targets), retain_graph, create_graph)
     found = [grads.get(key) for key in targets]
     return tuple(
@@ -467,16 +461,11 @@ def grad(
     )
 
 
-def _key(tensor: Tensor) -> Any:
-    """Under which its gradient is collected: the number of its node plus that of the output, or the leaf itself."""
-    return tensor._source[0] if tensor._source else tensor
-
-
 def _propagate(
     outputs: Sequence[Tensor], gradients: Sequence[Any], targets: set[Any] | None,
     retain_graph: bool | None, create_graph: bool,
 ) -> dict[Any, Any]:  # fmt: skip
-    """The gradients of all leaves, or of the targets only, by key.
+    """The gradients of all leaves, or of the targets only, by key: a node's number plus the output's, or the leaf itself.
 
     The newest node with a gradient is always next: all that was made from it is newer, so its gradient is complete.
     """
