@@ -6,7 +6,7 @@
 #define TINYGEN_TILE_H
 #include "internal.h"
 
-enum { TILE_ROWS = 8, TILE_VECTORS = 4, SUM_ROWS = 12 };
+enum { TILE_ROWS = 8, TILE_VECTORS = 4, SUM_ROWS = 12, NEAR = 16 };
 
 /* Rows of A against a panel of B:  C[m][:n] = start[m] (else bias, else 0) + sum over runs, over k < len, of A[m][run.a + k] * B[.][:n]
  * where B's rows are simply numbered on from run to run. */
