@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import os
 import threading
 import warnings
@@ -332,7 +333,7 @@ _lock = threading.RLock()  # a destructor may run at any moment, also inside `em
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """An uninitialised array in C order. Large ones reuse the memory of earlier ones whose last view has died."""
     dtype = np.dtype(dtype)
-    nbytes = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    nbytes = math.prod(shape) * dtype.itemsize
     if nbytes < _LARGE or ffi is None:
         return np.empty(shape, dtype)
     size = 1 << (nbytes - 1).bit_length() - 3
