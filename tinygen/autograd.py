@@ -31,7 +31,6 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -105,6 +104,11 @@ def is_grad_enabled() -> bool:
     return _mode.get().grad
 
 
+def is_reference() -> bool:
+    """Whether kernels stand aside here."""
+    return _mode.get().reference
+
+
 def _run_hooked(hooks: tuple[Hook, ...], call: Call, run: Callable[[], Any]) -> Any:
     for h in hooks:
         run = functools.partial(h, call, run)
@@ -118,7 +122,7 @@ REGISTRY: dict[str, Op] = {}  # every op by its name
 _PLAIN = frozenset([int, float, bool, type(None), str, slice])  # arguments passed on as they are
 _ON_HOST = frozenset([np.ndarray, float, int, bool, list, tuple])
 _RELEASED = (object(),)  # stands where saved arrays stood
-_INSIDE = tuple(os.path.join(os.path.dirname(__file__), p) for p in ("autograd.py", "_unroll.py", "_tensor.py", "ops/", "nn/"))
+_INSIDE = tuple(__file__.replace("autograd.py", p) for p in ("autograd.py", "_unroll.py", "_tensor.py", "ops", "nn"))
 _numbers = itertools.count()
 
 
@@ -145,15 +149,9 @@ class Node(NamedTuple):
         """Raise RuntimeError if the saved arrays are gone, or no longer what they were."""
         name = f"{self.plan.op.name}{self.where()}"
         if self.saved and self.saved[0] is _RELEASED[0]:
-            raise RuntimeError(
-                f"backward through {name} a second time: what it had saved was released by the first; pass "
-                "retain_graph=True there"
-            )
+            raise RuntimeError(f"backward through {name} a second time: the first needs retain_graph=True")
         if any(version is not None and version[0] != stamp for version, stamp in self.guards[:-1]):
-            raise RuntimeError(
-                f"backward of {name}: an array that it saved was changed in place since (an optimizer step between "
-                "forward and backward?)"
-            )
+            raise RuntimeError(f"backward of {name}: an array that it saved was changed in place (by an optimizer?)")
 
 
 class Plan(NamedTuple):
@@ -465,7 +463,7 @@ def _propagate(
     outputs: Sequence[Tensor], gradients: Sequence[Any], targets: set[Any] | None,
     retain_graph: bool | None, create_graph: bool,
 ) -> dict[Any, Any]:  # fmt: skip
-    """The gradients of all leaves, or of the targets only, by key: a node's number plus the output's, or the leaf itself.
+    """The gradients of all leaves, or of the targets only, by key: node's number plus output's, or the leaf itself.
 
     The newest node with a gradient is always next: all that was made from it is newer, so its gradient is complete.
     """

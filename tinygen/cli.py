@@ -46,6 +46,11 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # a path's characters may be none of the terminal's
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["gradcheck"]:  # its flags are its own: it runs without the rest of tinygen
+        from tinygen.gradcheck.command import main as gradcheck
+
+        return gradcheck(argv[1:])
     args = parser().parse_args(argv)
     try:
         return args.run(args) or 0
@@ -72,6 +77,7 @@ def parser() -> Parser:
     sample.add_argument("--temperature", type=temperature, default=1.0, help="below 1: likelier images (default 1)")
     sample.add_argument("--out", type=Path, help="the PNG to write (default RUN/samples-SEED.png)")
     sample.set_defaults(run=_sample)
+    commands.add_parser("gradcheck", help="check the gradients in a Python file, and say what is wrong with them")
     return top
 
 
