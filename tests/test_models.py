@@ -272,11 +272,11 @@ def test_the_seed_decides_what_is_drawn():
     assert model.sample(0, np.random.default_rng(1)).shape == (0, 1, 4, 4)
 
 
-@given(st.integers(0, 4), st.integers(0, 2**32 - 1))
+@given(st.integers(0, 4), st.integers(0, 2**32 - 1), st.sampled_from([np.uint8, np.int64]))
 @settings(max_examples=20)
-def test_completing_keeps_the_known_rows_and_the_argument(known, seed):
+def test_completing_keeps_the_known_rows_and_the_argument(known, seed, dtype):
     model = pixelcnn((3, 4, 3), 4, hidden=3)
-    images = np.random.default_rng(seed).integers(0, 4, (3, 3, 4, 3))
+    images = np.random.default_rng(seed).integers(0, 4, (3, 3, 4, 3), dtype)
     before = images.copy()
     done = model.complete(images, known, np.random.default_rng(seed))
     np.testing.assert_array_equal(images, before)
