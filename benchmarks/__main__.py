@@ -1,0 +1,154 @@
+"""python -m benchmarks: tinygen's kernels, its NumPy definitions and PyTorch, side by side in one process."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's own threads would get in the way of the others'
+
+import gc
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks import memory, report, timing
+from benchmarks.cases import CASES, GROWTH, Case, Growth
+from benchmarks.contestants import contestants, disagreement, torch_or_none
+from tinygen import native
+from tinygen.cli import Parser, whole_number
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure, print, and write results.json, results.md and charts. Exit code 1 if contestants disagreed."""
+    args = parser().parse_args(argv)
+    everything = args.filter or not args.quick
+    chosen = [c for c in CASES if _matches(args.filter, c.name) and (c.quick or everything)]
+    panels = [g for g in GROWTH if _matches(args.filter, f"growth, {g.name}") and everything]
+    if not chosen and not panels:
+        names = "\n  ".join([*(c.name for c in CASES), *(f"growth, {g.name}" for g in GROWTH)])
+        print(f"benchmarks: no case has {args.filter!r} in its name; there are\n  {names}", file=sys.stderr)
+        return 2
+    if not native.available():
+        print("benchmarks: tinygen's C library was not built, so there is nothing to compare", file=sys.stderr)
+        return 1
+    torch = torch_or_none()
+    if torch is None:
+        print("PyTorch is not installed: tinygen's NumPy definitions against its C kernels only")
+    results = report.new(torch, args.threads, args.quick)
+    print(report.machine(results))
+    try:
+        measure_all(results, chosen, panels, torch)
+    except KeyboardInterrupt:
+        print("interrupted: writing what there is", file=sys.stderr)
+        results["interrupted"] = True
+    results["machine"]["load_end"] = report.load()
+    report.write(results, args.out)
+    return 130 if "interrupted" in results else 1 if any(row["wrong"] for row in results["rows"]) else 0
+
+
+def _matches(part: str, name: str) -> bool:
+    return part.lower() in name.lower()
+
+
+def parser() -> Parser:
+    p = Parser(prog="python -m benchmarks", description=__doc__)
+    p.add_argument("--quick", action="store_true", help="fewer cases, less time for each: about two minutes")
+    p.add_argument("--filter", default="", metavar="SUBSTRING", help="only cases with this in their names")
+    p.add_argument("--threads", type=thread_counts, metavar="N[,M]", default=sorted({1, native.get_num_threads()}),
+                   help="thread counts, for both libraries (default: 1 and all cores)")  # fmt: skip
+    p.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder to write (default %(default)s)")
+    return p
+
+
+def thread_counts(text: str) -> list[int]:
+    return sorted({whole_number(part) for part in text.split(",")})
+
+
+def measure_all(results: dict[str, Any], chosen: list[Case], panels: list[Growth], torch: Any) -> None:
+    """Fill the results, saying each line as it is known."""
+    quick, all_threads = results["quick"], results["threads"]
+    seconds = 0.15 if quick else 0.6
+    measure_peaks(results, seconds, torch)
+    for case in chosen:
+        for threads in all_threads if case.threads else [1]:
+            timing.use_threads(threads, torch)
+            for row in measure(case, threads, seconds, quick, torch is not None):
+                results["rows"].append(row)
+                print(report.line(row), flush=True)
+        if case.memory:
+            results["memory"] += measure_memory(case, all_threads[-1], quick, torch is not None)
+    timing.use_threads(all_threads[-1], torch)
+    for panel in panels:
+        results["growth"].append(measure_growth(panel, seconds / 2, torch is not None))
+    measure_peaks(results, seconds, torch)
+
+
+def measure_peaks(results: dict[str, Any], seconds: float, torch: Any) -> None:
+    """At the start and at the end, since a shared machine isn't always at its best; the better counts."""
+    for n in results["threads"]:
+        timing.use_threads(n, torch)
+        before, now = results["peak_gflops"].setdefault(str(n), {}), timing.peak(seconds, torch)
+        results["peak_gflops"][str(n)] = {name: max(rate, before.get(name, 0)) for name, rate in now.items()}
+        print(report.peak_line(results, n), flush=True)
+
+
+def measure(case: Case, threads: int, seconds: float, quick: bool, with_torch: bool) -> list[dict[str, Any]]:
+    """One row for each thing measured. Contestants that don't agree with tinygen are not timed, but named."""
+    runs = {name: build() for name, build in contestants(case, with_torch).items() if not (quick and "compile" in name)}
+    rows = []
+    for what, flops in case.flops.items():
+        errors: dict[str, float] = {}
+        for _ in range(2):  # the second time from the state that the first one left, if it left one
+            expected = runs["tinygen"][what]()
+            for name, of in runs.items():
+                error = disagreement(of[what](), expected) if name != "tinygen" else 0.0
+                errors[name] = max(error, errors.get(name, 0.0))
+            del expected
+        agreed = {name: of[what] for name, of in runs.items() if errors[name] <= case.bound}
+        gc.collect()
+        timings = timing.alternate(agreed, seconds * case.seconds)
+        rows.append({
+            "case": case.name, "section": case.section, "what": what, "threads": threads, "flops": flops,
+            "per": case.per, "load": report.load(), "bound": case.bound, "errors": errors,
+            "wrong": {n: e for n, e in errors.items() if n not in agreed},
+            "seconds": {name: t.summary() for name, t in timings.items()},
+            "ratio": {name: timing.ratio(t, timings["tinygen"]) for name, t in timings.items()},
+            "cpu_ratio": {name: timing.ratio(t, timings["tinygen"], "cpu") for name, t in timings.items()},
+        })  # fmt: skip
+    return rows
+
+
+def measure_memory(case: Case, threads: int, quick: bool, with_torch: bool) -> list[dict[str, Any]]:
+    """The peak memory of each contestant, in a process of its own, for the last thing that the case measures."""
+    names = [n for n in contestants(case, with_torch) if n != "reference" and "compile" not in n]
+    what = list(case.flops)[-1]
+    row = {"case": case.name, "what": what, "threads": threads}
+    return [
+        row | {"contestant": n} | memory.measure(case.name, n, what, threads) for n in names[: 2 if quick else None]
+    ]
+
+
+def measure_growth(panel: Growth, seconds: float, with_torch: bool) -> dict[str, Any]:
+    """The median time of each contestant along a panel's x."""
+    points: list[dict[str, Any]] = []
+    what = list(panel.case(panel.values[0]).flops)[-1]
+    for x in panel.values:
+        case = panel.case(x)
+        runs = {n: b()[what] for n, b in contestants(case, with_torch).items() if "compile" not in n}
+        for run in runs.values():
+            run()
+        timings = timing.alternate(runs, seconds)
+        points.append({"x": x, "seconds": {name: t.summary() for name, t in timings.items()}})
+        print(
+            f"growth, {panel.name}: {panel.x} {x}, {points[-1]['seconds']['tinygen']['median'] * 1e3:.3f} ms",
+            flush=True,
+        )
+    return {"name": panel.name, "x": panel.x, "what": what, "points": points}
+
+
+if __name__ == "__main__":
+    start = time.monotonic()
+    code = main()
+    print(f"{time.monotonic() - start:.0f} s")
+    sys.exit(code)
