@@ -35,15 +35,19 @@ def call(op: Any, scope: dict[str, Any]) -> Callable[..., Any]:
     else: return _op({args})"""
         for i, n in enumerate(op.names)
     )
+    first, *others = op.names
+    arrays = " and ".join([f"{first}.__class__ is _ndarray", *(f"{n}.__class__ is not _Tensor" for n in others)])
     source = f"""
 def {op.name}({signature}):
+    if {arrays}: return _op.run_checked(({args},), _mode().reference)
     if _mode() is not _default: return _op({args})
     _mask, _dtype, _changeable = 0, None, False{unpack}
     if _dtype is None: return _op({args})
     try: _raw = _op.run({raws})
     except Exception as _e: _fail(_e, "{op.name}", f"({{_describe(({raws},))}})")
     if _raw.__class__ is not _ndarray or _raw.dtype is not _dtype: _raw = _op.normal(_raw, _dtype)
-    _out = _Tensor(_raw)
+    _out = _new(_Tensor)
+    _out._array = _raw
     if _mask and _op.rules:
         _plan = _plans.get(_mask)
         if _plan is None: _plan = _plans[_mask] = _op.plan(_mask, {len(op.names)}, False)
@@ -51,7 +55,7 @@ def {op.name}({signature}):
         _out._source = _plan.record(_plan, _changeable, _dtype, _raw, {args}, {raws})
     return _out
 """
-    return _define(op.name, source, {**scope, "Tensor": Tensor, "ndarray": np.ndarray, "plans": {}}, defaults)
+    return _define(op.name, source, {**scope, "Tensor": Tensor, "ndarray": np.ndarray, "plans": {}, "new": object.__new__}, defaults)
 
 
 def record(op: Any, n: int, tracked: Sequence[int], keep: Sequence[int], scope: dict[str, Any]) -> Callable[..., Any]:

@@ -235,13 +235,16 @@ class Op:
         """The names of the inputs that have a rule."""
         return {target for targets, _ in self.rules for target in targets}
 
-    def kernel(self, fn: Callable[..., Any]) -> Callable[..., Any]:
-        """Declare the fast implementation: same arguments as the body; NotImplemented hands over to the body."""
-        fast = self._positional(fn)
+    def kernel(self, fn: Callable[..., Any], least: int = 0) -> Callable[..., Any]:
+        """Declare the fast implementation: same arguments as the body; NotImplemented hands over to the body.
+
+        least: the size of the first argument below which the body is as fast, and runs.
+        """
+        fast, body = self._positional(fn), self.body
 
         def run(*values: Any) -> Any:
-            out = fast(*values)
-            return self.body(*values) if out is NotImplemented else out
+            out = NotImplemented if least and getattr(values[0], "size", 0) < least else fast(*values)
+            return body(*values) if out is NotImplemented else out
 
         self.run = run
         return fn
@@ -259,11 +262,11 @@ class Op:
             args = self._bind(args, kwargs)
         mode = _mode.get()
         if not any(isinstance(a, Tensor) for a in args):
-            return self._run(args, mode.reference)
+            return self.run_checked(args, mode.reference)
         values = [a._array if isinstance(a, Tensor) else _frozen(a) for a in args]
         mask = sum(1 << i for i, a in enumerate(args) if isinstance(a, Tensor) and a.requires_grad)
         dtype = self._common_dtype(values)
-        run: Callable[[], Any] = functools.partial(self._run, values, mode.reference)
+        run: Callable[[], Any] = functools.partial(self.run_checked, values, mode.reference)
         raw = _run_hooked(mode.hooks, Call(self, "forward", args), run)
         outs = [Tensor(self.normal(array, dtype)) for array in (raw if len(self.outputs) > 1 else (raw,))]
         if self.view and isinstance(args[0], Tensor):
@@ -300,7 +303,7 @@ class Op:
             dtype = new
         return dtype
 
-    def _run(self, values: Sequence[Any], reference: bool) -> Any:
+    def run_checked(self, values: Sequence[Any], reference: bool) -> Any:
         try:
             return (self.body if reference else self.run)(*values)
         except Exception as e:
@@ -374,12 +377,15 @@ def _frozen(value: Any) -> Any:
 def _guard(kept: Sequence[Any]) -> list[Any]:
     """For `Node.guards`. The call is the innermost frame outside the engine, the ops and the layers."""
     versions = [getattr(a, "_version", None) for a in kept]
-    if not any(versions):
-        return []
-    frame = sys._getframe(2)
-    while frame.f_code.co_filename.startswith(_INSIDE) and frame.f_back:
+    frame = sys._getframe(3)
+    while _is_inside(frame.f_code.co_filename) and frame.f_back:
         frame = frame.f_back
-    return [*((v, v and v[0]) for v in versions), (frame.f_code, frame.f_lasti)]
+    return [*[(v, v and v[0]) for v in versions], (frame.f_code, frame.f_lasti)]
+
+
+@functools.cache
+def _is_inside(filename: str) -> bool:
+    return filename.startswith(_INSIDE)
 
 
 def xp(array: Any) -> Any:
@@ -403,7 +409,6 @@ def backward(
     # Only now, when nothing can fail any more, is anything changed.
     for leaf, g in grads.items():
         if create_graph:
-            g = g if g._version is None else g * 1.0  # not the very tensor that the caller gave
             leaf.grad = g if leaf.grad is None else leaf.grad + g
         elif leaf.grad is None or leaf.grad._version is None:  # none yet, or one that is part of a graph
             leaf.grad = _own(leaf, g if leaf.grad is None else leaf.grad._array + g)
@@ -575,7 +580,9 @@ def _check_gradient(output: Tensor, gradient: Any, dtype: Any, create_graph: boo
         gradient = Tensor(gradient.copy() if hasattr(gradient, "dtype") else np.asarray(gradient, output.dtype))
     if gradient.shape != output.shape or gradient.dtype != output.dtype or output.dtype != dtype:
         raise ValueError(f"backward: gradient is {describe([gradient])}, but the tensor is {describe([output])}")
-    return gradient if create_graph else gradient._array
+    if not create_graph:
+        return gradient._array
+    return gradient if gradient._version is None else gradient * 1.0  # not the very tensor that the caller may change
 
 
 def _leading_to(targets: set[Any], outputs: Sequence[Tensor]) -> set[int]:

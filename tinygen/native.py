@@ -142,7 +142,7 @@ def _bias(bias, n):
 
 # ---------------------------------------------------------------------------- elementwise, in whatever order of memory
 
-_SMALL = 1 << 12  # elements below which NumPy is as fast as the way to a kernel
+SMALL = 1 << 12  # elements below which NumPy is as fast as the way to a kernel
 
 
 def elementwise(kernel: str, *arrays: Any) -> Any:
@@ -151,7 +151,7 @@ def elementwise(kernel: str, *arrays: Any) -> Any:
     NotImplemented for small arrays, for any with gaps or repetitions, and where shapes or orders differ.
     """
     first = arrays[0]
-    if getattr(first, "size", 0) < _SMALL or not _accepts(*arrays):
+    if getattr(first, "size", 0) < SMALL or not _accepts(*arrays):
         return NotImplemented
     if any(a.shape != first.shape or a.strides != first.strides for a in arrays[1:]):
         return NotImplemented

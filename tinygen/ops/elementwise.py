@@ -7,6 +7,8 @@ it in halves at ties, clamp passes it on at the bounds.
 
 from __future__ import annotations
 
+from functools import partial
+
 from tinygen import native
 from tinygen.autograd import op, xp
 from tinygen.ops._samples import binary, normal, positive, sample, unary
@@ -20,9 +22,7 @@ def add(x, y):
     return x + y
 
 
-@add.kernel
-def _(x, y):
-    return native.elementwise("tg_add", x, y)
+add.kernel(partial(native.elementwise, "tg_add"), least=native.SMALL)
 
 
 @add.vjp("x")
@@ -198,9 +198,7 @@ def tanh(x):
     return xp(x).tanh(x)
 
 
-@tanh.kernel
-def _(x):
-    return native.elementwise("tg_tanh", x)
+tanh.kernel(partial(native.elementwise, "tg_tanh"), least=native.SMALL)
 
 
 @tanh.vjp("x")
@@ -214,9 +212,7 @@ def sigmoid(x):
     return xp(x).tanh(x * 0.5) * 0.5 + 0.5
 
 
-@sigmoid.kernel
-def _(x):
-    return native.elementwise("tg_sigmoid", x)
+sigmoid.kernel(partial(native.elementwise, "tg_sigmoid"), least=native.SMALL)
 
 
 @sigmoid.vjp("x")
@@ -242,9 +238,7 @@ def relu(x):
     return xp(x).maximum(x, 0)
 
 
-@relu.kernel
-def _(x):
-    return native.elementwise("tg_relu", x)
+relu.kernel(partial(native.elementwise, "tg_relu"), least=native.SMALL)
 
 
 @relu.vjp("x")
@@ -258,9 +252,7 @@ def relu_backward(g, y):
     return xp(y).where(y > 0, g, 0)
 
 
-@relu_backward.kernel
-def _(g, y):
-    return native.elementwise("tg_relu_backward", g, y)
+relu_backward.kernel(partial(native.elementwise, "tg_relu_backward"), least=native.SMALL)
 
 
 @relu_backward.vjp("g")
