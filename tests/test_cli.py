@@ -101,7 +101,7 @@ def test_train_and_sample(data):
     assert lines[2:] == [f"samples: {folder}/samples.png", f"more of them: tinygen sample {folder}"]
     assert "100%  step 5  " in first.stderr
     assert len(set(size(folder / "samples.png"))) == 1
-    assert size(folder / "samples.png")[0] > 500
+    assert size(folder / "samples.png")[0] > 400
     assert (folder / "metrics.csv").read_text().startswith("step,seconds,bits_per_dim\n5,")
     _, about = checkpoint.load(folder / "last.safetensors")
     assert about["config"] == {
@@ -117,7 +117,7 @@ def test_train_and_sample(data):
 
     drawn = tinygen("sample", str(folder))
     assert (drawn.returncode, drawn.stdout) == (0, f"64 samples: {folder}/samples-0.png\n")
-    assert size(folder / "samples-0.png") == size(folder / "samples.png")
+    assert (folder / "samples-0.png").read_bytes() == (folder / "samples.png").read_bytes()
 
 
 @pytest.mark.fault("R08")

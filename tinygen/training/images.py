@@ -10,7 +10,7 @@ import numpy as np
 GAP, BACKGROUND = 6, 48  # pixels between images, and their grey: dark, but not the images' own black
 
 
-def save_grid(path: Path, images: np.ndarray, levels: int, columns: int | None = None, side: int = 640) -> None:
+def save_grid(path: Path, images: np.ndarray, levels: int, columns: int | None = None, side: int = 512) -> None:
     """Write images (N, C, H, W), integers 0 .. levels - 1, as one grid in a PNG about `side` pixels wide.
 
     Each pixel of an image becomes a square of whole pixels, so that nothing is smoothed. C is 1 (grey) or 3 (RGB).

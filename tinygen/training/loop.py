@@ -24,7 +24,7 @@ REPORT_SECONDS = 1.0  # between two lines of metrics.csv
 def train(config: Config, out: Path | None = None) -> Run:
     """Train a model as configured, save it, and show how good it is. What is wrong shows before a folder is made.
 
-    Everything random comes from one generator seeded with `config.seed`: the same seed gives the same bytes on one
+    Everything random comes from generators seeded with `config.seed`: the same seed gives the same bytes on one
     machine, if the run is bounded by epochs rather than by minutes.
     """
     train_set, test_set = config.datasets()
@@ -40,7 +40,7 @@ def train(config: Config, out: Path | None = None) -> Run:
     error = model.bits_per_dim(float(nats.std() / math.sqrt(len(nats))))
     say(f"test: {model.bits_per_dim(float(nats.mean())):.3f} +- {error:.3f} bits/dim, {nats.mean():.2f} nats an image "
         f"({len(nats):,} images; independent pixels: {floor:.3f} bits/dim)")  # fmt: skip
-    save_grid(run.samples, model.sample(64, generator), levels)
+    save_grid(run.samples, model.sample(64, np.random.default_rng(config.seed)), levels)  # as `tinygen sample` does
     say(f"samples: {run.samples}\nmore of them: tinygen sample {run.folder}")
     return run
 
