@@ -55,7 +55,8 @@ def {op.name}({signature}):
         _out._source = _plan.record(_plan, _changeable, _dtype, _raw, {args}, {raws})
     return _out
 """
-    return _define(op.name, source, {**scope, "Tensor": Tensor, "ndarray": np.ndarray, "plans": {}, "new": object.__new__}, defaults)
+    scope = {**scope, "Tensor": Tensor, "ndarray": np.ndarray, "new": object.__new__, "plans": {}}
+    return _define(op.name, source, scope, defaults)
 
 
 def record(op: Any, n: int, tracked: Sequence[int], keep: Sequence[int], scope: dict[str, Any]) -> Callable[..., Any]:

@@ -14,7 +14,8 @@ from tinygen.ops.elementwise import (
 from tinygen.ops.linalg import linear, matmul
 from tinygen.ops.reduce import amax, argmax, cumsum, log_softmax, logsumexp, mean, softmax, sum
 from tinygen.ops.shape import (
-    broadcast_to, cat, flip, gather, getitem, index_add, pad, permute, reshape, scatter_add, stack, sum_to, to, transpose,
+    broadcast_to, cat, flip, gather, getitem, index_add, pad, permute, reshape, scatter_add, stack, sum_to, to,
+    transpose,
 )  # fmt: skip
 
 
