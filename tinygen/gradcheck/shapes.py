@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from tinygen.gradcheck.examine import Evidence, examine
+from tinygen.gradcheck.report import Report
+from tinygen.gradcheck.subject import Subject
 
 
 def subsets(axes: Sequence[int], most: int = 4) -> Iterator[tuple[int, ...]]:
@@ -22,9 +24,10 @@ LETTERS = {4: "NCHW", 3: "NTD", 2: "ND", 1: "N"}
 
 def axis_name(e: Evidence, shape: tuple[int, ...], axis: int) -> str:
     """What an axis is called: its usual letter if the array is a batch, its number otherwise."""
-    batch = next((v.shape[0] for v in e.subject.values if isinstance(v, np.ndarray) and v.ndim), None)
     letters = LETTERS.get(len(shape), "")
-    if shape and shape[0] == batch and axis < len(letters):
+    labels = [v for v in e.subject.values if isinstance(v, np.ndarray) and v.dtype.kind in "iu"]
+    batch = next((v.shape[0] for v in (*e.outputs, *labels) if v.ndim), None)
+    if shape[0] == batch and axis < len(letters):
         return f"{letters[axis]} (axis {axis}, size {shape[axis]})"
     return f"axis {axis} (size {shape[axis]})"
 
@@ -64,50 +67,44 @@ def factor_name(e: Evidence, f: float) -> str:
     return ""
 
 
-def _shrunk(e: Evidence, size: int, to: int) -> list[Any] | None:
-    """The arguments with every axis of a size cut to another."""
-    values = [
+def _cut(subject: Subject, size: int, to: int) -> Subject | None:
+    """The same functions with every axis of one size cut to another; None if there is no such axis."""
+    arrays = [v for v in subject.values if isinstance(v, np.ndarray)]
+    if not any(size in v.shape for v in arrays):
+        return None
+    return subject.at([
         v[tuple(slice(0, to) if n == size else slice(None) for n in v.shape)] if isinstance(v, np.ndarray) else v
-        for v in e.subject.values
-    ]
-    return values if any(isinstance(v, np.ndarray) and size in v.shape for v in e.subject.values) else None
+        for v in subject.values
+    ])  # fmt: skip
 
 
-def _fails(e: Evidence, values: list[Any], i: int | None = None) -> bool | None:
-    """Whether the check fails on other values; None if they don't fit."""
-    smaller = e.subject.at(values)
-    if any(np.prod(values[j].shape) == 0 for j in smaller.wrt):
+def _outcome(subject: Subject | None) -> Report | None:
+    """A quick check; None if the function refuses such shapes."""
+    if subject is None:
         return None
-    report = examine(smaller, thorough=False, diagnose=False, budget=1.0)
-    if report.verdict == "not run" or any(f.cause in ("raises", "hangs") for f in report.findings):
+    try:
+        report = examine(subject, thorough=False, diagnose=False)
+    except Exception:
         return None
-    return not report if i is None else e.subject.grad_name(i) not in report.right
+    refused = report.verdict == "not run" or any(f.cause in ("raises", "hangs") for f in report.findings)
+    return None if refused else report
 
 
 def right_at_size_one(e: Evidence, size: int, i: int | None = None) -> bool:
-    values = _shrunk(e, size, 1)
-    return values is not None and _fails(e, values, i) is False
+    """Whether the gradient of argument i (if left out, all) is right once every axis of that size has length 1."""
+    if size not in e.probes:
+        e.probes[size] = _outcome(_cut(e.subject, size, 1))
+    report = e.probes[size]
+    return report is not None and (bool(report) if i is None else e.subject.grad_name(i) in report.right)
 
 
 def smallest(e: Evidence) -> dict[str, Any]:
     """The smallest shapes that still fail, each size cut to 1 or 2 in turn."""
-    now = e
-    cut = False
-    for size in sorted(
-        {n for v in e.subject.values if isinstance(v, np.ndarray) for n in v.shape if n > 2}, reverse=True
-    ):
-        for to in (1, 2):
-            values = _shrunk(now, size, to)
-            if values is not None and _fails(now, values):
-                now = _At(now, values)
-                cut = True
-                break
-    return {"smallest": now.subject.describe()} if cut else {}
-
-
-class _At(Evidence):
-    """The same subject on other values."""
-
-    def __init__(self, e: Evidence, values: list[Any]) -> None:
-        self.__dict__.update(e.__dict__)
-        self.subject = e.subject.at(values)
+    now = e.subject
+    sizes = {n for v in now.values if isinstance(v, np.ndarray) for n in v.shape if n > 2}
+    for size, to in itertools.product(sorted(sizes, reverse=True), (1, 2)):
+        smaller = _cut(now, size, to)  # None the second time, if the first worked
+        report = _outcome(smaller)
+        if smaller is not None and report is not None and not report:
+            now = smaller
+    return {"smallest": now.describe()} if now is not e.subject else {}
