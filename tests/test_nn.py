@@ -345,6 +345,10 @@ LABELS = np.array([0, 2])
          r"output_padding \(2, 2\) must be smaller than stride \(2, 2\)"),
         (lambda: F.conv_transpose2d(normal(1, 4, 1, 1), W, padding=2), ValueError, r"leaves an output of \(-1, -1\)"),
         (lambda: F.masked_conv2d(IMAGES, W, mask="C"), ValueError, "masked_conv2d: mask must be 'A' or 'B', got 'C'"),
+        (lambda: F.masked_conv2d(normal(2, 4, 5, 5), W), ValueError, "masked_conv2d: input must have 3 channels"),
+        (lambda: F.masked_conv2d(IMAGES, W, normal(1)), ValueError, r"masked_conv2d: bias must have shape \(4,\)"),
+        (lambda: nn.Flatten(2), TypeError, "takes 1 positional argument"),
+        (lambda: nn.ReLU(inplace=True), TypeError, "unexpected keyword argument 'inplace'"),
         (lambda: F.masked_conv2d(IMAGES, normal(4, 3, 3, 2)), ValueError, "sides must be odd, got 3 x 2"),
         (lambda: F.masked_conv2d(IMAGES, W, channels=3), ValueError,
          "channels must divide the 3 input and 4 output channels, got 3"),
@@ -677,6 +681,11 @@ def test_an_lstm_is_its_cell_step_by_step():
     np.testing.assert_array_equal(first(x.transpose(0, 1), (h0, c0))[0].numpy(), output.numpy().swapaxes(0, 1))
     zeros = tinygen.tensor(np.zeros((1, 2, 4), np.float32))
     np.testing.assert_array_equal(lstm(x)[0].numpy(), lstm(x, (zeros, zeros))[0].numpy())
+
+
+def test_the_smallest_lstm():
+    output, (h, c) = nn.LSTM(1, 1, generator=rng())(normal(1, 1, 1, dtype=np.float32))
+    assert output.shape == h.shape == c.shape == (1, 1, 1)
 
 
 def test_gates_have_pytorchs_order():

@@ -126,9 +126,7 @@ class Optimizer:
         for group, values in zip(self.param_groups, settings, strict=True):
             group.update(values)
         for i, p in enumerate(self._params()):
-            self.state[i] = {
-                k: int(v) if k == "step" else _filled_like(p._array, v) for k, v in states[i].items()
-            }
+            self.state[i] = {k: int(v) if k == "step" else _filled_like(p._array, v) for k, v in states[i].items()}
 
 
 def _described(p: Any) -> str:
@@ -251,9 +249,7 @@ def clip_grad_norm_(parameters: Iterable[Tensor] | Tensor, max_norm: float, norm
     norm_type: 1, 2, ... or math.inf. Returns the norm before; if it is nan or inf, the gradients are spoilt.
     """
     if not max_norm >= 0 or not norm_type > 0:
-        raise ValueError(
-            f"clip_grad_norm_: max_norm must be >= 0 and norm_type > 0, got {max_norm} and {norm_type}"
-        )
+        raise ValueError(f"clip_grad_norm_: max_norm must be >= 0 and norm_type > 0, got {max_norm} and {norm_type}")
     parameters = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     grads = [p.grad for p in parameters if p.grad is not None]
     norms = np.array([_norm(g._array, norm_type) for g in grads])
@@ -362,17 +358,11 @@ class LRScheduler:
         """Take over what `state_dict` gave, and set the rates. Raises ValueError if it doesn't fit."""
         name = f"load_state_dict of {type(self).__name__}"
         if set(state_dict) != {"last_epoch", "base_lrs"}:
-            raise ValueError(
-                f"{name}: expected last_epoch and base_lrs, got {', '.join(state_dict) or 'nothing'}"
-            )
+            raise ValueError(f"{name}: expected last_epoch and base_lrs, got {', '.join(state_dict) or 'nothing'}")
         if np.shape(state_dict["base_lrs"]) != (len(self.base_lrs),):
-            raise ValueError(
-                f"{name}: base_lrs must hold {len(self.base_lrs)} rates, got {state_dict['base_lrs']}"
-            )
-        self.last_epoch, self.base_lrs = (
-            int(state_dict["last_epoch"]),
-            [float(x) for x in state_dict["base_lrs"]],
-        )
+            raise ValueError(f"{name}: base_lrs must hold {len(self.base_lrs)} rates, got {state_dict['base_lrs']}")
+        self.last_epoch = int(state_dict["last_epoch"])
+        self.base_lrs = [float(x) for x in state_dict["base_lrs"]]
         self._apply()
 
 

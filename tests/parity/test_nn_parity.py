@@ -1,6 +1,7 @@
 """tinygen.nn against PyTorch: values, gradients, initial distributions, state dicts, training."""
 
 import functools
+import inspect
 
 import numpy as np
 import pytest
@@ -266,6 +267,34 @@ LAYERS = [  # (the layer, in either library, its input's shape)
     (lambda m, g: m.Sequential(m.LeakyReLU(0.2), m.ELU(), m.Softplus(), m.Softmax(1), m.LogSoftmax(-1)), (3, 4)),
     (lambda m, g: m.Sequential(m.Conv2d(1, 2, 3, **g), m.BatchNorm2d(2), m.ReLU(), m.Tanh()), (2, 1, 4, 4)),
 ]  # fmt: skip
+
+
+def parameters(function):
+    """By name, without the generator; none for a function that takes anything."""
+    found = [p for p in inspect.signature(function).parameters.values() if p.name not in ("generator", "_stacklevel")]
+    return {} if any(p.kind is p.VAR_KEYWORD for p in found) else {p.name: p for p in found}
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(F, TF), (nn, torch.nn), (nn.init, torch.nn.init)])
+def test_arguments_are_pytorchs_in_the_same_places_and_with_the_same_defaults(ours, theirs):
+    compared = set()
+    for name, function in vars(ours).items():
+        if name.startswith("_") or not hasattr(theirs, name) or isinstance(function, type(F)) or name == "Tensor":
+            continue
+        try:
+            want = parameters(getattr(theirs, name))
+        except ValueError:  # written in C++
+            continue
+        got = parameters(function)
+        if not want or not got or name in ("ModuleList", "Sequential"):
+            continue
+        places = [p.name for p in got.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+        assert places[1:] == list(want)[1 : len(places)], name
+        for key, p in list(got.items())[1:]:
+            required = p.default is p.empty  # as softmax's dim is, which PyTorch would guess
+            assert required or p.default == want[key].default or (name, key) == ("pad", "value"), (name, key)
+        compared.add(name)
+    assert len(compared) >= 11
 
 
 def flat(result):

@@ -74,9 +74,7 @@ def conv_transpose2d(
         raise ValueError(f"{name}: output_padding {extra} must be smaller than stride {stride}")
     size = tuple(
         (n - 1) * s - 2 * p + d * (k - 1) + e + 1
-        for n, s, p, d, k, e in zip(
-            input.shape[2:], stride, padding, dilation, weight.shape[2:], extra, strict=True
-        )
+        for n, s, p, d, k, e in zip(input.shape[2:], stride, padding, dilation, weight.shape[2:], extra, strict=True)
     )
     if min(size) < 1:
         raise ValueError(f"{name}: padding {padding} leaves an output of {size} from input {input.shape}")
@@ -108,9 +106,7 @@ def _check_mask(weight_shape: Any, mask: str, channels: int) -> None:
     if kh % 2 == 0 or kw % 2 == 0:
         raise ValueError(f"masked_conv2d: the kernel's sides must be odd, got {kh} x {kw}")
     if not isinstance(channels, int) or channels < 1 or i % channels or o % channels:
-        raise ValueError(
-            f"masked_conv2d: channels must divide the {i} input and {o} output channels, got {channels}"
-        )
+        raise ValueError(f"masked_conv2d: channels must divide the {i} input and {o} output channels, got {channels}")
 
 
 def _check_conv(name: str, input: Any, weight: Any, bias: Any, groups: int, i: int, o: int) -> None:
@@ -118,9 +114,7 @@ def _check_conv(name: str, input: Any, weight: Any, bias: Any, groups: int, i: i
     if groups != 1:
         raise ValueError(f"{name}: groups must be 1, got {groups}; grouped convolution is not supported")
     if len(input.shape) != 4 or len(weight.shape) != 4:
-        raise ValueError(
-            f"{name}: input and weight must have 4 axes, got shapes {input.shape} and {weight.shape}"
-        )
+        raise ValueError(f"{name}: input and weight must have 4 axes, got shapes {input.shape} and {weight.shape}")
     if input.shape[1] != weight.shape[i]:
         raise ValueError(
             f"{name}: input must have {weight.shape[i]} channels for weight {weight.shape}, got {input.shape}"
@@ -244,9 +238,7 @@ def batch_norm(
 
     Raises ValueError for shapes that don't fit, and in training for a single value per channel.
     """
-    _check_channels(
-        "batch_norm", input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
-    )
+    _check_channels("batch_norm", input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
     shape = (1, -1, *[1] * (len(input.shape) - 2))
     if not training:
         if running_mean is None or running_var is None:
@@ -257,9 +249,7 @@ def batch_norm(
         return input * ops.reshape(scale, shape) + ops.reshape(shift, shape)
     count = math.prod(input.shape) // max(input.shape[1], 1)
     if count < 2:
-        raise ValueError(
-            f"batch_norm: training takes more than 1 value per channel, got input of shape {input.shape}"
-        )
+        raise ValueError(f"batch_norm: training takes more than 1 value per channel, got input of shape {input.shape}")
     out, mean, var = standardize(input, (0, *range(2, len(input.shape))), eps)
     for running, batch, factor in ((running_mean, mean, 1.0), (running_var, var, count / (count - 1))):
         if running is not None:

@@ -91,9 +91,7 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     gains = {"relu": math.sqrt(2), "leaky_relu": math.sqrt(2 / (1 + slope**2)), "tanh": 5 / 3, "selu": 3 / 4}
     gains |= dict.fromkeys(("linear", "conv2d", "conv_transpose2d", "sigmoid"), 1.0)
     if nonlinearity not in gains:
-        raise ValueError(
-            f"calculate_gain: nonlinearity must be one of {', '.join(gains)}, got {nonlinearity!r}"
-        )
+        raise ValueError(f"calculate_gain: nonlinearity must be one of {', '.join(gains)}, got {nonlinearity!r}")
     return gains[nonlinearity]
 
 

@@ -19,9 +19,7 @@ from tinygen.nn.module import Module, Parameter
 from tinygen.ops.recurrent import lstm
 
 
-def _weights(
-    shape: tuple[int, ...], bias: int | None, generator: np.random.Generator
-) -> tuple[Tensor, Tensor | None]:
+def _weights(shape: tuple[int, ...], bias: int | None, generator: np.random.Generator) -> tuple[Tensor, Tensor | None]:
     """(weight, bias or None) uniform within 1 / sqrt(fan_in), as in PyTorch. Kernels are HWIO in memory."""
     if min(shape) < 1:
         raise ValueError(f"every side of a weight must be at least 1, got {shape}")
@@ -43,9 +41,7 @@ class Linear(Module):
         self, in_features: int, out_features: int, bias: bool = True, *, generator: np.random.Generator
     ) -> None:
         self.in_features, self.out_features = in_features, out_features
-        self.weight, self.bias = _weights(
-            (out_features, in_features), out_features if bias else None, generator
-        )
+        self.weight, self.bias = _weights((out_features, in_features), out_features if bias else None, generator)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.linear(input, self.weight, self.bias)
@@ -65,9 +61,7 @@ class _Conv(Module):
         self.kernel_size = F._pair(f"{type(self).__name__}: kernel_size", kernel_size, 1)
         self.settings = settings  # the other arguments of the function
         channels = (in_channels, out_channels) if transposed else (out_channels, in_channels)
-        self.weight, self.bias = _weights(
-            (*channels, *self.kernel_size), out_channels if bias else None, generator
-        )
+        self.weight, self.bias = _weights((*channels, *self.kernel_size), out_channels if bias else None, generator)
 
     def extra_repr(self) -> str:
         settings = "".join(f", {name}={value!r}" for name, value in self.settings.items())
@@ -101,9 +95,7 @@ class MaskedConv2d(_Conv):
         self, in_channels: int, out_channels: int, kernel_size: Any, mask: str, channels: int = 1,
         bias: bool = True, *, generator: np.random.Generator,
     ) -> None:  # fmt: skip
-        super().__init__(
-            in_channels, out_channels, kernel_size, bias, generator, mask=mask, channels=channels
-        )
+        super().__init__(in_channels, out_channels, kernel_size, bias, generator, mask=mask, channels=channels)
         F._check_mask(self.weight.shape, mask, channels)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -122,9 +114,7 @@ class ConvTranspose2d(_Conv):
         *, generator: np.random.Generator,
     ) -> None:  # fmt: skip
         if groups != 1:
-            raise ValueError(
-                f"ConvTranspose2d: groups must be 1, got {groups}; grouped convolution is not supported"
-            )
+            raise ValueError(f"ConvTranspose2d: groups must be 1, got {groups}; grouped convolution is not supported")
         settings = {
             "stride": stride,
             "padding": padding,
@@ -140,13 +130,9 @@ class ConvTranspose2d(_Conv):
 class LSTMCell(Module):
     """One step of an LSTM. See `functional.lstm_cell`."""
 
-    def __init__(
-        self, input_size: int, hidden_size: int, bias: bool = True, *, generator: np.random.Generator
-    ) -> None:
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, *, generator: np.random.Generator) -> None:
         self.input_size, self.hidden_size = input_size, hidden_size
-        self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh = _gates(
-            input_size, hidden_size, bias, generator
-        )
+        self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh = _gates(input_size, hidden_size, bias, generator)
 
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """input: (N, input_size), hx: h and c, (N, hidden_size) each, zeros if None -> the next h and c."""
@@ -179,9 +165,7 @@ class LSTM(Module):
         first step (zeros if None), in the result after the last one: (1, N, hidden_size).
         """
         if input.ndim != 3:
-            raise ValueError(
-                f"LSTM: input must have 3 axes (steps, batch, features), got shape {input.shape}"
-            )
+            raise ValueError(f"LSTM: input must have 3 axes (steps, batch, features), got shape {input.shape}")
         if self.batch_first:
             input = input.transpose(0, 1)
         steps, n, _ = input.shape
@@ -198,9 +182,7 @@ class LSTM(Module):
 
     def extra_repr(self) -> str:
         bias = "" if self.bias_ih_l0 is not None else ", bias=False"
-        return (
-            f"{self.input_size}, {self.hidden_size}{bias}{', batch_first=True' if self.batch_first else ''}"
-        )
+        return f"{self.input_size}, {self.hidden_size}{bias}{', batch_first=True' if self.batch_first else ''}"
 
 
 def _gates(inputs: int, hidden: int, bias: bool, generator: np.random.Generator) -> list[Any]:
@@ -227,9 +209,7 @@ class _BatchNorm(Module):
     running_var: Tensor
     num_batches_tracked: Tensor
 
-    def __init__(
-        self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True
-    ) -> None:
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True) -> None:
         self.num_features, self.eps, self.momentum, self.affine = num_features, eps, momentum, affine
         self.weight = Parameter(np.ones(num_features, np.float32)) if affine else None
         self.bias = Parameter(np.zeros(num_features, np.float32)) if affine else None

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygen._tensor import Array, Tensor, tensor
+from tinygen._tensor import Tensor, tensor
 
 
 def Parameter(data: Any) -> Tensor:
@@ -27,16 +27,15 @@ class Module:
     """
 
     training: bool
-    _roles: dict[
-        str, str
-    ]  # of attributes: "parameter", "buffer" or "module"; their values are plain attributes
+    _roles: dict[str, str]  # of some attributes: "parameter", "buffer" or "module"
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Module:
         self = super().__new__(cls)
-        vars(self).update(
-            _roles={}, training=True
-        )  # here, so that a forgotten super().__init__() does no harm
+        vars(self).update(_roles={}, training=True)  # here, lest a forgotten super().__init__() does harm
         return self
+
+    def __init__(self) -> None:
+        """Takes no arguments, lest any are ignored."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What calling the module computes."""
@@ -180,7 +179,8 @@ class Module:
             more = f" and {len(problems) - 10} more" if len(problems) > 10 else ""
             raise ValueError(f"load_state_dict of {type(self).__name__}: {'; '.join(problems[:10])}{more}")
         for t, value in pairs.values():
-            _assign(t.write(), value)
+            array = t.write()
+            array[...] = value
 
     # -- looks
 
@@ -193,10 +193,6 @@ class Module:
         if not lines:
             return f"{type(self).__name__}({self.extra_repr()})"
         return "\n  ".join([f"{type(self).__name__}({self.extra_repr()}", *lines]) + "\n)"
-
-
-def _assign(array: Array, values: Any) -> None:
-    array[...] = values
 
 
 class ModuleList(Module):

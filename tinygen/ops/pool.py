@@ -27,9 +27,8 @@ def max_pool2d(x, kernel, stride, padding=(0, 0)):
     which = n.zeros_like(out, dtype=np.int32)
     for t, window in _windows(kernel, size, stride):
         pixel = padded[window]
-        better = (pixel > out) | n.isnan(pixel)  # NaN passes through, as in PyTorch
-        n.copyto(out, pixel, where=better)
-        n.copyto(which, np.int32(t), where=better)
+        n.maximum(which, (pixel > out) * np.int32(t), out=which)  # t grows; masked copies are slower
+        n.maximum(out, pixel, out=out)  # NaN passes through, as in PyTorch
     return out, which
 
 
@@ -48,7 +47,7 @@ def window_sum(x, which, kernel, stride, padding=(0, 0)):
     size = _out_size(x.shape[2:], kernel, stride, padding, (1, 1))
     out = n.zeros_like(x, shape=(*x.shape[:2], *size))
     for t, window in _windows(kernel, size, stride):
-        out += padded[window] if which is None else n.where(which == t, padded[window], 0)
+        out += padded[window] if which is None else padded[window] * (which == t)
     return out
 
 
@@ -65,7 +64,7 @@ def window_spread(y, which, size, kernel, stride, padding=(0, 0)):
         raise ValueError(f"windows of {kernel} and stride {stride} on {size} don't give {y.shape[2:]}")
     x = n.zeros_like(y, shape=(*y.shape[:2], h + 2 * ph, w + 2 * pw))
     for t, window in _windows(kernel, y.shape[2:], stride):
-        x[window] += y if which is None else n.where(which == t, y, 0)
+        x[window] += y if which is None else y * (which == t)
     return x[:, :, ph : ph + h, pw : pw + w]
 
 
