@@ -420,6 +420,23 @@ class TestGrad:
         grad(c, b)  # releases only what it went through
         equal(grad(b, x)[0], [4])
 
+    def test_a_graph_with_2_to_the_100_paths(self):
+        x = y = var(1.0)
+        for _ in range(100):
+            y = y + y
+        equal(grad(y, x, retain_graph=True)[0], [2.0**100])
+        y.backward()
+        equal(x.grad, [2.0**100])
+
+    @pytest.mark.parametrize("create_graph", [False, True])
+    def test_gives_new_tensors(self, create_graph):
+        x, g = var(1, 2), tensor(np.ones(2))
+        (got,) = grad(x + 1.0, x, g, create_graph=create_graph)
+        assert got is not g
+        if not create_graph:
+            got.write()[...] = 5
+        equal(g, [1, 1])
+
     def test_without_inputs(self):
         x = var(1.0)
         assert grad(x * x, []) == ()
@@ -1348,7 +1365,7 @@ class TestMemory:
     def test_memory_is_back_after_1000_steps(self):
         def live():
             gc.collect()
-            return sum(isinstance(o, (Tensor, autograd.Node)) for o in gc.get_objects())
+            return sum(type(o) in (Tensor, autograd.Node) for o in gc.get_objects())
 
         train(0, 20)
         before = live()

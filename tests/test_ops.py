@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import tinygen
+from tinygen import native
 from tinygen._tensor import leaf
 from tinygen.autograd import REGISTRY, Op
 from tinygen.gradcheck import check
@@ -84,6 +85,8 @@ def _cases():
 
 CASES = list(_cases())
 SMOOTH = [p for p in CASES if p.values[0].floats]
+
+ELEMENTWISE = [p for p in SMOOTH if p.values[0].op.body.__module__ == "tinygen.ops.elementwise"]
 
 every_case = pytest.mark.parametrize("case", CASES)
 every_gradient = pytest.mark.parametrize("case", SMOOTH)
@@ -279,6 +282,48 @@ def _all_equal(a):
 LAYOUTS = [_fortran, _backwards, _with_gaps, _last_axis_first, _all_equal]
 
 
+WITH_KERNEL = [p for p in SMOOTH if p.values[0].op.run is not p.values[0].op.body]
+
+
+def _for_kernels(case, dtype):
+    """(case, values); for elementwise ops, whose kernels leave small arrays to NumPy, large ones of many layouts too."""
+    yield case, case.values(dtype)
+    if any(case is p.values[0] for p in ELEMENTWISE):
+        generator = np.random.default_rng(1)
+        arrays = [generator.standard_normal((5, 7, 11, 13)).astype(dtype) for _ in case.floats]
+        arrays[0].flat[:8] = [np.inf, -np.inf, np.nan, 0.0, -0.0, 1e-40, 80, -80]
+        args = list(case.args)
+        for i, a in zip(case.floats, arrays, strict=True):
+            args[i] = a
+        large = case._replace(args=tuple(args))
+        for ways in ([np.copy], [_last_axis_first], [_fortran], [_with_gaps], [_backwards], [np.copy, _fortran]):
+            yield large, [way(a) for way, a in zip(itertools.cycle(ways), arrays, strict=False)]
+
+
+@of_op(WITH_KERNEL)
+@pytest.mark.fault("G03", "G06", "G11", "K14")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_every_kernel_is_reached_and_agrees_with_its_definition(cases, dtype, monkeypatch):
+    reached, call = [], native._call
+    monkeypatch.setattr(native, "_call", lambda kernel, *a: (reached.append(kernel), call(kernel, *a))[1])
+    runs = [run for case in cases for run in _for_kernels(case, dtype)]
+    for case, values in runs:
+        with np.errstate(all="ignore"):
+            upstream = case.upstream(dtype)
+            fast = case.gradients(values, upstream, dtype)
+            with tinygen.reference():
+                slow = case.gradients(values, upstream, dtype)
+        for got, want in zip(itertools.chain(*fast), itertools.chain(*slow), strict=True):
+            finite = np.isfinite(want)
+            np.testing.assert_array_equal(got[~finite], want[~finite])
+            assert_close(got[finite], want[finite])
+            assert got.dtype == want.dtype
+    reached.clear()
+    for case, values in runs:
+        case.call(values, dtype)
+    assert reached or not native.available()
+
+
 @every_gradient
 @pytest.mark.fault("G06")
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -406,9 +451,6 @@ def test_arrays_without_elements(cases):
     assert all(name in r or "empty slice" in r for r in refusals)
 
 
-ELEMENTWISE = [p for p in SMOOTH if p.values[0].op.body.__module__ == "tinygen.ops.elementwise"]
-
-
 @of_op(ELEMENTWISE)
 @pytest.mark.fault("G04")
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1, 1)])
@@ -509,6 +551,7 @@ def test_integer_tensors_are_not_rounded_into_integers():
     np.testing.assert_allclose((n / 2).numpy(), [0.5, 1])
     np.testing.assert_allclose(tinygen.exp(n).numpy(), np.exp([1, 2]), rtol=1e-6)
     np.testing.assert_allclose(tinygen.mean(n).numpy(), 1.5)
+    assert {t.dtype for t in (n * 1.5, n / 2, tinygen.exp(n), tinygen.mean(n))} == {np.dtype(np.float32)}
 
 
 # ----------------------------------------------------------------------------------------------------- errors
