@@ -114,7 +114,7 @@ def pixel_by_pixel(z, weight, h0, c0, diagonal):
         c[i, y, x] = f * state(c, c0, i, *before) + i_ * g
         h[i, y, x] = o * np.tanh(c[i, y, x])
         gates[i, y, x] = act
-    return [a.reshape(*z.shape[:-1], -1) if a.size else a.reshape(*z.shape[:-1], a.shape[-1]) for a in (h, c, gates)]
+    return [a.reshape(*z.shape[:-1], a.shape[-1]) for a in (h, c, gates)]
 
 
 # ------------------------------------------------------------------------------------------- kernels and definition
@@ -320,7 +320,8 @@ def weight_of(*kernel):
 
 
 def expected(rule):
-    return np.array([rule(*at) for at in np.ndindex(HEIGHT, WIDTH, HEIGHT, WIDTH)]).reshape(HEIGHT, WIDTH, HEIGHT, WIDTH)
+    sides = (HEIGHT, WIDTH, HEIGHT, WIDTH)
+    return np.array([rule(*at) for at in np.ndindex(sides)]).reshape(sides)
 
 
 @pytest.mark.fault("M01", "M02")
@@ -397,8 +398,10 @@ def zeros(*shape):
         (lambda: lstm(zeros(3, 8), zeros(8, 3)), "weight must be"),
         (lambda: lstm(zeros(3, 8), zeros(8, 2), zeros(3, 2)), "h0 and c0 must be given together"),
         (lambda: lstm(zeros(3, 8), zeros(8, 2), None, zeros(3, 2)), "h0 and c0 must be given together"),
-        (lambda: lstm(zeros(3, 8), zeros(8, 2), zeros(2, 2), zeros(3, 2)), r"h0 must have shape \(3, 2\), got \(2, 2\)"),
-        (lambda: lstm(zeros(3, 8), zeros(8, 2), zeros(3, 2), zeros(3, 3)), r"c0 must have shape \(3, 2\), got \(3, 3\)"),
+        (lambda: lstm(zeros(3, 8), zeros(8, 2), zeros(2, 2), zeros(3, 2)),
+         r"h0 must have shape \(3, 2\), got \(2, 2\)"),
+        (lambda: lstm(zeros(3, 8), zeros(8, 2), zeros(3, 2), zeros(3, 3)),
+         r"c0 must have shape \(3, 2\), got \(3, 3\)"),
         (lambda: lstm(zeros(1, 2, 3, 8), zeros(8, 2, 1, 3), zeros(3, 2), zeros(3, 2)), "not for images"),
         (lambda: lstm(zeros(1, 2, 3, 8), zeros(8, 2, 1, 2)), r"must be \(1, K\) with K odd .* got \(1, 2\)"),
         (lambda: lstm(zeros(1, 2, 3, 8), zeros(8, 2, 2, 1)), "with K odd"),
@@ -411,7 +414,8 @@ def zeros(*shape):
         (lambda: F.row_lstm(zeros(2, 8, 3, 3), zeros(8, 2, 1, 2)), r"row_lstm: weight must be \(4U, U, 1, K\), K odd"),
         (lambda: F.row_lstm(zeros(2, 8, 3, 3), zeros(8, 2)), r"row_lstm: weight .* got \(8, 2\) for \(2, 8, 3, 3\)"),
         (lambda: F.row_lstm(zeros(2, 9, 3, 3), zeros(8, 2, 1, 3)), "row_lstm: weight must be"),
-        (lambda: F.diagonal_lstm(zeros(2, 8, 3, 3), zeros(8, 2, 1, 3)), r"diagonal_lstm: weight must be \(4U, U, 2, 1\)"),
+        (lambda: F.diagonal_lstm(zeros(2, 8, 3, 3), zeros(8, 2, 1, 3)),
+         r"diagonal_lstm: weight must be \(4U, U, 2, 1\)"),
         (lambda: F.diagonal_bilstm(zeros(2, 8, 3, 3), zeros(2, 8, 3, 4), zeros(8, 2, 2, 1), zeros(8, 2, 2, 1)),
          r"diagonal_bilstm: right must have left's shape \(2, 8, 3, 3\), got \(2, 8, 3, 4\)"),
     ],
