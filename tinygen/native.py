@@ -77,7 +77,7 @@ def conv2d(x, weight, bias, size, stride, padding, dilation, mask, channels):
         raise ValueError(f"weight is for {co} input channels, x has {ci}")
     shape = _conv_shape(n, x.shape[2:], ci, size, o, weight.shape[2:], stride, padding, dilation, mask, channels)
     y = empty((n, *size, o), x.dtype)
-    _call("tg_conv2d", x.dtype, shape, _nhwc(x), _hwio(weight), _bias(bias, o), y)
+    _call("tg_conv2d", x.dtype, shape, _nhwc(x), _hwio(weight), _vector("bias", bias, o), y)
     return y.transpose(0, 3, 1, 2)
 
 
@@ -90,7 +90,7 @@ def conv_transpose2d(y, weight, bias, size, stride, padding, dilation, mask, cha
         raise ValueError(f"weight is for {o} channels, y has {y.shape[1]}")
     shape = _conv_shape(n, size, i, y.shape[2:], o, weight.shape[2:], stride, padding, dilation, mask, channels)
     x = empty((n, *size, i), y.dtype)
-    _call("tg_conv_transpose2d", y.dtype, shape, _nhwc(y), _hwio(weight), _bias(bias, i), x)
+    _call("tg_conv_transpose2d", y.dtype, shape, _nhwc(y), _hwio(weight), _vector("bias", bias, i), x)
     return x.transpose(0, 3, 1, 2)
 
 
@@ -132,12 +132,11 @@ def _hwio(weight):
     return _contiguous(weight.transpose(2, 3, 1, 0))
 
 
-def _bias(bias, n):
-    if bias is None:
-        return None
-    if bias.shape != (n,):
-        raise ValueError(f"bias must have shape ({n},), got {bias.shape}")
-    return _contiguous(bias)
+def _vector(name, a, n):
+    """An array (n,) for a kernel; None stays None."""
+    if a is not None and a.shape != (n,):
+        raise ValueError(f"{name} must have shape ({n},), got {a.shape}")
+    return None if a is None else _contiguous(a)
 
 
 # ---------------------------------------------------------------------------- elementwise, in whatever order of memory
@@ -180,6 +179,57 @@ def adam(p, grad, m, v, step, lr, beta1, beta2, eps, weight_decay):
 def _memory_order(a: np.ndarray) -> list[int]:
     """The axes of an array from the slowest to the fastest in memory."""
     return sorted(range(a.ndim), key=lambda i: -a.strides[i])
+
+
+# --------------------------------------------------------------------------- channels: images as rows of their channels
+
+
+def gated_activation(x):
+    """See `tinygen.ops.recurrent.gated_activation`. x: (N, 2C, ...)."""
+    if not _accepts(x):
+        return NotImplemented
+    rows = _contiguous(np.moveaxis(x, 1, -1))
+    y = empty((*rows.shape[:-1], x.shape[1] // 2), x.dtype)
+    _call("tg_gated", x.dtype, y.size // max(y.shape[-1], 1), y.shape[-1], rows, y)
+    return np.moveaxis(y, -1, 1)
+
+
+def gated_activation_backward(g, x):
+    """See `tinygen.ops.recurrent.gated_activation_backward`."""
+    if not _accepts(g, x):
+        return NotImplemented
+    if x.ndim < 2 or (x.shape[0], x.shape[1], *x.shape[2:]) != (g.shape[0], 2 * g.shape[1], *g.shape[2:]):
+        raise ValueError(f"x must have twice the channels of g, got {x.shape} and {g.shape}")
+    rows, grows = _contiguous(np.moveaxis(x, 1, -1)), _contiguous(np.moveaxis(g, 1, -1))
+    gx = empty(rows.shape, x.dtype)
+    _call("tg_gated_backward", x.dtype, g.size // max(g.shape[1], 1), g.shape[1], rows, grows, gx)
+    return np.moveaxis(gx, -1, 1)
+
+
+def batch_norm(x, weight, bias, eps):
+    """See `tinygen.ops.normalize.batch_norm`. x: (N, C, ...)."""
+    if not _accepts(x, weight, bias) or not x.size:
+        return NotImplemented
+    n = x.shape[1]
+    rows = _contiguous(np.moveaxis(x, 1, -1))
+    y, mean, var = empty(rows.shape, x.dtype), empty((n,), x.dtype), empty((n,), x.dtype)
+    vectors = [_vector("weight", weight, n), _vector("bias", bias, n)]
+    _call("tg_batch_norm", x.dtype, x.size // n, n, rows, *vectors, float(eps), y, mean, var)
+    return np.moveaxis(y, -1, 1), mean, var
+
+
+def batch_norm_backward(gout, x, weight, mean, var, eps):
+    """See `tinygen.ops.normalize.batch_norm_backward`: the gradients of x, weight and bias."""
+    if not _accepts(gout, x, weight, mean, var) or not x.size:
+        return NotImplemented
+    if gout.shape != x.shape:
+        raise ValueError(f"gout must have x's shape {x.shape}, got {gout.shape}")
+    n = x.shape[1]
+    rows, grows = _contiguous(np.moveaxis(x, 1, -1)), _contiguous(np.moveaxis(gout, 1, -1))
+    vectors = [_vector(name, a, n) for name, a in (("weight", weight), ("mean", mean), ("var", var))]
+    gx, gweight, gbias = empty(rows.shape, x.dtype), empty((n,), x.dtype), empty((n,), x.dtype)
+    _call("tg_batch_norm_backward", x.dtype, x.size // n, n, rows, *vectors, float(eps), grows, gx, gweight, gbias)
+    return np.moveaxis(gx, -1, 1), gweight, gbias
 
 
 # ------------------------------------------------------------------------------------------------ softmax cross entropy

@@ -16,6 +16,7 @@ from tinygen._tensor import Array, Tensor
 from tinygen.autograd import xp
 from tinygen.ops import loss as _loss
 from tinygen.ops import recurrent as _recurrent
+from tinygen.ops.normalize import batch_norm as _batch_norm
 from tinygen.ops.normalize import standardize
 from tinygen.ops.pool import max_pool2d as _max_pool2d
 from tinygen.ops.pool import window_spread, window_sum
@@ -250,13 +251,13 @@ def batch_norm(
     count = math.prod(input.shape) // max(input.shape[1], 1)
     if count < 2:
         raise ValueError(f"batch_norm: training takes more than 1 value per channel, got input of shape {input.shape}")
-    out, mean, var = standardize(input, (0, *range(2, len(input.shape))), eps)
+    out, mean, var = _batch_norm(input, weight, bias, eps)
     for running, batch, factor in ((running_mean, mean, 1.0), (running_var, var, count / (count - 1))):
         if running is not None:
             array = running.write()
             array *= 1 - momentum
-            array += momentum * factor * _raw(batch).reshape(-1)
-    return _affine(out, weight, bias, shape)
+            array += momentum * factor * _raw(batch)
+    return out
 
 
 def layer_norm(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 
+from tinygen import native
 from tinygen.autograd import op, xp
+from tinygen.ops._derive import derive_from
 from tinygen.ops._samples import normal, sample
 from tinygen.ops.elementwise import sqrt
 from tinygen.ops.reduce import mean
-from tinygen.ops.shape import broadcast_to
+from tinygen.ops.shape import broadcast_to, reshape
 
 
 @op(outputs=("out", "mean", "var"))
@@ -36,8 +38,87 @@ def _(gout, gmean, gvar, out, var, x_shape, dims, eps):
     return g
 
 
+@op(outputs=("out", "mean", "var"))
+def batch_norm(x, weight=None, bias=None, eps=1e-5):
+    """weight * (x - mean) / sqrt(var + eps) + bias, by the batch's own mean and (biased) variance, and those two.
+
+    x: (N, C, ...); weight and bias: (C,), or None for 1 and 0; mean and var: (C,). At least one value per channel.
+    """
+    shape = (1, -1, *[1] * (len(x.shape) - 2))
+    out, mean, var = standardize(x, (0, *range(2, len(x.shape))), eps)
+    if weight is not None:
+        out = out * reshape(weight, shape)
+    if bias is not None:
+        out = out + reshape(bias, shape)
+    return out, reshape(mean, (-1,)), reshape(var, (-1,))
+
+
+@op(outputs=("gx", "gweight", "gbias"))
+def batch_norm_backward(gout, gmean, gvar, x, weight=None, bias=None, eps=1e-5, moments=None):
+    """The gradients of `batch_norm`, from those of its outputs (None for zero). (0,) for a weight or bias of None.
+
+    moments: the batch's mean and variance, if they are known; as they follow from x, they add nothing to the derivatives.
+    """
+    none = xp(x).empty_like(x, shape=(0,))
+    grads = _gradients(eps)((x, weight, bias), (gout, gmean, gvar))
+    return tuple(none if g is None else g for g in grads)
+
+
+@batch_norm.vjp("x", "weight", "bias")
+def _(gout, gmean, gvar, x, weight, bias, eps, mean, var):
+    return batch_norm_backward(gout, gmean, gvar, x, weight, bias, eps, (mean, var))
+
+
+@batch_norm_backward.vjp("gout", "gmean", "gvar", "x", "weight", "bias")
+def _(ggx, ggweight, ggbias, gout, gmean, gvar, x, weight, bias, eps):
+    first = _gradients(eps)
+    second = derive_from(lambda *args: first(args[3:], args[:3]))
+    return second((gout, gmean, gvar, x, weight, bias), (ggx, ggweight, ggbias))
+
+
+def _gradients(eps):
+    """The gradients of the definition, which is written in ops, so that they can be derived again."""
+    return derive_from(lambda x, weight, bias: batch_norm.op.body(x, weight, bias, eps))
+
+
+@batch_norm.kernel
+def _(x, weight, bias, eps):
+    return native.batch_norm(x, weight, bias, eps)
+
+
+@batch_norm_backward.kernel
+def _(gout, gmean, gvar, x, weight, bias, eps, moments):
+    if gout is None or gmean is not None or gvar is not None:
+        return NotImplemented  # only in derivatives of derivatives
+    moments = moments or (x.mean(axis=(0, *range(2, x.ndim))), x.var(axis=(0, *range(2, x.ndim))))
+    grads = native.batch_norm_backward(gout, x, weight, *moments, eps)
+    if grads is NotImplemented:
+        return grads
+    gx, gweight, gbias = grads
+    return gx, gweight[: 0 if weight is None else None], gbias[: 0 if bias is None else None]
+
+
 @standardize.samples
 def _(generator):
     yield sample(normal(generator, 3, 2, 2, 2), (0, 2, 3))
     yield sample(normal(generator, 4, 3), (0,), 1e-3)
     yield sample(normal(generator, 2, 3, 4), (-2, -1))
+
+
+def _batches(generator):
+    yield normal(generator, 4, 3), normal(generator, 3), normal(generator, 3), 1e-5
+    yield normal(generator, 3, 2, 2, 3), normal(generator, 2), normal(generator, 2), 1e-3
+    yield normal(generator, 3, 2, 2), None, None, 1e-5
+
+
+@batch_norm.samples
+def _(generator):
+    for case in _batches(generator):
+        yield sample(*case)
+
+
+@batch_norm_backward.samples
+def _(generator):
+    for x, *rest in _batches(generator):
+        yield sample(normal(generator, *x.shape), None, None, x, *rest)
+    yield sample(normal(generator, *x.shape), normal(generator, 2), normal(generator, 2), x, normal(generator, 2))

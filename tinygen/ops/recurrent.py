@@ -186,14 +186,35 @@ def gated_activation(x):
     if x.ndim < 2 or x.shape[1] % 2:
         raise ValueError(f"x must have an even number of channels on axis 1, got shape {x.shape}")
     a, b = _halves(x)
-    return xp(x).tanh(a) * sigmoid(b)
+    return tanh(a) * sigmoid(b)
+
+
+@op
+def gated_activation_backward(g, x):
+    """The gradient of `gated_activation` for g, that of its output."""
+    a, b = _halves(x)
+    t, s = tanh(a), sigmoid(b)
+    return cat(g * s * (1 - t * t), g * t * (s * (1 - s)), dim=1)
 
 
 @gated_activation.vjp("x")
 def _(gout, x):
-    a, b = _halves(x)
-    t, s = tanh(a), sigmoid(b)
-    return cat(gout * s * (1 - t * t), gout * t * (s * (1 - s)), dim=1)
+    return gated_activation_backward(gout, x)
+
+
+@gated_activation_backward.vjp("g", "x")
+def _(gout, g, x):
+    return derive_from(gated_activation_backward.op.body)((g, x), (gout,))
+
+
+@gated_activation.kernel
+def _(x):
+    return native.gated_activation(x) if x.ndim > 1 and x.shape[1] % 2 == 0 else NotImplemented
+
+
+@gated_activation_backward.kernel
+def _(g, x):
+    return native.gated_activation_backward(g, x)
 
 
 def _halves(x):
@@ -205,6 +226,12 @@ def _halves(x):
 def _(generator):
     yield sample(normal(generator, 3, 4))
     yield sample(normal(generator, 2, 6, 2, 3))
+
+
+@gated_activation_backward.samples
+def _(generator):
+    yield sample(normal(generator, 3, 2), normal(generator, 3, 4))
+    yield sample(normal(generator, 2, 3, 2, 3), normal(generator, 2, 6, 2, 3))
 
 
 def _cases(generator):
