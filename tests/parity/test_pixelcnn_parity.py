@@ -100,6 +100,7 @@ def test_trained_side_by_side(data, dtype):
             np.testing.assert_allclose(p.numpy(), twin.parameters[name].detach(), rtol=1e-6, atol=1e-9, err_msg=name)
     else:
         np.testing.assert_allclose(ours[0], torchs[0], rtol=1e-5)
+        images = images[:300]
         assert abs(-model.log_prob(images).mean() - twin.loss(images).item()) < 1  # nats: roundings grow in training
     assert len(ours) == STEPS[dtype]
     assert ours[-10:].mean() < 0.99 * ours[0]  # and it did learn
