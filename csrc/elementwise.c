@@ -1,7 +1,8 @@
 /* Functions of one element at a time: sums, relu, tanh, sigmoid, the gated activation, Adam's step.
  *
- * They are as fast as memory if the arithmetic is vectorised (vector.inc) and an element is read and written once:
- * hence the fused gated activation, whose backward computes tanh and sigmoid again instead of reading them. */
+ * They are as fast as memory if the arithmetic is vectorised (vector.inc) and an element is read and
+ * written once: hence the fused gated activation, whose backward computes tanh and sigmoid again instead
+ * of reading them. */
 #include <math.h>
 #include "internal.h"
 
@@ -76,14 +77,15 @@ int tg_gated(int dtype, int64_t rows, int64_t channels, const void *x, void *y, 
     return each_row(dtype, gated_task, &f, threads);
 }
 
-int tg_gated_backward(int dtype, int64_t rows, int64_t channels, const void *x, const void *gy, void *gx, int threads)
+int tg_gated_backward(int dtype, int64_t rows, int64_t channels, const void *x, const void *gy, void *gx,
+                      int threads)
 {
     flat f = {.n = rows, .columns = channels, .in = {x, gy}, .out = {gx}};
     return each_row(dtype, gated_backward_task, &f, threads);
 }
 
-int tg_adam(int dtype, int64_t n, const void *g, void *p, void *m, void *v, int64_t step, double lr, double beta1,
-            double beta2, double eps, double weight_decay, int threads)
+int tg_adam(int dtype, int64_t n, const void *g, void *p, void *m, void *v, int64_t step, double lr,
+            double beta1, double beta2, double eps, double weight_decay, int threads)
 {
     if (step < 1)
         return TG_BAD_ARGUMENT;

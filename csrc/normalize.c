@@ -1,10 +1,11 @@
 /* Batch norm over the rows of x (rows, channels), with the batch's own mean and (biased) variance:
  *
  *     y = (x - mean) * weight / sqrt(var + eps) + bias
- *     gx = weight / sqrt(var + eps) * (gy - average(gy) - (x - mean) * average(gy * (x - mean)) / (var + eps))
+ *     gx = weight / sqrt(var + eps)
+ *        * (gy - average(gy) - (x - mean) * average(gy * (x - mean)) / (var + eps))
  *
- * Rows are summed in fixed chunks, whose moments are combined in order and in float64, so the bytes are the same for
- * every number of threads, and x is read twice in all. */
+ * Rows are summed in fixed chunks, whose moments are combined in order and in float64, so the bytes are
+ * the same for every number of threads, and x is read twice in all. */
 #include <math.h>
 #include <string.h>
 #include "internal.h"
@@ -38,7 +39,8 @@ static void set(int dtype, void *array, int64_t i, double value)
 static int valid(int dtype, int64_t rows, int64_t channels)
 {
     int64_t all;
-    return valid_dtype(dtype) && rows >= 0 && channels >= 0 && !__builtin_mul_overflow(rows + 64, 64 * channels, &all);
+    return valid_dtype(dtype) && rows >= 0 && channels >= 0
+        && !__builtin_mul_overflow(rows, channels, &all) && all < INT64_MAX / 1024;
 }
 
 static int64_t chunks_of(const norm *b) { return ceil_div(b->rows, b->chunk); }
@@ -82,8 +84,8 @@ static double or_default(int dtype, const void *array, int64_t j, double value)
     return array ? get(dtype, array, j) : value;
 }
 
-int tg_batch_norm(int dtype, int64_t rows, int64_t channels, const void *x, const void *weight, const void *bias,
-                  double eps, void *y, void *mean, void *var, int threads)
+int tg_batch_norm(int dtype, int64_t rows, int64_t channels, const void *x, const void *weight,
+                  const void *bias, double eps, void *y, void *mean, void *var, int threads)
 {
     norm b = {.rows = rows, .channels = channels, .x = x, .y = y, .mean = mean};
     if (!valid(dtype, rows, channels) || rows < 1)
@@ -106,7 +108,8 @@ int tg_batch_norm(int dtype, int64_t rows, int64_t channels, const void *x, cons
 }
 
 int tg_batch_norm_backward(int dtype, int64_t rows, int64_t channels, const void *x, const void *weight,
-                           const void *mean, const void *var, double eps, const void *gy, void *gx, void *gweight,
+                           const void *mean, const void *var, double eps, const void *gy, void *gx,
+                                   void *gweight,
                            void *gbias, int threads)
 {
     norm b = {.rows = rows, .channels = channels, .x = x, .gy = gy, .y = gx, .mean = mean};

@@ -1,9 +1,11 @@
-/* A small pool of threads. One job runs at a time; its items are handed out by an atomic counter, to the caller and to
- * whichever workers arrive before it is done. A caller that finds the pool busy (another Python thread is in a kernel)
- * runs its items alone: what an item computes never depends on who runs it, so the bytes are the same.
+/* A small pool of threads. One job runs at a time; its items are handed out by an atomic counter, to the
+ * caller and to whichever workers arrive before it is done. A caller that finds the pool busy (another
+ * Python thread is in a kernel) runs its items alone: what an item computes never depends on who runs it,
+ * so the bytes are the same.
  *
- * Workers wait for the next job spinning for a moment, since kernels come in quick succession, then asleep. The caller
- * waits only for the workers that joined, so one that the system has not woken yet delays nobody. */
+ * Workers wait for the next job spinning for a moment, since kernels come in quick succession, then
+ * asleep. The caller waits only for the workers that joined, so one that the system has not woken yet
+ * delays nobody. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <signal.h>
@@ -23,7 +25,8 @@ static struct {
     void *context;
     int64_t items;
     atomic_llong next;
-} pool = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER, .idle = PTHREAD_COND_INITIALIZER};
+} pool = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER,
+          .idle = PTHREAD_COND_INITIALIZER};
 
 static inline void relax(void)
 {
@@ -66,7 +69,8 @@ static void *worker(void *unused)
     return NULL;
 }
 
-/* A forked child has the caller alone: no workers, and locks in whatever state the parent's other threads left them. */
+/* A forked child has the caller alone: no workers, and locks in whatever state the parent's other threads
+ * left them. */
 static void after_fork(void)
 {
     pthread_mutex_init(&pool.lock, NULL);
@@ -80,7 +84,8 @@ static void after_fork(void)
 
 static void watch_forks(void) { pthread_atfork(NULL, NULL, after_fork); }
 
-/* Signals belong to the program's own threads: workers block them all. Fewer workers than asked for is no error. */
+/* Signals belong to the program's own threads: workers block them all. Fewer workers than asked for is no
+ * error. */
 static void hire(int workers)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;

@@ -1,10 +1,13 @@
-/* LSTMs over images: one engine for sequences, the Row LSTM and the Diagonal BiLSTM (tinygen.h has the formulas).
+/* LSTMs over images: one engine for sequences, the Row LSTM and the Diagonal BiLSTM (tinygen.h has the
+ * formulas).
  *
- * A step is a set of pixels that don't depend on each other: a row, or a diagonal, for which nothing is skewed or
- * copied: a pixel's place is a formula in (step, position). In a step, each tap is a product of the rows of h that it
- * sees with its part of U, added to the gates; then the cell runs while the gates are in the cache.
+ * A step is a set of pixels that don't depend on each other: a row, or a diagonal, for which nothing is
+ * skewed or copied: a pixel's place is a formula in (step, position). In a step, each tap is a product of
+ * the rows of h that it sees with its part of U, added to the gates; then the cell runs while the gates
+ * are in the cache.
  *
- * Threads own images (positions, if they don't see each other) through all steps, so no step waits for another thread. */
+ * Threads own images (positions, if they don't see each other) through all steps, so no step waits for
+ * another thread. */
 #include <string.h>
 #include "tile.h"
 
@@ -41,12 +44,13 @@ static int valid(int dtype, const tg_lstm_shape *s, int initial)
     for (int i = 0; i < 4; i++)
         if (sizes[i] < 0 || sizes[i] > LIMIT || __builtin_mul_overflow(all, sizes[i] + 1, &all))
             return 0;
-    if (!valid_dtype(dtype) || s->diagonal < -1 || s->diagonal > 1 || s->units > LIMIT >> 8 || s->taps > 1 << 10)
+    if (!valid_dtype(dtype) || s->diagonal < -1 || s->diagonal > 1 || s->units > LIMIT >> 8
+        || s->taps > 1 << 10)
         return 0;
     return s->diagonal ? s->taps == 2 && !initial : s->taps > 0 && s->taps % 2 && (!initial || s->n == 1);
 }
 
-/* --- where things are ------------------------------------------------------------------------------------------- */
+/* --- where things are ----------------------------------------------------------------------------------- */
 
 static int inside(const engine *e, int64_t step, int64_t position)
 {
@@ -65,7 +69,8 @@ static int64_t pixel(const engine *e, int64_t image, int64_t step, int64_t posit
 }
 
 /* The position whose previous state a tap sees, from the one that sees it. */
-static int64_t offset(const engine *e, int64_t tap) { return e->s->diagonal ? tap - 1 : tap - e->s->taps / 2; }
+static int64_t offset(const engine *e,
+                      int64_t tap) { return e->s->diagonal ? tap - 1 : tap - e->s->taps / 2; }
 
 /* The state (h or c) at a place, the initial one before the first step; NULL for 0. */
 static const char *state(const engine *e, const char *array, const char *initial, int64_t image, int64_t step,
@@ -73,7 +78,8 @@ static const char *state(const engine *e, const char *array, const char *initial
 {
     if (inside(e, step, position))
         return array + pixel(e, image, step, position) * e->row;
-    return initial && step < 0 && position >= 0 && position < e->positions ? initial + position * e->row : NULL;
+    return initial && step < 0 && position >= 0 && position < e->positions ? initial + position * e->row
+            : NULL;
 }
 
 static part part_of(const engine *e, int64_t item)
@@ -84,11 +90,11 @@ static part part_of(const engine *e, int64_t item)
     return p;
 }
 
-/* --- products --------------------------------------------------------------------------------------------------- */
+/* --- products ------------------------------------------------------------------------------------------- */
 
 /* to[i] (columns) = start[i] + from[i] (depth) B, all rows through one panel of B after the other */
-static void multiply(const engine *e, const char *b, int64_t ldb, int64_t depth, int64_t columns, int64_t rows,
-                     const void *const *from, const void *const *start, void *const *to)
+static void multiply(const engine *e, const char *b, int64_t ldb, int64_t depth, int64_t columns,
+                     int64_t rows, const void *const *from, const void *const *start, void *const *to)
 {
     run all = {0, depth};
     for (int64_t column = 0; column < columns; column += e->k->panel) {
@@ -137,7 +143,7 @@ static void pack_tap(void *context, int64_t tap, int slot)
         pack(e, u, 0, units, 4 * units, e->packed + tap * e->tap_bytes);
 }
 
-/* --- steps ------------------------------------------------------------------------------------------------------ */
+/* --- steps ---------------------------------------------------------------------------------------------- */
 
 typedef struct { int64_t image, position; } place;
 
@@ -153,7 +159,8 @@ static workspace workspace_of(const engine *e, int slot)
 {
     int64_t rows = e->images * e->width;
     char *p = e->workspace + slot * e->workspace_bytes;
-    workspace w = {.at = (place *)p, .from = (const void **)(p + rows * 16), .start = (const void **)(p + rows * 24),
+    workspace w = {.at = (place *)p, .from = (const void **)(p + rows * 16),
+                   .start = (const void **)(p + rows * 24),
                    .to = (void **)(p + rows * 32)};
     w.dh = p + (rows * 40 + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     w.carry = w.dh + rows * e->row;
@@ -186,10 +193,12 @@ static void forward_item(void *context, int64_t item, int slot)
         }
         for (int64_t tap = 0; tap < e->s->taps && (step || e->h0); tap++) {
             for (int64_t r = 0; r < rows; r++) {
-                const char *h = state(e, e->h, e->h0, w.at[r].image, step - 1, w.at[r].position + offset(e, tap));
+                const char *h = state(e, e->h, e->h0, w.at[r].image, step - 1,
+                                      w.at[r].position + offset(e, tap));
                 w.from[r] = h ? h : e->zeros;
             }
-            multiply(e, e->packed + tap * e->tap_bytes, e->ldb, e->s->units, 4 * e->s->units, rows, w.from, tap ? (const void *const *)w.to : w.start, w.to);
+            multiply(e, e->packed + tap * e->tap_bytes, e->ldb, e->s->units, 4 * e->s->units, rows, w.from,
+                     tap ? (const void *const *)w.to : w.start, w.to);
         }
         for (int64_t r = 0; r < rows; r++) {
             int64_t at = pixel(e, w.at[r].image, step, w.at[r].position) * e->row;
@@ -212,9 +221,11 @@ static void gather_dh(const engine *e, workspace w, int64_t rows, int64_t step)
     for (int64_t tap = 0; tap < e->s->taps && step + 1 < e->steps; tap++) {
         for (int64_t r = 0; r < rows; r++) {
             int64_t next = w.at[r].position - offset(e, tap), image = w.at[r].image;
-            w.from[r] = inside(e, step + 1, next) ? e->gz + pixel(e, image, step + 1, next) * 4 * e->row : e->zeros;
+            w.from[r] = inside(e, step + 1, next) ? e->gz + pixel(e, image, step + 1, next) * 4 * e->row
+                    : e->zeros;
         }
-        multiply(e, e->packed + tap * e->tap_bytes, 0, 4 * e->s->units, e->s->units, rows, w.from, w.start, w.to);
+        multiply(e, e->packed + tap * e->tap_bytes, 0, 4 * e->s->units, e->s->units, rows, w.from, w.start,
+                 w.to);
     }
 }
 
@@ -228,11 +239,12 @@ static void backward_item(void *context, int64_t item, int slot)
         int64_t rows = places(e, p, step, w.at);
         gather_dh(e, w, rows, step);
         for (int64_t r = 0; r < rows; r++) {
-            int64_t image = w.at[r].image, position = w.at[r].position, at = pixel(e, image, step, position) * e->row;
+            int64_t image = w.at[r].image, position = w.at[r].position,
+                    at = pixel(e, image, step, position) * e->row;
             char *carry = w.carry + ((image - p.n0) * e->width + position - p.p0) * e->row;
             const char *before = state(e, e->c, e->c0, image, step - 1, position);
-            e->cell_backward(e->gates + 4 * at, before, e->c + at, w.dh + r * e->row, e->gc ? e->gc + at : NULL, carry,
-                             e->gz + 4 * at, e->s->units);
+            e->cell_backward(e->gates + 4 * at, before, e->c + at, w.dh + r * e->row,
+                             e->gc ? e->gc + at : NULL, carry, e->gz + 4 * at, e->s->units);
         }
     }
     if (!e->gh0)
@@ -243,7 +255,7 @@ static void backward_item(void *context, int64_t item, int slot)
     memcpy(e->gc0 + p.p0 * e->row, w.carry, (size_t)(rows * e->row));
 }
 
-/* --- the calls -------------------------------------------------------------------------------------------------- */
+/* --- the calls ------------------------------------------------------------------------------------------ */
 
 /* Items of whole images, or of positions where these don't see each other. */
 static void plan_parts(engine *e, int threads)
@@ -253,7 +265,8 @@ static void plan_parts(engine *e, int threads)
     e->steps = s->diagonal ? s->h + s->w - 1 : s->h;
     e->positions = s->diagonal ? s->h : s->w;
     e->images = alone ? 1 : max64(1, ceil_div(s->n, 4 * threads));
-    e->width = alone ? max64(1, ceil_div(e->positions, threads * (e->positions >= 64 * threads ? 2 : 1))) : e->positions;
+    e->width = alone ? max64(1, ceil_div(e->positions, threads * (e->positions >= 64 * threads ? 2 : 1)))
+            : e->positions;
     e->groups = ceil_div(s->n, e->images);
     e->splits = ceil_div(e->positions, e->width);
 }
@@ -268,12 +281,14 @@ static int run_engine(engine *e, int dtype, int threads)
     e->cell = cells[tg_isa()][dtype];
     e->cell_backward = cells_backward[tg_isa()][dtype];
     plan_parts(e, threads);
-    int64_t columns = e->backward ? s->units : 4 * s->units, depth = 5 * s->units - columns, rows = e->images * e->width;
+    int64_t columns = e->backward ? s->units : 4 * s->units, depth = 5 * s->units - columns,
+            rows = e->images * e->width;
     int direct = !e->backward && s->n * s->h * s->w <= DIRECT && columns % e->k->vector == 0;
     e->ldb = direct ? columns : 0;
     e->tap_bytes = depth * (direct ? columns : ceil_div(columns, e->k->vector) * e->k->vector) * e->size;
     e->workspace_bytes = ceil_div(rows * (40 + 2 * e->row), ALIGNMENT) * ALIGNMENT + 2 * ALIGNMENT;
-    size_t zeros_at = reserve(&p, 4, (size_t)e->row), packed_at = reserve(&p, direct ? 0 : s->taps, (size_t)e->tap_bytes);
+    size_t zeros_at = reserve(&p, 4, (size_t)e->row);
+    size_t packed_at = reserve(&p, direct ? 0 : s->taps, (size_t)e->tap_bytes);
     size_t work_at = reserve(&p, threads, (size_t)e->workspace_bytes);
     char *memory = scratch(DATA, &p);
     if (!memory)
@@ -290,8 +305,8 @@ static int run_engine(engine *e, int dtype, int threads)
     return TG_OK;
 }
 
-int tg_lstm(int dtype, const tg_lstm_shape *s, const void *z, const void *u, const void *h0, const void *c0, void *gates,
-            void *c, void *h, int threads)
+int tg_lstm(int dtype, const tg_lstm_shape *s, const void *z, const void *u, const void *h0, const void *c0,
+            void *gates, void *c, void *h, int threads)
 {
     if (!valid(dtype, s, h0 || c0) || !h0 != !c0)
         return TG_BAD_ARGUMENT;
@@ -301,14 +316,16 @@ int tg_lstm(int dtype, const tg_lstm_shape *s, const void *z, const void *u, con
     return run_engine(&e, dtype, clamp_threads(threads));
 }
 
-int tg_lstm_backward(int dtype, const tg_lstm_shape *s, const void *u, const void *c0, const void *gates, const void *c,
-                     const void *gh, const void *gc, void *gz, void *gh0, void *gc0, int threads)
+int tg_lstm_backward(int dtype, const tg_lstm_shape *s, const void *u, const void *c0, const void *gates,
+                     const void *c, const void *gh, const void *gc, void *gz, void *gh0, void *gc0,
+                             int threads)
 {
     if (!valid(dtype, s, gh0 || gc0 || c0) || !gh0 != !gc0)
         return TG_BAD_ARGUMENT;
     if (!s->n || !s->h || !s->w || !s->units)
         return TG_OK;
-    engine e = {.s = s, .u = u, .c0 = c0, .gates = (char *)(uintptr_t)gates, .c = (char *)(uintptr_t)c, .gh = gh,
+    engine e = {.s = s, .u = u, .c0 = c0, .gates = (char *)(uintptr_t)gates, .c = (char *)(uintptr_t)c,
+                .gh = gh,
                 .gc = gc, .gz = gz, .gh0 = gh0, .gc0 = gc0, .backward = 1};
     return run_engine(&e, dtype, clamp_threads(threads));
 }
@@ -318,7 +335,8 @@ int tg_lstm_weight(int dtype, const tg_lstm_shape *s, const void *h, const void 
 {
     if (!valid(dtype, s, 0))
         return TG_BAD_ARGUMENT;
-    tg_conv_shape f = {.n = s->n, .h = s->h, .w = s->w, .ci = s->units, .oh = s->h, .ow = s->w, .co = 4 * s->units,
+    tg_conv_shape f = {.n = s->n, .h = s->h, .w = s->w, .ci = s->units, .oh = s->h, .ow = s->w,
+                       .co = 4 * s->units,
                        .kh = 1, .kw = s->taps, .stride_h = 1, .stride_w = 1, .pad_h = 1, .pad_w = s->taps / 2,
                        .dil_h = 1, .dil_w = 1, .groups = 1};
     if (!s->diagonal)

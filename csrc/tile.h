@@ -1,30 +1,33 @@
 /* The two loops that nearly all of the arithmetic runs in, on one tile of registers each. See tile.inc.
  *
- * All sizes and strides count elements. A panel is the widest tile's columns; a narrower one rounds its columns up to
- * whole vectors, and only the first `n` of them are read from or written to C. */
+ * All sizes and strides count elements. A panel is the widest tile's columns; a narrower one rounds its
+ * columns up to whole vectors, and only the first `n` of them are read from or written to C. */
 #ifndef TINYGEN_TILE_H
 #define TINYGEN_TILE_H
 #include "internal.h"
 
 enum { TILE_ROWS = 8, TILE_VECTORS = 4, SUM_ROWS = 12, NEAR = 16 };
 
-/* Rows of A against a panel of B:  C[m][:n] = start[m] (else bias, else 0) + sum over runs, over k < len, of A[m][run.a + k] * B[.][:n]
- * where B's rows are simply numbered on from run to run. */
+/* Rows of A against a panel of B:  C[m][:n] = start[m] (else bias, else 0) + sum over runs, over k < len,
+ * of A[m][run.a + k] * B[.][:n] where B's rows are simply numbered on from run to run. */
 typedef struct { int64_t a, len; } run;
 typedef struct {
     const run *runs;
     int64_t count, ldb, n;
     const void *b, *bias;
 } product;
-typedef void (*product_tile)(const product *p, const void *const *a, const void *const *start, void *const *c);
+typedef void (*product_tile)(const product *p, const void *const *a, const void *const *start,
+                             void *const *c);
 
 /* Outer products over pixels:  C[m][:n] (+)= sum over images, rows, columns of A[pixel][m] * B[pixel][:n] */
 typedef struct {
     int64_t images, rows, columns;                  /* of pixels */
-    int64_t image_step, row_step, column_step;      /* from pixel to pixel in A; in B they simply follow each other */
+    /* from pixel to pixel in A; in B they simply follow each other */
+    int64_t image_step, row_step, column_step;
     int64_t ldb, ldc, n;
     const void *b;
-    const char *ahead;                              /* fetched into the cache meanwhile, ahead_step bytes a pixel */
+    /* fetched into the cache meanwhile, ahead_step bytes a pixel */
+    const char *ahead;
     int64_t ahead_step;
     int add;
 } outer;
@@ -32,12 +35,14 @@ typedef void (*outer_tile)(const outer *o, const void *a, void *c);
 
 typedef struct {
     int vector, panel;                              /* elements in a vector and in a panel */
-    int product_rows[TILE_VECTORS + 1];             /* the best number of rows for a tile of so many vectors */
+    /* the best number of rows for a tile of so many vectors */
+    int product_rows[TILE_VECTORS + 1];
     int outer_rows[TILE_VECTORS + 1];
     product_tile product[TILE_VECTORS + 1][TILE_ROWS + 1];      /* [vectors][rows] */
     outer_tile outer[TILE_VECTORS + 1][SUM_ROWS + 1];
     void (*transpose)(const void *from, int64_t ld, void *to, int64_t ldt, int64_t rows, int64_t columns);
-    void (*add_steps)(const void *from, int64_t from_step, void *to, int64_t to_step, int64_t count, int64_t n);
+    void (*add_steps)(const void *from, int64_t from_step, void *to, int64_t to_step, int64_t count,
+                      int64_t n);
     void (*add_rows)(const void *from, void *to, int64_t rows, int64_t n);      /* to += the sum of rows */
 } tile_kernels;
 

@@ -1,9 +1,10 @@
-/* Every kernel of tinygen, declared once: the C files include this header, and the Python side reads the same text.
+/* Every kernel of tinygen, declared once: the C files include this header, and the Python side reads the
+ * same text.
  *
- * Arrays are passed as `void *` with their element type in `dtype`; every array is contiguous in the layout that its
- * comment gives, in C order (the last index runs fastest). Kernels return 0 or an error code, never print, never exit.
- * `threads` is the most threads that a call may use. The same call gives the same bytes on every run and for every
- * number of threads. */
+ * Arrays are passed as `void *` with their element type in `dtype`; every array is contiguous in the
+ * layout that its comment gives, in C order (the last index runs fastest). Kernels return 0 or an error
+ * code, never print, never exit. `threads` is the most threads that a call may use. The same call gives
+ * the same bytes on every run and for every number of threads. */
 #ifndef TINYGEN_H
 #define TINYGEN_H
 #include <stdint.h>
@@ -16,27 +17,29 @@ enum { TG_OK = 0, TG_NO_MEMORY = 1, TG_BAD_ARGUMENT = 2 };
 enum { TG_MASK_NONE = 0, TG_MASK_A = 1, TG_MASK_B = 2 };
 enum { TG_BASELINE = 0, TG_AVX2 = 1, TG_AVX512 = 2 };
 
-/* --- the machine ------------------------------------------------------------------------------------------------ */
+/* --- the machine ---------------------------------------------------------------------------------------- */
 
-/* The instruction set in force, one of TG_BASELINE, TG_AVX2 (with FMA), TG_AVX512. tg_set_isa asks for one; the
- * answer is the one that is now in force, never above what the machine has. */
+/* The instruction set in force, one of TG_BASELINE, TG_AVX2 (with FMA), TG_AVX512. tg_set_isa asks for
+ * one; the answer is the one that is now in force, never above what the machine has. */
 int tg_isa(void);
 int tg_set_isa(int level);
 
-/* For tests: the n-th next scratch allocation fails (1: the very next; 0: none). Every kernel makes at most two. */
+/* For tests: the n-th next scratch allocation fails (1: the very next; 0: none). Every kernel makes at
+ * most two. */
 void tg_fail_allocation(int64_t n);
 
-/* --- convolution ------------------------------------------------------------------------------------------------ */
+/* --- convolution ---------------------------------------------------------------------------------------- */
 
 /* x (n, h, w, ci), y (n, oh, ow, co), w (kh, kw, ci, co), all three tied together by
  *
- *     T = sum y[n, p, q, o] * x[n, p * stride_h + i * dil_h - pad_h, q * stride_w + j * dil_w - pad_w, c] * w[i, j, c, o]
+ *     T = sum y[n, p, q, o] * w[i, j, c, o]
+ *           * x[n, p * stride_h + i * dil_h - pad_h, q * stride_w + j * dil_w - pad_w, c]
  *
  * with x zero outside its bounds. The kernels are T's three derivatives: to y, to x and to w.
  *
- * mask (raster order, PixelCNN): only the taps before the centre (kh / 2, kw / 2) take part, and the centre as follows.
- * Channels stand in `groups` equal blocks (1: grey, 3: R, G, B); at the centre, block g of o sees the blocks < g of c
- * with TG_MASK_A and <= g with TG_MASK_B. Masked-out weights are never read. */
+ * mask (raster order, PixelCNN): only the taps before the centre (kh / 2, kw / 2) take part, and the
+ * centre as follows. Channels stand in `groups` equal blocks (1: grey, 3: R, G, B); at the centre, block g
+ * of o sees the blocks < g of c with TG_MASK_A and <= g with TG_MASK_B. Masked-out weights are never read. */
 typedef struct {
     int64_t n, h, w, ci, oh, ow, co, kh, kw;
     int64_t stride_h, stride_w, pad_h, pad_w, dil_h, dil_w;
@@ -44,44 +47,49 @@ typedef struct {
 } tg_conv_shape;
 
 /* y = conv(x, w) + bias; bias (co), or NULL. A linear layer is the case h = w = oh = ow = kh = kw = 1. */
-int tg_conv2d(int dtype, const tg_conv_shape *s, const void *x, const void *w, const void *bias, void *y, int threads);
+int tg_conv2d(int dtype, const tg_conv_shape *s, const void *x, const void *w, const void *bias, void *y,
+              int threads);
 
 /* x = the gradient of conv to its input, for y: transposed convolution, plus bias; bias (ci), or NULL. */
-int tg_conv_transpose2d(int dtype, const tg_conv_shape *s, const void *y, const void *w, const void *bias, void *x,
-                        int threads);
+int tg_conv_transpose2d(int dtype, const tg_conv_shape *s, const void *y, const void *w, const void *bias,
+                        void *x, int threads);
 
-/* gw = the gradient of conv to its weight, for gy at x, exactly 0 where masked; gbias (co) = sum of gy, or NULL. */
+/* gw = the gradient of conv to its weight, for gy at x, exactly 0 where masked; gbias (co) = sum of gy, or
+ * NULL. */
 int tg_conv2d_weight(int dtype, const tg_conv_shape *s, const void *x, const void *gy, void *gw, void *gbias,
                      int threads);
 
-/* --- recurrence ------------------------------------------------------------------------------------------------- */
+/* --- recurrence ----------------------------------------------------------------------------------------- */
 
 /* An LSTM over images, rows of pixels (n, h, w), gates in the order i, f, g, o:
  *
- *     a = z + sum over taps of h[a pixel of the previous step] u[tap],    i, f, o = sigmoid(a..), g = tanh(a..)
- *     c = f * c[the previous step] + i * g,    h = o * tanh(c),           states outside the image are 0
+ *     a = z + sum over taps of h[a pixel of the previous step] u[tap]
+ *     i, f, o = sigmoid(a..), g = tanh(a..),  c = f * c[the previous step] + i * g,  h = o * tanh(c)
  *
- * diagonal 0: a step is a row, and tap t of `taps` (odd) sees the previous row at x + t - taps / 2. taps 1 is a plain
- *             sequence (n = 1, h = time, w = batch), taps 3 the Row LSTM.
- * diagonal 1: a step is a diagonal x + y; taps = 2, tap 0 sees the pixel above, tap 1 the one on the left, whose c
- *             continues. -1: from right to left, tap 1 sees the pixel on the right.
+ * where states outside the image are 0.
  *
- * z, gates, gz (n, h, w, 4, units); h, c, gh, gc (n, h, w, units); u (taps, units, 4, units). For n = 1 and diagonal 0,
- * h0, c0, gh0, gc0 (w, units) are the states before the first row, or all NULL. */
+ * diagonal 0: a step is a row, and tap t of `taps` (odd) sees the previous row at x + t - taps / 2. taps 1
+ *             is a plain sequence (n = 1, h = time, w = batch), taps 3 the Row LSTM.
+ * diagonal 1: a step is a diagonal x + y; taps = 2, tap 0 sees the pixel above, tap 1 the one on the left,
+ *             whose c continues. -1: from right to left, tap 1 sees the pixel on the right.
+ *
+ * z, gates, gz (n, h, w, 4, units); h, c, gh, gc (n, h, w, units); u (taps, units, 4, units). For n = 1
+ * and diagonal 0, h0, c0, gh0, gc0 (w, units) are the states before the first row, or all NULL. */
 typedef struct { int64_t n, h, w, units, taps, diagonal; } tg_lstm_shape;
 
 /* gates (activated), c and h from z; gates may be z itself. */
-int tg_lstm(int dtype, const tg_lstm_shape *s, const void *z, const void *u, const void *h0, const void *c0, void *gates,
-            void *c, void *h, int threads);
+int tg_lstm(int dtype, const tg_lstm_shape *s, const void *z, const void *u, const void *h0, const void *c0,
+            void *gates, void *c, void *h, int threads);
 
 /* gz, the gradient of z, from those of h and c (either may be NULL), and gh0, gc0. */
-int tg_lstm_backward(int dtype, const tg_lstm_shape *s, const void *u, const void *c0, const void *gates, const void *c,
-                     const void *gh, const void *gc, void *gz, void *gh0, void *gc0, int threads);
+int tg_lstm_backward(int dtype, const tg_lstm_shape *s, const void *u, const void *c0, const void *gates,
+                     const void *c, const void *gh, const void *gc, void *gz, void *gh0, void *gc0,
+                     int threads);
 
 /* gu, the gradient of u (without h0's part, which is h0' gz[first row]). */
 int tg_lstm_weight(int dtype, const tg_lstm_shape *s, const void *h, const void *gz, void *gu, int threads);
 
-/* --- elementwise ------------------------------------------------------------------------------------------------ */
+/* --- elementwise ---------------------------------------------------------------------------------------- */
 
 /* out = x + y; y = max(x, 0), NaN stays NaN; gx = gy where y > 0, else 0. All (n). */
 int tg_add(int dtype, int64_t n, const void *x, const void *y, void *out, int threads);
@@ -93,30 +101,32 @@ int tg_sigmoid(int dtype, int64_t n, const void *x, void *y, int threads);
 
 /* y = tanh(a) * sigmoid(b), x (rows, 2, channels) = a and b of each row, y (rows, channels) */
 int tg_gated(int dtype, int64_t rows, int64_t channels, const void *x, void *y, int threads);
-int tg_gated_backward(int dtype, int64_t rows, int64_t channels, const void *x, const void *gy, void *gx, int threads);
+int tg_gated_backward(int dtype, int64_t rows, int64_t channels, const void *x, const void *gy, void *gx,
+                      int threads);
 
-/* --- over rows -------------------------------------------------------------------------------------------------- */
+/* --- over rows ------------------------------------------------------------------------------------------ */
 
-/* y = (x - mean) * weight / sqrt(var + eps) + bias with x, y (rows, channels); mean and var (channels, biased) of the
- * batch are outputs. weight and bias (channels) may be NULL for 1 and 0. At least one row. */
-int tg_batch_norm(int dtype, int64_t rows, int64_t channels, const void *x, const void *weight, const void *bias,
-                  double eps, void *y, void *mean, void *var, int threads);
+/* y = (x - mean) * weight / sqrt(var + eps) + bias with x, y (rows, channels); mean and var (channels,
+ * biased) of the batch are outputs. weight and bias (channels) may be NULL for 1 and 0. At least one row. */
+int tg_batch_norm(int dtype, int64_t rows, int64_t channels, const void *x, const void *weight,
+                  const void *bias, double eps, void *y, void *mean, void *var, int threads);
 int tg_batch_norm_backward(int dtype, int64_t rows, int64_t channels, const void *x, const void *weight,
-                           const void *mean, const void *var, double eps, const void *gy, void *gx, void *gweight,
-                           void *gbias, int threads);
+                           const void *mean, const void *var, double eps, const void *gy, void *gx,
+                           void *gweight, void *gbias, int threads);
 
-/* loss (rows) in nats of logits (rows, classes); a label outside 0 .. classes - 1 is a bad argument. glogits from gloss
- * (rows). */
-int tg_cross_entropy(int dtype, int64_t rows, int64_t classes, const void *logits, const int64_t *labels, void *loss,
-                     int threads);
-int tg_cross_entropy_backward(int dtype, int64_t rows, int64_t classes, const void *logits, const int64_t *labels,
-                              const void *gloss, void *glogits, int threads);
+/* loss (rows) in nats of logits (rows, classes); a label outside 0 .. classes - 1 is a bad argument.
+ * glogits from gloss (rows). */
+int tg_cross_entropy(int dtype, int64_t rows, int64_t classes, const void *logits, const int64_t *labels,
+                     void *loss, int threads);
+int tg_cross_entropy_backward(int dtype, int64_t rows, int64_t classes, const void *logits,
+                              const int64_t *labels, const void *gloss, void *glogits, int threads);
 
-/* --- optimizers ------------------------------------------------------------------------------------------------- */
+/* --- optimizers ----------------------------------------------------------------------------------------- */
 
-/* Adam's update number `step` (from 1) of p and its moments m and v, all (n), in place; weight_decay is L2's. */
-int tg_adam(int dtype, int64_t n, const void *g, void *p, void *m, void *v, int64_t step, double lr, double beta1,
-            double beta2, double eps, double weight_decay, int threads);
+/* Adam's update number `step` (from 1) of p and its moments m and v, all (n), in place; weight_decay is
+ * L2's. */
+int tg_adam(int dtype, int64_t n, const void *g, void *p, void *m, void *v, int64_t step, double lr,
+            double beta1, double beta2, double eps, double weight_decay, int threads);
 
 #ifdef __cplusplus
 }

@@ -1,8 +1,9 @@
-/* Compiles one family of kernels for every instruction set and element type: `#define FAMILY "x.inc"`, then include
- * this file. The family sees
- *     real       float or double                     PANEL    vectors in the widest tile (the registers decide)
- *     vec        a register of LANES of them         NAME(f)  f's name in this variant
- * and the helpers of vector.inc. TABLE(f) is then {{f32, f64} for each instruction set}: f[tg_isa()][dtype]. */
+/* Compiles one family of kernels for every instruction set and element type: `#define FAMILY "x.inc"`, then
+ * include this file. The family sees
+ *     real     float or double                 PANEL      vectors in the widest tile (the registers decide)
+ *     vec      a register of LANES of them     NAME(f)    f's name in this variant
+ * and the helpers of vector.inc. TABLE(f) is then {{f32, f64} for each instruction set}: it is indexed by
+ * [tg_isa()][dtype]. */
 #include "internal.h"
 
 #define GLUE_(a, b, c) a##_##b##_##c
@@ -40,7 +41,8 @@
 #include "types.h"
 #ifdef __clang__
 #pragma clang attribute pop
-#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,fma"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,fma"))), \
+                             apply_to = function)
 #else
 #pragma GCC pop_options
 #pragma GCC push_options
@@ -55,7 +57,8 @@
 #else
 #pragma GCC pop_options
 #endif
-#define TABLE(f) {{f##_f32_base, f##_f64_base}, {f##_f32_avx2, f##_f64_avx2}, {f##_f32_avx512, f##_f64_avx512}}
+#define PAIR(f, isa) {f##_f32_##isa, f##_f64_##isa}
+#define TABLE(f) {PAIR(f, base), PAIR(f, avx2), PAIR(f, avx512)}
 #else
 #define TABLE(f) {{f##_f32_base, f##_f64_base}}
 #endif

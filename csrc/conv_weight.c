@@ -1,0 +1,249 @@
+/* The gradient of convolution to its weight: the sum over pixels of the outer products of a pixel's runs
+ * (source.c) and its row of gy.
+ *
+ * gw's rows (tap, c) in raster order are the runs, one after the other. Its sum over items of pixels
+ * (chunks) is cut in two ways: a small gw has `parts` private copies, each the sum of a fixed range of
+ * chunks, added up in a fixed order at the end; for a large one all chunks are read into memory first and
+ * `blocks` of gw's rows x panels are the items. */
+#include <string.h>
+#include "conv.h"
+
+enum {
+    LARGE = 1 << 20,                /* bytes of a gw that has no private copies */
+    FEW = 1 << 10,                  /* pixels that aren't worth any */
+    PARTS = 16                      /* copies, for every number of threads */
+};
+
+typedef struct {
+    source s;
+    const tile_kernels *k;
+    const tg_conv_shape *shape;
+    const run *run;
+    int64_t runs, depth, panels, chunks, parts, blocks, block_rows;
+    const char *gy;
+    char *gw, *gbias, *sums, *chunk;            /* chunk: the copies, one a slot or (blocks) one a chunk */
+    int64_t sum_bytes, source_bytes, chunk_bytes;
+    int packs;                                  /* gy's panels are packed */
+} weight_sum;
+
+static int64_t gy_offset(const weight_sum *g, region r)
+{
+    return (r.n0 * g->s.rows + r.row0) * g->s.columns * g->shape->co * g->s.size;
+}
+
+static int64_t pixels_of(const weight_sum *g, region r) { return r.images * r.rows * g->s.columns; }
+
+/* gy of a region, one panel after the other, columns rounded up to whole vectors. */
+static void pack_gy(const weight_sum *g, region r, char *to)
+{
+    int64_t size = g->s.size, co = g->shape->co, pixels = pixels_of(g, r);
+    const char *from = g->gy + gy_offset(g, r);
+    for (int64_t column = 0; column < co; column += g->k->panel) {
+        int64_t n = min64(g->k->panel, co - column), ld = round_up(n, g->k->vector);
+        for (int64_t q = 0; q < pixels; q++, to += ld * size) {
+            memcpy(to, from + (q * co + column) * size, (size_t)(n * size));
+            memset(to + n * size, 0, (size_t)((ld - n) * size));
+        }
+    }
+}
+
+/* Pixels at one constant step are one long row, which the tiles run through best. */
+static void join(outer *o)
+{
+    if (o->columns == 1 || o->row_step == o->columns * o->column_step) {
+        o->column_step = o->columns == 1 ? o->row_step : o->column_step;
+        o->columns *= o->rows;
+        o->rows = 1;
+    }
+    if (o->rows == 1 && (o->columns == 1 || o->image_step == o->columns * o->column_step)) {
+        o->column_step = o->columns == 1 ? o->image_step : o->column_step;
+        o->columns *= o->images;
+        o->images = 1;
+    }
+}
+
+/* What one chunk adds to gw's rows [row0, row1) of one panel. Meanwhile the next chunk's x and gy are
+ * fetched from next[0] and next[1] on, fetch[0] and fetch[1] bytes, in turns from tile to tile. */
+static void accumulate(const weight_sum *g, region r, const char *a, const char *b, int64_t panel,
+                       int64_t row0, int64_t row1, char *gw, int add, const char *const *next_chunk,
+                               const int64_t *fetch)
+{
+    int64_t size = g->s.size, co = g->shape->co, column = panel * g->k->panel,
+            n = min64(g->k->panel, co - column);
+    int vectors = (int)ceil_div(n, g->k->vector);
+    outer o = {.images = r.images, .rows = r.rows, .columns = g->s.columns, .image_step = g->s.image,
+               .row_step = g->s.step_y * g->s.row, .column_step = g->s.step_x * g->s.channels,
+               .ldb = g->packs ? vectors * g->k->vector : co, .ldc = co, .n = n, .add = add};
+    o.b = b + (g->packs ? pixels_of(g, r) : 1) * column * size;
+    join(&o);
+    int64_t tile = 0, tiles = g->runs + g->depth / g->k->outer_rows[vectors], pixels = pixels_of(g, r);
+    const run *u = g->run;
+    for (int64_t row = 0, next; row < row1; row = next, u++) {
+        next = row + u->len;
+        int64_t first = max64(row, row0), left = min64(next, row1) - first, m;
+        for (int64_t i = first, pieces = ceil_div(left, g->k->outer_rows[vectors]); left > 0; i += m,
+             left -= m, tile++) {
+            m = ceil_div(left, pieces--);
+            if (fetch) {
+                o.ahead_step = ceil_div(fetch[tile % 2], max64(1, tiles / 2) * pixels);
+                o.ahead = next_chunk[tile % 2] + tile / 2 * pixels * o.ahead_step;
+            }
+            g->k->outer[vectors][m](&o, a + (u->a + i - row) * size, gw + (i * co + column) * size);
+        }
+    }
+}
+
+static void part_item(void *context, int64_t part, int slot)
+{
+    const weight_sum *g = context;
+    int64_t first = part * g->chunks / g->parts, last = (part + 1) * g->chunks / g->parts, co = g->shape->co;
+    char *copy = g->chunk + slot * g->chunk_bytes, *packed = copy + g->source_bytes;
+    char *gw = g->parts > 1 ? g->sums + part * g->sum_bytes : g->gw,
+            *gbias = g->sums + part * g->sum_bytes + g->depth * co * g->s.size;
+    if (g->gbias)
+        memset(gbias, 0, (size_t)(co * g->s.size));
+    for (int64_t i = first; i < last; i++) {
+        region r = region_of(&g->s, i);
+        const char *a = read_source(&g->s, r, copy), *gy = g->gy + gy_offset(g, r), *next[2];
+        int64_t fetch[2] = {next_source(&g->s, r, 1, &next[0]), pixels_of(g, r) * co * g->s.size};
+        next[0] = g->s.in_place ? next[0] - AHEAD + fetch[0] : next[0];
+        next[1] = gy + fetch[1];
+        if (g->packs)
+            pack_gy(g, r, packed);
+        for (int64_t panel = 0; panel < g->panels; panel++)
+            accumulate(g, r, a, g->packs ? packed : gy, panel, 0, g->depth, gw, i > first, next,
+                       panel ? NULL : fetch);
+        if (g->gbias)
+            g->k->add_rows(gy, gbias, pixels_of(g, r), co);
+    }
+}
+
+static void read_item(void *context, int64_t i, int slot)
+{
+    const weight_sum *g = context;
+    region r = region_of(&g->s, i);
+    char *copy = g->chunk + i * g->chunk_bytes;
+    (void)slot;
+    read_source(&g->s, r, copy);
+    pack_gy(g, r, copy + g->source_bytes);
+}
+
+static void block_item(void *context, int64_t item, int slot)
+{
+    const weight_sum *g = context;
+    int64_t row0 = item / g->panels * g->block_rows, panel = item % g->panels;
+    (void)slot;
+    for (int64_t i = 0; i < g->chunks; i++) {
+        region r = region_of(&g->s, i);
+        char *copy = g->chunk + i * g->chunk_bytes;
+        const char *a = g->s.in_place ? read_source(&g->s, r, NULL) : copy;
+        accumulate(g, r, a, copy + g->source_bytes, panel, row0, min64(g->depth, row0 + g->block_rows),
+                   g->gw, i > 0, NULL, NULL);
+    }
+}
+
+static void sum_item(void *context, int64_t item, int slot)
+{
+    const weight_sum *g = context;
+    int64_t count = g->depth * g->shape->co, first = item * SMALL, n = min64(SMALL, count - first),
+            size = g->s.size;
+    (void)slot;
+    memcpy(g->gw + first * size, g->sums + first * size, (size_t)(n * size));
+    for (int64_t part = 1; part < g->parts; part++)
+        g->k->add_rows(g->sums + part * g->sum_bytes + first * size, g->gw + first * size, 1, n);
+}
+
+/* Exact zeros where the mask is, and the bias. */
+static void finish_weight(const weight_sum *g)
+{
+    const tg_conv_shape *s = g->shape;
+    int64_t size = g->s.size, row = s->co * size;
+    memset(g->gw + g->depth * row, 0, (size_t)((s->kh * s->kw * s->ci - g->depth) * row));
+    if (s->mask && kept_taps(s) > centre(s))
+        for (int64_t c = 0; c < s->ci; c++)
+            memset(g->gw + (centre(s) * s->ci + c) * row, 0, (size_t)(first_output(s, centre(s), c) * size));
+    if (!g->gbias)
+        return;
+    memset(g->gbias, 0, (size_t)row);
+    if (g->blocks)
+        g->k->add_rows(g->gy, g->gbias, s->n * s->oh * s->ow, s->co);
+    else
+        for (int64_t part = 0; part < g->parts; part++)
+            g->k->add_rows(g->sums + part * g->sum_bytes + g->depth * row, g->gbias, 1, s->co);
+}
+
+/* Sizes, chunks and runs; which of the two ways. */
+static int plan_weight(weight_sum *g)
+{
+    const tg_conv_shape *s = g->shape;
+    phase all = {.rows = s->oh, .columns = s->ow, .taps = kept_taps(s)};
+    int64_t size = g->s.size, pixels = s->oh * s->ow, image = s->h * s->w * s->ci * size;
+    plan lists = {0};
+    size_t tap_at = reserve(&lists, all.taps, sizeof(tap));
+    size_t run_at = reserve(&lists, most_runs(all.taps, s->ci), sizeof(run));
+    char *memory = scratch(LISTS, &lists);
+    if (!memory)
+        return TG_NO_MEMORY;
+    tap *taps = (tap *)(memory + tap_at);
+    plan_taps(s, taps);
+    plan_box(&g->s, &all, 1, taps);
+    g->run = (run *)(memory + run_at);
+    g->depth = all.taps * s->ci;
+    g->panels = ceil_div(s->co, g->k->panel);
+    g->blocks = g->depth * s->co * size > LARGE || s->n * pixels < FEW;
+    if (g->blocks)
+        plan_items(&g->s, max64(SOURCE_BYTES, ceil_div(DEPTH / 2, pixels) * image), 1, 1);
+    else
+        plan_items(&g->s, SOURCE_BYTES, PARTS, 1);
+    g->runs = plan_runs(&g->s, taps, all.taps, (run *)(memory + run_at));
+    g->chunks = g->s.groups * g->s.bands;
+    g->parts = g->blocks ? 0 : min64(PARTS, g->chunks);
+    g->packs = g->blocks || s->co % g->k->vector || (g->panels > 1 && g->depth > 4 * g->k->panel);
+    return TG_OK;
+}
+
+static int sum_weight(weight_sum *g, int threads)
+{
+    if (plan_weight(g))
+        return TG_NO_MEMORY;
+    int64_t size = g->s.size, co = g->shape->co, row = round_up(co, g->k->vector) * size;
+    plan data = {0};
+    g->source_bytes = source_copy_bytes(&g->s);
+    g->chunk_bytes = g->source_bytes + round_up(g->s.images * g->s.band * g->s.columns * row, ALIGNMENT);
+    g->sum_bytes = round_up((g->depth + 1) * co * size, ALIGNMENT);
+    size_t sums_at = reserve(&data, g->parts, (size_t)g->sum_bytes);
+    size_t chunk_at = reserve(&data, g->blocks ? g->chunks : threads, (size_t)g->chunk_bytes);
+    char *memory = scratch(DATA, &data);
+    if (!memory)
+        return TG_NO_MEMORY;
+    g->sums = memory + sums_at;
+    g->chunk = memory + chunk_at;
+    if (g->blocks) {
+        g->block_rows = max64(24, min64(192, g->depth * g->panels / (4 * threads)));
+        parallel(g->chunks, threads, read_item, g);
+        parallel(ceil_div(g->depth, g->block_rows) * g->panels, threads, block_item, g);
+    } else {
+        parallel(g->parts, threads, part_item, g);
+        if (g->parts > 1)
+            parallel(ceil_div(g->depth * co, SMALL), threads, sum_item, g);
+    }
+    finish_weight(g);
+    release_scratch();
+    return TG_OK;
+}
+
+int tg_conv2d_weight(int dtype, const tg_conv_shape *s, const void *x, const void *gy, void *gw, void *gbias,
+                     int threads)
+{
+    if (!conv_valid(dtype, s))
+        return TG_BAD_ARGUMENT;
+    weight_sum g = {.shape = s, .k = tiles(dtype), .gy = gy, .gw = gw, .gbias = gbias};
+    g.s = (source){.data = x, .size = element_size(dtype), .n = s->n, .h = s->h, .w = s->w, .channels = s->ci,
+                   .step_y = s->stride_h, .step_x = s->stride_w};
+    if (s->n && s->oh && s->ow && s->co)
+        return sum_weight(&g, clamp_threads(threads));
+    memset(gw, 0, (size_t)(s->kh * s->kw * s->ci * s->co * g.s.size));
+    if (gbias)
+        memset(gbias, 0, (size_t)(s->co * g.s.size));
+    return TG_OK;
+}

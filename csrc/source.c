@@ -1,0 +1,180 @@
+/* How a convolution's pixels are read: which taps take part, which runs of the source they make, and the
+ * source itself, in place or copied with zeros around it, a part that fits the L2 cache at a time. conv.h
+ * declares all of it.
+ *
+ * In NHWC the taps of one kernel row meet one contiguous run of the image: taps x channels numbers. A
+ * raster mask only shortens the runs. */
+#include <string.h>
+#include "conv.h"
+
+enum { LIMIT = 1 << 30 };
+
+/* --- shapes and masks ----------------------------------------------------------------------------------- */
+
+static int64_t product_of(const int64_t *sizes, int count)
+{
+    int64_t all = 1;
+    for (int i = 0; i < count; i++)
+        if (__builtin_mul_overflow(all, sizes[i], &all) || all > INT64_MAX / 64)
+            return -1;
+    return all;
+}
+
+int conv_valid(int dtype, const tg_conv_shape *s)
+{
+    const int64_t sizes[] = {s->n, s->h, s->w, s->ci, s->oh, s->ow, s->co};
+    const int64_t steps[] = {s->kh, s->kw, s->stride_h, s->stride_w, s->dil_h, s->dil_w, s->groups};
+    for (int i = 0; i < 7; i++)
+        if (sizes[i] < 0 || sizes[i] > LIMIT || steps[i] < 1 || steps[i] > LIMIT)
+            return 0;
+    if (!valid_dtype(dtype) || s->pad_h < -LIMIT || s->pad_w < -LIMIT || s->pad_h > LIMIT || s->pad_w > LIMIT)
+        return 0;
+    if (s->mask < TG_MASK_NONE || s->mask > TG_MASK_B || s->ci % s->groups || s->co % s->groups)
+        return 0;
+    int64_t height = s->h + s->oh * s->stride_h + s->kh * s->dil_h + s->pad_h,
+            channels = 1 + max64(s->ci, s->co);
+    int64_t width = s->w + s->ow * s->stride_w + s->kw * s->dil_w + s->pad_w;
+    return product_of((int64_t[]){1 + s->n, height, width, channels}, 4) > 0
+        && product_of((int64_t[]){s->kh, s->kw, 1 + s->ci, 1 + s->co}, 4) > 0;
+}
+
+int64_t centre(const tg_conv_shape *s) { return s->kh / 2 * s->kw + s->kw / 2; }
+
+/* How many taps take part, in raster order. */
+int64_t kept_taps(const tg_conv_shape *s)
+{
+    if (s->mask == TG_MASK_NONE)
+        return s->kh * s->kw;
+    return centre(s) + !(s->mask == TG_MASK_A && s->groups == 1);
+}
+
+/* The first output channel that sees input channel c at this tap. */
+int64_t first_output(const tg_conv_shape *s, int64_t weight, int64_t c)
+{
+    if (s->mask == TG_MASK_NONE || weight != centre(s))
+        return 0;
+    return (c / (s->ci / s->groups) + (s->mask == TG_MASK_A)) * (s->co / s->groups);
+}
+
+/* --- planning ------------------------------------------------------------------------------------------- */
+
+void plan_taps(const tg_conv_shape *s, tap *taps)
+{
+    for (int64_t t = 0; t < kept_taps(s); t++)
+        taps[t] = (tap){t / s->kw * s->dil_h - s->pad_h, t % s->kw * s->dil_w - s->pad_w, t};
+}
+
+/* The box of source pixels that all taps of all phases touch, and whether any of them leaves the image. */
+void plan_box(source *s, const phase *phases, int64_t count, const tap *taps)
+{
+    int64_t bottom = INT64_MIN, right = INT64_MIN, all = 0;
+    s->top = s->left = INT64_MAX;
+    s->rows = s->columns = 0;
+    for (int64_t i = 0; i < count; i++) {
+        all += phases[i].taps;
+        s->rows = max64(s->rows, phases[i].rows);
+        s->columns = max64(s->columns, phases[i].columns);
+    }
+    for (int64_t t = 0; t < all; t++) {
+        s->top = min64(s->top, taps[t].dy);
+        s->left = min64(s->left, taps[t].dx);
+        bottom = max64(bottom, taps[t].dy);
+        right = max64(right, taps[t].dx);
+    }
+    if (!all)
+        s->top = s->left = bottom = right = 0;
+    s->span_y = bottom - s->top + 1;
+    s->span_x = right - s->left + 1;
+    s->in_place = s->top >= 0 && s->left >= 0 && (s->rows - 1) * s->step_y + bottom < s->h
+        && (s->columns - 1) * s->step_x + right < s->w;
+}
+
+/* Cut the work into items that fit the cache, but with `panels` each at least `enough` if there is that
+ * much. */
+void plan_items(source *s, int64_t bytes, int64_t enough, int64_t panels)
+{
+    int64_t width = s->in_place ? s->w : (s->columns - 1) * s->step_x + s->span_x;
+    int64_t line = max64(1, width * s->channels * s->size);
+    s->band = max64(1, (bytes / line - s->span_y) / s->step_y + 1);
+    s->images = 1;
+    if (s->band >= s->rows) {
+        s->band = s->rows;
+        s->images = bytes / (line * ((s->rows - 1) * s->step_y + s->span_y));
+        s->images = max64(1, min64(s->images, ceil_div(s->n * panels, enough)));
+    }
+    s->groups = ceil_div(s->n, s->images);
+    s->bands = ceil_div(s->rows, s->band);
+    s->row = width * s->channels;
+    s->image = (s->in_place ? s->h : (s->band - 1) * s->step_y + s->span_y) * s->row;
+}
+
+/* Taps that are neighbours in the source make one run; a long one is cut, so that DEPTH bounds a block of
+ * B. */
+int64_t plan_runs(const source *s, const tap *taps, int64_t count, run *runs)
+{
+    int64_t n = 0;
+    for (int64_t t = 0, next; t < count; t = next) {
+        for (next = t + 1; next < count && taps[next].dy == taps[t].dy
+             && taps[next].dx == taps[next - 1].dx + 1; next++)
+            ;
+        int64_t a = (taps[t].dy - s->top) * s->row + (taps[t].dx - s->left) * s->channels;
+        int64_t left = (next - t) * s->channels;
+        for (int64_t pieces = ceil_div(left, DEPTH), len; pieces > 0; pieces--, a += len, left -= len) {
+            len = ceil_div(left, pieces);
+            runs[n++] = (run){a, len};
+        }
+    }
+    return n;
+}
+
+int64_t most_runs(int64_t taps, int64_t channels) { return taps * ceil_div(channels, DEPTH) + taps; }
+
+/* --- reading the source --------------------------------------------------------------------------------- */
+
+region region_of(const source *s, int64_t i)
+{
+    region r = {i / s->bands * s->images, 0, i % s->bands * s->band, 0};
+    r.images = min64(s->images, s->n - r.n0);
+    r.rows = min64(s->band, s->rows - r.row0);
+    return r;
+}
+
+static void copy_row(const source *s, int64_t n, int64_t y, char *to)
+{
+    int64_t pixel = s->channels * s->size, width = s->row / max64(1, s->channels);
+    int64_t x0 = min64(width, max64(0, -s->left)), x1 = max64(x0, min64(width, s->w - s->left));
+    if (y < 0 || y >= s->h)
+        x0 = x1 = width;
+    memset(to, 0, (size_t)(x0 * pixel));
+    if (x1 > x0)
+        memcpy(to + x0 * pixel, s->data + ((n * s->h + y) * s->w + x0 + s->left) * pixel,
+               (size_t)((x1 - x0) * pixel));
+    memset(to + x1 * pixel, 0, (size_t)((width - x1) * pixel));
+}
+
+/* The region's source, its first tap at its first pixel: in place, or copied with zeros around it. */
+const char *read_source(const source *s, region r, char *copy)
+{
+    int64_t y0 = r.row0 * s->step_y + s->top;
+    if (s->in_place)
+        return s->data + ((r.n0 * s->h + y0) * s->w + s->left) * s->channels * s->size;
+    for (int64_t i = 0; i < r.images; i++)
+        for (int64_t y = 0; y < (r.rows - 1) * s->step_y + s->span_y; y++)
+            copy_row(s, r.n0 + i, y0 + y, copy + (i * s->image + y * s->row) * s->size);
+    return copy;
+}
+
+/* What to fetch into the cache while a region is computed, and how much: a little ahead in the region
+ * itself if it is read in place, the one that this thread will probably copy next if not. */
+int64_t next_source(const source *s, region r, int threads, const char **ahead)
+{
+    int64_t line = s->w * s->channels * s->size, lines = s->bands > 1 ? r.rows * s->step_y : r.images * s->h;
+    *ahead = s->data + (r.n0 * s->h + r.row0 * s->step_y) * line;
+    *ahead += s->in_place ? AHEAD : threads * lines * line;
+    return lines * line;
+}
+
+int64_t source_copy_bytes(const source *s)
+{
+    return s->in_place ? 0 : round_up(s->images * s->image * s->size, ALIGNMENT);
+}
