@@ -177,6 +177,7 @@ def test_a_state_dict_round_trip_gives_the_same_function():
         (lambda s: s.update({"seen": np.array(0.5)}), "seen has dtype float64 instead of int64$"),
         (lambda s: s.update({"scale": np.array([1j])}), "scale has dtype complex128 instead of float32$"),
         (lambda s: (s.clear(), s.update({f"x{i}": np.zeros(1) for i in range(9)})), "and 9 more$"),
+        (lambda s: s.clear(), "norm.num_batches_tracked is missing$"),  # ten problems are all named
     ],
 )
 def test_a_state_that_does_not_fit_is_refused_and_nothing_changed(change, message):
@@ -710,6 +711,10 @@ def test_averaging_undoes_upsampling(shape, a, b):
     np.testing.assert_array_equal(big.numpy(), x.numpy().repeat(a, 2).repeat(b, 3))
     np.testing.assert_allclose(F.avg_pool2d(big, (a, b)).numpy(), x.numpy(), rtol=1e-12)
     np.testing.assert_array_equal(F.max_pool2d(big, (a, b)).numpy(), x.numpy())
+
+
+def test_a_border_is_zero_unless_told_otherwise():
+    np.testing.assert_array_equal(F.pad(tinygen.tensor([[5.0]]), (1, 0, 0, 1)).numpy(), [[0, 5], [0, 0]])
 
 
 @pytest.mark.fault("G10")

@@ -239,6 +239,21 @@ def test_warm_up_then_cosine_by_a_function():
     assert rates == pytest.approx([0, 0.5, 1, 1.5, 2, 1.7071068, 1, 0.2928932, 0], abs=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("make", "rates"),
+    [
+        (lambda o: optim.StepLR(o, 1, 0.5), [1, 0.5, 0.25]),
+        (lambda o: optim.LinearLR(o, 0.5, total_iters=1), [0.5, 1, 1]),
+        (lambda o: optim.CosineAnnealingLR(o, 1, 0.25), [1, 0.25, 1]),
+    ],
+)
+def test_the_shortest_schedules(make, rates):
+    schedule = make(optim.SGD([P], lr=1.0))
+    for rate in rates:
+        assert schedule.get_last_lr() == pytest.approx([rate])
+        schedule.step()
+
+
 def test_a_resumed_schedule_goes_on_from_where_it_was():
     optimizer = optim.SGD([P], lr=1.0)
     schedule = optim.StepLR(optimizer, 2, 0.5)
