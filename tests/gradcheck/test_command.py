@@ -109,9 +109,9 @@ def test_a_hang_on_one_shape_is_reported_and_the_rest_goes_on(tmp_path):
         "    while x.shape[0] == 1: pass\n"
         "    return d\n"
     )
-    relu, tanh = check_file(file, limit=0.2)
+    relu, tanh = check_file(file, limit=1.0)
     assert relu.verdict == "right"
-    assert any("did not return within 0.2 s" in note for note in relu.notes)
+    assert any("did not return within 1 s" in note for note in relu.notes)
     assert tanh.verdict == "wrong"
     assert tanh.cause == "hangs"
 

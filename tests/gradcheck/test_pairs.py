@@ -81,19 +81,19 @@ BAD = {
 @pytest.mark.parametrize("cause", BAD)
 def test_misbehaving_backwards_are_reported(cause):
     before = X.copy()
-    report = check_pair(forward, BAD[cause], (X,), limit=0.2)
+    report = check_pair(forward, BAD[cause], (X,), limit=1.0)
     assert report.verdict == "wrong"
     assert cause in [f.cause for f in report.findings], str(report)
     np.testing.assert_array_equal(X, before)
 
 
 def test_a_hang_that_swallows_exceptions_is_stopped():
-    assert check_pair(forward, bare_except, (X,), limit=0.2).cause == "hangs"
+    assert check_pair(forward, bare_except, (X,), limit=1.0).cause == "hangs"
 
 
 @pytest.mark.parametrize("bad", [lambda x: None, lambda x: ("abc", 1), lambda x: 1 / 0, lambda x: (x / 0.0, x), exit])
 def test_misbehaving_forwards_are_not_run(bad):
-    report = check_pair(bad, backward, (X,), limit=0.2)
+    report = check_pair(bad, backward, (X,), limit=1.0)
     assert report.verdict == "not run"
     assert not report
     assert report.findings[0].hint
@@ -135,7 +135,8 @@ def test_callers_arrays_and_dicts_are_untouched():
     assert check_pair(layers.batchnorm_forward, layers.batchnorm_backward, (x, gamma, beta, param))
     np.testing.assert_array_equal(x, X)
     assert param == {"mode": "train"}
-    assert not gamma.flags.writeable or np.all(gamma == 1)
+    assert np.all(gamma == 1)
+    assert np.all(beta == 0)
 
 
 def test_lists_dicts_and_uncached_backwards_are_understood():
@@ -155,7 +156,7 @@ def test_losses_with_tuples_and_dicts():
     y = np.array([0, 2, 3])
     assert check_loss(layers.softmax_loss, (X, y))
     assert check_loss(lambda X, y: (layers.softmax_loss(X, y)[0], {"X": layers.softmax_loss(X, y)[1]}), (X, y))
-    assert check_loss(layers.softmax_loss, (X,)).verdict == "not run" or True
+    assert check_loss(layers.softmax_loss, (X,)).verdict == "not run"  # an argument is missing
     report = check_loss(lambda x: (x.sum(), None), (X,))
     assert report.verdict == "wrong"
 

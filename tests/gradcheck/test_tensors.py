@@ -160,8 +160,3 @@ def test_libraries_in_the_style_of_a_course(library, monkeypatch):
     module.Tensor.scale = -1.0
     with pytest.raises(GradcheckError, match="db: factor: the sign is wrong"):
         check(lambda a, b: a * b, (x, y))
-
-
-def test_no_other_library_is_imported():
-    for name in ("torch", "jax", "autograd", "minitorch", "needle"):
-        assert name not in sys.modules or "torch" in sys.modules

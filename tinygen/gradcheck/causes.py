@@ -470,7 +470,7 @@ def statistics(e: Evidence, s: Suspect) -> Iterator[Guess]:
     x = e.subject.values[s.i]
     if not s.full or not e.subject.upstream:
         return
-    views = [(s.shape, axes) for axes in subsets(range(x.ndim), 3) if len(axes) < max(2, x.ndim)]
+    views = [(s.shape, axes) for axes in subsets(range(x.ndim), 3) if len(axes) < max(2, x.ndim)][::-1]
     if x.ndim > 2:
         views.append(((x.shape[0], x.size // x.shape[0]), (1,)))
     for shape, axes in views:

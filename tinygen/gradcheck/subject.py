@@ -160,6 +160,10 @@ class Subject:
         """`file:line: text` of the last place that sets the gradient of argument i, where the source is known."""
         return ""
 
+    def culprit(self, who: str, what: str) -> str:
+        """`file:line: text` of where `who` changes `what`, where the source is known."""
+        return ""
+
     def describe(self) -> str:
         """The arguments' shapes and plain values in words."""
         return describe(self.names, self.values)
@@ -253,6 +257,9 @@ class Pair(Subject):
                 by_name = dict(zip(returned, given, strict=True))
                 return [by_name.get(self.grad_name(i)) for i in self.wrt]
         return (given + [None] * len(self.wrt))[: len(self.wrt)]
+
+    def culprit(self, who: str, what: str) -> str:
+        return last_assignment(self.back if who == "backward" else self.fn, what)
 
     def source(self, i: int) -> str:
         returned = returned_names(self.back)
