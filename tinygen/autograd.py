@@ -577,7 +577,7 @@ def _check_gradient(output: Tensor, gradient: Any, dtype: Any, create_graph: boo
             raise ValueError(f"backward: a tensor of shape {output.shape} needs a gradient of that shape (1 is the default only for one element)")  # noqa: E501
         gradient = xp(output._array).ones_like(output._array)
     if not isinstance(gradient, Tensor):
-        gradient = Tensor(gradient.copy() if hasattr(gradient, "dtype") else np.asarray(gradient, output.dtype))
+        gradient = Tensor(_frozen(gradient) if hasattr(gradient, "dtype") else np.asarray(gradient, output.dtype))
     if gradient.shape != output.shape or gradient.dtype != output.dtype or output.dtype != dtype:
         raise ValueError(f"backward: gradient is {describe([gradient])}, but the tensor is {describe([output])}")
     if not create_graph:

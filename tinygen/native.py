@@ -107,11 +107,36 @@ def conv2d_weight(x, y, kernel_size, stride, padding, dilation, mask, channels):
     return weight.transpose(3, 2, 0, 1), bias
 
 
+def matmul(x, y):
+    """x @ y of two matrices. In the orders that they can have in memory, it is one of the three above, on single pixels."""
+    if not _accepts(x, y) or x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[0] or x.size * y.shape[1] < SMALL_PRODUCT:
+        return NotImplemented
+    if not y.flags.c_contiguous and y.flags.f_contiguous:
+        if not x.flags.c_contiguous and x.flags.f_contiguous:
+            return matmul(y.T, x.T).T
+        return conv_transpose2d(_pixels(x), _pixels(y.T).transpose(1, 0, 2, 3), None, *_SINGLE)[:, :, 0, 0]
+    if not x.flags.c_contiguous and x.flags.f_contiguous:
+        weight, _ = conv2d_weight(_pixels(x.T), _pixels(y), *_SINGLE)
+        return weight[:, :, 0, 0].T
+    return conv2d(_pixels(x), _pixels(y).transpose(1, 0, 2, 3), None, *_SINGLE)[:, :, 0, 0]
+
+
 def linear(input, weight, bias):
-    """See `tinygen.ops.linear`: a convolution of images of one pixel."""
-    rows = input.reshape(-1, input.shape[-1], 1, 1)
-    y = conv2d(rows, weight[:, :, None, None], bias, (1, 1), (1, 1), (0, 0), (1, 1), None, 1)
+    """See `tinygen.ops.linear`: a convolution of single pixels."""
+    if input.size * len(weight) < SMALL_PRODUCT:
+        return NotImplemented
+    rows = input.reshape(-1, input.shape[-1])
+    y = conv2d(_pixels(rows), _pixels(weight), bias, *_SINGLE)
     return y if y is NotImplemented else y.reshape(*input.shape[:-1], len(weight))
+
+
+SMALL_PRODUCT = 1 << 15  # multiplications below which NumPy is as fast as the way to a kernel
+_SINGLE = (1, 1), (1, 1), (0, 0), (1, 1), None, 1  # size (or kernel_size), stride, padding, dilation, mask, channels
+
+
+def _pixels(rows):
+    """A matrix (N, C) as N images of one pixel."""
+    return rows[:, :, None, None]
 
 
 def _conv_shape(n, image, ci, out, co, kernel, stride, padding, dilation, mask, channels):
@@ -274,44 +299,78 @@ def _labels(labels):
 # ---------------------------------------------------------------------------------------------------------- recurrence
 
 
-def lstm(z, weight, h0, c0, shape):
+def lstm(x, weight, h0, c0, w_ih, bias, shape):
     """See `tinygen.ops.recurrent.lstm`; shape is (N, H, W, units, taps, diagonal). -> h, c, gates."""
-    if not _accepts(z, weight, h0, c0) or not z.size:
+    if not _accepts(x, weight, h0, c0, w_ih, bias) or not x.size or not weight.size:
         return NotImplemented
+    z = _lstm_input(shape, x, w_ih, bias)
     z, u, h0, c0 = _lstm_arrays(shape, z, weight, h0, c0)
-    h, c = (empty((*z.shape[:-1], shape[3]), z.dtype) for _ in range(2))
-    gates = empty(z.shape, z.dtype)
-    _call("tg_lstm", z.dtype, _lstm_shape(*shape), z, u, h0, c0, gates, c, h)
+    h, c = (empty((*x.shape[:-1], shape[3]), x.dtype) for _ in range(2))
+    gates = empty((*x.shape[:-1], 4 * shape[3]), x.dtype)
+    _call("tg_lstm", x.dtype, _lstm_shape(*shape), z, u, h0, c0, gates, c, h)
     return h, c, gates
 
 
-def lstm_backward(gh, gc, saved, weight, h0, c0, shape):
-    """See `tinygen.ops.recurrent.lstm_backward`. -> the gradients of z, weight, h0 and c0."""
+def lstm_backward(gh, gc, saved, x, weight, h0, c0, w_ih, needs_x, shape):
+    """See `tinygen.ops.recurrent.lstm_backward`. -> the gradients of x, weight, h0, c0, w_ih, bias; or None."""
     h, c, gates = saved
-    if not _accepts(gates, weight, h0, c0, gh, gc, h, c) or not gates.size:
+    if not _accepts(gates, x, weight, h0, c0, w_ih, gh, gc, h, c) or not x.size or not weight.size:
         return NotImplemented
-    _, height, width, units, taps, _ = shape
+    dtype, (_, height, width, units, taps, _) = gates.dtype, shape
     gates, u, h0, c0, gh, gc, h, c = _lstm_arrays(shape, gates, weight, h0, c0, gh, gc, h, c)
-    gz, gu = empty(gates.shape, gates.dtype), empty((taps, units, 4 * units), gates.dtype)
-    before = (None, None) if h0 is None else (empty(h0.shape, h0.dtype), empty(c0.shape, c0.dtype))
+    gz, gu = empty(gates.shape, dtype), empty((taps, units, 4 * units), dtype)
+    before = (None, None) if h0 is None else (empty(h0.shape, dtype), empty(c0.shape, dtype))
     s = _lstm_shape(*shape)
-    _call("tg_lstm_backward", gates.dtype, s, u, c0, gates, c, gh, gc, gz, *before)
+    _call("tg_lstm_backward", dtype, s, u, c0, gates, c, gh, gc, gz, *before)
     if h0 is None or height > 1:
-        _call("tg_lstm_weight", gates.dtype, s, h, gz, gu)
+        _call("tg_lstm_weight", dtype, s, h, gz, gu)
     if h0 is not None:
-        first = gu if height == 1 else empty(gu.shape, gu.dtype)
-        product = _conv_shape(width, (1, 1), units, (1, 1), 4 * units, (1, 1), (1, 1), (0, 0), (1, 1), None, 1)
-        _call("tg_conv2d_weight", gates.dtype, product, h0, gz.reshape(height, -1)[0], first, None)
+        first = gu if height == 1 else empty(gu.shape, dtype)
+        product = _product_shape(width, units, 4 * units)
+        _call("tg_conv2d_weight", dtype, product, h0, gz[0] if height > 1 else gz, first, None)
         if height > 1:
             gu += first
     gu = gu.reshape(*weight.shape[2:], units, 4 * units)
-    states = [np.empty((0, units), gu.dtype)] * 2 if h0 is None else before
-    return gz, gu.T if weight.ndim == 2 else gu.transpose(3, 2, 0, 1), *states
+    gu = gu.T if weight.ndim == 2 else gu.transpose(3, 2, 0, 1)
+    return _lstm_input_backward(x, w_ih, gz, needs_x, (gu, *before))
+
+
+def _lstm_input(shape, x, w_ih, bias):
+    """z = x w_ih' + bias."""
+    if w_ih is None:
+        return x
+    x, w, features, outputs = _contiguous(x), _contiguous(w_ih.T), x.shape[-1], 4 * shape[3]
+    if w.shape != (features, outputs):
+        raise ValueError(f"w_ih must have shape {(outputs, features)}, got {w_ih.shape}")
+    z = empty((*x.shape[:-1], outputs), x.dtype)
+    s = _product_shape(x.size // features, features, outputs)
+    _call("tg_conv2d", x.dtype, s, x, w, _vector("bias", bias, outputs), z)
+    return z
+
+
+def _lstm_input_backward(x, w_ih, gz, needs_x, others):
+    """All gradients, of x, (others), w_ih and bias, from those of z and the others."""
+    if w_ih is None:
+        return gz, *others, None, None
+    x, w, outputs, features = _contiguous(x), _contiguous(w_ih.T), *w_ih.shape
+    gx = empty(x.shape, x.dtype) if needs_x else None
+    gw, gbias = empty(w.shape, x.dtype), empty((outputs,), x.dtype)
+    s = _product_shape(x.size // features, features, outputs)
+    if needs_x:
+        _call("tg_conv_transpose2d", x.dtype, s, gz, w, None, gx)
+    _call("tg_conv2d_weight", x.dtype, s, x, gz, gw, gbias)
+    return gx, *others, gw.T, gbias
 
 
 @functools.lru_cache
 def _lstm_shape(n, height, width, units, taps, diagonal):
     return ffi.new("tg_lstm_shape *", (n, height, width, units, taps, diagonal))
+
+
+@functools.lru_cache
+def _product_shape(rows, inputs, outputs):
+    """Of the product of a matrix (rows, inputs) with one (inputs, outputs), as a convolution of images of one pixel."""
+    return _conv_shape(rows, (1, 1), inputs, (1, 1), outputs, (1, 1), (1, 1), (0, 0), (1, 1), None, 1)
 
 
 def _lstm_arrays(shape, gates, weight, h0, c0, *states):

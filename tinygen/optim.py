@@ -15,7 +15,7 @@ import numpy as np
 
 from tinygen import native
 from tinygen._tensor import Array, Tensor
-from tinygen.autograd import xp
+from tinygen.autograd import is_reference, xp
 
 # ------------------------------------------------------------------------------------------------- optimizers
 
@@ -208,7 +208,7 @@ class Adam(Optimizer):
             p *= 1 - lr * decay
         elif decay:
             grad = grad + decay * p
-        if native.adam(p, grad, m, v, t, lr, beta1, beta2, eps, 0.0):
+        if not is_reference() and native.adam(p, grad, m, v, t, lr, beta1, beta2, eps, 0.0):
             return
         scratch = n.subtract(grad, m, out=n.empty_like(p))
         scratch *= 1 - beta1

@@ -20,13 +20,13 @@ from tinygen.ops.recurrent import lstm
 
 
 def _weights(shape: tuple[int, ...], bias: int | None, generator: np.random.Generator) -> tuple[Tensor, Tensor | None]:
-    """(weight, bias or None) uniform within 1 / sqrt(fan_in), as in PyTorch. Kernels are HWIO in memory."""
+    """(weight, bias or None) uniform within 1 / sqrt(fan_in), as in PyTorch. In memory (in, out), and HWIO."""
     if min(shape) < 1:
         raise ValueError(f"every side of a weight must be at least 1, got {shape}")
     if len(shape) == 4:
         weight = Parameter(np.zeros((*shape[2:], shape[1], shape[0]), np.float32).transpose(3, 2, 0, 1))
     else:
-        weight = Parameter(np.zeros(shape, np.float32))
+        weight = Parameter(np.zeros(shape[::-1], np.float32).T)
     init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
     if bias is None:
         return weight, None
@@ -176,8 +176,7 @@ class LSTM(Module):
             raise ValueError(f"LSTM: h and c must have shape {size}, got {hx[0].shape} and {hx[1].shape}")
         first = (None, None) if hx is None else (hx[0][0], hx[1][0])
         bias = None if self.bias_ih_l0 is None else self.bias_ih_l0 + self.bias_hh_l0
-        z = F.linear(input, self.weight_ih_l0, bias)  # for all steps at once
-        h, c, _ = lstm(z, self.weight_hh_l0, *first)
+        h, c, _ = lstm(input, self.weight_hh_l0, *first, 0, self.weight_ih_l0, bias)
         return h.transpose(0, 1) if self.batch_first else h, (h[-1:], c[-1:])
 
     def extra_repr(self) -> str:

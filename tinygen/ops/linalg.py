@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from tinygen import native
 from tinygen.autograd import op, xp
 from tinygen.ops._samples import normal, sample
 from tinygen.ops.reduce import sum
@@ -21,6 +22,11 @@ def matmul(x, y):
     return xp(x).matmul(x, y)
 
 
+@matmul.kernel
+def _(x, y):
+    return native.matmul(x, y)
+
+
 @matmul.vjp("x")
 def _(gout, x_shape, y):
     if len(x_shape) == 1 and len(y.shape) == 1:
@@ -29,7 +35,7 @@ def _(gout, x_shape, y):
         return reshape(gout, (*gout.shape, 1)) * y
     if len(x_shape) == 1:  # (K) @ (..., K, N) -> (..., N)
         return sum(reshape(gout, (*gout.shape[:-1], 1, gout.shape[-1])) * y, -1)
-    return gout @ transpose(y, -1, -2)
+    return matmul(gout, transpose(y, -1, -2))  # not @, which on arrays is NumPy's
 
 
 @matmul.vjp("y")
@@ -40,7 +46,7 @@ def _(gout, x, y_shape):
         return reshape(x, (-1, 1)) * reshape(gout, (*gout.shape[:-1], 1, gout.shape[-1]))
     if len(y_shape) == 1:  # (..., M, K) @ (K) -> (..., M)
         return sum(reshape(gout, (*gout.shape, 1)) * x, -2)
-    return transpose(x, -1, -2) @ gout
+    return matmul(transpose(x, -1, -2), gout)
 
 
 @op
@@ -52,14 +58,19 @@ def linear(input, weight, bias=None):
     return out if bias is None else out + bias
 
 
+@linear.kernel
+def _(input, weight, bias):
+    return native.linear(input, weight, bias)
+
+
 @linear.vjp("input")
 def _(gout, weight):
-    return linear(gout, transpose(weight, 0, 1))
+    return reshape(matmul(_rows(gout), weight), (*gout.shape[:-1], weight.shape[1]))
 
 
 @linear.vjp("weight")
 def _(gout, input):
-    return transpose(_rows(gout), 0, 1) @ _rows(input)
+    return transpose(matmul(transpose(_rows(input), 0, 1), _rows(gout)), 0, 1)  # in memory (in, out), as weights are best
 
 
 @linear.vjp("bias")

@@ -57,7 +57,7 @@ def batch_norm(x, weight=None, bias=None, eps=1e-5):
 def batch_norm_backward(gout, gmean, gvar, x, weight=None, bias=None, eps=1e-5, moments=None):
     """The gradients of `batch_norm`, from those of its outputs (None for zero). (0,) for a weight or bias of None.
 
-    moments: the batch's mean and variance, if they are known; as they follow from x, they add nothing to the derivatives.
+    moments: the batch's mean and variance, if known; they follow from x, so they add nothing to the derivatives.
     """
     none = xp(x).empty_like(x, shape=(0,))
     grads = _gradients(eps)((x, weight, bias), (gout, gmean, gvar))
