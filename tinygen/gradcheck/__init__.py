@@ -6,8 +6,8 @@
     check_module(module, inputs)           a tinygen, PyTorch, ... module, of any size
 
 The files, from the bottom: numeric (finite differences with error bars), report, subject (what is checked), adapters
-(tensor libraries), examine (the verdict), causes (the table of what goes wrong), recipes and command (`tinygen
-gradcheck FILE`), plugin (pytest), causal (which output sees which input).
+(tensor libraries), examine (the verdict), shapes (names of sizes, smaller shapes), causes (the table of what goes
+wrong), recipes and command (`tinygen gradcheck FILE`), plugin (pytest), causal (which output sees which input).
 """
 
 from __future__ import annotations

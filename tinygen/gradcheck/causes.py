@@ -48,6 +48,9 @@ def diagnose(e: Evidence) -> list[Finding]:
         if first is not f:
             first.argument += f", {f.argument}"
     findings = list(merged.values())
+    for f in findings[1:]:
+        if f.cause == "unexplained":
+            f.hint = "wrong too, perhaps for the same reason"
     if findings and findings[0].cause not in ("wrong shape", "missing sum"):
         findings[0].evidence |= smallest(e)
     return findings

@@ -153,7 +153,7 @@ def _compare_cases(report: Report, outcomes: list[tuple[dict[str, float], bool]]
             report.when = words
             first = report.findings[0]
             if cause and (first.cause in ("unexplained", "raises", "wrong shape") or first.evidence.get("vague")):
-                first.cause = cause
+                first.cause, first.hint = cause, words
             return
 
 
