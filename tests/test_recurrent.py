@@ -193,7 +193,7 @@ def test_what_was_saved_may_be_left_out():
     for shape in ((3,), (4, 2), (2, 3, 4)):
         case = make(np.random.default_rng(0), shape, 3, int(len(shape) == 3), states=len(shape) < 3)
         given, left_out = (
-            lstm_backward(case.gh, case.gc, None, *case.args, saved) for saved in (lstm(*case.args), None)
+            lstm_backward(case.gh, case.gc, None, *case.args, saved=saved) for saved in (lstm(*case.args), None)
         )
         agree(given, left_out)
 
@@ -391,10 +391,10 @@ def zeros(*shape):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: lstm(zeros(8), zeros(8, 2)), r"lstm\(.*: z and weight must be .* got \(8,\) and \(8, 2\)"),
-        (lambda: lstm(zeros(3, 8), zeros(8, 2, 1, 3)), "z and weight must be"),
-        (lambda: lstm(zeros(1, 2, 3, 8), zeros(8, 2)), "z and weight must be"),
-        (lambda: lstm(zeros(3, 12), zeros(8, 2)), r"weight must be \(4U, U, ...\) .* got \(8, 2\) for \(3, 12\)"),
+        (lambda: lstm(zeros(8), zeros(8, 2)), r"lstm\(.*: x and weight must be .* got \(8,\) and \(8, 2\)"),
+        (lambda: lstm(zeros(3, 8), zeros(8, 2, 1, 3)), "x and weight must be"),
+        (lambda: lstm(zeros(1, 2, 3, 8), zeros(8, 2)), "x and weight must be"),
+        (lambda: lstm(zeros(3, 12), zeros(8, 2)), r"weight must be \(4U, U, ...\), .* got \(8, 2\) for \(3, 12\)"),
         (lambda: lstm(zeros(3, 8), zeros(8, 3)), "weight must be"),
         (lambda: lstm(zeros(3, 8), zeros(8, 2), zeros(3, 2)), "h0 and c0 must be given together"),
         (lambda: lstm(zeros(3, 8), zeros(8, 2), None, zeros(3, 2)), "h0 and c0 must be given together"),

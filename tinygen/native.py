@@ -311,7 +311,7 @@ def lstm(x, weight, h0, c0, w_ih, bias, shape):
     return h, c, gates
 
 
-def lstm_backward(gh, gc, saved, x, weight, h0, c0, w_ih, needs_x, shape):
+def lstm_backward(gh, gc, saved, x, weight, h0, c0, w_ih, bias, needs_x, shape):
     """See `tinygen.ops.recurrent.lstm_backward`. -> the gradients of x, weight, h0, c0, w_ih, bias; or None."""
     h, c, gates = saved
     if not _accepts(gates, x, weight, h0, c0, w_ih, gh, gc, h, c) or not x.size or not weight.size:
@@ -332,30 +332,32 @@ def lstm_backward(gh, gc, saved, x, weight, h0, c0, w_ih, needs_x, shape):
             gu += first
     gu = gu.reshape(*weight.shape[2:], units, 4 * units)
     gu = gu.T if weight.ndim == 2 else gu.transpose(3, 2, 0, 1)
-    return _lstm_input_backward(x, w_ih, gz, needs_x, (gu, *before))
+    return _lstm_input_backward(x, w_ih, bias, gz, needs_x, (gu, *before))
 
 
 def _lstm_input(shape, x, w_ih, bias):
     """z = x w_ih' + bias."""
     if w_ih is None:
         return x
-    x, w, features, outputs = _contiguous(x), _contiguous(w_ih.T), x.shape[-1], 4 * shape[3]
-    if w.shape != (features, outputs):
-        raise ValueError(f"w_ih must have shape {(outputs, features)}, got {w_ih.shape}")
+    x, w, outputs = _contiguous(x), _contiguous(w_ih.T), 4 * shape[3]
+    if w.shape != (x.shape[-1], outputs):
+        raise ValueError(f"w_ih must have shape {(outputs, x.shape[-1])}, got {w_ih.shape}")
     z = empty((*x.shape[:-1], outputs), x.dtype)
-    s = _product_shape(x.size // features, features, outputs)
+    s = _product_shape(x.size // len(w), *w.shape)
     _call("tg_conv2d", x.dtype, s, x, w, _vector("bias", bias, outputs), z)
     return z
 
 
-def _lstm_input_backward(x, w_ih, gz, needs_x, others):
+def _lstm_input_backward(x, w_ih, bias, gz, needs_x, others):
     """All gradients, of x, (others), w_ih and bias, from those of z and the others."""
     if w_ih is None:
-        return gz, *others, None, None
-    x, w, outputs, features = _contiguous(x), _contiguous(w_ih.T), *w_ih.shape
-    gx = empty(x.shape, x.dtype) if needs_x else None
-    gw, gbias = empty(w.shape, x.dtype), empty((outputs,), x.dtype)
-    s = _product_shape(x.size // features, features, outputs)
+        return gz if needs_x else None, *others, None, None
+    x, w = _contiguous(x), _contiguous(w_ih.T)
+    if (*x.shape[:-1], *w.shape) != (*gz.shape[:-1], x.shape[-1], gz.shape[-1]):
+        raise ValueError(f"w_ih must take x {x.shape} to z {gz.shape}, got {w_ih.shape}")
+    gx, gw = empty(x.shape, x.dtype) if needs_x else None, empty(w.shape, x.dtype)
+    gbias = None if bias is None else empty(bias.shape, x.dtype)
+    s = _product_shape(x.size // len(w), *w.shape)
     if needs_x:
         _call("tg_conv_transpose2d", x.dtype, s, gz, w, None, gx)
     _call("tg_conv2d_weight", x.dtype, s, x, gz, gw, gbias)

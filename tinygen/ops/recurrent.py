@@ -21,16 +21,17 @@ from tinygen.ops.shape import cat, flip, pad, reshape
 
 
 @op(outputs=("h", "c", "gates"))
-def lstm(z, weight, h0=None, c0=None, diagonal=0):
-    """An LSTM, given what its inputs contribute: -> h and c (..., U), and the gates (..., 4U).
+def lstm(x, weight, h0=None, c0=None, diagonal=0, w_ih=None, bias=None):
+    """An LSTM: -> h and c (..., U), and the gates (..., 4U).
 
+        z = x w_ih' + bias, or x itself without w_ih
         a = z + sum over taps of weight[tap] h[tap],        i, f, o = sigmoid(a...), g = tanh(a...)
         c = f * c[before] + i * g,                          h = o * tanh(c)
 
     z: (B, 4U) for one step, (T, B, 4U) for a sequence, or images (N, H, W, 4U). Quarters of the last axis belong to
-    the input gate i, the forget gate f, the candidate g and the output gate o, as in PyTorch.
-    weight: (4U, U), or for images a convolution's, (4U, U, KH, KW). In memory it is best transposed, (U, 4U) and HWIO,
-    which is what the kernel reads. Along
+    the input gate i, the forget gate f, the candidate g and the output gate o, as in PyTorch. x: z, or (..., I).
+    w_ih: (4U, I), bias: (4U,). weight: (4U, U), or for images a convolution's, (4U, U, KH, KW). In memory weights are
+    best transposed, (I, 4U), (U, 4U) and HWIO, which is what the kernels read. Along
 
         diagonal = 0    a step is a row, and the taps (1, K), K odd, are the pixels around x in the row before.
         diagonal = 1    a step is a diagonal x + y, and the taps (2, 1) are the pixel above and the one on the left,
@@ -40,7 +41,8 @@ def lstm(z, weight, h0=None, c0=None, diagonal=0):
 
     Source: Hochreiter & Schmidhuber, Long Short-Term Memory (1997), with the forget gate of Gers et al. (2000).
     """
-    shape = n, height, width, units, taps, _ = _shape(z, weight, h0, c0, diagonal)
+    shape = n, height, width, units, taps, _ = _shape(x, weight, h0, c0, diagonal, w_ih, bias)
+    z = x if w_ih is None else linear(x, w_ih, bias)
     flat = reshape(flip(z, (2,)) if diagonal < 0 else z, (n, height * width, 4 * units))
     weights = [weight] if len(weight.shape) == 2 else [weight[:, :, i, j] for i, j in np.ndindex(weight.shape[2:])]
     side = taps // 2  # zeros beside the states of a step; tap t sees t further than the first of them
@@ -58,7 +60,7 @@ def lstm(z, weight, h0=None, c0=None, diagonal=0):
         parts.append((out, new, cat(i, f, g, o, dim=-1)))
         around = ((0, 0), (start + side, length - stop + side), (0, 0))
         h, c = pad(out, around), pad(new, around)
-    return tuple(_in_order(p, shape, z.shape) for p in zip(*parts, strict=True))
+    return tuple(_in_order(p, shape, x.shape) for p in zip(*parts, strict=True))
 
 
 def _steps(height, width, diagonal):
@@ -75,96 +77,112 @@ def _steps(height, width, diagonal):
         yield slice(first, last + 1, max(width - 1, 1)), start, stop, height
 
 
-def _in_order(parts, shape, z_shape):
+def _in_order(parts, shape, x_shape):
     """What the steps gave, (N, pixels of the step, channels) each, as an image."""
     _, height, width, _, _, diagonal = shape
     whole, channels = cat(*parts, dim=1), parts[0].shape[-1]
     if diagonal:
         pixels = [np.arange(height * width)[p] for p, *_ in _steps(height, width, diagonal)]
         whole = whole[:, np.argsort(np.concatenate([[], *pixels])).tolist()]
-    whole = reshape(whole, (*z_shape[:-1], channels))
+    whole = reshape(whole, (*x_shape[:-1], channels))
     return flip(whole, (2,)) if diagonal < 0 else whole
 
 
-def _shape(z, weight, h0, c0, diagonal):
+def _shape(x, weight, h0, c0, diagonal, w_ih, bias):
     """(N, H, W, units, taps, diagonal): every case as one of images. ValueError for shapes that don't fit."""
-    if not 2 <= len(z.shape) <= 4 or len(weight.shape) != (4 if len(z.shape) == 4 else 2):
+    if not 2 <= len(x.shape) <= 4 or len(weight.shape) != (4 if len(x.shape) == 4 else 2):
         raise ValueError(
-            "z and weight must be (B, 4U) or (T, B, 4U) and (4U, U), or (N, H, W, 4U) and (4U, U, KH, KW), got "
-            f"{z.shape} and {weight.shape}"
+            "x and weight must be (B, ...) or (T, B, ...) and (4U, U), or (N, H, W, ...) and (4U, U, KH, KW), got "
+            f"{x.shape} and {weight.shape}"
         )
-    units, kernel = weight.shape[1], weight.shape[2:] or (1, 1)
-    n, height, width = (1, 1, 1, *z.shape[:-1])[-3:]
-    if weight.shape[0] != 4 * units or z.shape[-1] != 4 * units:
-        raise ValueError(f"weight must be (4U, U, ...) with 4U = z.shape[-1], got {weight.shape} for {z.shape}")
+    units, kernel, features = weight.shape[1], weight.shape[2:] or (1, 1), x.shape[-1]
+    n, height, width = (1, 1, 1, *x.shape[:-1])[-3:]
+    if weight.shape[0] != 4 * units or (w_ih is None and features != 4 * units):
+        raise ValueError(f"weight must be (4U, U, ...), with 4U = x.shape[-1], got {weight.shape} for {x.shape}")
+    if w_ih is not None and w_ih.shape != (4 * units, features):
+        raise ValueError(f"w_ih must have shape {(4 * units, features)}, got {w_ih.shape}")
+    if bias is not None and (w_ih is None or bias.shape != (4 * units,)):
+        raise ValueError(f"bias must have shape {(4 * units,)}, and come with w_ih, got {bias.shape}")
     if diagonal not in (-1, 0, 1):
         raise ValueError(f"diagonal must be 0, 1 or -1, got {diagonal!r}")
     if (kernel != (2, 1)) if diagonal else (kernel[0] != 1 or kernel[1] % 2 == 0):
         expected = "(2, 1)" if diagonal else "(1, K) with K odd"
         raise ValueError(f"weight's kernel must be {expected} for diagonal={diagonal}, got {kernel}")
-    if (h0 is None) != (c0 is None) or (h0 is not None and len(z.shape) == 4):
+    if (h0 is None) != (c0 is None) or (h0 is not None and len(x.shape) == 4):
         raise ValueError("h0 and c0 must be given together, and not for images")
-    for name, x in (("h0", h0), ("c0", c0)):
-        if x is not None and x.shape != (width, units):
-            raise ValueError(f"{name} must have shape {(width, units)}, got {x.shape}")
+    for name, state in (("h0", h0), ("c0", c0)):
+        if state is not None and state.shape != (width, units):
+            raise ValueError(f"{name} must have shape {(width, units)}, got {state.shape}")
     return n, height, width, units, kernel[0] * kernel[1], diagonal
 
 
 # ------------------------------------------------------------------------------------------- its gradients, any order
 
 
-@op(outputs=("gz", "gweight", "gh0", "gc0"))
-def lstm_backward(gh, gc, ggates, z, weight, h0=None, c0=None, diagonal=0, saved=None):
-    """The gradients of `lstm`, from those of h, c and the gates (None for zero). gh0 and gc0 have no rows without h0.
+@op(outputs=("gx", "gweight", "gh0", "gc0", "gw_ih", "gbias"))
+def lstm_backward(
+    gh, gc, ggates, x, weight, h0=None, c0=None, diagonal=0, w_ih=None, bias=None, needs_x=True, saved=None
+):
+    """The gradients of `lstm`, from those of h, c and the gates (None for zero).
 
-    saved: h, c and the gates, if they are known; as they follow from the rest, they add nothing to the derivatives.
+    For inputs that were left out, and for x if not needs_x, they are empty. saved: h, c and the gates, if they are
+    known; as they follow from the rest, they add nothing to the derivatives.
     """
-    _check_gradients(gh, gc, ggates, _shape(z, weight, h0, c0, diagonal), z)
-    none = xp(z).empty_like(z, shape=(0, weight.shape[1]))
-    grads = _gradients(diagonal)((z, weight, h0, c0), (gh, gc, ggates))
-    return tuple(none if g is None else g for g in grads)
+    _check_gradients(gh, gc, ggates, x, _shape(x, weight, h0, c0, diagonal, w_ih, bias))
+    gx, *others = _gradients(diagonal)((x, weight, h0, c0, w_ih, bias), (gh, gc, ggates))
+    return _filled((gx if needs_x else None, *others), x)
 
 
-@lstm.vjp("z", "weight", "h0", "c0")
-def _(gh, gc, ggates, z, weight, h0, c0, diagonal, h, c, gates):
-    return lstm_backward(gh, gc, ggates, z, weight, h0, c0, diagonal, (h, c, gates))
+@lstm.vjp("x", "weight", "h0", "c0", "w_ih", "bias")
+def _(gh, gc, ggates, x, weight, h0, c0, diagonal, w_ih, bias, h, c, gates, needs):
+    return lstm_backward(gh, gc, ggates, x, weight, h0, c0, diagonal, w_ih, bias, needs[0], (h, c, gates))
 
 
-@lstm_backward.vjp("gh", "gc", "ggates", "z", "weight", "h0", "c0")
-def _(ggz, ggweight, ggh0, ggc0, gh, gc, ggates, z, weight, h0, c0, diagonal):
+@lstm_backward.vjp("gh", "gc", "ggates", "x", "weight", "h0", "c0", "w_ih", "bias")
+def _(
+    ggx, ggweight, ggh0, ggc0, ggw_ih, ggbias, gh, gc, ggates, x, weight, h0, c0, diagonal, w_ih, bias
+):  # fmt: skip
     first = _gradients(diagonal)
     second = derive_from(lambda *args: first(args[3:], args[:3]))
-    return second((gh, gc, ggates, z, weight, h0, c0), (ggz, ggweight, ggh0, ggc0))
+    return second((gh, gc, ggates, x, weight, h0, c0, w_ih, bias), (ggx, ggweight, ggh0, ggc0, ggw_ih, ggbias))
 
 
 def _gradients(diagonal):
     """The gradients of the definition, which is written in ops, so that they can be derived again."""
-    return derive_from(lambda z, weight, h0, c0: lstm.op.body(z, weight, h0, c0, diagonal))
+    return derive_from(lambda x, weight, h0, c0, *rest: lstm.op.body(x, weight, h0, c0, diagonal, *rest))
 
 
-def _check_gradients(gh, gc, ggates, shape, z):
-    states = (*z.shape[:-1], shape[3])
-    for name, g, expected in (("gh", gh, states), ("gc", gc, states), ("ggates", ggates, z.shape)):
+def _check_gradients(gh, gc, ggates, x, shape):
+    states, gates = ((*x.shape[:-1], n * shape[3]) for n in (1, 4))
+    for name, g, expected in (("gh", gh, states), ("gc", gc, states), ("ggates", ggates, gates)):
         if g is not None and g.shape != expected:
             raise ValueError(f"{name} must have shape {expected}, got {g.shape}")
+
+
+def _filled(grads, x):
+    """An op's outputs are arrays: empty ones for None."""
+    return tuple(xp(x).empty((0,), x.dtype) if g is None else g for g in grads)
 
 
 # ------------------------------------------------------------------------------------------------------------ kernels
 
 
 @lstm.kernel
-def _(z, weight, h0, c0, diagonal):
-    return native.lstm(z, weight, h0, c0, _shape(z, weight, h0, c0, diagonal))
+def _(x, weight, h0, c0, diagonal, w_ih, bias):
+    return native.lstm(x, weight, h0, c0, w_ih, bias, _shape(x, weight, h0, c0, diagonal, w_ih, bias))
 
 
 @lstm_backward.kernel
-def _(gh, gc, ggates, z, weight, h0, c0, diagonal, saved):
+def _(gh, gc, ggates, x, weight, h0, c0, diagonal, w_ih, bias, needs_x, saved):
     if ggates is not None or (gh is None and gc is None):
         return NotImplemented  # only in derivatives of derivatives
-    shape = _shape(z, weight, h0, c0, diagonal)
-    _check_gradients(gh, gc, None, shape, z)
-    saved = saved or native.lstm(z, weight, h0, c0, shape)
-    return saved if saved is NotImplemented else native.lstm_backward(gh, gc, saved, weight, h0, c0, shape)
+    shape = _shape(x, weight, h0, c0, diagonal, w_ih, bias)
+    _check_gradients(gh, gc, None, x, shape)
+    saved = saved or native.lstm(x, weight, h0, c0, w_ih, bias, shape)
+    if saved is NotImplemented:
+        return saved
+    grads = native.lstm_backward(gh, gc, saved, x, weight, h0, c0, w_ih, bias, needs_x, shape)
+    return grads if grads is NotImplemented else _filled(grads, x)
 
 
 def lstm_cell(input, h, c, w_ih, w_hh, b_ih=None, b_hh=None):
@@ -173,8 +191,8 @@ def lstm_cell(input, h, c, w_ih, w_hh, b_ih=None, b_hh=None):
     input: (N, I), h and c: (N, H), w_ih: (4H, I), w_hh: (4H, H), b_ih and b_hh: (4H,). The four blocks are
     those of the input gate i, the forget gate f, the cell's candidate g and the output gate o. See `lstm`.
     """
-    bias = b_hh if b_ih is None else b_ih if b_hh is None else b_ih + b_hh
-    return lstm(linear(input, w_ih, bias), w_hh, h, c)[:2]
+    h, c, _ = lstm(input, w_hh, h, c, 0, w_ih, b_hh if b_ih is None else b_ih if b_hh is None else b_ih + b_hh)
+    return h, c
 
 
 @op
@@ -235,13 +253,18 @@ def _(generator):
 
 
 def _cases(generator):
-    """z, weight, h0, c0, diagonal."""
-    yield normal(generator, 3, 8), normal(generator, 8, 2), normal(generator, 3, 2), normal(generator, 3, 2), 0
-    yield normal(generator, 4, 2, 12), normal(generator, 12, 3), None, None, 0
-    yield normal(generator, 3, 2, 8), normal(generator, 8, 2), normal(generator, 2, 2), normal(generator, 2, 2), 0
-    yield normal(generator, 2, 3, 4, 8), normal(generator, 8, 2, 1, 3), None, None, 0
-    yield normal(generator, 2, 3, 2, 4), normal(generator, 4, 1, 2, 1), None, None, 1
-    yield normal(generator, 2, 2, 4, 8), normal(generator, 8, 2, 2, 1), None, None, -1
+    """x, weight, h0, c0, diagonal, w_ih, bias."""
+    for shape, weight, states, diagonal, more in (
+        ((3, 8), (8, 2), ((3, 2),) * 2, 0, ()),
+        ((4, 2, 12), (12, 3), (), 0, ()),
+        ((3, 2, 5), (8, 2), ((2, 2),) * 2, 0, ((8, 5), (8,))),
+        ((2, 5), (8, 2), (), 0, ((8, 5),)),
+        ((2, 3, 4, 8), (8, 2, 1, 3), (), 0, ()),
+        ((2, 3, 2, 3), (4, 1, 2, 1), (), 1, ((4, 3), (4,))),
+        ((2, 2, 4, 8), (8, 2, 2, 1), (), -1, ()),
+    ):
+        x, w, *before = (normal(generator, *s) for s in (shape, weight, *states))
+        yield x, w, *(before or (None, None)), diagonal, *(normal(generator, *s) for s in more)
 
 
 @lstm.samples
@@ -252,8 +275,8 @@ def _(generator):
 
 @lstm_backward.samples
 def _(generator):
-    for z, weight, *rest in _cases(generator):
-        gh, gc = (normal(generator, *z.shape[:-1], weight.shape[1]) for _ in range(2))
-        yield sample(gh, gc, None, z, weight, *rest)
-    yield sample(gh, None, normal(generator, *z.shape), z, weight, *rest)
+    for x, weight, *rest in _cases(generator):
+        gh, gc = (normal(generator, *x.shape[:-1], weight.shape[1]) for _ in range(2))
+        yield sample(gh, gc, None, x, weight, *rest)
+    yield sample(gh, None, normal(generator, *x.shape), x, weight, *rest)
     yield sample(None, normal(generator, 0, 3, 2), None, normal(generator, 0, 3, 8), normal(generator, 8, 2))
