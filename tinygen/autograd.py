@@ -147,10 +147,11 @@ class Node(NamedTuple):
 
     def check(self) -> None:
         """Raise RuntimeError if the saved arrays are gone, or no longer what they were."""
-        name = f"{self.plan.op.name}{self.where()}"
         if self.saved and self.saved[0] is _RELEASED[0]:
+            name = f"{self.plan.op.name}{self.where()}"
             raise RuntimeError(f"backward through {name} a second time: the first needs retain_graph=True")
         if any(version is not None and version[0] != stamp for version, stamp in self.guards[:-1]):
+            name = f"{self.plan.op.name}{self.where()}"
             raise RuntimeError(f"backward of {name}: an array that it saved was changed in place (by an optimizer?)")
 
 
