@@ -286,7 +286,7 @@ WITH_KERNEL = [p for p in SMOOTH if p.values[0].op.run is not p.values[0].op.bod
 
 
 def _for_kernels(case, dtype):
-    """(case, values); for elementwise ops, whose kernels leave small arrays to NumPy, large ones of many layouts too."""
+    """(case, values); for elementwise ops, whose kernels leave small arrays to NumPy, large ones in many layouts."""
     yield case, case.values(dtype)
     if any(case is p.values[0] for p in ELEMENTWISE):
         generator = np.random.default_rng(1)
