@@ -303,10 +303,10 @@ def lstm(x, weight, h0, c0, w_ih, bias, shape):
     """See `tinygen.ops.recurrent.lstm`; shape is (N, H, W, units, taps, diagonal). -> h, c, gates."""
     if not _accepts(x, weight, h0, c0, w_ih, bias) or not x.size or not weight.size:
         return NotImplemented
-    z = _lstm_input(shape, x, w_ih, bias)
+    gates = empty((*x.shape[:-1], 4 * shape[3]), x.dtype)
+    z = _lstm_input(x, w_ih, bias, gates)
     z, u, h0, c0 = _lstm_arrays(shape, z, weight, h0, c0)
     h, c = (empty((*x.shape[:-1], shape[3]), x.dtype) for _ in range(2))
-    gates = empty((*x.shape[:-1], 4 * shape[3]), x.dtype)
     _call("tg_lstm", x.dtype, _lstm_shape(*shape), z, u, h0, c0, gates, c, h)
     return h, c, gates
 
@@ -335,17 +335,16 @@ def lstm_backward(gh, gc, saved, x, weight, h0, c0, w_ih, bias, needs_x, shape):
     return _lstm_input_backward(x, w_ih, bias, gz, needs_x, (gu, *before))
 
 
-def _lstm_input(shape, x, w_ih, bias):
-    """z = x w_ih' + bias."""
+def _lstm_input(x, w_ih, bias, gates):
+    """z = x w_ih' + bias, made where the gates will be: the kernel goes from the one to the other in place."""
     if w_ih is None:
         return x
-    x, w, outputs = _contiguous(x), _contiguous(w_ih.T), 4 * shape[3]
+    x, w, outputs = _contiguous(x), _contiguous(w_ih.T), gates.shape[-1]
     if w.shape != (x.shape[-1], outputs):
         raise ValueError(f"w_ih must have shape {(outputs, x.shape[-1])}, got {w_ih.shape}")
-    z = empty((*x.shape[:-1], outputs), x.dtype)
     s = _product_shape(x.size // len(w), *w.shape)
-    _call("tg_conv2d", x.dtype, s, x, w, _vector("bias", bias, outputs), z)
-    return z
+    _call("tg_conv2d", x.dtype, s, x, w, _vector("bias", bias, outputs), gates)
+    return gates
 
 
 def _lstm_input_backward(x, w_ih, bias, gz, needs_x, others):
