@@ -1,0 +1,418 @@
+"""Random calls of every kernel, each with its answer and how far from it rounding may lead.
+
+`KERNELS` maps a kernel's name to a function (generator, **wanted) -> Case. Inputs are numbers that float32 holds
+exactly, so one answer, in float64, serves both types. The bound of an output is eps * scale, elementwise: scale is the
+sum of the absolute values of what is added up, times its number of terms; where it is 0 the answer is exact.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tests.kernels import definitions
+from tests.kernels.memory import Place, anywhere
+from tinygen import native
+
+DTYPES = (np.float32, np.float64)
+
+
+class In(NamedTuple):
+    array: np.ndarray
+
+
+class Out(NamedTuple):
+    shape: tuple[int, ...]
+
+
+class InOut(NamedTuple):
+    array: np.ndarray
+
+
+class Struct(NamedTuple):
+    type: str
+    fields: SimpleNamespace
+
+
+@dataclass
+class Case:
+    kernel: str
+    arguments: list[Any]  # as in the prototype, without dtype and threads
+    answers: list[tuple[np.ndarray, np.ndarray | float]]  # (answer, scale) of each Out and InOut
+
+    def call(self, dtype: type, threads: int = 1, place: Place = anywhere) -> tuple[int, list[np.ndarray]]:
+        """The kernel's code and what it writes. Outputs hold NaN before; inputs are seen to be the same after."""
+        kept, outputs, pointers = [], [], []
+        for slot, a in enumerate(self.arguments):
+            if isinstance(a, (In, Out, InOut)):
+                array = np.full(a.shape, np.nan) if isinstance(a, Out) else a.array
+                array = array.astype(dtype) if array.dtype.kind == "f" else array
+                placed = place(slot, array, not isinstance(a, In))
+                pointers.append(native.ffi.cast("void *", placed.ctypes.data))
+                if isinstance(a, In):
+                    kept.append((placed, array))
+                else:
+                    outputs.append(placed)
+            elif isinstance(a, Struct):
+                pointers.append(native.ffi.new(a.type, vars(a.fields)))
+            else:
+                pointers.append(native.ffi.NULL if a is None else a)
+        code = getattr(native.lib, self.kernel)(DTYPES.index(dtype), *pointers, threads)
+        for placed, before in kept:
+            assert placed.tobytes() == before.tobytes(), f"{self}: an input has changed"
+        return code, [np.array(a) for a in outputs]
+
+    def run(self, dtype: type, threads: int = 1, place: Place = anywhere) -> list[np.ndarray]:
+        """What the kernel writes."""
+        code, outputs = self.call(dtype, threads, place)
+        assert code == native.lib.TG_OK, f"{self}: error {code}"
+        return outputs
+
+    def check(self, outputs: list[np.ndarray]) -> None:
+        for number, (got, (answer, scale)) in enumerate(zip(outputs, self.answers, strict=True)):
+            error, bound = np.abs(got - answer), np.finfo(got.dtype).eps * scale
+            assert (error <= bound).all(), (
+                f"{self}, output {number}: {np.sum(~(error <= bound))} of {got.size} wrong, "
+                f"error {error.max()}, first at {np.argwhere(~(error <= bound))[0]}"
+            )
+
+    def __str__(self) -> str:
+        def show(a):
+            if isinstance(a, (In, InOut)):
+                return f"{type(a).__name__}{a.array.shape}"
+            return str(vars(a.fields)) if isinstance(a, Struct) else str(a)
+
+        return f"{self.kernel}({', '.join(map(show, self.arguments))})"
+
+
+def normal(generator, *shape, spread=1.0):
+    return (spread * generator.standard_normal(shape)).astype(np.float32).astype(np.float64)
+
+
+def maybe(generator, value, chance=0.7):
+    return value if generator.random() < chance else None
+
+
+# --------------------------------------------------------------------------------------------------------- convolution
+
+_CHANNELS = (1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 24, 31, 32, 33, 48, 64, 65, 70)
+_WORK = 1 << 21  # multiply-adds of a case at most
+
+
+def conv_shape(generator, **wanted) -> SimpleNamespace:
+    """Any sizes that the header allows, of moderate work: also crops, gaps, outputs that only see padding, no image."""
+    for _ in range(1000):
+        s = _masked(generator) if generator.random() < 0.3 else _plain(generator)
+        vars(s).update(wanted)
+        if s.n * s.oh * s.ow * s.kh * s.kw * s.ci * s.co <= _WORK and s.n * s.h * s.w * s.ci < 1 << 19:
+            return s
+    raise ValueError(f"no shape with {wanted} is small enough")
+
+
+def _plain(generator):
+    pick, kind = generator.integers, generator.choice(["small", "wide", "large", "odd"], p=[0.5, 0.2, 0.2, 0.1])
+    image, channels = (12, _CHANNELS) if kind != "large" else (45, _CHANNELS[:12])
+    s = SimpleNamespace(n=int(pick(0, 6) if kind != "large" else pick(1, 3)), mask=0, groups=1)
+    if kind == "wide":
+        image, channels = 4, (96, 128, 130, 192, 256, 300, 520, 700, 1, 4, 16)
+    s.ci, s.co = (int(generator.choice(channels)) for _ in range(2))
+    for axis in "hw":
+        size, k, stride = int(pick(1, image + 1)), int(pick(1, 5)), int(pick(1, 5))
+        dilation, padding = int(pick(1, 4)), int(pick(0, 4))
+        extent = size + 2 * padding - dilation * (k - 1) - 1
+        out = extent // stride + 1 if extent >= 0 else int(pick(1, 3))
+        if kind == "odd":  # nothing fits: the formula holds all the same
+            size, out, padding = int(pick(0, 9)), int(pick(0, 9)), int(pick(-4, 9))
+        vars(s).update(
+            zip(
+                (axis, "o" + axis, "k" + axis, f"stride_{axis}", f"pad_{axis}", f"dil_{axis}"),
+                (size, out, k, stride, padding, dilation),
+                strict=True,
+            )
+        )
+    return s
+
+
+def _masked(generator):
+    pick = generator.integers
+    groups, kh, kw = int(pick(1, 4)), *(int(generator.choice((1, 3, 5, 7))) for _ in range(2))
+    h, w = int(pick(1, 11)), int(pick(1, 11))
+    return SimpleNamespace(
+        n=int(pick(1, 4)), h=h, w=w, ci=groups * int(pick(1, 12)), oh=h, ow=w, co=groups * int(pick(1, 24)), kh=kh,
+        kw=kw, stride_h=1, stride_w=1, pad_h=kh // 2, pad_w=kw // 2, dil_h=1, dil_w=1,
+        mask=int(pick(1, 3)), groups=groups,
+    )  # fmt: skip
+
+
+def _images(generator, s):
+    return normal(generator, s.n, s.h, s.w, s.ci), normal(generator, s.n, s.oh, s.ow, s.co)
+
+
+def _weight(generator, s):
+    """NaN stands where the mask forbids to look."""
+    return np.where(definitions.all_keeps(s), normal(generator, s.kh, s.kw, s.ci, s.co), np.nan)
+
+
+def conv2d(generator, **wanted):
+    s = conv_shape(generator, **wanted)
+    (x, _), w, bias = _images(generator, s), _weight(generator, s), maybe(generator, normal(generator, s.co))
+    scale = definitions.conv2d(s, abs(x), abs(w), None if bias is None else abs(bias)) * (s.kh * s.kw * s.ci + 2)
+    arguments = [Struct("tg_conv_shape *", s), In(x), In(w), bias if bias is None else In(bias)]
+    answer = definitions.conv2d(s, x, w, bias)
+    return Case("tg_conv2d", [*arguments, Out(answer.shape)], [(answer, scale)])
+
+
+def conv_transpose2d(generator, **wanted):
+    s = conv_shape(generator, **wanted)
+    (_, y), w, bias = _images(generator, s), _weight(generator, s), maybe(generator, normal(generator, s.ci))
+    scale = definitions.conv_transpose2d(s, abs(y), abs(w), None if bias is None else abs(bias))
+    arguments = [Struct("tg_conv_shape *", s), In(y), In(w), bias if bias is None else In(bias)]
+    answer = definitions.conv_transpose2d(s, y, w, bias)
+    terms = s.kh * s.kw * s.co + 2
+    return Case("tg_conv_transpose2d", [*arguments, Out(answer.shape)], [(answer, scale * terms)])
+
+
+def conv2d_weight(generator, **wanted):
+    s = conv_shape(generator, **wanted)
+    x, gy = _images(generator, s)
+    answers = list(zip(definitions.conv2d_weight(s, x, gy), definitions.conv2d_weight(s, abs(x), abs(gy)), strict=True))
+    answers = [(answer, scale * (s.n * s.oh * s.ow + 2)) for answer, scale in answers]
+    outputs = [Out(answer.shape) for answer, _ in answers]
+    if generator.random() < 0.3:
+        outputs[1], answers = None, answers[:1]
+    return Case("tg_conv2d_weight", [Struct("tg_conv_shape *", s), In(x), In(gy), *outputs], answers)
+
+
+# ---------------------------------------------------------------------------------------------------------- recurrence
+
+
+def lstm_shape(generator, **wanted) -> SimpleNamespace:
+    pick = generator.integers
+    diagonal = int(pick(-1, 2))
+    s = SimpleNamespace(n=int(pick(0, 4)), h=int(pick(0, 6)), w=int(pick(0, 7)), diagonal=diagonal)
+    s.taps = 2 if diagonal else int(generator.choice((1, 3, 5)))
+    s.units = int(generator.choice((1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 20, 32, 33)))
+    if s.taps == 1 and generator.random() < 0.7:  # a sequence, with a batch that is worth several threads
+        s.n, s.w = 1, int(pick(0, 70))
+    vars(s).update(wanted)
+    return s
+
+
+def _lstm_arrays(generator, s):
+    """z, u and (h0, c0) or (None, None)."""
+    u = normal(generator, s.taps, s.units, 4, s.units, spread=0.5 / np.sqrt(s.units * s.taps))
+    initial = s.n == 1 and not s.diagonal and generator.random() < 0.7
+    states = [normal(generator, s.w, s.units) if initial else None for _ in range(2)]
+    return normal(generator, s.n, s.h, s.w, 4, s.units), u, states
+
+
+def _maybe_in(array):
+    return None if array is None else In(array)
+
+
+def _float32(*arrays):
+    return [a.astype(np.float32).astype(np.float64) for a in arrays]
+
+
+def _lstm_scale(s, answer):
+    """Errors grow from step to step, but U's norm is below 1."""
+    return (abs(answer) + 1) * 32 * (s.taps * s.units + s.h + s.w)
+
+
+def lstm(generator, **wanted):
+    s = lstm_shape(generator, **wanted)
+    z, u, states = _lstm_arrays(generator, s)
+    answers = definitions.lstm(s, z, u, *states)
+    inputs = [In(z), In(u), *map(_maybe_in, states)]
+    outputs = [Out(a.shape) for a in answers]
+    arguments = [Struct("tg_lstm_shape *", s), *inputs, *outputs]
+    return Case("tg_lstm", arguments, [(a, _lstm_scale(s, a)) for a in answers])
+
+
+def lstm_backward(generator, **wanted):
+    s = lstm_shape(generator, **wanted)
+    z, u, (h0, c0) = _lstm_arrays(generator, s)
+    gates, c, _ = _float32(*definitions.lstm(s, z, u, h0, c0))
+    gh, gc = (maybe(generator, normal(generator, *c.shape)) for _ in range(2))
+    answers = definitions.lstm_backward(s, u, c0, gates, c, gh, gc)
+    answers = answers[:1] if h0 is None or generator.random() < 0.2 else answers
+    outputs = [Out(a.shape) for a in answers] + [None] * (3 - len(answers))
+    inputs = [In(u), _maybe_in(c0), In(gates), In(c), _maybe_in(gh), _maybe_in(gc)]
+    arguments = [Struct("tg_lstm_shape *", s), *inputs, *outputs]
+    return Case("tg_lstm_backward", arguments, [(a, 8 * _lstm_scale(s, a)) for a in answers])
+
+
+def lstm_weight(generator, **wanted):
+    s = lstm_shape(generator, **wanted)
+    h, gz = normal(generator, s.n, s.h, s.w, s.units), normal(generator, s.n, s.h, s.w, 4, s.units)
+    answer, scale = definitions.lstm_weight(s, h, gz), definitions.lstm_weight(s, abs(h), abs(gz))
+    arguments = [Struct("tg_lstm_shape *", s), In(h), In(gz), Out(answer.shape)]
+    return Case("tg_lstm_weight", arguments, [(answer, scale * (s.n * s.h * s.w + 2))])
+
+
+# --------------------------------------------------------------------------------------------------------- elementwise
+
+_LENGTHS = (0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 65, 100, 1000, 16383, 16384, 16385, 33000, 70001)
+
+
+def _length(generator, n=None):
+    return int(generator.choice(_LENGTHS, p=_falling(len(_LENGTHS)))) if n is None else n
+
+
+def _falling(count):
+    """Probabilities that fall, so that long arrays are rarer."""
+    p = np.arange(count, 0, -1.0)
+    return p / p.sum()
+
+
+def _elementwise(name, definition, inputs, roundings):
+    def make(generator, **wanted):
+        n = _length(generator, **wanted)
+        arrays = [normal(generator, n, spread=generator.choice((0.1, 1, 5))) for _ in range(inputs)]
+        arrays = [np.where(generator.random(n) < 0.05, 0, a) for a in arrays]
+        answer = definition(*arrays)
+        return Case(name, [n, *map(In, arrays), Out((n,))], [(answer, abs(answer) * roundings)])
+
+    return make
+
+
+def _rows(generator, rows=None, channels=None):
+    sizes = [(0, 3), (3, 0), (1, 1), (2, 3), (5, 8), (4, 9), (3, 16), (7, 17), (6, 31), (2, 33), (9, 64), (500, 20), (3000, 9)]
+    some = sizes[generator.choice(len(sizes), p=_falling(len(sizes)))]
+    return (some[0] if rows is None else rows), (some[1] if channels is None else channels)
+
+
+def gated(generator, **wanted):
+    rows, channels = _rows(generator, **wanted)
+    x = normal(generator, rows, 2, channels, spread=2)
+    answer = definitions.gated(x)
+    return Case("tg_gated", [rows, channels, In(x), Out(answer.shape)], [(answer, 16 * abs(answer))])
+
+
+def gated_backward(generator, **wanted):
+    rows, channels = _rows(generator, **wanted)
+    x, gy = normal(generator, rows, 2, channels, spread=2), normal(generator, rows, channels)
+    answer = definitions.gated_backward(x, gy)
+    scale = 16 * np.broadcast_to(abs(gy)[:, None], x.shape)  # 1 - t * t and 1 - s cancel
+    return Case("tg_gated_backward", [rows, channels, In(x), In(gy), Out(x.shape)], [(answer, scale)])
+
+
+# ----------------------------------------------------------------------------------------------------------- over rows
+
+
+def _norm_arrays(generator, rows=None, channels=None):
+    rows = int(generator.choice((1, 2, 3, 5, 10, 255, 256, 257, 300, 700, 1024))) if rows is None else rows
+    channels = int(generator.choice((0, 1, 2, 3, 4, 7, 8, 16, 17, 33))) if channels is None else channels
+    x = normal(generator, rows, channels, spread=generator.choice((0.5, 3))) + np.round(4 * generator.standard_normal())
+    (x,) = _float32(x)
+    weight, bias = (maybe(generator, normal(generator, channels)) for _ in range(2))
+    return x, weight, bias, float(generator.choice((1e-5, 1e-3, 0.1)))
+
+
+def _size(x):
+    """The largest number of each channel, times the additions that a chunk's mean takes."""
+    return (min(len(x), 256) + 32) * (abs(x).max(0, initial=0) + 1e-30)
+
+
+def batch_norm(generator, **wanted):
+    x, weight, bias, eps = _norm_arrays(generator, **wanted)
+    y, mean, var = definitions.batch_norm(x, weight, bias, eps)
+    size, factor = _size(x), (1 if weight is None else abs(weight)) / np.sqrt(var + eps)
+    of_var = 4 * size * (abs(x - mean).max(0, initial=0) + abs(x).max(0, initial=0) * 1e-2)
+    scale = 4 * size * factor * (1 + of_var / (var + eps) / size * abs(x - mean)) + (0 if bias is None else abs(bias))
+    arguments = [*x.shape, In(x), _maybe_in(weight), _maybe_in(bias), eps, Out(x.shape), *[Out(mean.shape)] * 2]
+    return Case("tg_batch_norm", arguments, [(y, scale), (mean, size), (var, of_var)])
+
+
+def batch_norm_backward(generator, **wanted):
+    x, weight, _, eps = _norm_arrays(generator, **wanted)
+    gy = normal(generator, *x.shape)
+    mean, var = _float32(x.mean(0), x.var(0))
+    centred, power = abs(x) + abs(mean), var + eps
+    terms = min(len(x), 256) + 64
+    dot = (abs(gy) * centred).sum(0)
+    factor = (1 if weight is None else abs(weight)) / np.sqrt(power)
+    scales = [
+        terms * factor * (abs(gy) + abs(gy).mean(0) + centred * dot / len(x) / power),
+        terms * dot / np.sqrt(power),
+        terms * abs(gy).sum(0),
+    ]
+    answers = definitions.batch_norm_backward(x, weight, mean, var, eps, gy)
+    outputs = [Out(x.shape), *[Out(mean.shape)] * 2]
+    arguments = [*x.shape, In(x), _maybe_in(weight), In(mean), In(var), eps, In(gy), *outputs]
+    return Case("tg_batch_norm_backward", arguments, list(zip(answers, scales, strict=True)))
+
+
+def _logits(generator, rows=None, classes=None):
+    sizes = [(0, 3), (1, 1), (4, 1), (3, 2), (5, 10), (7, 16), (4, 17), (6, 31), (3, 64), (5, 100), (9, 256), (300, 70)]
+    some = sizes[generator.integers(len(sizes))]
+    rows, classes = (some[0] if rows is None else rows), (some[1] if classes is None else classes)
+    logits = normal(generator, rows, classes, spread=generator.choice((0.5, 4, 40)))
+    return logits, generator.integers(0, classes, rows)
+
+
+def cross_entropy(generator, **wanted):
+    logits, labels = _logits(generator, **wanted)
+    rows, classes = logits.shape
+    answer = definitions.cross_entropy(logits, labels)
+    scale = 8 * abs(logits).max(1, initial=0) + classes + 16
+    return Case("tg_cross_entropy", [rows, classes, In(logits), In(labels), Out((rows,))], [(answer, scale)])
+
+
+def cross_entropy_backward(generator, **wanted):
+    logits, labels = _logits(generator, **wanted)
+    (rows, classes), gloss = logits.shape, normal(generator, len(logits))
+    answer = definitions.cross_entropy_backward(logits, labels, gloss)
+    p = np.where(np.arange(classes) == labels[:, None], 1, abs(answer / gloss[:, None]))
+    size = 8 * abs(logits).max(1, initial=0)[:, None] + classes + 16  # exp's relative error is its argument's absolute
+    arguments = [rows, classes, In(logits), In(labels), In(gloss), Out(logits.shape)]
+    return Case("tg_cross_entropy_backward", arguments, [(answer, abs(gloss[:, None]) * (p * size + 1e-30))])
+
+
+# ----------------------------------------------------------------------------------------------------------- optimizer
+
+
+def adam(generator, **wanted):
+    n = _length(generator, **wanted)
+    g, p, m = (normal(generator, n) for _ in range(3))
+    (v,) = _float32(generator.uniform(0.01, 1, n))
+    step, lr = int(generator.integers(1, 1000)), float(generator.choice((1e-3, 0.1)))
+    beta1, beta2 = float(generator.choice((0.5, 0.9))), float(generator.choice((0.9, 0.999)))
+    eps, decay = 1e-8, float(generator.choice((0, 0.01)))
+    answers = definitions.adam(g, p, m, v, step, lr, beta1, beta2, eps, decay)
+    size = abs(m) + abs(g) + abs(p)
+    moved = lr * size / (1 - beta1**step) / np.sqrt(answers[2] / (1 - beta2**step)) * (1 + size * size / v)
+    scales = [8 * abs(p) + 32 * moved, 8 * size, 8 * (v + size * size)]
+    arguments = [n, In(g), InOut(p), InOut(m), InOut(v), step, lr, beta1, beta2, eps, decay]
+    return Case("tg_adam", arguments, list(zip(answers, scales, strict=True)))
+
+
+KERNELS = {
+    "tg_conv2d": conv2d,
+    "tg_conv_transpose2d": conv_transpose2d,
+    "tg_conv2d_weight": conv2d_weight,
+    "tg_lstm": lstm,
+    "tg_lstm_backward": lstm_backward,
+    "tg_lstm_weight": lstm_weight,
+    "tg_add": _elementwise("tg_add", np.add, 2, 1),
+    "tg_relu": _elementwise("tg_relu", definitions.relu, 1, 0),
+    "tg_relu_backward": _elementwise("tg_relu_backward", definitions.relu_backward, 2, 0),
+    "tg_tanh": _elementwise("tg_tanh", np.tanh, 1, 4),
+    "tg_sigmoid": _elementwise("tg_sigmoid", definitions._sigmoid, 1, 8),
+    "tg_gated": gated,
+    "tg_gated_backward": gated_backward,
+    "tg_batch_norm": batch_norm,
+    "tg_batch_norm_backward": batch_norm_backward,
+    "tg_cross_entropy": cross_entropy,
+    "tg_cross_entropy_backward": cross_entropy_backward,
+    "tg_adam": adam,
+}
+
+
+def case(kernel: str, seed: int, **wanted) -> Case:
+    """The kernel's case of this number; `wanted` fixes sizes of it."""
+    return KERNELS[kernel](np.random.default_rng((zlib.crc32(kernel.encode()), seed)), **wanted)

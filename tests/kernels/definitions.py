@@ -1,0 +1,210 @@
+"""What each kernel computes, written down a second time from csrc/tinygen.h alone: loops over taps and pixels in NumPy.
+
+Nothing here knows how the kernels do it, nor what `tinygen.ops` says. Each function returns what the kernel
+writes, in the layout of the header.
+"""
+
+from __future__ import annotations
+
+import itertools
+from types import SimpleNamespace
+
+import numpy as np
+
+NONE, A, B = 0, 1, 2  # masks
+
+
+# --------------------------------------------------------------------------------------------------------- convolution
+
+
+def keeps(s: SimpleNamespace, i: int, j: int) -> np.ndarray:
+    """Which entries of w[i, j], of shape (ci, co), take part."""
+    keep = np.ones((s.ci, s.co), bool)
+    centre = (s.kh // 2, s.kw // 2)
+    if s.mask == NONE or (i, j) < centre:  # tuples compare in raster order
+        return keep
+    if (i, j) > centre:
+        return ~keep
+    for c, o in itertools.product(range(s.ci), range(s.co)):
+        seen, sees = c // (s.ci // s.groups), o // (s.co // s.groups)
+        keep[c, o] = seen < sees if s.mask == A else seen <= sees
+    return keep
+
+
+def all_keeps(s: SimpleNamespace) -> np.ndarray:
+    """`keeps` of every tap: (kh, kw, ci, co)."""
+    rows = [[keeps(s, i, j) for j in range(s.kw)] for i in range(s.kh)]
+    return np.array(rows).reshape(s.kh, s.kw, s.ci, s.co)
+
+
+def _meetings(s):
+    """For each tap the outputs p, q and the inputs y, x that it joins, as grids for indexing [:, rows, columns]."""
+    for i, j in itertools.product(range(s.kh), range(s.kw)):
+        rows = [(p, y) for p in range(s.oh) if 0 <= (y := p * s.stride_h + i * s.dil_h - s.pad_h) < s.h]
+        columns = [(q, x) for q in range(s.ow) if 0 <= (x := q * s.stride_w + j * s.dil_w - s.pad_w) < s.w]
+        if rows and columns:
+            (p, y), (q, x) = zip(*rows, strict=True), zip(*columns, strict=True)
+            yield (i, j), (slice(None), *np.ix_(p, q)), (slice(None), *np.ix_(y, x))
+
+
+def conv2d(s, x, w, bias):
+    y = np.zeros((s.n, s.oh, s.ow, s.co)) + (0 if bias is None else bias)
+    for tap, out, image in _meetings(s):
+        y[out] += x[image] @ np.where(keeps(s, *tap), w[tap], 0)
+    return y
+
+
+def conv_transpose2d(s, y, w, bias):
+    x = np.zeros((s.n, s.h, s.w, s.ci)) + (0 if bias is None else bias)
+    for tap, out, image in _meetings(s):
+        x[image] += y[out] @ np.where(keeps(s, *tap), w[tap], 0).T
+    return x
+
+
+def conv2d_weight(s, x, gy):
+    gw = np.zeros((s.kh, s.kw, s.ci, s.co))
+    for tap, out, image in _meetings(s):
+        gw[tap] = np.where(keeps(s, *tap), np.einsum("npqc,npqo->co", x[image], gy[out]), 0)
+    return gw, gy.sum((0, 1, 2))
+
+
+# ---------------------------------------------------------------------------------------------------------- recurrence
+
+
+def _sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def _order(s):
+    """The pixels (y, x), each after all that it depends on."""
+    columns = range(s.w) if s.diagonal >= 0 else reversed(range(s.w))
+    return list(itertools.product(range(s.h), columns))
+
+
+def _sources(s, y, x):
+    """The pixel whose h each tap sees."""
+    if s.diagonal:
+        return [(y - 1, x), (y, x - s.diagonal)]
+    return [(y - 1, x + tap - s.taps // 2) for tap in range(s.taps)]
+
+
+def _before(s, y, x):
+    """The pixel whose c goes on here."""
+    return (y, x - s.diagonal) if s.diagonal else (y - 1, x)
+
+
+def _state(s, array, initial, pixel):
+    """An array's state at a pixel, the initial one above the first row, None for 0."""
+    y, x = pixel
+    if 0 <= y < s.h and 0 <= x < s.w:
+        return array[:, y, x]
+    return initial[x][None] if initial is not None and y == -1 and 0 <= x < s.w else None
+
+
+def lstm(s, z, u, h0, c0):
+    gates, c, h = np.zeros_like(z), *(np.zeros((s.n, s.h, s.w, s.units), z.dtype) for _ in range(2))
+    for y, x in _order(s):
+        a = z[:, y, x].copy()
+        for tap, pixel in enumerate(_sources(s, y, x)):
+            if (seen := _state(s, h, h0, pixel)) is not None:
+                a += np.tensordot(seen, u[tap], 1)
+        i, f, o, g = _sigmoid(a[:, 0]), _sigmoid(a[:, 1]), _sigmoid(a[:, 3]), np.tanh(a[:, 2])
+        last = _state(s, c, c0, _before(s, y, x))
+        c[:, y, x] = i * g + (0 if last is None else f * last)
+        h[:, y, x] = o * np.tanh(c[:, y, x])
+        gates[:, y, x] = np.stack([i, f, g, o], 1)
+    return gates, c, h
+
+
+def lstm_backward(s, u, c0, gates, c, gh, gc):
+    """gz, gh0, gc0 (None if there is more than one image): every pixel hands its gradient to those that it saw."""
+    gz = np.zeros_like(gates)
+    gh0, gc0 = (np.zeros((s.w, s.units)) if s.n == 1 else None for _ in range(2))
+    gh, gc = (np.zeros_like(c) if g is None else g.copy() for g in (gh, gc))
+    for y, x in reversed(_order(s)):
+        i, f, g, o = gates[:, y, x].transpose(1, 0, 2)
+        last = _state(s, c, c0, _before(s, y, x))
+        last = 0 if last is None else last
+        t = np.tanh(c[:, y, x])
+        dc = gc[:, y, x] + gh[:, y, x] * o * (1 - t * t)
+        da = [dc * g * i * (1 - i), dc * last * f * (1 - f), dc * i * (1 - g * g), gh[:, y, x] * t * o * (1 - o)]
+        gz[:, y, x] = np.stack(da, 1)
+        for tap, pixel in enumerate(_sources(s, y, x)):
+            if (target := _state(s, gh, gh0, pixel)) is not None:
+                target += np.tensordot(gz[:, y, x], u[tap], ((1, 2), (1, 2)))
+        if (target := _state(s, gc, gc0, _before(s, y, x))) is not None:
+            target += dc * f
+    return gz, gh0, gc0
+
+
+def lstm_weight(s, h, gz):
+    gu = np.zeros((s.taps, s.units, 4, s.units))
+    for y, x in _order(s):
+        for tap, pixel in enumerate(_sources(s, y, x)):
+            if (seen := _state(s, h, None, pixel)) is not None:
+                gu[tap] += np.tensordot(seen, gz[:, y, x], ((0,), (0,)))
+    return gu
+
+
+# ---------------------------------------------------------------------------------------- elementwise and over rows
+
+
+def relu(x):
+    return np.where(x > 0, x, 0)
+
+
+def relu_backward(gy, y):
+    return np.where(y > 0, gy, 0)
+
+
+def gated(x):
+    return np.tanh(x[:, 0]) * _sigmoid(x[:, 1])
+
+
+def gated_backward(x, gy):
+    t, s = np.tanh(x[:, 0]), _sigmoid(x[:, 1])
+    return np.stack([gy * s * (1 - t * t), gy * t * s * (1 - s)], 1)
+
+
+def batch_norm(x, weight, bias, eps):
+    mean, var = x.mean(0), x.var(0)
+    out = (x - mean) / np.sqrt(var + eps)
+    out = out * (1 if weight is None else weight) + (0 if bias is None else bias)
+    return out, mean, var
+
+
+def batch_norm_backward(x, weight, mean, var, eps, gy):
+    """By the chain rule through the mean and the variance, one after the other (Ioffe & Szegedy 2015, section 3).
+
+    The variance's gradient to the mean, -2 average(x - mean), is 0 whatever rounding says.
+    """
+    rows, std, centred = len(x), np.sqrt(var + eps), x - mean
+    gout = gy * (1 if weight is None else weight)
+    gvar = (gout * centred).sum(0) * -0.5 / std**3
+    gmean = -gout.sum(0) / std
+    return gout / std + gvar * 2 * centred / rows + gmean / rows, (gy * centred / std).sum(0), gy.sum(0)
+
+
+def cross_entropy(logits, labels):
+    _, total = _exponentials(logits)
+    return np.log(total) - (logits[np.arange(len(labels)), labels] - logits.max(1, initial=-np.inf))
+
+
+def cross_entropy_backward(logits, labels, gloss):
+    e, total = _exponentials(logits)
+    p = e / total[:, None]
+    p[np.arange(len(labels)), labels] -= 1
+    return p * gloss[:, None]
+
+
+def _exponentials(x):
+    """exp(x - max x) and its sum, by rows."""
+    e = np.exp(x - x.max(1, keepdims=True, initial=-np.inf))
+    return e, e.sum(1)
+
+
+def adam(g, p, m, v, step, lr, beta1, beta2, eps, weight_decay):
+    """Kingma & Ba (2015), algorithm 1; the decay is added to the gradient."""
+    g = g + weight_decay * p
+    m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
+    return p - lr * (m / (1 - beta1**step)) / (np.sqrt(v / (1 - beta2**step)) + eps), m, v
