@@ -114,13 +114,9 @@ def _time(row: Results) -> str:
 
 
 def _milliseconds(seconds: float) -> str:
-    return (
-        f"{seconds * 1e6:.2f} us"
-        if seconds < 1e-4
-        else f"{seconds * 1e3:.3g} ms"
-        if seconds < 1
-        else f"{seconds:.2f} s"
-    )
+    if seconds < 1e-4:
+        return f"{seconds * 1e6:.2f} us"
+    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
 def _threads(n: int) -> str:

@@ -279,7 +279,6 @@ _NETWORKS = {  # version of the masked convolutions, channels_last, compiled, se
     "channels_last, fused Adam": ("usual", True, False, {"fused": True}),
     "cropped, fused Adam": ("cropped", False, False, {"fused": True}),
     "cropped, channels_last, fused Adam": ("cropped", True, False, {"fused": True}),
-    "torch.compile, fused Adam": ("usual", False, True, {"fused": True}),
     "torch.compile, channels_last, fused Adam": ("usual", True, True, {"fused": True}),
 }
 

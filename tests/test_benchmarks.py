@@ -139,6 +139,14 @@ class TestCases:
                 assert error < 1e-4, (case.name, what)
 
 
+def test_memory_holds_at_least_the_arrays(modules):
+    from benchmarks import memory
+
+    megabytes = memory.measure(CASE, "tinygen", "forward + backward", 1)
+    arrays = 4 * (2 * 128 * 784 + 2 * 512 * 784 + 128 * 512) / 2**20  # inputs, their gradients, the upstream gradient
+    assert arrays < megabytes["above"] < megabytes["peak"] < 1000
+
+
 class TestDisagreement:
     @pytest.mark.parametrize(
         ("a", "b", "expected"),
@@ -184,6 +192,20 @@ class TestTiming:
         turns = [name for i, name in enumerate(calls) if i == 0 or calls[i - 1] != name]
         assert {len(t.turns) for t in timings.values()} <= {len(turns) // 2, len(turns) // 2 + 1, len(turns)}
         assert len(turns) >= 3
+
+    def test_growth_and_memory_have_tables(self, modules):
+        def point(x, ours, *theirs):
+            seconds = {"tinygen": ours} | {f"PyTorch, {i}": s for i, s in enumerate(theirs)}
+            return {"x": x, "seconds": {name: {"median": s} for name, s in seconds.items()}}
+
+        results = modules["report"].new(None, [1], False)
+        points = [point(x, x**1.5, x**3.0, 4 * x**2.0) for x in (4, 16, 64)]
+        results["growth"] = [{"name": "g", "x": "pixels", "what": "sampling", "points": points}]
+        row = {"case": "c", "what": "forward", "threads": 1, "contestant": "tinygen", "peak": 30.4, "above": 12.6}
+        results["memory"] = [row]
+        text = modules["report"].markdown(results)
+        assert "| g: sampling, x = pixels | 4 | 64 | x^1.50 | x^2.00 |" in text  # the best of PyTorch's at each x
+        assert "| c | forward | 1 | tinygen | 13 | 30 |" in text
 
     def test_slope_is_the_exponent(self, modules):
         xs = [1, 2, 4, 8, 16]
