@@ -23,17 +23,19 @@ from tinygen.ops.recurrent import lstm, lstm_backward
 class Case(NamedTuple):
     """Arguments of `lstm`, and gradients of its h and c."""
 
-    z: Any
+    x: Any
     weight: Any
     h0: Any
     c0: Any
     diagonal: int
+    w_ih: Any
+    bias: Any
     gh: Any
     gc: Any
 
     @property
     def args(self):
-        return self[:5]
+        return self[:7]
 
     def gradients(self):
         """The gradients of z, weight and the states before, as arrays."""
@@ -44,8 +46,11 @@ class Case(NamedTuple):
         return [g.numpy() for g in tinygen.grad([o for o, _ in pairs], inputs, [g for _, g in pairs])]
 
 
-def make(generator, shape, units, diagonal=0, taps=1, states=False, dtype=np.float64, gh=True, gc=True):
-    """A case. shape: (B,), (T, B), or (N, H, W) for images."""
+def make(
+    generator, shape, units, diagonal=0, taps=1, states=False, dtype=np.float64, gh=True, gc=True, features=None,
+    bias=False,
+):  # fmt: skip
+    """A case. shape: (B,), (T, B), or (N, H, W) for images; features: of x, if it isn't z itself."""
     kernel = () if len(shape) < 3 else (2, 1) if diagonal else (1, taps)
 
     def normal(*s):
@@ -54,14 +59,17 @@ def make(generator, shape, units, diagonal=0, taps=1, states=False, dtype=np.flo
     weight = 0.5 * normal(4 * units, units, *kernel)
     before = (normal(shape[-1], units), normal(shape[-1], units)) if states else (None, None)
     upstream = [normal(*shape, units) if wanted else None for wanted in (gh, gc)]
-    return Case(normal(*shape, 4 * units), weight, *before, diagonal, *upstream)
+    if features is None:
+        return Case(normal(*shape, 4 * units), weight, *before, diagonal, None, None, *upstream)
+    inputs = normal(4 * units, features), normal(4 * units) if bias else None
+    return Case(normal(*shape, features), weight, *before, diagonal, *inputs, *upstream)
 
 
 @st.composite
 def cases(draw, most=6, units=9, dtypes=(np.float32, np.float64)):
-    """Every geometry: a step, sequences, rows with odd taps, both diagonals; sides may be zero."""
+    """Every geometry: a step, sequences, rows with odd taps, both diagonals; with and without inputs and states."""
     axes = draw(st.integers(1, 3))
-    shape = tuple(draw(st.lists(st.integers(0, most), min_size=axes, max_size=axes)))
+    shape = tuple(draw(st.lists(st.integers(1, most), min_size=axes, max_size=axes)))
     images = axes == 3
     gh, gc = draw(st.sampled_from([(True, True), (True, False), (False, True)]))
     return make(
@@ -74,6 +82,8 @@ def cases(draw, most=6, units=9, dtypes=(np.float32, np.float64)):
         draw(st.sampled_from(dtypes)),
         gh,
         gc,
+        draw(st.one_of(st.none(), st.integers(0, 5))),
+        draw(st.booleans()),
     )
 
 
@@ -85,9 +95,10 @@ def agree(got, want, factor=1.0):
         np.testing.assert_allclose(g, w, rtol=0, atol=bound)
 
 
-def pixel_by_pixel(z, weight, h0, c0, diagonal):
+def pixel_by_pixel(x, weight, h0, c0, diagonal, w_ih, bias):
     """h, c and gates by the formulas, one pixel after the other, no slices, no steps."""
     units = weight.shape[1]
+    z = x if w_ih is None else x @ w_ih.T + (0 if bias is None else bias)
     image = z.reshape((1,) * (4 - z.ndim) + z.shape)
     u = weight.reshape(4 * units, units, -1)
     h, c = (np.zeros((*image.shape[:-1], units), z.dtype) for _ in range(2))
@@ -190,8 +201,9 @@ def test_layers_convert_nothing():
 
 
 def test_what_was_saved_may_be_left_out():
-    for shape in ((3,), (4, 2), (2, 3, 4)):
-        case = make(np.random.default_rng(0), shape, 3, int(len(shape) == 3), states=len(shape) < 3)
+    for shape, features in (((3,), None), ((4, 2), 5), ((2, 3, 4), None)):
+        images = len(shape) == 3
+        case = make(np.random.default_rng(0), shape, 3, int(images), states=not images, features=features)
         given, left_out = (
             lstm_backward(case.gh, case.gc, None, *case.args, saved=saved) for saved in (lstm(*case.args), None)
         )
@@ -202,7 +214,7 @@ def test_what_was_saved_may_be_left_out():
 @pytest.mark.parametrize("size", [1e2, 1e4, 1e30])
 def test_saturated_gates(size):
     case = make(np.random.default_rng(0), (5, 3), 4, dtype=np.float32)
-    case = case._replace(z=case.z * np.float32(size))
+    case = case._replace(x=case.x * np.float32(size))
     results = [*lstm(*case.args), *case.gradients()]
     assert all(np.isfinite(r).all() for r in results)
     assert np.abs(results[2]).max() <= 1
@@ -210,9 +222,10 @@ def test_saturated_gates(size):
 
 # --------------------------------------------------------------------------------------------------------- derivatives
 
-GEOMETRIES = [((3,), 0, 1, True), ((3, 2), 0, 1, True), ((3, 2), 0, 1, False), ((2, 3, 3), 0, 3, False),
-              ((2, 2, 3), 1, 1, False), ((1, 3, 2), -1, 1, False)]  # fmt: skip
-geometries = pytest.mark.parametrize(("shape", "diagonal", "taps", "states"), GEOMETRIES)
+GEOMETRIES = [{"shape": (3,), "states": True}, {"shape": (3, 2), "states": True, "features": 3, "bias": True},
+              {"shape": (3, 2), "features": 2}, {"shape": (2, 3, 3), "taps": 3}, {"shape": (2, 2, 3), "diagonal": 1},
+              {"shape": (1, 3, 2), "diagonal": -1, "features": 1}]  # fmt: skip
+geometries = pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
 
 
 def scalar(case):
@@ -220,8 +233,8 @@ def scalar(case):
     arrays = [a for a in case.args if isinstance(a, np.ndarray)]
 
     def fn(*values):
-        states = values[2:] or (None, None)
-        h, c, _ = lstm(*values[:2], *states, case.diagonal)
+        left = iter(values)
+        h, c, _ = lstm(*(next(left) if isinstance(a, np.ndarray) else a for a in case.args))
         return ops.sum(h * case.gh) + ops.sum(ops.tanh(c) * case.gc)
 
     return fn, arrays
@@ -230,18 +243,18 @@ def scalar(case):
 @geometries
 @pytest.mark.fault("G01", "G02")
 @pytest.mark.parametrize("definition", [False, True], ids=["kernel", "definition"])
-def test_first_and_second_derivatives(shape, diagonal, taps, states, definition):
-    fn, arrays = scalar(make(np.random.default_rng(1), shape, 2, diagonal, taps, states))
+def test_first_and_second_derivatives(geometry, definition):
+    fn, arrays = scalar(make(np.random.default_rng(1), units=2, **geometry))
     with reference() if definition else tinygen.enable_grad():
         check(fn, arrays, order=2)
 
 
 @geometries
 @pytest.mark.parametrize("definition", [False, True], ids=["kernel", "definition"])
-def test_third_derivatives(shape, diagonal, taps, states, definition):
+def test_third_derivatives(geometry, definition):
     """Of D = the second derivative along two directions: its gradient against differences of D itself."""
     generator = np.random.default_rng(2)
-    fn, arrays = scalar(make(generator, shape, 2, diagonal, taps, states))
+    fn, arrays = scalar(make(generator, units=2, **geometry))
     first, second, along = ([generator.standard_normal(a.shape) for a in arrays] for _ in range(3))
 
     def d(*values, create_graph):
@@ -264,7 +277,7 @@ def test_third_derivatives(shape, diagonal, taps, states, definition):
 
 def test_derivatives_do_not_depend_on_who_computes_them():
     """Kernel and definition, to second order, in every argument; frozen arguments get none and change none."""
-    case = make(np.random.default_rng(3), (4, 3), 2, states=True)
+    case = make(np.random.default_rng(3), (4, 3), 2, states=True, features=3, bias=True)
     fn, arrays = scalar(case)
 
     def second(frozen=()):
@@ -276,7 +289,7 @@ def test_derivatives_do_not_depend_on_who_computes_them():
     fast = second()
     with reference():
         agree(fast, second(), 10)
-    agree(second(frozen=(1, 2, 3)), fast[:1], 10)
+    agree(second(frozen=(1, 2, 3, 4, 5)), fast[:1], 10)
 
 
 def test_derive_from_stops_at_its_inputs():
@@ -361,9 +374,9 @@ def test_the_second_direction_is_the_first_mirrored_and_one_row_lower():
 
 def test_a_row_lstm_of_one_tap_is_an_lstm_for_each_column():
     case = make(np.random.default_rng(0), (2, 5, 3), 2)
-    h = F.row_lstm(case.z.transpose(0, 3, 1, 2), case.weight).transpose(0, 2, 3, 1)
+    h = F.row_lstm(case.x.transpose(0, 3, 1, 2), case.weight).transpose(0, 2, 3, 1)
     for image in range(2):
-        alone = lstm(case.z[image], case.weight[:, :, 0, 0])[0]
+        alone = lstm(case.x[image], case.weight[:, :, 0, 0])[0]
         np.testing.assert_allclose(h[image], alone, rtol=1e-12)
 
 
@@ -408,6 +421,10 @@ def zeros(*shape):
         (lambda: lstm(zeros(1, 2, 3, 8), zeros(8, 2, 1, 3), None, None, 1), r"must be \(2, 1\) for diagonal=1"),
         (lambda: lstm(zeros(3, 8), zeros(8, 2), None, None, 1), r"must be \(2, 1\)"),
         (lambda: lstm(zeros(1, 2, 3, 8), zeros(8, 2, 2, 1), None, None, 2), "diagonal must be 0, 1 or -1, got 2"),
+        (lambda: lstm(zeros(3, 5), zeros(8, 2), None, None, 0, zeros(8, 4)),
+         r"w_ih must have shape \(8, 5\), got \(8, 4\)"),
+        (lambda: lstm(zeros(3, 5), zeros(8, 2), None, None, 0, zeros(8, 5), zeros(4)), r"bias must have shape \(8,\)"),
+        (lambda: lstm(zeros(3, 8), zeros(8, 2), None, None, 0, None, zeros(8)), "bias must .* come with w_ih"),
         (lambda: lstm_backward(zeros(3, 3), None, None, zeros(3, 8), zeros(8, 2)), r"gh must have shape \(3, 2\)"),
         (lambda: lstm_backward(None, None, zeros(3, 2), zeros(3, 8), zeros(8, 2)), r"ggates must have shape \(3, 8\)"),
         (lambda: F.row_lstm(zeros(2, 8, 3), zeros(8, 2, 1, 3)), r"row_lstm: input must be \(N, C, H, W\)"),
