@@ -17,7 +17,7 @@ from tinygen._tensor import Tensor
 def call(op: Any, scope: dict[str, Any]) -> Callable[..., Any]:
     """`Op.__call__` for the common case; hands over to it in any other.
 
-    Common: one output, default mode, arguments that are Tensors of one dtype or plain Python values.
+    Common: neither the reference nor hooks, arguments that are Tensors of one dtype or plain Python values.
     """
     args, raws = ", ".join(op.names), ", ".join(f"{n}_" for n in op.names)
     defaults = {f"_default_{n}": p.default for n, p in op.signature.parameters.items() if p.default is not p.empty}
@@ -37,25 +37,36 @@ def call(op: Any, scope: dict[str, Any]) -> Callable[..., Any]:
     )
     first, *others = op.names
     arrays = " and ".join([f"{first}.__class__ is _ndarray", *(f"{n}.__class__ is not _Tensor" for n in others)])
+    numbers = range(len(op.outputs))
+    results = ", ".join(f"_raw{i}" for i in numbers)
+    wrap = "".join(
+        f"""
+    if _raw{i}.__class__ is not _ndarray or _raw{i}.dtype is not _dtype: _raw{i} = _op.normal(_raw{i}, _dtype)
+    _out{i} = _new(_Tensor)
+    _out{i}._array = _raw{i}"""
+        for i in numbers
+    )
+    link = "".join(
+        f"""
+        if _raw{i}.dtype is _dtype: _out{i}.requires_grad, _out{i}._source = True, (_number + {i}, _node)"""
+        for i in numbers
+    )
     source = f"""
 def {op.name}({signature}):
     if {arrays}: return _op.run_checked(({args},), _mode().reference)
-    if _mode() is not _default: return _op({args})
+    _now = _mode()
+    if _now is not _default and (_now.reference or _now.hooks): return _op({args})
     _mask, _dtype, _changeable = 0, None, False{unpack}
     if _dtype is None: return _op({args})
-    try: _raw = _op.run({raws})
-    except Exception as _e: _fail(_e, "{op.name}", f"({{_describe(({raws},))}})")
-    if _raw.__class__ is not _ndarray or _raw.dtype is not _dtype: _raw = _op.normal(_raw, _dtype)
-    _out = _new(_Tensor)
-    _out._array = _raw
-    if _mask and _op.rules:
+    try: {results} = _op.run({raws})
+    except Exception as _e: _fail(_e, "{op.name}", f"({{_describe(({raws},))}})"){wrap}
+    if _mask and _now.grad and _op.rules:
         _plan = _plans.get(_mask)
         if _plan is None: _plan = _plans[_mask] = _op.plan(_mask, {len(op.names)}, False)
-        _out.requires_grad = True
-        _out._source = _plan.record(_plan, _changeable, _dtype, _raw, {args}, {raws})
-    return _out
+        _number, _node = _plan.record(_plan, _changeable, _dtype, {results}, {args}, {raws}){link}
+    return {", ".join(f"_out{i}" for i in numbers)}
 """
-    scope = {**scope, "Tensor": Tensor, "ndarray": np.ndarray, "new": object.__new__, "plans": {}}
+    scope = {**scope, "op": op, "Tensor": Tensor, "ndarray": np.ndarray, "new": object.__new__, "plans": {}}
     return _define(op.name, source, scope, defaults)
 
 

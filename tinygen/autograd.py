@@ -200,9 +200,8 @@ class Op:
         self.body = self.run = self._positional(body)  # run: the kernel if there is one
         self.make_samples: Callable[[np.random.Generator], Iterable[Any]] | None = None
         self.plans: dict[Any, Plan] = {}
-        common = not (self.variadic or view or casts) and len(self.outputs) == 1
-        scope = {"op": self, "mode": _mode.get, "default": _DEFAULT, "plain": _PLAIN}
-        scope |= {"fail": _fail, "describe": describe}
+        common = not (self.variadic or view or casts)
+        scope = {"mode": _mode.get, "default": _DEFAULT, "plain": _PLAIN, "fail": _fail, "describe": describe}
         self.function = functools.wraps(body)(unroll.call(self, scope) if common else lambda *a, **k: self(*a, **k))
         vars(self.function).update(op=self, vjp=self.vjp, kernel=self.kernel, samples=self.samples)
 
@@ -537,6 +536,8 @@ def _run_rules(
         gouts.append(grads.get(key) if key in targets else grads.pop(key, None))
         nodes.pop(key, None)
     run = functools.partial(plan.vjp, *gouts, *(_rewrapped(node) if create_graph else node.saved))
+    if not hooks and plan.reference is _mode.get().reference:
+        return run()
     with _set(reference=plan.reference):
         return _run_hooked(hooks, Call(plan.op, "backward", gouts), run)
 

@@ -108,8 +108,10 @@ def conv2d_weight(x, y, kernel_size, stride, padding, dilation, mask, channels):
 
 
 def matmul(x, y):
-    """x @ y of two matrices. In the orders that they can have in memory, it is one of the three above, on single pixels."""
-    if not _accepts(x, y) or x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[0] or x.size * y.shape[1] < SMALL_PRODUCT:
+    """x @ y of two matrices: depending on their order in memory, one of the three above, on single pixels."""
+    if not _accepts(x, y) or x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[0]:
+        return NotImplemented
+    if x.size * y.shape[1] < SMALL_PRODUCT:
         return NotImplemented
     if not y.flags.c_contiguous and y.flags.f_contiguous:
         if not x.flags.c_contiguous and x.flags.f_contiguous:

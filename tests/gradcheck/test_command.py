@@ -117,8 +117,8 @@ def test_a_hang_on_one_shape_is_reported_and_the_rest_goes_on(tmp_path):
 
 
 def pytest_run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """pytest in a process of its own, with the plugin loaded by name."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "tinygen.gradcheck.plugin"]
+    """pytest in a process of its own, with the plugin that tinygen brings."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     return subprocess.run(
         [*command, *arguments],
         cwd=folder,

@@ -70,7 +70,7 @@ def _(gout, weight):
 
 @linear.vjp("weight")
 def _(gout, input):
-    return transpose(matmul(transpose(_rows(input), 0, 1), _rows(gout)), 0, 1)  # in memory (in, out), as weights are best
+    return transpose(matmul(transpose(_rows(input), 0, 1), _rows(gout)), 0, 1)  # in memory (in, out), like weights
 
 
 @linear.vjp("bias")
