@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import memory, report, timing
-from benchmarks.cases import CASES, GROWTH, Case, Growth
+from benchmarks.cases import CASES, GROWTH, Case, Growth, Runs
 from benchmarks.contestants import contestants, disagreement, torch_or_none
 from tinygen import native
 from tinygen.cli import Parser, whole_number
@@ -93,9 +93,25 @@ def measure_peaks(results: dict[str, Any], seconds: float, torch: Any) -> None:
         print(report.peak_line(results, n), flush=True)
 
 
+def set_up(case: Case, quick: bool, with_torch: bool) -> dict[str, Runs]:
+    """All contestants, torch.compile where it works (it needs a C++ compiler) and if there is time for it."""
+    runs = {}
+    for name, build in contestants(case, with_torch).items():
+        compiles = "torch.compile" in name
+        if compiles and quick:
+            continue
+        try:
+            runs[name] = build()
+        except Exception as e:
+            if not compiles:
+                raise
+            print(f"{name}: left out: {type(e).__name__}: {e}".splitlines()[0], file=sys.stderr)
+    return runs
+
+
 def measure(case: Case, threads: int, seconds: float, quick: bool, with_torch: bool) -> list[dict[str, Any]]:
     """One row for each thing measured. Contestants that don't agree with tinygen are not timed, but named."""
-    runs = {name: build() for name, build in contestants(case, with_torch).items() if not (quick and "compile" in name)}
+    runs = set_up(case, quick, with_torch)
     rows = []
     for what, flops in case.flops.items():
         errors: dict[str, float] = {}
@@ -121,7 +137,7 @@ def measure(case: Case, threads: int, seconds: float, quick: bool, with_torch: b
 
 def measure_memory(case: Case, threads: int, quick: bool, with_torch: bool) -> list[dict[str, Any]]:
     """The peak memory of each contestant, in a process of its own, for the last thing that the case measures."""
-    names = [n for n in contestants(case, with_torch) if n != "reference" and "compile" not in n]
+    names = [n for n in contestants(case, with_torch) if n != "reference" and "torch.compile" not in n]
     what = list(case.flops)[-1]
     row = {"case": case.name, "what": what, "threads": threads}
     return [
@@ -135,7 +151,7 @@ def measure_growth(panel: Growth, seconds: float, with_torch: bool) -> dict[str,
     what = list(panel.case(panel.values[0]).flops)[-1]
     for x in panel.values:
         case = panel.case(x)
-        runs = {n: b()[what] for n, b in contestants(case, with_torch).items() if "compile" not in n}
+        runs = {n: b()[what] for n, b in contestants(case, with_torch).items() if "torch.compile" not in n}
         for run in runs.values():
             run()
         timings = timing.alternate(runs, seconds)

@@ -7,6 +7,7 @@ import math
 import os
 import platform
 import statistics
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -268,14 +269,20 @@ def _draw_ratios(results: Results, path: Path) -> bool:
     places = range(len(rows))
     usual = [versions(r).get("usual", math.nan) for r in rows.values()]
     fastest = [min(versions(r).values()) for r in rows.values()]
-    axes.barh(places, usual, color="#c9d6e8", label="PyTorch as usually written / tinygen")
-    axes.barh(places, fastest, height=0.5, color="#2f5d9b", label="PyTorch's best / tinygen")
+    for ratios, height, colour, label in (
+        (usual, 0.8, "#c9d6e8", "PyTorch as usually written / tinygen"),
+        (fastest, 0.5, "#2f5d9b", "PyTorch's best / tinygen"),
+    ):
+        axes.barh(places, [r - 1 for r in ratios], height, left=1, color=colour, label=label)
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")
+    ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if min(fastest) / 2 < t < 2 * max(usual + fastest)]
+    axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    axes.minorticks_off()
     axes.set_yticks(places, labels, fontsize=7)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel("wall time, PyTorch over tinygen (right of 1: tinygen is faster)")
-    axes.set_title(machine(results), fontsize=7)
+    figure.suptitle("\n".join(textwrap.wrap(machine(results), 110)), fontsize=8)
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=120)
     plt.close(figure)
@@ -296,6 +303,8 @@ def _draw_growth(results: Results, path: Path) -> bool:
             milliseconds = [1e3 * s for s in seconds]
             axes.loglog(xs, milliseconds, marker="o", label=f"{name}, x^{slope(xs, seconds):.2f}")
         axes.set_title(f"{panel['name']}\n{panel['what']}", fontsize=7)
+        axes.set_xticks(xs, [f"{x:g}" for x in xs])
+        axes.xaxis.set_minor_formatter("")
         axes.set_xlabel(panel["x"])
         axes.set_ylabel("ms")
         axes.legend(fontsize=7)

@@ -293,6 +293,8 @@ def pixelcnn_steps(
         optimizer = torch.optim.Adam(net.parameters(), **settings)
         nats = torch.compile(net.nats) if compiled else net.nats
         batch = torch.from_numpy(images)
+        if compiled:
+            nats(batch).backward()  # compiles both passes now: what doesn't work here fails here
 
         def step() -> Any:
             loss = nats(batch)
