@@ -328,8 +328,8 @@ def lstm_backward(gh, gc, saved, x, weight, h0, c0, w_ih, bias, needs_x, shape):
         _call("tg_lstm_weight", dtype, s, h, gz, gu)
     if h0 is not None:
         first = gu if height == 1 else empty(gu.shape, dtype)
-        product = _product_shape(width, units, 4 * units)
-        _call("tg_conv2d_weight", dtype, product, h0, gz[0] if height > 1 else gz, first, None)
+        product = _product_shape(width, units, 4 * units)  # with the first step's part of gz
+        _call("tg_conv2d_weight", dtype, product, h0, gz, first, None)
         if height > 1:
             gu += first
     gu = gu.reshape(*weight.shape[2:], units, 4 * units)

@@ -46,7 +46,7 @@ def lstm(x, weight, h0=None, c0=None, diagonal=0, w_ih=None, bias=None):
     flat = reshape(flip(z, (2,)) if diagonal < 0 else z, (n, height * width, 4 * units))
     weights = [weight] if len(weight.shape) == 2 else [weight[:, :, i, j] for i, j in np.ndindex(weight.shape[2:])]
     side = taps // 2  # zeros beside the states of a step; tap t sees t further than the first of them
-    h, c = (x if x is None else reshape(x, (1, width, units)) for x in (h0, c0))
+    h, c = (None if first is None else reshape(first, (1, width, units)) for first in (h0, c0))
     parts = [(flat[:, :0, :units], flat[:, :0, :units], flat[:, :0])]  # there may be no steps
     for pixels, start, stop, length in _steps(height, width, diagonal):
         a = flat[:, pixels]
@@ -65,8 +65,6 @@ def lstm(x, weight, h0=None, c0=None, diagonal=0, w_ih=None, bias=None):
 
 def _steps(height, width, diagonal):
     """For each step its pixels, a slice of the image as one row, and their positions start..stop in 0..length."""
-    if not height * width:
-        return
     if not diagonal:
         for y in range(height):
             yield slice(y * width, (y + 1) * width), 0, width, width
