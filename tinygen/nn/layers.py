@@ -162,7 +162,8 @@ class LSTM(Module):
         """input: (T, N, input_size), or (N, T, input_size) with batch_first -> (output, (h, c)).
 
         output: h after every step, (T, N, hidden_size), or (N, T, hidden_size). h and c, in hx before the
-        first step (zeros if None), in the result after the last one: (1, N, hidden_size).
+        first step (zeros if None), in the result after the last one: (1, N, hidden_size). Steps come first in
+        memory: with batch_first the input is copied into that order, and the output is a view.
         """
         if input.ndim != 3:
             raise ValueError(f"LSTM: input must have 3 axes (steps, batch, features), got shape {input.shape}")
