@@ -6,6 +6,7 @@ Small arrays spend more time in bookkeeping than in NumPy; what is here halves t
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ def call(op: Any, scope: dict[str, Any]) -> Callable[..., Any]:
     unpack = "".join(
         f"""
     if {n}.__class__ is _Tensor:
-        {n}_ = {n}._array
+        {n}_ = {n}._array{"; _size = " + n + "_.size" if i == 0 else ""}
         if {n}.requires_grad: _mask |= {1 << i}
         if {n}._version is not None: _changeable = True
         if {n}_.dtype is not _dtype:
@@ -56,9 +57,9 @@ def {op.name}({signature}):
     if {arrays}: return _op.run_checked(({args},), _mode().reference)
     _now = _mode()
     if _now is not _default and (_now.reference or _now.hooks): return _op({args})
-    _mask, _dtype, _changeable = 0, None, False{unpack}
+    _mask, _dtype, _changeable, _size = 0, None, False, 0{unpack}
     if _dtype is None: return _op({args})
-    try: {results} = _op.run({raws})
+    try: {results} = _op.body({raws}) if _size < _op.least else _op.run({raws})
     except Exception as _e: _fail(_e, "{op.name}", f"({{_describe(({raws},))}})"){wrap}
     if _mask and _now.grad and _op.rules:
         _plan = _plans.get(_mask)
@@ -81,17 +82,25 @@ def record(op: Any, n: int, tracked: Sequence[int], keep: Sequence[int], scope: 
     if op.variadic:  # the shapes of all the tensors
         shapes[n - len(op.names)] = f"[v.shape for v in ({', '.join(values[: n - len(op.names) + 1])},)]"
     saved = ", ".join(shapes[~k] if k < 0 else outs[k - n] if k >= n else values[k] for k in keep)
-    changeable = "".join(f"{args[k]}, " for k in keep if 0 <= k < n)
+    kept = [args[k] for k in keep if 0 <= k < n]
+    versions = "".join(f"_stamped({a}), " for a in kept)
+    guards = f"({versions} _site(_frame(2))) if _changeable else ()" if kept else "()"
     parents = "".join(f"a{i}._source or a{i}, " for i in tracked)
     source = f"""
 def record(_plan, _changeable, _dtype, {", ".join(outs + args + values)}):
-    _guards = _guard(({changeable})) if _changeable else ()
+    _guards = {guards}
     _shapes = ({"".join(f"v{i}.shape, " for i in tracked)})
     _node = _new(_Node, (next(_numbers), _plan, ({parents}), _shapes, _dtype, [{saved}], _guards))
     {"next(_numbers);" * (len(outs) - 1)}
     return _node[0], _node
 """
-    return _define("record", source, {**scope, "new": tuple.__new__}, {})
+    return _define("record", source, {**scope, "new": tuple.__new__, "stamped": _stamped, "frame": sys._getframe}, {})
+
+
+def _stamped(a: Any) -> tuple[Any, Any]:
+    """An argument's version, and its count now. None if it can't be changed in place."""
+    version = getattr(a, "_version", None)
+    return version, version and version[0]
 
 
 def vjp(steps: Sequence[Any], n_tracked: int, n_pool: int, variadic: bool) -> Callable[..., tuple[Any, ...]]:

@@ -135,7 +135,7 @@ class Node(NamedTuple):
     shapes: tuple[Any, ...]  # of the tracked inputs
     dtype: Any  # of the inputs
     saved: list[Any]  # arrays, shapes and attributes, in the order of plan.keep
-    guards: list[Any]  # for each saved input (its version, the count when saved); then the call: (code, instruction)
+    guards: Sequence[Any]  # for each saved input (its version, its count then); at last the call: (code, instruction)
 
     def where(self) -> str:
         """` (file:line)` of the call in the user's code, as far as it was kept."""
@@ -150,9 +150,9 @@ class Node(NamedTuple):
         if self.saved and self.saved[0] is _RELEASED[0]:
             name = f"{self.plan.op.name}{self.where()}"
             raise RuntimeError(f"backward through {name} a second time: the first needs retain_graph=True")
-        if any(version is not None and version[0] != stamp for version, stamp in self.guards[:-1]):
-            name = f"{self.plan.op.name}{self.where()}"
-            raise RuntimeError(f"backward of {name}: an array that it saved was changed in place (by an optimizer?)")
+        for version, stamp in self.guards[:-1]:
+            if version is not None and version[0] != stamp:
+                raise RuntimeError(f"backward of {self.plan.op.name}{self.where()}: a saved array was changed in place")
 
 
 class Plan(NamedTuple):
@@ -198,6 +198,7 @@ class Op:
         REGISTRY[self.name] = self
         self.rules: list[tuple[tuple[str, ...], Callable[..., Any]]] = []  # (targets, function)
         self.body = self.run = self._positional(body)  # run: the kernel if there is one
+        self.least = 0  # the size of the first argument from which it runs
         self.make_samples: Callable[[np.random.Generator], Iterable[Any]] | None = None
         self.plans: dict[Any, Plan] = {}
         common = not (self.variadic or view or casts)
@@ -240,13 +241,13 @@ class Op:
 
         least: the size of the first argument below which the body is as fast, and runs.
         """
-        fast, body = self._positional(fn), self.body
+        fast = self._positional(fn)
 
         def run(*values: Any) -> Any:
-            out = NotImplemented if least and getattr(values[0], "size", 0) < least else fast(*values)
-            return body(*values) if out is NotImplemented else out
+            out = fast(*values)
+            return self.body(*values) if out is NotImplemented else out
 
-        self.run = run
+        self.run, self.least = run, least
         return fn
 
     def samples(self, fn: Callable[[np.random.Generator], Iterable[Any]]) -> Callable[..., Iterable[Any]]:
@@ -305,7 +306,8 @@ class Op:
 
     def run_checked(self, values: Sequence[Any], reference: bool) -> Any:
         try:
-            return (self.body if reference else self.run)(*values)
+            small = reference or getattr(values[0], "size", 0) < self.least
+            return (self.body if small else self.run)(*values)
         except Exception as e:
             _fail(e, self.name, f"({describe(values)})")
 
@@ -350,7 +352,7 @@ class Op:
             raise TypeError(f"{self.name}: {name} is not differentiable; pass a detached tensor")
         keep = tuple(place[name] for name in pool[len(self.outputs) :])
         vjp = unroll.vjp(steps, len(tracked), len(pool), self.variadic)
-        record = unroll.record(self, n, tracked, keep, {"Node": Node, "numbers": _numbers, "guard": _guard})
+        record = unroll.record(self, n, tracked, keep, {"Node": Node, "numbers": _numbers, "site": _call_site})
         return Plan(self, reference, n, tracked, keep, vjp, record)
 
 
@@ -374,13 +376,11 @@ def _frozen(value: Any) -> Any:
     return value
 
 
-def _guard(kept: Sequence[Any]) -> list[Any]:
-    """For `Node.guards`. The call is the innermost frame outside the engine, the ops and the layers."""
-    versions = [getattr(a, "_version", None) for a in kept]
-    frame = sys._getframe(3)
+def _call_site(frame: Any) -> tuple[Any, int]:
+    """Where the op was called: the innermost frame outside the engine, the ops and the layers."""
     while _is_inside(frame.f_code.co_filename) and frame.f_back:
         frame = frame.f_back
-    return [*[(v, v and v[0]) for v in versions], (frame.f_code, frame.f_lasti)]
+    return frame.f_code, frame.f_lasti
 
 
 @functools.cache

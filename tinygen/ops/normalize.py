@@ -90,8 +90,8 @@ def _(x, weight, bias, eps):
 def _(gout, gmean, gvar, x, weight, bias, eps, moments):
     if gout is None or gmean is not None or gvar is not None:
         return NotImplemented  # only in derivatives of derivatives
-    moments = moments or (x.mean(axis=(0, *range(2, x.ndim))), x.var(axis=(0, *range(2, x.ndim))))
-    grads = native.batch_norm_backward(gout, x, weight, *moments, eps)
+    mean, var = moments or (x.mean(axis=(0, *range(2, x.ndim))), x.var(axis=(0, *range(2, x.ndim))))
+    grads = native.batch_norm_backward(gout, x, weight, mean, var, eps)
     if grads is NotImplemented:
         return grads
     gx, gweight, gbias = grads
