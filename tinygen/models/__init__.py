@@ -5,7 +5,12 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-MODELS = {"pixelcnn": "tinygen.models.pixelcnn:PixelCNN"}
+MODELS = {
+    "pixelcnn": "tinygen.models.pixelcnn:PixelCNN",
+    "gated": "tinygen.models.gated:GatedPixelCNN",
+    "pixelrnn": "tinygen.models.pixelrnn:PixelRNN",
+    "made": "tinygen.models.made:MADE",
+}
 
 
 def model_class(name: str) -> Any:

@@ -1,0 +1,89 @@
+"""Gated PixelCNN: two stacks of convolutions that together have no blind spot, and gates (lecture slide 35).
+
+    vertical stack      sees the rows above, as wide as its kernels reach: no masks within a row are needed
+    horizontal stack    sees the pixels to the left in the row itself, and the vertical stack at its own pixel
+
+    a = conv(v)                 v = gate(a)
+    b = conv(h) + conv1x1(a)    h = h + conv1x1(gate(b))        gate(x) = tanh(half of x) * sigmoid(the other half)
+
+Source: van den Oord, Kalchbrenner, Vinyals, Espeholt, Graves, Kavukcuoglu, Conditional Image Generation with
+PixelCNN Decoders (2016), sections 2.1 and 2.2, equation 2, figures 1 and 2.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinygen import Tensor, nn
+from tinygen.models.autoregressive import Autoregressive
+from tinygen.nn import functional as F
+
+
+class GatedLayer(nn.Module):
+    """Both stacks, v and h, (N, C, H, W) each, one layer on.
+
+    In the first layer (mask A) they are the image: v sees rows above the pixel's own, h pixels to the left of it. In
+    the others (mask B) their own row and pixel too, which know no more than that by then; and h is added to.
+    """
+
+    def __init__(
+        self, inputs: int, hidden: int, kernel_size: int, mask: str, channels: int, generator: np.random.Generator
+    ) -> None:
+        self.channels, self.residual, reach = channels, mask == "B", kernel_size // 2
+        rows = reach + (mask == "B")  # y - reach .. y - 1, or .. y
+        self.vertical = nn.Conv2d(inputs, 2 * hidden, (rows, kernel_size), padding=reach, generator=generator)
+        self.link = nn.Conv2d(2 * hidden, 2 * hidden, 1, generator=generator)
+        self.horizontal = nn.MaskedConv2d(inputs, 2 * hidden, (1, kernel_size), mask, channels, generator=generator)
+        self.output = nn.MaskedConv2d(hidden, hidden, 1, "B", channels, generator=generator)
+
+    def forward(self, v: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        a = self.vertical(v)[:, :, : v.shape[2]]  # padded below too: more rows come out than the image has
+        b = self.horizontal(h) + self.link(a)
+        out = self.output(gate(b, self.channels))
+        return gate(a, 1), h + out if self.residual else out
+
+
+def gate(x: Tensor, channels: int) -> Tensor:
+    """The gated activation in each colour group by itself: (N, 2C, H, W) -> (N, C, H, W)."""
+    n, features, height, width = x.shape
+    y = F.gated_activation(x.reshape(n * channels, features // channels, height, width))
+    return y.reshape(n, features // 2, height, width)
+
+
+class GatedPixelCNN(Autoregressive):
+    """Gated layers, the first 7x7 with mask A, then 3x3 with mask B, and a softmax over the levels of each value.
+
+    Args:
+        image_shape: (C, H, W). Colours see each other in order: R, then G given R, then B given both.
+        levels: values run from 0 to levels - 1; each has a probability of its own (2, 17, 256, ...).
+        hidden: the channels of either stack. For colour images a multiple of C.
+        layers: how many gated layers. Pixels up to layers + 2 rows above and as many columns away are seen.
+        generator: draws the initial weights.
+    """
+
+    def __init__(
+        self, image_shape: tuple[int, int, int], levels: int, *, hidden: int = 24, layers: int = 5,
+        generator: np.random.Generator,
+    ) -> None:  # fmt: skip
+        super().__init__(image_shape, levels)
+        channels = image_shape[0]
+        if hidden < 1 or hidden % channels:
+            raise ValueError(f"hidden must be a positive multiple of the {channels} image channels, got {hidden}")
+        if layers < 1:
+            raise ValueError(f"layers must be at least 1, got {layers}")
+
+        def conv(inputs: int, outputs: int) -> nn.Module:
+            return nn.MaskedConv2d(inputs, outputs, 1, "B", channels, generator=generator)
+
+        self.layers = nn.ModuleList([GatedLayer(channels, hidden, 7, "A", channels, generator)])
+        self.layers.extend(GatedLayer(hidden, hidden, 3, "B", channels, generator) for _ in range(layers - 1))
+        self.head = nn.Sequential(nn.ReLU(), conv(hidden, hidden), nn.ReLU(), conv(hidden, channels * levels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scaled images (N, C, H, W) -> logits (N, levels, C, H, W)."""
+        channels, height, width = self.image_shape
+        v = h = x
+        for layer in self.layers:
+            v, h = layer(v, h)
+        logits = self.head(h)  # the levels of R, then those of G, then those of B: the groups that the masks order
+        return logits.reshape(len(x), channels, self.levels, height, width).transpose(1, 2)

@@ -1,0 +1,64 @@
+"""MADE: an autoencoder whose masks make it autoregressive: a fully visible belief net (lecture slides 17 to 26).
+
+    h = relu(b + (W * M) x),    logits = c + (V * N) h + (A * L) x
+
+Every hidden unit has a degree m and sees the values 1 .. m; the logits of value d see the units of degrees below
+d, and directly the values before d: M = [m >= d], N = [d > m], L = [d > d']. So they depend on all values before d,
+and on no other. The order is the raster order, fixed.
+
+Source: Germain, Gregor, Murray, Larochelle, MADE: Masked Autoencoder for Distribution Estimation (2015), sections 3
+and 4; with its direct connections, and without its changing orders and masks.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinygen import Tensor, nn, where
+from tinygen.models.autoregressive import Autoregressive
+from tinygen.nn import functional as F
+
+
+class MaskedLinear(nn.Linear):
+    """A linear layer in which an output sees an input exactly if seen[output, input]. Other weights aren't used."""
+
+    def __init__(self, seen: np.ndarray, bias: bool = True, *, generator: np.random.Generator) -> None:
+        super().__init__(seen.shape[1], seen.shape[0], bias, generator=generator)
+        self.seen = np.asfortranarray(seen)  # in memory as the weight
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(input, where(self.seen, self.weight, 0.0), self.bias)
+
+
+class MADE(Autoregressive):
+    """MADE: one hidden layer with masks, direct connections, and a softmax over the levels of each value.
+
+    The first level's logit is 0, as only differences count: 2 levels are a Bernoulli with one logit.
+
+    Args:
+        image_shape: (C, H, W). Values follow each other in raster order, within a pixel R, G, B.
+        levels: values run from 0 to levels - 1. D values take D * (hidden * levels + D * (levels - 1)) weights.
+        hidden: how many hidden units; their degrees are spread evenly over 1 .. D - 1.
+        generator: draws the initial weights.
+    """
+
+    def __init__(
+        self, image_shape: tuple[int, int, int], levels: int, *, hidden: int = 500, generator: np.random.Generator
+    ) -> None:
+        super().__init__(image_shape, levels)
+        if hidden < 1:
+            raise ValueError(f"hidden must be at least 1, got {hidden}")
+        value = np.arange(1, self.dimensions + 1)  # d, the place of a value in the order
+        degree = 1 + np.arange(hidden) * (self.dimensions - 1) // hidden  # m
+        output = value.repeat(levels - 1)[:, None]
+        self.first = MaskedLinear(degree[:, None] >= value, generator=generator)
+        self.last = MaskedLinear(output > degree, generator=generator)
+        self.direct = MaskedLinear(output > value, bias=False, generator=generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scaled images (N, C, H, W) -> logits (N, levels, C, H, W)."""
+        channels, height, width = self.image_shape
+        values = x.permute(0, 2, 3, 1).reshape(len(x), self.dimensions)
+        logits = self.last(F.relu(self.first(values))) + self.direct(values)
+        logits = logits.reshape(len(x), height, width, channels, self.levels - 1)
+        return F.pad(logits, (1, 0)).permute(0, 4, 3, 1, 2)

@@ -1,0 +1,108 @@
+"""PixelRNN: each pixel from those before it, by LSTMs that run over the image (lecture slides 27 to 31).
+
+    Row LSTM            from above, row by row: a pixel depends on a triangle above it.
+    Diagonal BiLSTM     along the diagonals, from the top left and from the top right: on all pixels before it.
+
+Each gate is the sum of what the image contributes (input-to-state, a masked convolution of the whole image at once)
+and of what the LSTM remembers (state-to-state, a convolution of the states of the row or diagonal before).
+
+Source: van den Oord, Kalchbrenner, Kavukcuoglu, Pixel Recurrent Neural Networks (2016), sections 3.1 to 3.3,
+figures 4 and 5 right, table 1.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinygen import Tensor, nn
+from tinygen.models.autoregressive import Autoregressive
+from tinygen.nn import functional as F
+
+
+class RowLSTM(nn.Module):
+    """x + conv1x1(Row LSTM of x): 2h channels, h in the LSTM; kernels of 3 pixels in a row."""
+
+    def __init__(self, hidden: int, channels: int, generator: np.random.Generator) -> None:
+        self.channels = channels
+        self.input = nn.MaskedConv2d(2 * hidden, 4 * hidden, (1, 3), "B", channels, generator=generator)
+        self.state = nn.Conv2d(hidden, 4 * hidden, (1, 3), bias=False, generator=generator)
+        self.output = nn.MaskedConv2d(hidden, 2 * hidden, 1, "B", channels, generator=generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.output(F.row_lstm(gates(self.input(x), self.channels), self.state.weight))
+
+
+class DiagonalBiLSTM(nn.Module):
+    """x + conv1x1(Diagonal BiLSTM of x): 2h channels, h in each of its two LSTMs."""
+
+    def __init__(self, hidden: int, channels: int, generator: np.random.Generator) -> None:
+        self.channels = channels
+        self.left, self.right = (
+            nn.MaskedConv2d(2 * hidden, 4 * hidden, 1, "B", channels, generator=generator) for _ in range(2)
+        )
+        self.state_left, self.state_right = (
+            nn.Conv2d(hidden, 4 * hidden, (2, 1), bias=False, generator=generator) for _ in range(2)
+        )
+        self.output = nn.MaskedConv2d(hidden, 2 * hidden, 1, "B", channels, generator=generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        left, right = (gates(layer(x), self.channels) for layer in (self.left, self.right))
+        return x + self.output(F.diagonal_bilstm(left, right, self.state_left.weight, self.state_right.weight))
+
+
+def gates(x: Tensor, channels: int) -> Tensor:
+    """From a masked convolution's order (of each colour the gates) to the LSTM's (of each gate the colours)."""
+    n, features, height, width = x.shape
+    grouped = x.reshape(n, channels, 4, features // channels // 4, height, width)
+    return grouped.transpose(1, 2).reshape(x.shape)
+
+
+LAYERS = {"row": RowLSTM, "diagonal": DiagonalBiLSTM}
+
+
+class PixelRNN(Autoregressive):
+    """A 7x7 convolution with mask A, LSTM layers (Row LSTM or Diagonal BiLSTM), and a softmax over the levels.
+
+    By mask A the features at a pixel know what is before it, not the pixel itself. So the last pixel of a row would
+    not reach the start of the next row: the Diagonal BiLSTM is given the image with one empty column more on the
+    right, and sees 100 % of the pixels before.
+
+    Args:
+        image_shape: (C, H, W). Colours see each other in order: R, then G given R, then B given both.
+        levels: values run from 0 to levels - 1; each has a probability of its own (2, 17, 256, ...).
+        rnn: "row" or "diagonal".
+        hidden: h; an LSTM has h units, the residual stream 2h channels. For colour images a multiple of C.
+        layers: how many LSTM layers.
+        generator: draws the initial weights.
+    """
+
+    def __init__(
+        self, image_shape: tuple[int, int, int], levels: int, *, rnn: str = "row", hidden: int = 24, layers: int = 2,
+        generator: np.random.Generator,
+    ) -> None:  # fmt: skip
+        super().__init__(image_shape, levels)
+        channels = image_shape[0]
+        if rnn not in LAYERS:
+            raise ValueError(f"rnn must be one of {', '.join(LAYERS)}, got {rnn!r}")
+        if hidden < 1 or hidden % channels:
+            raise ValueError(f"hidden must be a positive multiple of the {channels} image channels, got {hidden}")
+        if layers < 0:
+            raise ValueError(f"layers must not be negative, got {layers}")
+
+        def conv(inputs: int, outputs: int, kernel_size: int, mask: str) -> nn.Module:
+            return nn.MaskedConv2d(inputs, outputs, kernel_size, mask, channels, generator=generator)
+
+        self.border = int(rnn == "diagonal")
+        self.input = conv(channels, 2 * hidden, 7, "A")
+        self.layers = nn.Sequential(*(LAYERS[rnn](hidden, channels, generator) for _ in range(layers)))
+        self.head = nn.Sequential(
+            nn.ReLU(), conv(2 * hidden, 2 * hidden, 1, "B"),
+            nn.ReLU(), conv(2 * hidden, channels * levels, 1, "B"),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scaled images (N, C, H, W) -> logits (N, levels, C, H, W)."""
+        channels, height, width = self.image_shape
+        features = self.layers(self.input(F.pad(x, (0, self.border))))
+        logits = self.head(features[..., :width])  # the levels of R, then those of G, then those of B
+        return logits.reshape(len(x), channels, self.levels, height, width).transpose(1, 2)
