@@ -100,6 +100,11 @@ def weight(o: int, i: int, kernel: tuple[int, int]) -> Callable[[np.random.Gener
     return draw
 
 
+def matrix(o: int, i: int) -> Callable[[np.random.Generator], np.ndarray]:
+    """The weight of a linear layer or an LSTM, (in, out) in memory, uniform as such layers begin."""
+    return lambda generator: generator.uniform(-(i**-0.5), i**-0.5, (i, o)).astype(np.float32).T
+
+
 def _runs(f: Callable[..., Any], inputs: Sequence[np.ndarray], constants: Sequence[int]) -> Runs:
     floats = [a.dtype.kind == "f" for a in inputs]
     tensors = [
@@ -164,7 +169,7 @@ def transposed(i: int, o: int, k: int, stride: int, padding: int, size: int, n: 
 
 def linear(i: int, o: int, n: int, **options: Any) -> Case:
     return function(
-        f"linear, {i} -> {o}, N {n}", "Linear", 2.0 * n * i * o, [(n, i), (o, i), (o,)],
+        f"linear, {i} -> {o}, N {n}", "Linear", 2.0 * n * i * o, [(n, i), matrix(o, i), (o,)],
         F.linear, lambda t: {"usual": (t.F.linear, False)}, **options,
     )  # fmt: skip
 
@@ -204,12 +209,9 @@ def lstm_cells(i: int, h: int, steps: int, n: int, **options: Any) -> Case:
 def _recurrence(
     kind: str, i: int, h: int, steps: int, n: int, ours: Callable[..., Any], theirs: Callable[..., Any], **options: Any
 ) -> Case:
-    def uniform(*shape: int) -> Callable[[np.random.Generator], np.ndarray]:
-        return lambda generator: generator.uniform(-1 / math.sqrt(h), 1 / math.sqrt(h), shape).astype(np.float32)
-
     return function(
         f"{kind}, {i} -> {h}, {steps} steps, N {n}", "Recurrence", 2.0 * steps * n * 4 * h * (i + h),
-        [(steps, n, i), uniform(4 * h, i), uniform(4 * h, h), uniform(4 * h), uniform(4 * h)], ours, theirs, **options,
+        [(steps, n, i), matrix(4 * h, i), matrix(4 * h, h), (4 * h,), (4 * h,)], ours, theirs, **options,
     )  # fmt: skip
 
 
