@@ -6,13 +6,17 @@ import fcntl
 import os
 import pty
 import re
+import shlex
 import shutil
 import signal
 import struct
 import subprocess
 import sys
 import termios
+import time
+from importlib import metadata
 from pathlib import Path
+from typing import Literal, Optional
 
 import numpy as np
 import pytest
@@ -92,6 +96,7 @@ def test_train_and_sample(data):
     lines = first.stdout.splitlines()
     assert lines[0].startswith("pixelcnn on noise: 36 images 1x4x4, 3 levels; ")
     assert lines[0].endswith(f"into {folder}")
+    assert lines.pop(1) == f"to go on if it is interrupted: tinygen train --resume {folder}"
     pattern = r"test: (#) \+- (#) bits/dim, (#) nats an image \(4 images; independent pixels: (#) bits/dim\)"
     test = re.fullmatch(pattern.replace("#", r"[\d.]+"), lines[1])
     bits, _, nats, floor = map(float, test.groups())
@@ -102,7 +107,7 @@ def test_train_and_sample(data):
     assert "100%  step 5  " in first.stderr
     assert len(set(size(folder / "samples.png"))) == 1
     assert size(folder / "samples.png")[0] > 400
-    assert (folder / "metrics.csv").read_text().startswith("step,seconds,bits_per_dim\n5,")
+    assert re.fullmatch(r"step,bits_per_dim\n1,.*\n2,.*\n3,.*\n4,.*\n5,.*\n", (folder / "metrics.csv").read_text())
     _, about = checkpoint.load(folder / "last.safetensors")
     assert about["config"] == {
         "model": "pixelcnn", "data": data, "levels": None, "options": {"hidden": 3, "blocks": 1}, "seed": 0,
@@ -112,12 +117,13 @@ def test_train_and_sample(data):
     second = tinygen("train", "pixelcnn", "--data", data, *TINY)
     assert second.returncode == 0
     other = Path("runs/pixelcnn-2")
-    for name in ("last.safetensors", "samples.png"):  # the same seed: the same bytes
+    for name in ("last.safetensors", "metrics.csv", "samples.png"):  # the same seed: the same bytes
         assert (other / name).read_bytes() == (folder / name).read_bytes()
 
     drawn = tinygen("sample", str(folder))
     assert (drawn.returncode, drawn.stdout) == (0, f"64 samples: {folder}/samples-0.png\n")
     assert (folder / "samples-0.png").read_bytes() == (folder / "samples.png").read_bytes()
+    assert tinygen("sample", "last").stdout == f"64 samples: {other}/samples-0.png\n"
 
 
 @pytest.mark.fault("R08")
@@ -160,11 +166,13 @@ def test_every_model_trains_from_the_command_line_also_on_colours(model, tmp_pat
         assert png.mode == "RGB"
 
 
+@pytest.mark.fault("R01")
 def test_a_loss_that_explodes_is_one_sentence(data, capsys):
     assert main("train", "pixelcnn", "--data", data, *TINY, "--lr", "1e30", "--out", "x") == 1
     err = capsys.readouterr().err.splitlines()[-1]
-    assert re.fullmatch(r"tinygen train: the loss became (nan|inf) at step \d+: try a lower --lr", err)
-    assert not Path("x/last.safetensors").exists()
+    pattern = r"tinygen train: the loss became (nan|inf) at step 2: try a lower --lr \(forward of \w+\(.*\) gave \w+\)"
+    assert re.fullmatch(pattern, err)
+    assert main("sample", "x") == 0  # from the checkpoint of the start, which is sound
 
 
 def test_a_model_larger_than_the_memory_is_one_sentence(capsys):
@@ -197,7 +205,12 @@ def test_a_typo_gets_a_suggestion(args, capsys):
 
 WRONG = {
     (): "required: COMMAND",
-    ("train",): "required: MODEL",
+    ("train",): "required: MODEL or --resume RUN",
+    ("train", "--resume"): "expected one argument",
+    ("train", "--resume", "ghost"): "ghost is no run folder: it has no last.safetensors",
+    ("train", "--resume", "last"): "there is no run in the folder runs",
+    ("train", "pixelcnn", "--resume", "x"): "--resume goes on with the run's own model and settings",
+    ("train", "--resume", "x", "pixelcnn"): "--resume goes on with the run's own model and settings",
     ("sample",): "required: RUN",
     ("sample", "x", "y"): "unrecognized arguments: y",
     ("train", "pixelcnn", "--epochs", "1", "--minutes", "1"): "not allowed with",
@@ -213,7 +226,7 @@ WRONG = {
     ("train", "pixelcnn", "--levels", "1"): "levels must be",
     ("train", "pixelcnn", "--levels", "300"): "levels must be",
     ("train", "pixelcnn", "--hidden", "0"): "hidden must be a positive multiple",
-    ("train", "pixelcnn", "--hidden", "many"): "argument --hidden: invalid int value: 'many'",
+    ("train", "pixelcnn", "--hidden", "many"): "argument --hidden: must be a whole number, got 'many'",
     ("train", "pixelcnn", "--blocks", "-1"): "blocks must not be negative, got -1",
     ("train", "pixelcnn", "--data", "./nothing"): "nothing: no such file or folder",
     ("sample", "x", "--temperature", "-1"): "argument --temperature: must be",
@@ -245,6 +258,69 @@ def test_help_names_every_default(capsys):
     assert main("--help") == 0
     text = capsys.readouterr().out
     assert all(word in text for word in ("train", "sample"))
+
+
+@pytest.mark.parametrize("command", [[COMMAND], [sys.executable, "-m", "tinygen"]], ids=["tinygen", "-m"])
+def test_the_version(command):
+    done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"tinygen {metadata.version('tinygen')}\n", "")
+
+
+class Flags:
+    """A model with arguments of every kind."""
+
+    def __init__(
+        self, image_shape: tuple[int, int, int], levels: int, *, layer_norm: bool = False, residual: bool = True,
+        depth: int | None = None, kind: Literal["row", "diagonal"] = "row", size: Literal[3, 5] = 3,
+        rate: float = 1, shift: int = 0, name: Optional[str] = None, bare=7, generator: np.random.Generator,  # noqa: UP045
+    ) -> None:  # fmt: skip
+        raise AssertionError("only its signature is read")
+
+
+DEFAULTS = {"layer_norm": False, "residual": True, "depth": None, "kind": "row", "size": 3, "rate": 1, "shift": 0,
+            "name": None, "bare": 7}  # fmt: skip
+GIVEN = {
+    "": {},
+    "--layer-norm --no-residual": {"layer_norm": True, "residual": False},
+    "--no-layer-norm --residual": {},
+    "--depth 3 --shift -2 --bare 8": {"depth": 3, "shift": -2, "bare": 8},
+    "--kind diagonal --size 5": {"kind": "diagonal", "size": 5},
+    "--rate -0.25 --name None": {"rate": -0.25, "name": "None"},
+}
+NOT_GIVEN = {
+    "--layer-norm False": "unrecognized arguments: False",
+    "--depth None": "argument --depth: must be a whole number, got 'None'",
+    "--depth 2.5": "must be a whole number, got '2.5'",
+    "--depth --3": "expected one argument",
+    "--kind diagnal": "did you mean diagonal?",
+    "--size 4": "invalid choice: 4 (choose from 3, 5)",
+    "--rate nan": "argument --rate: must be a number, got 'nan'",
+    "--rate fast": "argument --rate: must be a number, got 'fast'",
+    "--bare x": "argument --bare: must be a whole number, got 'x'",
+}
+
+
+@pytest.fixture
+def _flags(monkeypatch):
+    monkeypatch.setattr(cli, "MODELS", {"flags": ""})
+    monkeypatch.setattr(cli, "model_class", lambda name: Flags)
+
+
+@pytest.mark.usefixtures("_flags")
+@pytest.mark.parametrize("text", GIVEN)
+def test_a_models_arguments_become_flags(text, monkeypatch):
+    configs = []
+    monkeypatch.setattr("tinygen.training.loop.train", lambda config, out: configs.append(config))
+    assert main("train", "flags", *text.split()) == 0
+    assert configs[0].options == DEFAULTS | GIVEN[text]
+    assert [type(v) for v in configs[0].options.values()] == [type(v) for v in (DEFAULTS | GIVEN[text]).values()]
+
+
+@pytest.mark.usefixtures("_flags")
+@pytest.mark.fault("R13")
+@pytest.mark.parametrize("text", NOT_GIVEN)
+def test_values_that_a_models_arguments_do_not_take(text, capsys):
+    assert NOT_GIVEN[text] in refused(capsys, "train", "flags", *text.split())
 
 
 # ------------------------------------------------------------------------------------------------------ files, folders
@@ -356,18 +432,69 @@ def test_that_nobody_listens_does_not_stop_training(data, pipe):
         assert done.stdout.count("\n") == 1
 
 
-def test_ctrl_c_exits_130(data):
+LONG = ["--hidden", "3", "--blocks", "1", "--batch-size", "8", "--epochs", "60"]
+
+
+@pytest.fixture(scope="module")
+def long_run(data, tmp_path_factory) -> dict[str, bytes]:
+    """What 300 steps leave behind if nothing stops them."""
+    folder = tmp_path_factory.mktemp("runs") / "long"
+    assert cli.main(["train", "pixelcnn", "--data", data, "--out", str(folder), *LONG]) == 0
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def left(folder: str) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in Path(folder).iterdir() if not p.name.startswith(".tinygen-")}
+
+
+def started(*command: str) -> tuple[subprocess.Popen[str], str]:
+    """A training in a process of its own that has begun, and the command that it says goes on with it."""
     process = subprocess.Popen(
-        [COMMAND, "train", "pixelcnn", "--minutes", "5", "--data", data, "--out", "x"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a job in the background ignores
     )  # fmt: skip
+    assert process.stdout is not None
     assert process.stdout.readline().startswith("pixelcnn on noise")
-    process.send_signal(signal.SIGINT)
+    return process, process.stdout.readline().rstrip("\n").partition(": ")[2]
+
+
+@pytest.mark.fault("R07", "R09")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_exit_130_and_the_command_shown_goes_on(data, long_run, number):
+    process, shown = started(COMMAND, "train", "pixelcnn", "--data", data, "--out", "my run", *LONG)
+    time.sleep(np.random.default_rng().uniform(0, 0.1))
+    process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, ""), err
-    assert err.endswith("interrupted\n")
+    last = err.splitlines()[-1]
+    assert re.fullmatch(r"interrupted: saved at step \d+; to go on: tinygen train --resume 'my run'", last)
+    assert last.endswith(shown)
     assert "Traceback" not in err
+    resumed = tinygen(*shlex.split(shown)[1:])
+    assert resumed.returncode == 0, resumed.stderr
+    assert left("my run") == long_run
+
+
+KILLS = int(os.environ.get("TINYGEN_KILLS", "4"))
+SAVING_ALWAYS = "import sys; from tinygen import cli; from tinygen.training import loop; loop.SAVE_SECONDS = 0; "
+
+
+@pytest.mark.fault("R02", "R07")
+def test_kill_9_at_random_moments_and_resumed_the_run_ends_with_the_same_bytes(data, long_run):
+    python = [sys.executable, "-c", SAVING_ALWAYS + "sys.exit(cli.main(sys.argv[1:]))"]
+    command, reached = ["train", "pixelcnn", "--data", data, "--out", "x", *LONG], 0
+    for _ in range(KILLS):
+        process, shown = started(*python, *command)
+        time.sleep(np.random.default_rng().uniform(0, 0.3))
+        process.kill()
+        process.communicate()
+        tensors, about = checkpoint.load("x/last.safetensors")
+        assert about["state"]["step"] >= reached
+        assert np.isfinite(tensors["model.layers.0.weight"]).all()
+        reached = about["state"]["step"]
+        command = shlex.split(shown)[1:]
+    assert main(*command) == 0
+    assert left("x") == long_run
 
 
 @pytest.mark.parametrize("module", ["PIL", "tqdm"])
@@ -413,6 +540,7 @@ def test_on_a_terminal_a_bar_that_fits_into_a_line(data, columns):
     assert all(len(s) <= columns for s in states)
     assert not re.search(r"\x1b\[[\d;]*m", screen.decode())
     assert screen.count(b"\n") == 1  # the bar stays, and what comes next begins its own line
+    states = [s for s in states if "bits/dim" in s]  # likelihood and samples come after it, and go again
     assert re.fullmatch(r"100% \|█+\| [\d.]+ bits/dim \(independent pixels [\d.]+\)  \d+ s\s*", states[-1])
     assert all(s.endswith("left") for s in (s.rstrip() for s in states[2:-3]))
 
@@ -422,3 +550,62 @@ def _read(descriptor: int) -> bytes:
         return os.read(descriptor, 4096)
     except OSError:  # Linux says EIO when the other end is closed
         return b""
+
+
+# ------------------------------------------------------------------------------------------------- the table of faults
+
+TESTS = """
+import pytest
+
+@pytest.mark.fault("R01", "R02")
+def test_one(): pass
+
+@pytest.mark.fault("R02")
+def test_two(): assert False
+
+@pytest.mark.fault("R03")
+class TestThree:
+    @pytest.mark.parametrize("x", [0, pytest.param(1, marks=pytest.mark.fault("R04"))])
+    def test_three(self, x): pass
+
+@pytest.mark.fault("R05")
+def test_five(): pytest.skip("no reason")
+
+@pytest.fixture
+def broken():
+    yield
+    raise OSError
+
+@pytest.mark.fault("R06")
+def test_six(broken): pass
+
+@pytest.mark.fault("K17")
+def test_gpu(): pass
+
+def test_none(): raise AssertionError("carries no number, hence isn't run")
+"""
+
+
+def test_the_table_of_faults(tmp_path):
+    """Green is what passed; what failed, was skipped or has no test isn't; no unknown numbers."""
+    path = tmp_path / "test_some.py"
+    path.write_text(TESTS)
+    root = Path(__file__).parent.parent
+    command = [sys.executable, "-m", "tests.faults", "-p", "no:cacheprovider", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd=root)
+    assert done.returncode == 1, done.stderr
+    signs = dict(re.findall(r"^  (\w\d\d)  (\S+(?: \S+)*)  ", done.stdout, re.M))
+    assert len(signs) == 65
+    special = {"R01": "green", "R02": "RED", "R03": "green", "R04": "green", "R05": "SKIPPED", "R06": "RED"}
+    assert {n: s for n, s in signs.items() if n[0] == "R" and s != "NO TEST RAN"} == special
+    assert (signs["K16"], signs["K17"], signs["K18"]) == ("GPU", "green", "GPU")
+    assert (
+        "3 of 62 are green; of 3 more, which need a GPU, 1\nRED: R02, R06\nSKIPPED: R05\nNO TEST RAN: G01, "
+        in done.stdout
+    )
+    assert f"{path}; pytest's exit code 1" in done.stdout
+
+    path.write_text("import pytest\n@pytest.mark.fault('R99')\ndef test(): pass")
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd=root)
+    assert done.returncode == 1
+    assert "there is no fault R99" in done.stdout + done.stderr

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import itertools
 import math
 import os
 import re
+import signal
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import tinygen
 from tinygen import optim
 from tinygen.data import Dataset, Minibatches, load
 from tinygen.models.pixelcnn import PixelCNN
-from tinygen.training import checkpoint, loop, progress
+from tinygen.training import checkpoint, evaluate, loop, progress
 from tinygen.training.checkpoint import CheckpointError
 from tinygen.training.images import GAP, save_grid
+from tinygen.training.interrupt import interruptions
 from tinygen.training.progress import Progress, duration, say
 from tinygen.training.run import Config, Run
+from tinygen.training.state import Training
 
 TINY = {"hidden": 3, "blocks": 1}
 
@@ -41,7 +47,7 @@ def tiny(seed: int = 0, n: int = 20) -> tuple[Config, PixelCNN, Dataset, np.rand
 def trained(folder: Path, seed: int = 0) -> Run:
     config, model, data, generator = tiny(seed)
     run = Run.create("pixelcnn", folder)
-    loop.fit(config, model, data, generator, run, 2.0)
+    loop.fit(Training(config, model, data, generator), run, 2.0)
     return run
 
 
@@ -54,13 +60,13 @@ def test_digits_within_seconds(tmp_path):
     generator = np.random.default_rng(0)
     model = PixelCNN((1, 8, 8), 17, hidden=16, blocks=3, generator=generator)
     config = Config("pixelcnn", batch_size=16, lr=4e-3, epochs=12)
-    loop.fit(config, model, train, generator, Run.create("pixelcnn", tmp_path), 2.39)
+    loop.fit(Training(config, model, train, generator), Run.create("pixelcnn", tmp_path), 2.39)
     assert model.bits_per_dim(-model.log_prob(test.images).mean()) <= 1.93
 
 
 def test_fit_is_adam_on_shuffled_batches_with_a_rate_that_falls_along_a_cosine(tmp_path):
     config, model, data, generator = tiny()
-    loop.fit(config, model, data, generator, Run.create("pixelcnn", tmp_path), 2.0)
+    loop.fit(Training(config, model, data, generator), Run.create("pixelcnn", tmp_path), 2.0)
     _, other, _, generator = tiny()
     optimizer = optim.Adam(other.parameters())
     batches = Minibatches(data.images, 8, generator)
@@ -101,35 +107,19 @@ def test_minutes_end_training_too(tmp_path, monkeypatch):
     monkeypatch.setattr(loop.time, "monotonic", lambda: next(clock))
     config, model, data, generator = tiny()
     config.epochs, config.minutes = None, 0.5
-    loop.fit(config, model, data, generator, Run.create("pixelcnn", tmp_path), 2.0)
+    loop.fit(Training(config, model, data, generator), Run.create("pixelcnn", tmp_path), 2.0)
     assert 5 < Run(tmp_path).load()[2]["step"] < 60
 
 
-def test_metrics_are_a_table_of_all_steps(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "REPORT_SECONDS", 0)
+@pytest.mark.parametrize("seconds", [0, 1e9])
+def test_metrics_are_a_table_of_all_steps(tmp_path, monkeypatch, seconds):
+    monkeypatch.setattr(loop, "REPORT_SECONDS", seconds)
     rows = list(csv.DictReader(trained(tmp_path).metrics.read_text().splitlines()))
     assert [int(row["step"]) for row in rows] == list(range(1, 9))
-    seconds = [float(row["seconds"]) for row in rows]
-    assert seconds == sorted(seconds)
+    _, model, data, generator = tiny()
+    first = model.nats(next(iter(Minibatches(data.images, 8, generator)))).mean().item()
+    assert float(rows[0]["bits_per_dim"]) == model.bits_per_dim(first)  # bit for bit
     assert all(0.5 < float(row["bits_per_dim"]) < 4 for row in rows)
-
-
-def test_metrics_of_a_run_shorter_than_their_interval(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "REPORT_SECONDS", 1e9)
-    rows = list(csv.DictReader(trained(tmp_path).metrics.read_text().splitlines()))
-    assert [row["step"] for row in rows] == ["8"]
-
-
-def test_a_loss_that_is_not_a_number_stops_before_it_harms(tmp_path):
-    config, model, data, generator = tiny()
-    bias = list(model.layers)[-1].bias
-    bias.write()[0] = np.nan
-    before = model.state_dict()
-    with pytest.raises(FloatingPointError, match="the loss became nan at step 1: try a lower --lr"):
-        loop.fit(config, model, data, generator, Run.create("pixelcnn", tmp_path), 2.0)
-    assert not Run(tmp_path).checkpoint.exists()
-    for name, value in model.state_dict().items():
-        np.testing.assert_array_equal(value, before[name])
 
 
 @pytest.mark.fault("R08")
@@ -256,6 +246,321 @@ def test_a_folder_without_a_checkpoint_is_no_run(tmp_path):
         Run(tmp_path / "ghost").load()
 
 
+# ------------------------------------------------------------------------------------------- NaN, interruption, resume
+
+
+def run_of_noise(**changes) -> Config:
+    """A configuration of 8 steps: 2.5 epochs of 3 batches, on a file of noise that is made here."""
+    images = np.random.default_rng(1).integers(0, 4, (23, 1, 3, 4)).astype(np.uint8)
+    np.savez("noise.npz", images=images, levels=np.array(4))
+    settings = {"data": "noise.npz", "options": TINY, "batch_size": 8, "epochs": 2.5}
+    return Config("pixelcnn", **(settings | changes))
+
+
+def everything(folder: str | Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def before_step(number: int, do, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do something in step `number`, counted from 1, before anything changes."""
+    nats = PixelCNN.nats
+    steps = itertools.count(1)
+
+    def patched(model, images):
+        if model.training and next(steps) == number:
+            do()
+        return nats(model, images)
+
+    monkeypatch.setattr(PixelCNN, "nats", patched)
+
+
+@pytest.fixture
+def whole(tmp_path, monkeypatch) -> dict[str, bytes]:
+    """What a run that nothing stopped leaves behind; the working folder is a new one from then on."""
+    monkeypatch.chdir(tmp_path)
+    loop.train(run_of_noise(), Path("whole"))
+    return everything("whole")
+
+
+@pytest.mark.fault("R07", "R09")
+@pytest.mark.parametrize("step", range(1, 9))
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_at_any_step_and_resumed_a_run_leaves_the_same_bytes(whole, monkeypatch, capsys, step, number):
+    def never(*_):
+        raise AssertionError("the signal wasn't held back")
+
+    old = signal.signal(number, never)
+    try:
+        with monkeypatch.context() as patch:
+            before_step(step, lambda: signal.raise_signal(number), patch)
+            with pytest.raises(KeyboardInterrupt, match=f"saved at step {step}; to go on: tinygen train --resume x"):
+                loop.train(run_of_noise(), Path("x"))
+        assert signal.getsignal(number) is never
+    finally:
+        signal.signal(number, old)
+    assert Run(Path("x")).load()[2]["step"] == step  # the step that was begun is whole
+    assert everything("x").keys() == {"last.safetensors", "metrics.csv"}
+    capsys.readouterr()
+    loop.resume(Path("x"))
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].endswith(f"x goes on at step {step}")
+    assert out[1] == "to go on if it is interrupted: tinygen train --resume x"
+    assert everything("x") == whole
+
+
+@pytest.mark.fault("R02", "R07")
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(crashes=st.lists(st.integers(1, 9), max_size=4), interval=st.integers(1, 4), tail=st.sampled_from(["", "9,1."]))
+def test_crashes_lose_no_more_than_an_interval(whole, crashes, interval, tail):
+    """Each crash happens so many steps after the start, and may leave half a line in metrics.csv."""
+    folder = Path(tempfile.mkdtemp(dir="."))
+
+    def go(crash: int | None) -> None:
+        with pytest.MonkeyPatch.context() as patch, contextlib.suppress(ZeroDivisionError):
+            # a checkpoint every `interval` steps, whatever the clock says
+            patch.setattr(loop, "SAVE_SECONDS", 0)
+            save = Training.save
+            patch.setattr(Training, "save", lambda t, r: None if t.step % interval and t.step < 8 else save(t, r))
+            if crash is not None:
+                before_step(crash, lambda: 1 / 0, patch)
+            if (folder / "x").exists():
+                before = Run(folder / "x").load()[2]["step"]
+                loop.resume(folder / "x")
+            else:
+                before = 0
+                loop.train(run_of_noise(), folder / "x")
+        step = Run(folder / "x").load()[2]["step"]
+        assert step % interval == 0 or step == 8
+        assert crash is None or step > before + crash - 1 - interval or step == 8
+        with (folder / "x" / "metrics.csv").open("a") as file:
+            file.write(tail)
+
+    for crash in crashes:
+        go(crash)
+    tail = ""
+    go(None)
+    assert everything(folder / "x") == whole
+
+
+def test_a_finished_run_that_is_resumed_stays_as_it_is(whole):
+    loop.resume(Path("whole"))
+    assert everything("whole") == whole
+
+
+def test_a_run_bounded_by_minutes_goes_on_with_the_rest_of_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    clock = itertools.count(0, 0.5)
+    monkeypatch.setattr(loop.time, "monotonic", lambda: next(clock))
+    before_step(5, lambda: signal.raise_signal(signal.SIGINT), monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(run_of_noise(epochs=None, minutes=0.5), Path("x"))
+    spent = Run(Path("x")).load()[2]["seconds"]
+    assert 5 < spent < 25
+    begun = next(clock)
+    loop.resume(Path("x"))
+    state = Run(Path("x")).load()[2]
+    assert 30 <= state["seconds"] < 33
+    assert 5 < state["step"] < 60
+    assert (next(clock) - begun) > 0
+
+
+def test_the_last_run_is_the_one_saved_last(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="there is no run in the folder runs"):
+        Run.existing(Path("last"))
+    for time, name in ((3, "a"), (9, "b"), (5, "c")):
+        path = Path("runs") / name / "last.safetensors"
+        path.parent.mkdir(parents=True)
+        path.touch()
+        os.utime(path, (time, time))
+    Path("runs/d").mkdir()
+    assert Run.existing(Path("last")).folder == Path("runs/b")
+    assert Run.existing(Path("runs/c")).folder == Path("runs/c")
+    with pytest.raises(FileNotFoundError, match="runs/d is no run folder"):
+        Run.existing(Path("runs/d"))
+
+
+@pytest.mark.fault("R10")
+def test_a_run_is_trained_by_one_process_at_a_time(whole):
+    run = Run(Path("whole"))
+    with run.held(), pytest.raises(FileExistsError, match="whole: another process is training this run"):
+        loop.resume(Path("whole"))
+    with pytest.raises(ZeroDivisionError), run.held():
+        raise ZeroDivisionError
+    loop.resume(Path("whole"))
+    assert everything("whole") == whole
+
+
+def other_data(run: Run) -> None:
+    np.savez("noise.npz", images=np.zeros((23, 1, 3, 4), np.uint8), levels=np.array(4))
+
+
+def more_data(run: Run) -> None:
+    np.savez("noise.npz", images=np.zeros((40, 1, 3, 4), np.uint8), levels=np.array(5))
+
+
+def state_without(*names: str):
+    def change(run: Run) -> None:
+        tensors, about = checkpoint.load(run.checkpoint)
+        state = {k: v for k, v in about["state"].items() if k not in names}
+        checkpoint.save(run.checkpoint, tensors, about | {"state": state})
+
+    return change
+
+
+CHANGES = {
+    "other images": (other_data, r"the data set 'noise.npz' has changed: sha256 were \w+, are now \w+$"),
+    "more images": (more_data, r"images were \[20, 1, 3, 4\], are now \[36, 1, 3, 4\]; levels were 4, are now 5"),
+    "a version that held less": (state_without("data"), "it has no 'data'"),
+    "no optimizer": (state_without("optimizer"), "it has no 'optimizer'"),
+    "another optimizer": (without("optimizer.state.0.exp_avg"), "optimizer.state.0.exp_avg"),
+    "another model": (lambda run: changed(run, config=CONFIG | {"options": {"hidden": 4, "blocks": 1}}), "has shape"),
+}
+
+
+@pytest.mark.fault("R14")
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_run_that_does_not_fit_any_more_says_what_differs(whole, change, capsys):
+    function, text = CHANGES[change]
+    function(Run(Path("whole")))
+    before = everything("whole")
+    with pytest.raises(CheckpointError, match=text) as caught:
+        loop.resume(Path("whole"))
+    assert "whole/last.safetensors" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert everything("whole") == before
+
+
+def spoil(number: int, how, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From step `number` on the loss is how(model, loss)."""
+    nats = PixelCNN.nats
+    steps = itertools.count(1)
+    monkeypatch.setattr(
+        PixelCNN, "nats", lambda m, x: nats(m, x) if next(steps) < number else how(m, nats(m, x))
+    )  # fmt: skip
+
+
+def root_of_zero(model, loss):
+    """Adds 0, whose gradient to the last bias is infinite times 0: a loss that is finite, a gradient that isn't."""
+    return loss + tinygen.sqrt((list(model.layers)[-1].bias * 0).sum())
+
+
+def log_of_minus_one(model, loss):
+    return tinygen.log(loss * 0 - 1)
+
+
+SPOILT = {
+    "loss": (log_of_minus_one, r"the loss became nan at step 3: try a lower --lr \(forward of log\(.*\) gave nan\)"),
+    "gradient": (
+        root_of_zero,
+        r"the gradient of layers.5.bias is nan at step 3: try a lower --lr \(backward of \w+\(.*\) gave inf\)",
+    ),
+}
+
+
+@pytest.mark.fault("R01")
+@pytest.mark.parametrize("where", SPOILT)
+def test_nan_names_step_op_and_tensor_and_the_good_checkpoint_stays(tmp_path, monkeypatch, where):
+    how, text = SPOILT[where]
+    config, model, data, generator = tiny()
+    training = Training(config, model, data, generator)
+    run = Run.create("pixelcnn", tmp_path)
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0)
+    spoil(3, how, monkeypatch)
+    weights = []
+    advance = Training.advance
+    monkeypatch.setattr(Training, "advance", lambda t, done: [weights.append(model.state_dict()), advance(t, done)][1])
+    with pytest.raises(FloatingPointError, match=text):
+        loop.fit(training, run, 2.0)
+    assert len(run.metrics.read_text().splitlines()) == 3
+    _, saved, state = run.load()
+    assert (state["step"], training.step) == (2, 2)
+    for name, value in model.state_dict().items():  # nothing was spoilt in memory either
+        np.testing.assert_array_equal(value, saved.state_dict()[name])
+        np.testing.assert_array_equal(value, weights[-1][name])
+
+
+@pytest.mark.fault("R01")
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_parameter_that_is_not_finite_is_named_and_never_saved(tmp_path, monkeypatch, value):
+    config, model, data, generator = tiny()
+    training, run = Training(config, model, data, generator), Run.create("pixelcnn", tmp_path)
+    training.save(run)
+    before = run.checkpoint.read_bytes()
+    list(model.layers)[-1].bias.write()[0] = value
+    with pytest.raises(FloatingPointError, match=rf"parameter layers.5.bias is {value} at step 0: try a lower --lr"):
+        training.save(run)
+    text = rf"the loss became nan at step 1: .*\(parameter layers.5.bias is {value}\)"
+    with pytest.raises(FloatingPointError, match=text), np.errstate(all="ignore"):
+        training.advance(0.0)
+    assert run.checkpoint.read_bytes() == before
+
+
+@pytest.mark.fault("R01")
+def test_the_failing_step_is_looked_at_with_the_same_random_numbers(monkeypatch):
+    config, model, data, generator = tiny()
+    drawn = []
+
+    def unlucky(model, loss):
+        drawn.append(generator.random())
+        return tinygen.log(loss * 0 - 1)
+
+    spoil(1, unlucky, monkeypatch)
+    with pytest.raises(FloatingPointError, match="forward of log"), np.errstate(all="ignore"):
+        Training(config, model, data, generator).advance(0.0)
+    assert len(drawn) == 2
+    assert drawn[0] == drawn[1]
+
+
+def test_a_second_signal_acts_at_once_and_ignored_ones_stay_ignored():
+    with interruptions() as came:
+        signal.raise_signal(signal.SIGINT)
+        assert came == [signal.SIGINT]
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    old = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interruptions() as came:
+            signal.raise_signal(signal.SIGINT)
+        assert came == []
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, old)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_training_in_a_thread_leaves_signals_alone(tmp_path):
+    done = []
+    before = signal.getsignal(signal.SIGINT)
+    thread = threading.Thread(target=lambda: done.append(trained(tmp_path)))
+    thread.start()
+    thread.join()
+    assert done[0].load()[2]["step"] == 8
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+# --------------------------------------------------------------------------------------------- likelihood and samples
+
+
+def test_what_is_shown_while_drawing_changes_nothing_and_short_tasks_say_nothing(capsys, monkeypatch):
+    model, data = tiny()[1:3]
+    drawn = evaluate.samples(model, 5, 7, 0.8)
+    np.testing.assert_array_equal(drawn, model.sample(5, np.random.default_rng(7), 0.8))
+    nats = evaluate.test_nats(model, data.images)
+    np.testing.assert_array_equal(nats, -model.log_prob(data.images))
+    assert shown(capsys) == []
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0)
+    evaluate.samples(model, 5, 7)
+    lines = shown(capsys)
+    assert [int(line.partition("%")[0]) for line in lines] == [100 * i // 12 for i in range(12)]
+    assert all("%  drawing 5 images 1x3x4  " in line for line in lines)
+    monkeypatch.setattr(evaluate, "BATCH", 8)
+    np.testing.assert_allclose(evaluate.test_nats(model, data.images), nats, rtol=1e-5)
+    assert [line.partition("  ? s")[0] for line in shown(capsys)] == [
+        f"{p:3}%  likelihood of 20 test images" for p in (0, 40, 80)
+    ]  # fmt: skip
+
+
 # --------------------------------------------------------------------------------------------------------- progress
 
 
@@ -307,6 +612,17 @@ def test_the_loss_shown_is_smoothed_and_forgets_the_start(capsys, monkeypatch):
     for step in range(4, 300):
         bar.update(step, 1.0 + step % 2)
     assert bar.loss == pytest.approx(1.5, abs=0.05)
+
+
+def test_a_run_that_goes_on_shows_the_time_left_at_the_speed_of_now(capsys, monkeypatch):
+    clock = Clock(monkeypatch)
+    bar = Progress(200, math.inf, "bits/dim", 2.0, step=100)
+    for step in range(101, 151):
+        clock.now += 0.5
+        bar.update(step, 1.0)
+    assert shown(capsys)[-1] == " 75%  step 150  1.000 bits/dim (independent pixels 2.000)  25 s left"
+    bar = Progress(math.inf, 100.0, "bits/dim", 2.0, step=100, spent=40.0)
+    assert bar.fraction(30.0) == 0.7
 
 
 def test_a_run_that_fails_at_once_shows_no_progress(capsys):

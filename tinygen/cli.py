@@ -8,9 +8,11 @@ import difflib
 import importlib.util
 import inspect
 import io
+import math
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from types import UnionType
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 from tinygen.models import MODELS, model_class
 from tinygen.training.progress import say
@@ -34,7 +36,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit 2, with the nearest known word for each that isn't one."""
-        known = [s for action in self._actions for s in (*action.option_strings, *(action.choices or ()))]
+        known = [s for action in self._actions for s in (*action.option_strings, *map(str, action.choices or ()))]
         words = [w.partition("=")[0].strip("',:()") for w in message.partition("(choose")[0].split()]
         guesses = [m for w in words if w not in known for m in difflib.get_close_matches(w, known, 1)]
         hint = f" (did you mean {guesses[0]}?)" if guesses else ""
@@ -54,8 +56,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         return args.run(args) or 0
-    except KeyboardInterrupt:
-        say("interrupted", sys.stderr)
+    except KeyboardInterrupt as e:
+        say(f"interrupted{f': {e}' if e.args else ''}", sys.stderr)
         return 130
     except (ValueError, ArithmeticError, MemoryError, OSError) as e:  # what a user can mend, in one sentence
         say(f"tinygen {args.command}: {e}", sys.stderr)
@@ -65,13 +67,17 @@ def main(argv: list[str] | None = None) -> int:
 def parser() -> Parser:
     """All commands with their flags."""
     top = Parser(prog="tinygen", description="Generative models from scratch.")
+    top.add_argument("--version", action=Version, nargs=0, help="say which tinygen this is, and exit")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     train = commands.add_parser("train", help="train a model; with no flags in seconds, on the embedded digits")
-    models = train.add_subparsers(dest="model", required=True, metavar="MODEL")
+    train.add_argument("--resume", metavar="RUN", type=Path, help="go on with a run that was interrupted; last: the "
+                       "latest in runs/. Model and settings are the run's own")  # fmt: skip
+    train.set_defaults(run=_resume, error=train.error)
+    models = train.add_subparsers(dest="model", metavar="MODEL")
     for name in MODELS:
         _add_train(models, name)
     sample = commands.add_parser("sample", help="draw images from a trained model")
-    sample.add_argument("folder", metavar="RUN", type=Path, help="a run folder, such as runs/pixelcnn-1")
+    sample.add_argument("folder", metavar="RUN", type=Path, help="a run folder, such as runs/pixelcnn-1, or last")
     sample.add_argument("-n", type=whole_number, default=64, help="how many (default 64)")
     sample.add_argument("--seed", type=seed, default=0, help="of the random numbers (default %(default)s)")
     sample.add_argument("--temperature", type=temperature, default=1.0, help="below 1: likelier images (default 1)")
@@ -100,17 +106,44 @@ def _add_train(models: Any, name: str) -> None:
     p.add_argument("--out", type=Path, help="the run folder (default: the next free runs/MODEL-N)")
     own = p.add_argument_group("the model's own")
     for option in _options(model):
-        own.add_argument(f"--{option.name.replace('_', '-')}", type=type(option.default), default=option.default,
-                         help="(default %(default)s)")  # fmt: skip
+        own.add_argument(f"--{option.name.replace('_', '-')}", default=option.default,
+                         help="(default %(default)s)", **_reads(option.annotation, option.default))  # fmt: skip
+    p.add_argument("--resume", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     p.set_defaults(run=_train)
 
 
 def _options(model: Any) -> list[inspect.Parameter]:
     """The model's keyword arguments that have a default: its flags."""
-    return [p for p in inspect.signature(model).parameters.values() if p.default is not p.empty]
+    return [p for p in inspect.signature(model, eval_str=True).parameters.values() if p.default is not p.empty]
+
+
+def _reads(annotation: Any, default: Any) -> dict[str, Any]:
+    """How argparse reads an argument of a model: by its annotation, or without one by its default.
+
+    bool is --flag and --no-flag, Literal["a", "b"] a choice, `int | None` read as int.
+    """
+    if get_origin(annotation) in (Union, UnionType):
+        annotation = next(kind for kind in get_args(annotation) if kind is not type(None))
+    choices = get_args(annotation) if get_origin(annotation) is Literal else None
+    kind = type(choices[0]) if choices else type(default) if annotation is inspect.Parameter.empty else annotation
+    if kind is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    return {"type": {int: integer, float: real}.get(kind, str), "choices": choices}
+
+
+def _resume(args: argparse.Namespace) -> None:
+    if args.resume is None:
+        args.error("the following arguments are required: MODEL or --resume RUN")
+    _needs("PIL", "Pillow")
+    _needs("tqdm", "tqdm")
+    from tinygen.training.loop import resume
+
+    resume(args.resume)
 
 
 def _train(args: argparse.Namespace) -> None:
+    if args.resume is not None:
+        raise ValueError("--resume goes on with the run's own model and settings: tinygen train --resume RUN")
     _needs("PIL", "Pillow")
     _needs("tqdm", "tqdm")
     from tinygen.training.loop import train
@@ -125,17 +158,16 @@ def _train(args: argparse.Namespace) -> None:
 
 def _sample(args: argparse.Namespace) -> None:
     _needs("PIL", "Pillow")
-    import numpy as np
-
+    from tinygen.training.evaluate import samples
     from tinygen.training.images import save_grid
     from tinygen.training.run import Run
 
-    run = Run(args.folder)
+    run = Run.existing(args.folder)
     _, model, _ = run.load()
     path = args.out or run.folder / f"samples-{args.seed}.png"
     if path.is_dir() or not path.parent.is_dir():  # drawing can take long: say so now
         raise ValueError(f"--out {path}: must be a file in a folder that exists")
-    save_grid(path, model.sample(args.n, np.random.default_rng(args.seed), args.temperature), model.levels)
+    save_grid(path, samples(model, args.n, args.seed, args.temperature), model.levels)
     say(f"{args.n} samples: {path}")
 
 
@@ -147,6 +179,12 @@ def _needs(module: str, package: str) -> None:
 def whole_number(text: str, least: int = 1) -> int:
     if not (text.isascii() and text.isdigit() and int(text) >= least):
         raise argparse.ArgumentTypeError(f"must be a whole number, at least {least}, got {text!r}")
+    return int(text)
+
+
+def integer(text: str) -> int:
+    if not (text.isascii() and text.removeprefix("-").isdigit()):
+        raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}")
     return int(text)
 
 
@@ -163,6 +201,23 @@ def number(text: str) -> float:
         if 0 < float(text) < float("inf"):
             return float(text)
     raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
+
+
+def real(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if math.isfinite(float(text)):
+            return float(text)
+    raise argparse.ArgumentTypeError(f"must be a number, got {text!r}")
+
+
+class Version(argparse.Action):
+    """Says the version, which is looked up only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        from importlib.metadata import version
+
+        say(f"tinygen {version('tinygen')}")
+        parser.exit(0)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from pathlib import Path
@@ -10,15 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from tinygen import optim
-from tinygen.data import Dataset, Minibatches
+from tinygen.data import Dataset
 from tinygen.models import model_class
 from tinygen.models.independent import independent_nats
+from tinygen.training.evaluate import samples, test_nats
 from tinygen.training.images import save_grid
+from tinygen.training.interrupt import interruptions
 from tinygen.training.progress import Progress, say
 from tinygen.training.run import Config, Run
+from tinygen.training.state import Training
 
-REPORT_SECONDS = 1.0  # between two lines of metrics.csv
+REPORT_SECONDS = 1.0  # between two times that lines are added to metrics.csv
+SAVE_SECONDS = 30.0  # between two checkpoints: what kill -9 costs at most
 
 
 def train(config: Config, out: Path | None = None) -> Run:
@@ -27,61 +29,96 @@ def train(config: Config, out: Path | None = None) -> Run:
     Everything random comes from generators seeded with `config.seed`: the same seed gives the same bytes on one
     machine, if the run is bounded by epochs rather than by minutes.
     """
-    train_set, test_set = config.datasets()
+    data = config.datasets()
     generator = np.random.default_rng(config.seed)
-    shape, levels = train_set.images.shape[1:], train_set.levels
-    model = model_class(config.model)(shape, levels, **config.options, generator=generator)
-    floor = model.bits_per_dim(float(independent_nats(train_set.images, test_set.images, levels).mean()))
+    model = model_class(config.model)(
+        data[0].images.shape[1:], data[0].levels, **config.options, generator=generator
+    )  # fmt: skip
     run = Run.create(config.model, out)
-    say(f"{config.model} on {train_set.name}: {len(train_set):,} images {'x'.join(map(str, shape))}, {levels} levels; "
-        f"{sum(p.numel() for p in model.parameters()):,} parameters; into {run.folder}")  # fmt: skip
-    fit(config, model, train_set, generator, run, floor)
-    nats = -model.log_prob(test_set.images)
-    error = model.bits_per_dim(float(nats.std() / math.sqrt(len(nats))))
-    say(f"test: {model.bits_per_dim(float(nats.mean())):.3f} +- {error:.3f} bits/dim, {nats.mean():.2f} nats an image "
-        f"({len(nats):,} images; independent pixels: {floor:.3f} bits/dim)")  # fmt: skip
-    save_grid(run.samples, model.sample(64, np.random.default_rng(config.seed)), levels)  # as `tinygen sample` does
-    say(f"samples: {run.samples}\nmore of them: tinygen sample {run.folder}")
+    with run.held():
+        _run(run, config, model, data, generator, None)
     return run
 
 
-def fit(config: Config, model: Any, data: Dataset, generator: np.random.Generator, run: Run, floor: float) -> None:
-    """Adam on minibatches until the epochs or the minutes are over, then a checkpoint.
+def resume(folder: Path) -> Run:
+    """Go on with a run at the step of its last checkpoint, as if it had never stopped: the same losses, the same bytes.
 
-    The learning rate falls to zero along half a cosine over that time (Loshchilov & Hutter 2017, without restarts).
+    folder: a run folder, or "last" for the one of runs/ that was saved last.
 
-    Raises FloatingPointError when the loss is no longer finite.
+    Raises FileNotFoundError where there is no run, CheckpointError if its checkpoint is damaged or doesn't fit (it says
+    what differs), FileExistsError while another process trains it.
     """
-    batches = Minibatches(data.images, config.batch_size, generator)
-    endless = itertools.chain.from_iterable(itertools.repeat(batches))
-    optimizer = optim.Adam(model.parameters(), lr=config.lr)
-    steps = math.inf if config.epochs is None else max(1, round(config.epochs * len(batches)))
+    run = Run.existing(folder)
+    with run.held():
+        config, model, state = run.load()
+        data = config.datasets()
+        _run(run, config, model, data, np.random.default_rng(config.seed), state)
+    return run
+
+
+def _run(run: Run, config: Config, model: Any, data: tuple[Dataset, Dataset], generator: np.random.Generator,
+         state: dict[str, Any] | None) -> None:  # fmt: skip
+    """Train, from the start or from a checkpoint's state; then likelihood and samples."""
+    train_set, test_set = data
+    shape, levels = train_set.images.shape[1:], train_set.levels
+    training = Training(config, model, train_set, generator)
+    if state is not None:
+        training.restore(run, state)
+    floor = model.bits_per_dim(float(independent_nats(train_set.images, test_set.images, levels).mean()))
+    say(f"{config.model} on {train_set.name}: {len(train_set):,} images {'x'.join(map(str, shape))}, {levels} levels; "
+        f"{sum(p.numel() for p in model.parameters()):,} parameters; "
+        + (f"into {run.folder}" if state is None else f"{run.folder} goes on at step {training.step}"))  # fmt: skip
+    fit(training, run, floor)
+    nats = test_nats(model, test_set.images)
+    error = model.bits_per_dim(float(nats.std() / math.sqrt(len(nats))))
+    say(f"test: {model.bits_per_dim(float(nats.mean())):.3f} +- {error:.3f} bits/dim, {nats.mean():.2f} nats an image "
+        f"({len(nats):,} images; independent pixels: {floor:.3f} bits/dim)")  # fmt: skip
+    save_grid(run.samples, samples(model, 64, config.seed), levels)  # as `tinygen sample` does
+    say(f"samples: {run.samples}\nmore of them: tinygen sample {run.quoted}")
+
+
+def fit(training: Training, run: Run, floor: float) -> None:
+    """Take steps until the epochs or the minutes are over; a checkpoint at once, at intervals and at the end.
+
+    Ctrl-C and SIGTERM let the step finish and save too, and then raise KeyboardInterrupt.
+
+    Raises FloatingPointError when the loss or a gradient is no longer finite; the last checkpoint stays.
+    """
+    config, start, before = training.config, time.monotonic(), training.seconds
+    steps = math.inf if config.epochs is None else max(1, round(config.epochs * len(training.batches)))
     seconds = math.inf if config.minutes is None else config.minutes * 60
-    step, start = 0, time.monotonic()
-    recent: list[float] = []
-    reported = start
+    rows: list[dict[str, Any]] = []
+    reported = saved = start
 
     def report() -> None:
-        run.log(step=step, seconds=time.monotonic() - start, bits_per_dim=float(np.mean(recent)))
-        recent.clear()
+        run.log(rows)
+        rows.clear()
 
-    quiet = np.errstate(over="ignore", invalid="ignore")  # a loss that isn't finite is noticed anyway
-    with Progress(steps, seconds, "bits/dim", floor) as progress, quiet:
-        while (done := max(step / steps, (time.monotonic() - start) / seconds)) < 1:
-            optimizer.param_groups[0]["lr"] = config.lr * 0.5 * (1 + math.cos(math.pi * done))
-            loss = model.nats(next(endless)).mean()
-            if not math.isfinite(loss.item()):
-                raise FloatingPointError(f"the loss became {loss.item()} at step {step + 1}: try a lower --lr")
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            step += 1
-            recent.append(model.bits_per_dim(loss.item()))
-            progress.update(step, recent[-1])
-            if time.monotonic() - reported > REPORT_SECONDS:
-                reported = time.monotonic()
-                report()
-    if recent:
-        report()
-    run.save(config, model, step=step, optimizer=optimizer.state_dict(), batches=batches.state_dict(),
-             generator=generator.bit_generator.state)  # fmt: skip
+    def save() -> None:
+        report()  # first, so that metrics.csv is never behind a checkpoint
+        training.seconds = 0.0 if config.minutes is None else before + time.monotonic() - start
+        training.save(run)
+
+    training.model.train()
+    progress = Progress(steps, seconds, "bits/dim", floor, training.step, before)
+    with progress, np.errstate(all="ignore"), interruptions() as came:  # what isn't finite is noticed anyway
+        save()
+        say(f"to go on if it is interrupted: tinygen train --resume {run.quoted}")
+        try:
+            while (done := progress.fraction(time.monotonic() - start)) < 1 and not came:
+                bits = training.advance(done)
+                rows.append({"step": training.step, "bits_per_dim": bits})
+                progress.update(training.step, bits)
+                now = time.monotonic()
+                if now - saved > SAVE_SECONDS:
+                    save()
+                    saved = now
+                if now - reported > REPORT_SECONDS:
+                    report()
+                    reported = now
+        finally:
+            report()
+        save()
+    training.model.eval()
+    if came:
+        raise KeyboardInterrupt(f"saved at step {training.step}; to go on: tinygen train --resume {run.quoted}")

@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import time
-from typing import Any, TextIO
+from typing import Any, Self, TextIO
 
 LINE_SECONDS = 5.0  # between lines where there is no terminal
 BAR_SECONDS = 0.1  # between two states of the bar
@@ -33,50 +33,90 @@ def duration(seconds: float) -> str:
     return f"{m} min {s:02} s" if m else f"{s} s"
 
 
-class Progress:
-    """The loss, smoothed, beside its floor; and the time left. On stderr, so that stdout stays clean.
+class Bar:
+    """How far a long task is: a bar on a terminal, a line now and then elsewhere; nothing for a short one.
+
+    On stderr, so that stdout stays clean. Use it in a `with` block.
+
+    Args:
+        done: what was done before, of 1.
+    """
+
+    def __init__(self, done: float = 0.0) -> None:
+        self.first, self.done, self.text = done, done, ""
+        self.start = self.shown = time.monotonic()
+        self.bar: Any = None
+        self.keep = False  # whether the last state stays on the terminal
+        self.terminal = sys.stderr is not None and sys.stderr.isatty()
+
+    def show(self, done: float, text: str) -> None:
+        """Tell how much is done, of 1, and of what."""
+        self.done, self.text = min(1.0, done), text
+        now = time.monotonic()
+        if now - self.shown >= (BAR_SECONDS if self.terminal else LINE_SECONDS):
+            self.shown = now
+            self._draw(now - self.start)
+
+    def _draw(self, elapsed: float) -> None:
+        share = self.done - self.first
+        known = share > 0 and elapsed > 1  # the first step says little
+        left = elapsed * (1 - self.done) / share if known else math.inf
+        text = f"{self.text}  {f'{duration(left)} left' if self.done < 1 else duration(elapsed)}"
+        if self.terminal:
+            if self.bar is None:
+                from tqdm import tqdm
+
+                self.bar = tqdm(total=100, bar_format="{percentage:3.0f}% |{bar:12}| {desc}", leave=self.keep)
+            self.bar.n = int(100 * self.done)
+            self.bar.set_description_str(text)  # draws it
+        elif sys.stderr is not None:
+            say(f"{int(100 * self.done):3}%  {text}", sys.stderr)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+class Progress(Bar):
+    """Of training: the loss, smoothed, beside its floor. Says how it ended, also after a short time.
 
     Args:
         steps, seconds: where training ends, whichever comes first; math.inf for none.
         unit: of the loss.
         floor: the loss of a trivial model, shown beside it.
+        step, spent: the steps and seconds of training before this one.
     """
 
-    def __init__(self, steps: float, seconds: float, unit: str, floor: float) -> None:
+    def __init__(
+        self, steps: float, seconds: float, unit: str, floor: float, step: int = 0, spent: float = 0.0
+    ) -> None:  # fmt: skip
         self.steps, self.seconds, self.unit, self.floor = steps, seconds, unit, floor
-        self.start = self.shown = time.monotonic()
-        self.step, self.loss = 0, 0.0
-        self.bar: Any = None
-        if sys.stderr is not None and sys.stderr.isatty():
-            from tqdm import tqdm
+        self.step = self.before = step
+        self.spent, self.loss = spent, 0.0
+        super().__init__(self.fraction(0.0))
+        self.keep = True
 
-            self.bar = tqdm(total=100, bar_format="{percentage:3.0f}% |{bar:12}| {desc}")
+    def fraction(self, elapsed: float) -> float:
+        """How much of the training is done."""
+        return min(1.0, max(self.step / self.steps, (self.spent + elapsed) / self.seconds))
 
     def update(self, step: int, loss: float) -> None:
         """Tell of a finished step, counted from 1."""
         self.step = step
-        self.loss += max(0.05, 1 / step) * (loss - self.loss)  # the plain mean at first, so that no start value lingers
-        now = time.monotonic()
-        if now - self.shown >= (LINE_SECONDS if self.bar is None else BAR_SECONDS):
-            self.shown = now
-            self._show(now - self.start)
+        # the plain mean at first, so that no start value lingers
+        self.loss += max(0.05, 1 / (step - self.before)) * (loss - self.loss)
+        self._tell()
 
-    def _show(self, elapsed: float) -> None:
-        done = min(1.0, max(self.step / self.steps, elapsed / self.seconds))
-        left = elapsed * (1 - done) / done if done and elapsed > 1 else math.inf  # the first step says little
-        rest = f"{duration(left)} left" if done < 1 else duration(elapsed)
-        text = f"{self.loss:.3f} {self.unit} (independent pixels {self.floor:.3f})  {rest}"
-        if self.bar is not None:
-            self.bar.n = int(100 * done)
-            self.bar.set_description_str(text)  # draws it
-        elif sys.stderr is not None:
-            say(f"{int(100 * done):3}%  step {self.step}  {text}", sys.stderr)
+    def _tell(self) -> None:
+        done = self.fraction(time.monotonic() - self.start)
+        where = "" if self.terminal else f"step {self.step}  "
+        self.show(done, f"{where}{self.loss:.3f} {self.unit} (independent pixels {self.floor:.3f})")
 
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.step:
-            self._show(time.monotonic() - self.start)
-        if self.bar is not None:
-            self.bar.close()
+    def __exit__(self, *error: object) -> None:
+        if self.step > self.before:
+            self.shown = -math.inf  # the last state in any case
+            self._tell()
+        super().__exit__(*error)

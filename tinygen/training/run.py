@@ -2,7 +2,7 @@
 
 runs/pixelcnn-1/
     last.safetensors    the model, the optimizer, the generator, the place in the data, and the configuration
-    metrics.csv         one line each time that progress was reported
+    metrics.csv         the loss of every step
     samples.png         what the model draws at the end
 """
 
@@ -11,7 +11,11 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
+import fcntl
 import itertools
+import os
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,7 @@ from tinygen.models import model_class
 from tinygen.training import checkpoint
 from tinygen.training.checkpoint import CheckpointError
 
+CHECKPOINT = "last.safetensors"
 METRICS = "metrics.csv"
 
 
@@ -52,7 +57,7 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.checkpoint = folder / "last.safetensors"
+        self.checkpoint = folder / CHECKPOINT
         self.metrics = folder / METRICS
         self.samples = folder / "samples.png"
 
@@ -73,13 +78,66 @@ class Run:
                 break
         return cls(folder)
 
-    def log(self, **values: Any) -> None:
-        """Append a line to metrics.csv."""
+    @classmethod
+    def existing(cls, folder: Path) -> Run:
+        """The run in a folder, or for "last" the one of runs/ that was saved last.
+
+        Raises FileNotFoundError if there is none.
+        """
+        if str(folder) == "last":
+            checkpoints = list(Path("runs").glob(f"*/{CHECKPOINT}"))
+            if not checkpoints:
+                raise FileNotFoundError("there is no run in the folder runs")
+            folder = max(checkpoints, key=lambda path: path.stat().st_mtime_ns).parent
+        return cls(folder)._found()
+
+    def _found(self) -> Run:
+        if not self.checkpoint.exists():
+            raise FileNotFoundError(f"{self.folder} is no run folder: it has no {CHECKPOINT}")
+        return self
+
+    @property
+    def quoted(self) -> str:
+        """The folder as a shell understands it."""
+        return shlex.quote(str(self.folder))
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Within it no other process trains into this folder; a process that dies lets go by itself.
+
+        Raises FileExistsError if one does already.
+        """
+        descriptor = os.open(self.folder, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as e:
+                raise FileExistsError(f"{self.folder}: another process is training this run") from e
+            yield
+        finally:
+            os.close(descriptor)
+
+    def log(self, rows: list[dict[str, Any]]) -> None:
+        """Append lines to metrics.csv; numbers are written so that they read back bit for bit."""
+        if not rows:
+            return
         with self.metrics.open("a", newline="") as file:
-            writer = csv.writer(file)
+            writer = csv.DictWriter(file, rows[0], lineterminator="\n")
             if not file.tell():
-                writer.writerow(values)
-            writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in values.values()])
+                writer.writeheader()
+            writer.writerows(rows)
+
+    def rewind(self, step: int) -> None:
+        """Drop from metrics.csv what came after a step: it was not saved and is done again."""
+        end = 0
+        with self.metrics.open("a+b") as file:
+            file.seek(0)
+            for line in file:
+                number = line.partition(b",")[0]
+                if not line.endswith(b"\n") or (number.isdigit() and int(number) > step):
+                    break
+                end += len(line)
+            file.truncate(end)
 
     def save(self, config: Config, model: Any, **state: Any) -> None:
         """Write the checkpoint. `state`: trees of dicts, lists, arrays and numbers (the optimizer's, the data's)."""
@@ -93,9 +151,7 @@ class Run:
 
         Raises FileNotFoundError if there is no checkpoint, CheckpointError if it is damaged or not of this model.
         """
-        if not self.checkpoint.exists():
-            raise FileNotFoundError(f"{self.folder} is no run folder: it has no {self.checkpoint.name}")
-        tensors, about = checkpoint.load(self.checkpoint)
+        tensors, about = checkpoint.load(self._found().checkpoint)
         try:
             config = Config(**about["config"])
             generator = np.random.default_rng(0)  # the initial weights are overwritten

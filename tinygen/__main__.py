@@ -1,0 +1,8 @@
+"""`python -m tinygen`: the tinygen command."""
+
+import sys
+
+from tinygen.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""What can take long once a model is trained, shown while it runs: its likelihood of a test set, and its samples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinygen.training.progress import Bar
+
+BATCH = 256  # images at once
+
+
+def test_nats(model: Any, images: np.ndarray) -> np.ndarray:
+    """-log p(x) of each image in nats, (N,) float64."""
+    parts = [np.zeros(0)]
+    with Bar() as bar:
+        for i in range(0, len(images), BATCH):
+            bar.show(i / len(images), f"likelihood of {len(images):,} test images")
+            parts.append(-model.log_prob(images[i : i + BATCH]))
+    return np.concatenate(parts)
+
+
+def samples(model: Any, n: int, seed: int, temperature: float = 1.0) -> np.ndarray:
+    """n images drawn from the model, (n, C, H, W) uint8: what `model.sample` gives for a generator of this seed."""
+    with Bar() as bar:
+        text = f"drawing {n:,} images {'x'.join(map(str, model.image_shape))}"
+        generator = _Watched(np.random.PCG64(seed), n * model.dimensions, lambda done: bar.show(done, text))
+        return model.sample(n, generator, temperature)
+
+
+class _Watched(np.random.Generator):
+    """A generator that tells which part of its uniform numbers is drawn: samplers use one for every value."""
+
+    def __init__(self, bit_generator: np.random.BitGenerator, total: int, tell: Any) -> None:
+        super().__init__(bit_generator)
+        self.drawn, self.total, self.tell = 0, total, tell
+
+    def random(self, *args: Any, **kwargs: Any) -> Any:
+        self.tell(self.drawn / self.total)
+        values = super().random(*args, **kwargs)
+        self.drawn += np.size(values)
+        return values
