@@ -78,7 +78,7 @@ def measure_all(results: dict[str, Any], chosen: list[Case], panels: list[Growth
                 print(report.line(row), flush=True)
         if case.memory:
             results["memory"] += measure_memory(case, all_threads[-1], quick, torch is not None)
-    timing.use_threads(all_threads[-1], torch)
+    timing.use_threads(1, torch)
     for panel in panels:
         results["growth"].append(measure_growth(panel, seconds / 2, torch is not None))
     measure_peaks(results, seconds, torch)
@@ -146,7 +146,7 @@ def measure_memory(case: Case, threads: int, quick: bool, with_torch: bool) -> l
 
 
 def measure_growth(panel: Growth, seconds: float, with_torch: bool) -> dict[str, Any]:
-    """The median time of each contestant along a panel's x."""
+    """The median time of each contestant along a panel's x, on one thread: what several cost to start isn't growth."""
     points: list[dict[str, Any]] = []
     what = list(panel.case(panel.values[0]).flops)[-1]
     for x in panel.values:

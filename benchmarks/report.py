@@ -207,7 +207,7 @@ def _memory(results: Results) -> list[str]:
 
 
 def _growth(results: Results) -> list[str]:
-    header = ["what", "from", "to", "tinygen grows as", "PyTorch's best grows as"]
+    header = ["one thread", "from", "to", "tinygen grows as", "PyTorch's best grows as"]
     rows = []
     for panel in results["growth"]:
         ends, curves = [p["x"] for p in panel["points"]], _curves(panel)
@@ -276,7 +276,9 @@ def _draw_ratios(results: Results, path: Path) -> bool:
         axes.barh(places, [r - 1 for r in ratios], height, left=1, color=colour, label=label)
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")
-    ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if min(fastest) / 2 < t < 2 * max(usual + fastest)]
+    ticks = [
+        t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if min(1, *fastest) / 2 < t < 2 * max(usual + fastest)
+    ]
     axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
     axes.minorticks_off()
     axes.set_yticks(places, labels, fontsize=7)
@@ -302,7 +304,7 @@ def _draw_growth(results: Results, path: Path) -> bool:
         for name, seconds in _curves(panel).items():
             milliseconds = [1e3 * s for s in seconds]
             axes.loglog(xs, milliseconds, marker="o", label=f"{name}, x^{slope(xs, seconds):.2f}")
-        axes.set_title(f"{panel['name']}\n{panel['what']}", fontsize=7)
+        axes.set_title(f"{panel['name']}\n{panel['what']}, one thread", fontsize=7)
         axes.set_xticks(xs, [f"{x:g}" for x in xs])
         axes.xaxis.set_minor_formatter("")
         axes.set_xlabel(panel["x"])
