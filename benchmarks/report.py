@@ -267,7 +267,7 @@ def _draw_ratios(results: Results, path: Path) -> bool:
     labels = [f"{case}: {what}" for case, what in rows]
     figure, axes = plt.subplots(figsize=(10, 1.2 + 0.28 * len(rows)), layout="constrained")
     places = range(len(rows))
-    usual = [versions(r).get("usual", math.nan) for r in rows.values()]
+    usual = [versions(r).get("usual", 1) for r in rows.values()]
     fastest = [min(versions(r).values()) for r in rows.values()]
     for ratios, height, colour, label in (
         (usual, 0.8, "#c9d6e8", "PyTorch as usually written / tinygen"),
