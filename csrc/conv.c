@@ -83,7 +83,7 @@ static void choose_flat(correlation *c)
     const tg_conv_shape *s = c->shape;
     int whole = s->oh == 1 && s->ow == 1 && s->h == s->kh && s->w == s->kw && !s->pad_h && !s->pad_w
         && s->dil_h == 1 && s->dil_w == 1 && s->mask == TG_MASK_NONE;
-    c->scatter = !whole && s->ci <= c->k->vector / 4 && kept_taps(s) > 2;
+    c->scatter = !whole && s->oh && s->ow && s->ci <= c->k->vector / 4 && kept_taps(s) > 2;
     c->flat = whole || c->scatter;
     if (!c->flat)
         return;
@@ -272,7 +272,9 @@ static int64_t plan_packing(correlation *c)
 static int plan_correlation(correlation *c)
 {
     const tg_conv_shape *s = c->shape;
-    int64_t taps = 1 + kept_taps(s), phases = 1 + min64(s->stride_h, s->h) * min64(s->stride_w, s->w);
+    int64_t taps = 1 + kept_taps(s), phases = 1;
+    if (c->transposed && !c->flat)
+        phases += min64(s->stride_h, s->h) * min64(s->stride_w, s->w);
     plan lists = {0};
     size_t tap_at = reserve(&lists, taps, sizeof(tap)), phase_at = reserve(&lists, phases, sizeof(phase));
     size_t run_at = reserve(&lists, most_runs(taps, c->s.channels), sizeof(run));

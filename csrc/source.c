@@ -31,9 +31,9 @@ int conv_valid(int dtype, const tg_conv_shape *s)
         return 0;
     if (s->mask < TG_MASK_NONE || s->mask > TG_MASK_B || s->ci % s->groups || s->co % s->groups)
         return 0;
-    int64_t height = s->h + s->oh * s->stride_h + s->kh * s->dil_h + s->pad_h,
-            channels = 1 + max64(s->ci, s->co);
-    int64_t width = s->w + s->ow * s->stride_w + s->kw * s->dil_w + s->pad_w;
+    int64_t height = s->h + s->oh * s->stride_h + s->kh * s->dil_h + max64(s->pad_h, -s->pad_h);
+    int64_t width = s->w + s->ow * s->stride_w + s->kw * s->dil_w + max64(s->pad_w, -s->pad_w);
+    int64_t channels = 1 + max64(s->ci, s->co);
     return product_of((int64_t[]){1 + s->n, height, width, channels}, 4) > 0
         && product_of((int64_t[]){s->kh, s->kw, 1 + s->ci, 1 + s->co}, 4) > 0;
 }

@@ -24,8 +24,8 @@ enum { TG_BASELINE = 0, TG_AVX2 = 1, TG_AVX512 = 2 };
 int tg_isa(void);
 int tg_set_isa(int level);
 
-/* For tests: the n-th next scratch allocation fails (1: the very next; 0: none). Every kernel makes at
- * most two. */
+/* For tests: the n-th next scratch allocation fails (1: the very next; 0: none). No kernel makes more than
+ * four. */
 void tg_fail_allocation(int64_t n);
 
 /* --- convolution ---------------------------------------------------------------------------------------- */
@@ -35,7 +35,8 @@ void tg_fail_allocation(int64_t n);
  *     T = sum y[n, p, q, o] * w[i, j, c, o]
  *           * x[n, p * stride_h + i * dil_h - pad_h, q * stride_w + j * dil_w - pad_w, c]
  *
- * with x zero outside its bounds. The kernels are T's three derivatives: to y, to x and to w.
+ * with x zero outside its bounds (a negative padding crops). The kernels are T's three derivatives: to y,
+ * to x and to w.
  *
  * mask (raster order, PixelCNN): only the taps before the centre (kh / 2, kw / 2) take part, and the
  * centre as follows. Channels stand in `groups` equal blocks (1: grey, 3: R, G, B); at the centre, block g
