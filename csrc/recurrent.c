@@ -322,8 +322,14 @@ int tg_lstm_backward(int dtype, const tg_lstm_shape *s, const void *u, const voi
 {
     if (!valid(dtype, s, gh0 || gc0 || c0) || !gh0 != !gc0)
         return TG_BAD_ARGUMENT;
-    if (!s->n || !s->h || !s->w || !s->units)
+    if (!s->n || !s->h || !s->w || !s->units) {
+        size_t bytes = (size_t)(s->w * s->units * element_size(dtype));
+        if (gh0) {                              /* no step: nothing depends on the state before */
+            memset(gh0, 0, bytes);
+            memset(gc0, 0, bytes);
+        }
         return TG_OK;
+    }
     engine e = {.s = s, .u = u, .c0 = c0, .gates = (char *)(uintptr_t)gates, .c = (char *)(uintptr_t)c,
                 .gh = gh,
                 .gc = gc, .gz = gz, .gh0 = gh0, .gc0 = gc0, .backward = 1};
