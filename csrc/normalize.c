@@ -4,14 +4,17 @@
  *     gx = weight / sqrt(var + eps)
  *        * (gy - average(gy) - (x - mean) * average(gy * (x - mean)) / (var + eps))
  *
- * Rows are summed in fixed chunks, whose moments are combined in order and in float64, so the bytes are
- * the same for every number of threads, and x is read twice in all. */
+ * Rows are summed in chunks of CHUNK, whose moments are combined in order and in float64: so no sum is
+ * longer than a float32 holds well, the bytes are the same for every number of threads, and x is read
+ * twice in all. */
 #include <math.h>
 #include <string.h>
 #include "internal.h"
 
+enum { CHUNK = 256 };
+
 typedef struct {
-    int64_t rows, channels, chunk;
+    int64_t rows, channels;
     const void *x, *gy, *mean;
     void *y, *scale, *shift, *slope, *partial;
 } norm;
@@ -19,7 +22,6 @@ typedef struct {
 #define FAMILY "normalize.inc"
 #include "variants.h"
 
-enum { CHUNK = 256, CHUNKS = 64 };
 static const parallel_task moments[][2] = TABLE(moments_item), normalize[][2] = TABLE(normalize_item),
     gradients[][2] = TABLE(gradient_item), normalize_backward[][2] = TABLE(normalize_backward_item);
 
@@ -43,14 +45,14 @@ static int valid(int dtype, int64_t rows, int64_t channels)
         && !__builtin_mul_overflow(rows, channels, &all) && all < INT64_MAX / 1024;
 }
 
-static int64_t chunks_of(const norm *b) { return ceil_div(b->rows, b->chunk); }
+static int64_t chunks_of(const norm *b) { return ceil_div(b->rows, CHUNK); }
+static double rows_of(const norm *b, int64_t chunk) { return (double)min64(CHUNK, b->rows - chunk * CHUNK); }
 
 /* Three rows of channels for the factors and two for each chunk's sums. */
 static int allocate(norm *b, int dtype)
 {
     plan p = {0};
     size_t size = (size_t)element_size(dtype), row[3];
-    b->chunk = max64(CHUNK, ceil_div(b->rows, CHUNKS));
     for (int i = 0; i < 3; i++)
         row[i] = reserve(&p, b->channels, size);
     size_t partial = reserve(&p, 2 * b->channels * chunks_of(b), size);
@@ -64,19 +66,18 @@ static int allocate(norm *b, int dtype)
     return TG_OK;
 }
 
-/* All chunks' means and squares around them, combined pair by pair (Chan, Golub, LeVeque 1979). */
+/* All chunks' means and squares around them to those of all rows (Chan, Golub, LeVeque 1979). */
 static void combine(const norm *b, int dtype, int64_t j, double *mean, double *var)
 {
-    double count = 0, average = 0, squares = 0;
+    double sum = 0, squares = 0;
+    for (int64_t i = 0; i < chunks_of(b); i++)
+        sum += get(dtype, b->partial, 2 * i * b->channels + j) * rows_of(b, i);
+    *mean = sum / (double)b->rows;
     for (int64_t i = 0; i < chunks_of(b); i++) {
-        double n = (double)min64(b->chunk, b->rows - i * b->chunk);
-        double d = get(dtype, b->partial, 2 * i * b->channels + j) - average;
-        count += n;
-        average += d * n / count;
-        squares += get(dtype, b->partial, (2 * i + 1) * b->channels + j) + d * d * n * (count - n) / count;
+        double d = get(dtype, b->partial, 2 * i * b->channels + j) - *mean;
+        squares += get(dtype, b->partial, (2 * i + 1) * b->channels + j) + d * d * rows_of(b, i);
     }
-    *mean = average;
-    *var = squares / count;
+    *var = squares / (double)b->rows;
 }
 
 static double or_default(int dtype, const void *array, int64_t j, double value)
