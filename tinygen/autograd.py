@@ -576,7 +576,7 @@ def _check_gradient(output: Tensor, gradient: Any, dtype: Any, create_graph: boo
         raise RuntimeError("backward: this tensor does not depend on anything that requires a gradient")
     if gradient is None:
         if output.numel() != 1:
-            raise ValueError(f"backward: a tensor of shape {output.shape} needs a gradient of that shape (1 is the default only for one element)")  # noqa: E501
+            raise ValueError(f"backward: a tensor of shape {output.shape} needs a gradient of that shape")
         gradient = xp(output._array).ones_like(output._array)
     if not isinstance(gradient, Tensor):
         gradient = Tensor(_frozen(gradient) if hasattr(gradient, "dtype") else np.asarray(gradient, output.dtype))

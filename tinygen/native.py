@@ -423,9 +423,7 @@ def _contiguous(a: np.ndarray) -> np.ndarray:
 
 def _call(kernel: str, dtype: Any, *arguments: Any) -> None:
     """Run a kernel on the arrays' memory. The arguments: arrays, None, structs, numbers; a thread count is added."""
-    pointers = [
-        ffi.NULL if a is None else ffi.from_buffer(a) if isinstance(a, np.ndarray) else a for a in arguments
-    ]
+    pointers = [ffi.NULL if a is None else ffi.from_buffer(a) if isinstance(a, np.ndarray) else a for a in arguments]
     code = getattr(lib, kernel)(_DTYPES[dtype], *pointers, _threads)
     if code == lib.TG_NO_MEMORY:
         raise MemoryError(f"{kernel}: no memory for its scratch space")

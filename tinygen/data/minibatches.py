@@ -83,9 +83,7 @@ class Minibatches:
             raise ValueError(f"Minibatches: state must hold permutation and position, got {sorted(state)}")
         permutation, position = np.asarray(state["permutation"]), int(state["position"])
         if permutation.shape != (self.size,):
-            raise ValueError(
-                f"Minibatches: the state is of {permutation.size} images, the data has {self.size}"
-            )
+            raise ValueError(f"Minibatches: the state is of {permutation.size} images, the data has {self.size}")
         if not np.array_equal(np.sort(permutation), np.arange(self.size)):
             raise ValueError(f"Minibatches: the state's permutation is not one of 0 to {self.size - 1}")
         if not 0 <= position <= self.size:

@@ -174,9 +174,7 @@ def _from_file(path: Path) -> tuple[Dataset, Dataset]:
     raise ValueError(f"{path}: a data set must be an .npz, a .tar.gz of CIFAR-10 or a folder")
 
 
-def _pair(
-    parts: list[Arrays], name: str, classes: tuple[str, ...] = (), levels: int = 256
-) -> tuple[Dataset, Dataset]:
+def _pair(parts: list[Arrays], name: str, classes: tuple[str, ...] = (), levels: int = 256) -> tuple[Dataset, Dataset]:
     """(train, test) of one or two (images, labels); labels without names are named by their numbers."""
     if not classes:
         given = [labels for _, labels in parts if labels is not None and labels.size]

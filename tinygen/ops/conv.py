@@ -57,9 +57,7 @@ def conv_transpose2d(
 
 
 @op(outputs=("weight", "bias"))
-def conv2d_weight(
-    x, y, kernel_size, stride=(1, 1), padding=(0, 0), dilation=(1, 1), mask=None, channels=1
-):
+def conv2d_weight(x, y, kernel_size, stride=(1, 1), padding=(0, 0), dilation=(1, 1), mask=None, channels=1):
     """The adjoint of `conv2d` in (weight, bias). x: (N, I, H, W), y: (N, O, OH, OW) -> (O, I, KH, KW), (O,)."""
     _check_size(x.shape[2:], kernel_size, y.shape[2:], stride, padding, dilation)
     weight = xp(x).zeros((*kernel_size, x.shape[1], y.shape[1]), x.dtype).transpose(3, 2, 0, 1)

@@ -73,9 +73,7 @@ def _check_target(input, target):
         raise ValueError(f"input must be (N, classes, ...), got shape {input.shape}")
     check_labels("target", target, input.shape[1])
     if target.shape != (input.shape[0], *input.shape[2:]):
-        raise ValueError(
-            f"target must have input's shape without axis 1, got {target.shape} for {input.shape}"
-        )
+        raise ValueError(f"target must have input's shape without axis 1, got {target.shape} for {input.shape}")
 
 
 def _at(target):
