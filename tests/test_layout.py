@@ -14,7 +14,8 @@ def images(generator, channels, side):
 def discriminator_and_generator(generator):
     return nn.Sequential(
         nn.Conv2d(3, 16, 4, stride=2, padding=1, generator=generator), nn.BatchNorm2d(16), nn.LeakyReLU(0.2),
-        nn.Conv2d(16, 32, 3, padding=1, generator=generator), nn.GatedActivation(), nn.MaxPool2d(2), nn.Upsample(scale_factor=2),
+        nn.Conv2d(16, 32, 3, padding=1, generator=generator), nn.GatedActivation(),
+        nn.MaxPool2d(2), nn.Upsample(scale_factor=2),
         nn.ConvTranspose2d(16, 8, 4, stride=2, padding=1, generator=generator), nn.BatchNorm2d(8), nn.ReLU(),
         nn.MaskedConv2d(8, 3, 3, "B", generator=generator), nn.Tanh(),
     ), images(generator, 3, 16)  # fmt: skip
