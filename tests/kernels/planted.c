@@ -6,6 +6,7 @@
 PLANTED void planted_overrun(void);
 PLANTED int planted_stack_overrun(volatile int i);
 PLANTED int planted_shift(volatile int by);
+PLANTED void planted_leak(void);
 PLANTED void planted_race(void);
 
 /* One element behind the end of a heap array. */
@@ -26,6 +27,13 @@ int planted_stack_overrun(volatile int i)
 }
 
 int planted_shift(volatile int by) { return 1 << (32 + (by & 0)); }
+
+void planted_leak(void)
+{
+    void *volatile lost = malloc(1000);
+    lost = NULL;
+    (void)lost;
+}
 
 /* Items of one job that add to the same number. */
 static volatile int total;

@@ -1,0 +1,438 @@
+"""Between Python and the kernels: whatever arrays come, the answer is the definition's or a clear error, never a crash."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tinygen
+from tinygen import native, nn
+from tinygen.ops.conv import conv2d, conv2d_weight, conv_transpose2d
+from tinygen.ops.linalg import linear, matmul
+from tinygen.ops.loss import cross_entropy, cross_entropy_backward
+from tinygen.ops.normalize import batch_norm
+from tinygen.ops.recurrent import gated_activation, lstm
+
+ROOT = Path(__file__).parents[1]
+FLOATS = (np.float32, np.float64)
+ERRORS = (ValueError, TypeError)
+
+
+def outputs_of(result):
+    return list(result) if isinstance(result, tuple) else [result]
+
+
+def both(function, *args):
+    """What the kernel and the definition answer: lists of arrays, or the exceptions."""
+    found = []
+    for mode in (tinygen.enable_grad, tinygen.reference):
+        with mode():
+            try:
+                found.append(outputs_of(function(*args)))
+            except Exception as error:
+                found.append(error)
+    return found
+
+
+def agree(kernel, definition, tolerance=1e-3):
+    if isinstance(kernel, Exception) or isinstance(definition, Exception):
+        return type(kernel) is type(definition)
+    return all(
+        np.shape(a) == np.shape(b) and np.asarray(a).dtype == np.asarray(b).dtype
+        and np.allclose(a, b, rtol=tolerance, atol=tolerance, equal_nan=True)
+        for a, b in zip(kernel, definition, strict=True)
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------- arrays of any kind, the same answer
+
+
+def _misaligned(a):
+    raw = np.zeros(a.nbytes + 1, np.uint8)[1:]
+    out = np.frombuffer(raw, a.dtype).reshape(a.shape)
+    out[...] = a
+    return out
+
+
+def _with_gaps(a):
+    wide = np.full([2 * n for n in a.shape], np.nan, a.dtype)
+    out = wide[tuple(slice(None, None, 2) for _ in a.shape)]
+    out[...] = a
+    return out
+
+
+def _read_only(a):
+    out = a.copy()
+    out.flags.writeable = False
+    return out
+
+
+def _backwards(a):
+    flip = tuple(slice(None, None, -1) for _ in a.shape)
+    return a[flip].copy()[flip]
+
+
+def _repeated(a):
+    """Equal rows that are one row in memory."""
+    return np.broadcast_to(a[:1], a.shape)
+
+
+KINDS = {
+    "plain": np.ascontiguousarray,
+    "Fortran": np.asfortranarray,
+    "last axis first": lambda a: np.moveaxis(np.ascontiguousarray(np.moveaxis(a, 1, -1)), -1, 1) if a.ndim > 1 else a,
+    "backwards": _backwards,
+    "with gaps": _with_gaps,
+    "misaligned": _misaligned,
+    "read-only": _read_only,
+    "stride 0": _repeated,
+    "big-endian": lambda a: a.astype(a.dtype.newbyteorder(">")),
+}
+GENERATOR = np.random.default_rng(0)
+
+
+def normal(*shape):
+    return GENERATOR.standard_normal(shape)
+
+
+LABELS = GENERATOR.integers(0, 7, (5, 6))
+CALLS = {  # name -> (function of the float arrays, those arrays); large enough that a kernel is used
+    "conv2d": (lambda x, w, b: conv2d(x, w, b, (2, 1), (1, 0)), (normal(2, 3, 6, 5), normal(4, 3, 3, 2), normal(4))),
+    "masked": (
+        lambda x, w, b: conv2d(x, w, b, (1, 1), (1, 1), (1, 1), "A", 3),
+        (normal(2, 6, 4, 5), normal(9, 6, 3, 3), normal(9)),
+    ),
+    "conv_transpose2d": (
+        lambda y, w, b: conv_transpose2d(y, w, b, (6, 7), (2, 2), (1, 1)),
+        (normal(2, 4, 3, 3), normal(4, 3, 3, 4), normal(3)),
+    ),
+    "conv2d_weight": (lambda x, y: conv2d_weight(x, y, (3, 2)), (normal(2, 3, 5, 5), normal(2, 4, 3, 4))),
+    "linear": (linear, (normal(40, 41), normal(50, 41), normal(50))),
+    "matmul": (matmul, (normal(40, 41), normal(41, 50))),
+    "gated_activation": (gated_activation, (normal(3, 8, 4, 5),)),
+    "cross_entropy": (lambda x: cross_entropy(x, LABELS), (normal(5, 7, 6),)),
+    "cross_entropy_backward": (lambda x, g: cross_entropy_backward(x, LABELS, g), (normal(5, 7, 6), normal(5, 6))),
+    "batch_norm": (lambda x, w, b: batch_norm(x, w, b, 1e-3), (normal(6, 4, 3, 5), normal(4), normal(4))),
+    "lstm": (lstm, (normal(3, 5, 16), normal(16, 4), normal(5, 4), normal(5, 4))),
+    "Row LSTM": (lambda x, w: lstm(x, w), (normal(2, 3, 4, 8), normal(8, 2, 1, 3))),
+    "Diagonal LSTM": (lambda x, w: lstm(x, w, diagonal=-1), (normal(2, 3, 4, 8), normal(8, 2, 2, 1))),
+    "tanh": (tinygen.tanh, (normal(70, 80),)),
+    "add": (tinygen.ops.add, (normal(70, 80), normal(70, 80))),
+}
+
+
+@given(st.sampled_from(sorted(CALLS)), st.lists(st.sampled_from(sorted(KINDS)), min_size=4, max_size=4), st.sampled_from(FLOATS))
+@settings(max_examples=400)
+def test_arrays_of_any_kind(name, kinds, dtype):
+    function, arrays = CALLS[name]
+    arrays = [KINDS[kind](a.astype(dtype)) for kind, a in zip(kinds, arrays, strict=False)]
+    kept = [a.copy() for a in arrays]
+    kernel, definition = both(function, *arrays)
+    assert not isinstance(definition, Exception) or "big-endian" in kinds, definition
+    assert agree(kernel, definition, 1e-3 if dtype == np.float32 else 1e-9), (kernel, definition)
+    assert all((a == b).all() for a, b in zip(arrays, kept, strict=True))
+
+
+@given(st.sampled_from(sorted(CALLS)), st.data())
+@settings(max_examples=300)
+def test_wrong_dtypes_and_shapes(name, data):
+    """One argument in turn: of another type, with an axis more, less, longer, shorter or empty. Refused by name, or right."""
+    function, arrays = CALLS[name]
+    arrays = [a.astype(np.float32) for a in arrays]
+    which = data.draw(st.integers(0, len(arrays) - 1))
+    a, axis = arrays[which], data.draw(st.integers(0, arrays[which].ndim - 1))
+    arrays[which] = data.draw(
+        st.sampled_from([
+            a.astype(np.float64), a.astype(np.float16), a.astype(np.int32), a > 0,
+            a[None], a[0], np.concatenate([a, a], axis), np.delete(a, 0, axis), np.take(a, [], axis), np.float32(1),
+        ])  # fmt: skip
+    )
+    with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):  # the mean of no rows
+        kernel, definition = both(function, *arrays)
+    if isinstance(kernel, Exception):
+        assert isinstance(kernel, (*ERRORS, IndexError)), repr(kernel)
+        assert re.match(r"\w+\(.*\(.*\).*\): ", str(kernel)), kernel  # op(arguments' shapes): what is wrong
+    elif not isinstance(definition, Exception):
+        assert agree(kernel, definition), (kernel, definition)
+
+
+integers = st.one_of(st.integers(-3, 9), st.sampled_from([-(2**63), -(2**31), 1 << 20]))
+pairs = st.tuples(integers, integers)
+sizes = st.integers(0, 6)
+images = st.tuples(st.integers(0, 3), sizes, sizes, sizes)
+
+
+@given(images, images, st.none() | st.tuples(sizes), st.tuples(sizes, sizes), pairs, pairs, pairs,
+       st.sampled_from([None, "A", "B"]), integers, st.sampled_from(FLOATS))  # fmt: skip
+@settings(max_examples=600)
+def test_fuzz_convolution(x, w, bias, size, stride, padding, dilation, mask, channels, dtype):
+    """Straight to `native`, with shapes that needn't fit: an error, or arrays of the promised shape."""
+    arrays = [None if shape is None else np.ones(shape, dtype) for shape in (x, w, bias)]
+    rest = (stride, tuple(min(p, 1000) for p in padding), tuple(min(d, 1000) for d in dilation), mask, channels)
+    for call, shape in (
+        (lambda: native.conv2d(*arrays, size, *rest), (x[0], w[0], *size)),
+        (lambda: native.conv_transpose2d(*arrays, size, *rest), (x[0], w[1], *size)),
+        (lambda: native.conv2d_weight(arrays[0], arrays[1], size, *rest)[0], (w[1], x[1], *size)),
+    ):
+        try:
+            out = call()
+        except ERRORS:
+            continue
+        assert out.shape == shape
+        assert np.isfinite(out).all()
+
+
+@given(st.tuples(*[sizes] * 3), st.tuples(*[sizes] * 2), st.integers(-1, 1), st.lists(integers, min_size=6, max_size=6))
+@settings(max_examples=200)
+def test_fuzz_lstm(x, weight, diagonal, shape):
+    """A shape that doesn't belong to the arrays is refused."""
+    z, u = np.ones((*x, 4 * weight[1])), np.ones((4 * weight[1], weight[1]))
+    try:
+        h, c, gates = outputs_of(native.lstm(z, u, None, None, None, None, tuple(shape)))
+    except (*ERRORS, OverflowError):
+        return
+    assert np.isfinite(h).all()
+    assert np.isfinite(c).all()
+    assert gates.shape == z.shape
+
+
+@given(st.tuples(sizes, st.integers(1, 6), sizes), st.sampled_from([np.int8, np.uint8, np.int64, np.uint64, np.float32, bool]),
+       st.integers(-2, 8), st.sampled_from(["plain", "Fortran", "backwards", "with gaps"]))  # fmt: skip
+@settings(max_examples=200)
+def test_fuzz_labels(shape, dtype, label, kind):
+    x = normal(*shape).astype(np.float32)
+    if kind == "with gaps" and dtype != np.float32:
+        kind = "plain"
+    labels = KINDS[kind](np.full((shape[0], shape[2]), label % 256 if dtype in (np.uint8, np.uint64) else label).astype(dtype))
+    kernel, definition = both(cross_entropy, x, labels)
+    assert agree(kernel, definition)
+    assert isinstance(kernel, list) or isinstance(kernel, ERRORS)
+    wrong = dtype == bool or np.dtype(dtype).kind == "f" or (labels.size and not 0 <= label < shape[1])
+    assert isinstance(kernel, Exception) == bool(wrong)
+
+
+def test_mapped_files_are_read_in_place(tmp_path):
+    """Read-only pages of a file: a kernel that wrote there would be killed."""
+    x, w = normal(2, 6, 5, 3).astype(np.float32), normal(3, 3, 3, 4).astype(np.float32)
+    (tmp_path / "x").write_bytes(x.tobytes())
+    (tmp_path / "w").write_bytes(w.tobytes())
+    mapped = [np.memmap(tmp_path / n, np.float32, "r", shape=a.shape) for n, a in (("x", x), ("w", w))]
+    images, weight = mapped[0].transpose(0, 3, 1, 2), mapped[1].transpose(3, 2, 0, 1)
+    before = native.conversions
+    kernel, definition = both(conv2d, np.asarray(images), np.asarray(weight))
+    assert agree(kernel, definition)
+    assert native.conversions == before
+
+
+# ----------------------------------------------------------------------------------------------- what is written
+
+
+def adam_arrays(dtype=np.float32):
+    return [normal(50, 30).astype(dtype) for _ in range(3)] + [abs(normal(50, 30)).astype(dtype)]
+
+
+def run_adam(grad, p, m, v):
+    return native.adam(p, grad, m, v, 1, 1e-3, 0.9, 0.999, 1e-8, 0.0)
+
+
+def test_adam_writes_p_m_and_v_alone():
+    grad, p, m, v = adam_arrays()
+    kept = grad.copy()
+    arrays = [grad.T, p.T, m.T, v.T]
+    assert run_adam(*arrays)
+    assert (grad == kept).all()
+    assert np.isfinite([p, m, v]).all()
+
+
+@pytest.mark.parametrize("which", [1, 2, 3])
+def test_adam_leaves_read_only_arrays_alone(which):
+    """Refused, or left to NumPy, which refuses: never written."""
+    arrays = adam_arrays()
+    arrays[which].flags.writeable = False
+    kept = arrays[which].copy()
+    try:
+        done = run_adam(*arrays)
+    except ValueError as error:
+        assert "pmv"[which - 1] in str(error)
+    else:
+        assert not done
+    assert (arrays[which] == kept).all()
+
+
+@pytest.mark.parametrize("one", range(4))
+@pytest.mark.parametrize("other", range(1, 4))
+def test_adam_refuses_arrays_that_overlap(one, other):
+    """p, m and v one place apart in the same memory: what is written would be read again."""
+    if one >= other:
+        return
+    arrays, room = adam_arrays(), np.ones(1501, np.float32)
+    arrays[one], arrays[other] = room[:1500].reshape(50, 30), room[1:].reshape(50, 30)
+    try:
+        assert not run_adam(*arrays)
+    except ValueError as error:
+        assert "overlap" in str(error)
+    assert (room == 1).all()
+
+
+@pytest.mark.parametrize("other", [lambda a: a.T, lambda a: a[:-1], lambda a: a.astype(np.float64), lambda a: a.astype(">f4")])
+@pytest.mark.parametrize("which", range(4))
+def test_adam_declines_arrays_that_differ(which, other):
+    arrays = adam_arrays()
+    arrays[which] = other(arrays[which])
+    kept = [a.copy() for a in arrays]
+    assert not run_adam(*arrays)
+    assert all((a == b).all() for a, b in zip(arrays, kept, strict=True))
+
+
+# ------------------------------------------------------------------------------------------------ settings and failures
+
+
+def test_threads_and_their_number():
+    before = native.get_num_threads()
+    try:
+        native.set_num_threads(3)
+        assert native.get_num_threads() == 3
+        for n in (0, -1):
+            with pytest.raises(ValueError, match="n must be at least 1"):
+                native.set_num_threads(n)
+        assert native.get_num_threads() == 3
+    finally:
+        native.set_num_threads(before)
+
+
+@pytest.mark.fault("K10")
+@pytest.mark.parametrize("name", CALLS)
+def test_no_memory_is_a_memory_error_that_names_the_kernel(name):
+    function, arrays = CALLS[name]
+    expected = outputs_of(function(*arrays))
+    failures = 0
+    for n in range(1, 20):
+        native.lib.tg_fail_allocation(n)
+        try:
+            got = outputs_of(function(*arrays))
+        except MemoryError as error:
+            assert "tg_" in str(error)
+            failures += 1
+        else:
+            assert all(a.tobytes() == b.tobytes() for a, b in zip(got, expected, strict=True))
+            break
+        finally:
+            native.lib.tg_fail_allocation(0)
+        again = outputs_of(function(*arrays))
+        assert all(a.tobytes() == b.tobytes() for a, b in zip(again, expected, strict=True))
+    assert failures == n - 1
+
+
+@given(st.lists(st.tuples(st.sampled_from([1 << 18, (1 << 18) + 3, 1 << 20, 70_000]), st.booleans()), max_size=40))
+def test_the_pool_gives_no_memory_twice(requests):
+    """Arrays of recycled memory, and views that outlive them, keep what was written to them."""
+    alive = []
+    for number, (count, keep) in enumerate(requests):
+        a = native.empty((count,), np.float32)
+        assert a.shape == (count,)
+        assert a.flags.writeable
+        a[:] = number
+        alive.append((number, a[1::2][::-1] if number % 2 else a))
+        del a
+        if not keep:
+            alive.pop(0)
+        assert all((view == value).all() for value, view in alive)
+
+
+@pytest.mark.fault("K06")
+def test_a_forked_child_can_allocate():
+    """Forked while another thread is in the pool of buffers: the child has the lock in its hands, or a new one."""
+    program = """
+        import os, threading
+        import numpy as np
+        from tinygen import native
+        inside, done = threading.Event(), threading.Event()
+        def hold():
+            with native._lock:
+                inside.set()
+                done.wait()
+        thread = threading.Thread(target=hold)
+        thread.start()
+        inside.wait()
+        child = os.fork()
+        if not child:
+            native.empty((1 << 20,), np.float32)[:] = 1
+            os._exit(0)
+        for _ in range(200):
+            pid, status = os.waitpid(child, os.WNOHANG)
+            if pid:
+                break
+            done.wait(0.05)
+        else:
+            os.kill(child, 9)
+            status = "the child hangs"
+        done.set()
+        thread.join()
+        print(status)
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program)],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.stdout == "0\n", done.stdout + done.stderr
+
+
+@pytest.mark.fault("K11")
+def test_without_a_compiler(tmp_path):
+    """pip installs all the same; everything runs on the definitions, with one warning that says what to do."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        if (ROOT / name).exists():
+            shutil.copy(ROOT / name, source)
+    shutil.copytree(ROOT / "csrc", source / "csrc")
+    shutil.copytree(ROOT / "tinygen", source / "tinygen", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    (source / "README.md").touch()
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-build-isolation", "--no-deps", "--no-index"]
+    environment = os.environ | {"CC": "/bin/false", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    subprocess.run([*pip, "--target", str(tmp_path / "site"), str(source)], env=environment, check=True, capture_output=True)
+    assert not list((tmp_path / "site" / "tinygen").glob("_native*.so"))
+    program = """
+        import sys, warnings
+        sys.meta_path = [f for f in sys.meta_path if "editable" not in repr(f).lower()]  # of the installation under test
+        import numpy as np
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            import tinygen
+            from tinygen import native, nn
+            assert not caught
+            x = tinygen.tensor(np.ones((2, 3, 5, 5), np.float32), requires_grad=True)
+            layer = nn.Conv2d(3, 4, 3, generator=np.random.default_rng(0))
+            for _ in range(2):
+                y = layer(x)
+                tinygen.sum(y * y).backward()
+        assert tinygen.__file__.startswith(sys.argv[1]), tinygen.__file__
+        assert not native.available()
+        print(len(caught), caught[0].category.__name__, caught[0].message)
+        np.save(sys.argv[1] + "/y", y.numpy())
+        np.save(sys.argv[1] + "/g", x.grad.numpy())
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), str(tmp_path)],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path / "site")}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("1 RuntimeWarning tinygen: the C kernels were not built"), done.stdout
+    assert "install a C compiler" in done.stdout
+    x = tinygen.tensor(np.ones((2, 3, 5, 5), np.float32), requires_grad=True)
+    y = nn.Conv2d(3, 4, 3, generator=np.random.default_rng(0))(x)
+    for _ in range(2):
+        tinygen.sum(y * y).backward(retain_graph=True)
+    assert np.allclose(np.load(tmp_path / "y.npy"), y.numpy(), atol=1e-5)
+    assert np.allclose(np.load(tmp_path / "g.npy"), x.grad.numpy(), atol=1e-4)
