@@ -157,10 +157,7 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
         data = data._array
     if dtype is None and not hasattr(data, "dtype") and np.asarray(data).dtype == np.float64:
         dtype = np.float32
-    if type(data).__module__.split(".")[0] == "cupy":
-        array = data.astype(dtype or data.dtype)
-    else:
-        array = np.array(data, dtype=dtype, order="K")
+    array = np.array(data, dtype=dtype, order="K")
     if array.dtype.kind not in "fiub":
         raise TypeError(f"tensor: data must be numbers, not {array.dtype}")
     if requires_grad and array.dtype not in (np.float32, np.float64):

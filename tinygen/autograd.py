@@ -41,6 +41,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from tinygen import _unroll as unroll
+from tinygen import native
 from tinygen._tensor import Tensor
 from tinygen._tensor import leaf as make_leaf
 
@@ -419,7 +420,7 @@ def backward(
 
 def _own(model: Tensor, values: Any) -> Tensor:
     """A new leaf with these values, in the memory order of `model`: optimizers walk both side by side."""
-    array = xp(model._array).empty_like(model._array)
+    array = native.empty_like(model._array)
     array[...] = values
     return make_leaf(array)
 
@@ -582,9 +583,9 @@ def _check_gradient(output: Tensor, gradient: Any, dtype: Any, create_graph: boo
         gradient = Tensor(_frozen(gradient) if hasattr(gradient, "dtype") else np.asarray(gradient, output.dtype))
     if gradient.shape != output.shape or gradient.dtype != output.dtype or output.dtype != dtype:
         raise ValueError(f"backward: gradient is {describe([gradient])}, but the tensor is {describe([output])}")
-    if not create_graph:
-        return gradient._array
-    return gradient if gradient._version is None else gradient * 1.0  # not the very tensor that the caller may change
+    if create_graph:
+        return gradient if gradient._version is None else gradient * 1.0  # not the tensor that the caller may change
+    return gradient._array
 
 
 def _leading_to(targets: set[Any], outputs: Sequence[Tensor]) -> set[int]:

@@ -460,6 +460,15 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return np.frombuffer(ffi.buffer(owner, nbytes), dtype).reshape(shape)
 
 
+def empty_like(a: Any) -> Any:
+    """An uninitialised array of the shape, dtype and order in memory of another, recycled like those of `empty`."""
+    if isinstance(a, np.ndarray) and a.nbytes >= _LARGE:
+        axes = _memory_order(a)
+        if a.transpose(axes).flags.c_contiguous:
+            return empty(a.transpose(axes).shape, a.dtype).transpose(np.argsort(axes))
+    return np.empty_like(a)
+
+
 def _recycle(block: np.ndarray) -> None:
     global _free_bytes
     with _lock:
