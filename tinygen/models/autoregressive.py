@@ -10,6 +10,7 @@ use it.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -44,6 +45,10 @@ class Autoregressive(nn.Module):
         if images.dtype.kind not in "iu" or (images.size and (images.min() < 0 or images.max() >= self.levels)):
             found = f"{images.dtype} from {images.min()} to {images.max()}" if images.size else str(images.dtype)
             raise ValueError(f"images must be integers from 0 to {self.levels - 1}, got {found}")
+        return self.scale(images)
+
+    def scale(self, images: np.ndarray) -> Tensor:
+        """`scaled` for integers that are known to be fine; also for parts of images."""
         pixels = np.ascontiguousarray(images.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)  # NHWC in memory
         return tensor((pixels * (2 / (self.levels - 1)) - 1).astype(next(self.parameters()).dtype))
 
@@ -79,9 +84,8 @@ class Autoregressive(nn.Module):
     ) -> np.ndarray:
         """The images with their first `known` rows kept and the rest drawn, (N, C, H, W) uint8: in-painting, slide 8.
 
-        One uniform number per image and position, in order; so any sampler of this model draws the same images from
-        the same generator. This one runs the whole network once for every position (slide 33: that is what makes
-        these models slow).
+        One uniform number per image and position, in order; so however the logits are computed, the same generator
+        draws the same images.
         """
         channels, height, width = self.image_shape
         if not 0 <= known <= height:
@@ -91,12 +95,21 @@ class Autoregressive(nn.Module):
         self.scaled(images)  # refuses images that don't fit, also where there is nothing to draw
         x = np.array(images, np.uint8)
         with no_grad():
+            conditional = self.conditional(x, known)
             for row in range(known, height):
                 for column in range(width):
                     for channel in range(channels):
-                        logits = self(self.scaled(x)).numpy()[:, :, channel, row, column]
+                        logits = conditional(channel, row, column)
                         x[:, channel, row, column] = draw(logits, generator.random(len(x)), temperature)
         return x
+
+    def conditional(self, x: np.ndarray, known: int) -> Callable[[int, int, int], np.ndarray]:
+        """A function of channel, row and column: the logits (N, levels) of this value, given those of x before it.
+
+        It is called in order, from the first value after the `known` rows on, while x fills up. This one runs the
+        whole network every time (slide 33: that is what makes these models slow); a model may know better.
+        """
+        return lambda channel, row, column: self(self.scale(x)).numpy()[:, :, channel, row, column]
 
 
 def draw(logits: np.ndarray, uniform: np.ndarray, temperature: float = 1.0) -> np.ndarray:

@@ -6,10 +6,13 @@ left, table 1.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from tinygen import Tensor, nn
 from tinygen.models.autoregressive import Autoregressive
+from tinygen.models.cached import Cached
 
 
 class ResidualBlock(nn.Module):
@@ -65,6 +68,9 @@ class PixelCNN(Autoregressive):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scaled images (N, C, H, W) -> logits (N, levels, C, H, W)."""
-        channels, height, width = self.image_shape
+        channels, height, width = x.shape[1:]
         logits = self.layers(x)  # the levels of R, then those of G, then those of B: the groups that the masks order
         return logits.reshape(len(x), channels, self.levels, height, width).transpose(1, 2)
+
+    def conditional(self, x: np.ndarray, known: int) -> Callable[[int, int, int], np.ndarray]:
+        return Cached(self, x, known)
