@@ -113,6 +113,8 @@ class Run:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as e:
                 raise FileExistsError(f"{self.folder}: another process is training this run") from e
+            except OSError:  # a file system without locks
+                pass
             yield
         finally:
             os.close(descriptor)
