@@ -1,4 +1,4 @@
-"""MADE, PixelRNN and Gated PixelCNN: what they may see and do see, that they are distributions, that they learn."""
+"""MADE, FVSBN, PixelRNN, Gated PixelCNN: what they may see and do see, that they are distributions, that they learn."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from tinygen.models.pixelrnn import PixelRNN
 
 FAMILIES = {  # the class, options for small models, the layers that end in the logits
     "made": (MADE, {"hidden": 7}, lambda m: [m.last, m.direct]),
+    "fvsbn": (MADE, {"hidden": 0}, lambda m: [m.direct]),
     "row": (PixelRNN, {"rnn": "row", "hidden": 6, "layers": 2}, lambda m: list(m.head)[-1:]),
     "diagonal": (PixelRNN, {"rnn": "diagonal", "hidden": 6, "layers": 2}, lambda m: list(m.head)[-1:]),
     "gated": (GatedPixelCNN, {"hidden": 6, "layers": 2}, lambda m: list(m.head)[-1:]),
@@ -84,7 +85,7 @@ def test_a_change_changes_no_earlier_distribution(name, channels, height, width,
 
 
 @pytest.mark.fault("M02")
-@pytest.mark.parametrize(("name", "layers"), [("made", None), ("diagonal", 1), ("diagonal", 2)])
+@pytest.mark.parametrize(("name", "layers"), [("made", None), ("fvsbn", None), ("diagonal", 1), ("diagonal", 2)])
 @pytest.mark.parametrize("shape", [*SHAPES, (1, 3, 12)])
 def test_all_past_values_are_seen(name, layers, shape):
     model = family(name, shape, scale=0.1, positive=True, **({"layers": layers} if layers else {}))
@@ -313,9 +314,9 @@ def test_one_batch_can_be_overfitted(name, colour):
         images, levels = np.random.default_rng(0).integers(0, 4, (6, 3, 4, 4)), 4
     else:
         images, levels = load("digits")[0].images[:8], 17
-    hidden, steps = (96, 500) if name == "made" else (24, 150)
+    hidden, steps, lr = {"made": (96, 500, 0.01), "fvsbn": (0, 500, 0.03)}.get(name, (24, 150, 0.01))
     model = new(name, images.shape[1:], levels, hidden=hidden)
-    optimizer = optim.Adam(model.parameters(), lr=1e-2)
+    optimizer = optim.Adam(model.parameters(), lr=lr)
     first = model.bits_per_dim(-model.log_prob(images).mean())
     for _ in range(steps):
         optimizer.zero_grad()
@@ -351,7 +352,7 @@ def test_one_command_trains_it(arguments, tmp_path, capsys):
 # ---------------------------------------------------------------------------------------------------------- errors
 
 ERRORS = {
-    "made, hidden 0": (lambda: new("made", hidden=0), "hidden must be at least 1, got 0"),
+    "made, hidden -1": (lambda: new("made", hidden=-1), "hidden must not be negative, got -1"),
     "rnn": (lambda: new("row", rnn="rows"), "rnn must be one of row, diagonal, got 'rows'"),
     "pixelrnn, hidden 4, RGB": (lambda: new("row", (3, 2, 2), hidden=4), "multiple of the 3 image channels, got 4"),
     "pixelrnn, hidden 0": (lambda: new("diagonal", hidden=0), "positive multiple of the 1 image channels, got 0"),

@@ -72,8 +72,8 @@ class TwinMADE(Twin):
         outputs = torch.repeat_interleave(value, free)
         flat = x.movedim(1, 3).flatten(1)
         h = relu(linear(flat, w["first.weight"] * (degree[:, None] >= value[None]), w["first.bias"]))
-        logits = linear(h, w["last.weight"] * (outputs[:, None] > degree[None]), w["last.bias"])
-        logits = logits + linear(flat, w["direct.weight"] * (outputs[:, None] > value[None]))
+        logits = linear(flat, w["direct.weight"] * (outputs[:, None] > value[None]), w["direct.bias"])
+        logits = logits + linear(h, w["last.weight"] * (outputs[:, None] > degree[None]))
         logits = torch.cat([logits.new_zeros(len(x), d, 1), logits.view(-1, d, free)], 2)
         return logits.view(-1, height, width, channels, self.levels).permute(0, 4, 3, 1, 2)
 

@@ -1,10 +1,11 @@
 """MADE: an autoencoder whose masks make it autoregressive: a fully visible belief net (lecture slides 17 to 26).
 
-    h = relu(b + (W * M) x),    logits = c + (V * N) h + (A * L) x
+    h = relu(b + (W * M) x),    logits = c + (A * L) x + (V * N) h
 
 Every hidden unit has a degree m and sees the values 1 .. m; the logits of value d see the units of degrees below
 d, and directly the values before d: M = [m >= d], N = [d > m], L = [d > d']. So they depend on all values before d,
-and on no other. The order is the raster order, fixed.
+and on no other. The order is the raster order, fixed. Without hidden units this is the fully visible (sigmoid) belief
+net, FVSBN: every value a logistic regression on those before it.
 
 Source: Germain, Gregor, Murray, Larochelle, MADE: Masked Autoencoder for Distribution Estimation (2015), sections 3
 and 4; with its direct connections, and without its changing orders and masks.
@@ -38,7 +39,7 @@ class MADE(Autoregressive):
     Args:
         image_shape: (C, H, W). Values follow each other in raster order, within a pixel R, G, B.
         levels: values run from 0 to levels - 1. D values take D * (hidden * levels + D * (levels - 1)) weights.
-        hidden: how many hidden units; their degrees are spread evenly over 1 .. D - 1.
+        hidden: how many hidden units; their degrees are spread evenly over 1 .. D - 1. 0 for an FVSBN.
         generator: draws the initial weights.
     """
 
@@ -46,19 +47,23 @@ class MADE(Autoregressive):
         self, image_shape: tuple[int, int, int], levels: int, *, hidden: int = 500, generator: np.random.Generator
     ) -> None:
         super().__init__(image_shape, levels)
-        if hidden < 1:
-            raise ValueError(f"hidden must be at least 1, got {hidden}")
+        if hidden < 0:
+            raise ValueError(f"hidden must not be negative, got {hidden}")
         value = np.arange(1, self.dimensions + 1)  # d, the place of a value in the order
-        degree = 1 + np.arange(hidden) * (self.dimensions - 1) // hidden  # m
         output = value.repeat(levels - 1)[:, None]
-        self.first = MaskedLinear(degree[:, None] >= value, generator=generator)
-        self.last = MaskedLinear(output > degree, generator=generator)
-        self.direct = MaskedLinear(output > value, bias=False, generator=generator)
+        self.direct = MaskedLinear(output > value, generator=generator)
+        self.hidden = hidden
+        if hidden:
+            degree = 1 + np.arange(hidden) * (self.dimensions - 1) // hidden  # m
+            self.first = MaskedLinear(degree[:, None] >= value, generator=generator)
+            self.last = MaskedLinear(output > degree, bias=False, generator=generator)
 
     def forward(self, x: Tensor) -> Tensor:
         """Scaled images (N, C, H, W) -> logits (N, levels, C, H, W)."""
         channels, height, width = self.image_shape
         values = x.permute(0, 2, 3, 1).reshape(len(x), self.dimensions)
-        logits = self.last(F.relu(self.first(values))) + self.direct(values)
+        logits = self.direct(values)
+        if self.hidden:
+            logits = logits + self.last(F.relu(self.first(values)))
         logits = logits.reshape(len(x), height, width, channels, self.levels - 1)
         return F.pad(logits, (1, 0)).permute(0, 4, 3, 1, 2)
