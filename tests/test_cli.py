@@ -609,3 +609,17 @@ def test_the_table_of_faults(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd=root)
     assert done.returncode == 1
     assert "there is no fault R99" in done.stdout + done.stderr
+
+
+def test_check_causal_proves_and_draws(capsys):
+    assert main("check-causal", "pixelcnn", "--hidden", "4", "--blocks", "1") == 0
+    said = capsys.readouterr().out
+    assert "pixelcnn is causal" in said
+    assert "sees 39 of the 60 before it" in said
+    assert said.rstrip().endswith(".#########.\n.########..\n.####o")  # a 7x7 and a 3x3 kernel, and their blind spot
+
+
+def test_check_causal_finds_what_is_not(capsys, monkeypatch):
+    monkeypatch.setattr("tinygen.models.pixelcnn.PixelCNN.forward", lambda self, x: (x * x).reshape(1, 1, *x.shape[1:]))
+    assert main("check-causal", "pixelcnn", "--side", "3", "--hidden", "2", "--blocks", "0") == 1
+    assert "value 0 (row 0, column 0) sees value 0" in capsys.readouterr().out

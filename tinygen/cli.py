@@ -1,4 +1,4 @@
-"""The command line: tinygen train | sample | gradcheck. `tinygen COMMAND --help` says more."""
+"""The command line: tinygen train | sample | check-causal | gradcheck. `tinygen COMMAND --help` says more."""
 
 from __future__ import annotations
 
@@ -83,6 +83,10 @@ def parser() -> Parser:
     sample.add_argument("--temperature", type=temperature, default=1.0, help="below 1: likelier images (default 1)")
     sample.add_argument("--out", type=Path, help="the PNG to write (default RUN/samples-SEED.png)")
     sample.set_defaults(run=_sample)
+    causal = commands.add_parser("check-causal", help="prove that no output of a model sees its own or a later value")
+    checked = causal.add_subparsers(dest="model", required=True, metavar="MODEL")
+    for name in MODELS:
+        _add_check_causal(checked, name)
     commands.add_parser("gradcheck", help="check the gradients in a Python file, and say what is wrong with them")
     return top
 
@@ -104,12 +108,25 @@ def _add_train(models: Any, name: str) -> None:
     )
     p.add_argument("--seed", type=seed, default=Config.seed, help="of all random numbers (default %(default)s)")
     p.add_argument("--out", type=Path, help="the run folder (default: the next free runs/MODEL-N)")
+    _add_options(p, model)
+    p.add_argument("--resume", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    p.set_defaults(run=_train)
+
+
+def _add_check_causal(models: Any, name: str) -> None:
+    p = models.add_parser(name, description="Prove by gradients that no output sees its own or a later value, and draw "
+                          "what the middle pixel sees. The weights are random: the structure decides.")  # fmt: skip
+    p.add_argument("--side", type=whole_number, default=11, help="height and width of the image (default %(default)s)")
+    p.add_argument("--channels", type=whole_number, default=1, help="1 for grey, 3 for RGB (default %(default)s)")
+    _add_options(p, model_class(name))
+    p.set_defaults(run=_check_causal)
+
+
+def _add_options(p: argparse.ArgumentParser, model: Any) -> None:
     own = p.add_argument_group("the model's own")
     for option in _options(model):
         own.add_argument(f"--{option.name.replace('_', '-')}", default=option.default,
                          help="(default %(default)s)", **_reads(option.annotation, option.default))  # fmt: skip
-    p.add_argument("--resume", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    p.set_defaults(run=_train)
 
 
 def _options(model: Any) -> list[inspect.Parameter]:
@@ -154,6 +171,30 @@ def _train(args: argparse.Namespace) -> None:
         args.model, args.data, args.levels, options, args.seed, args.batch_size, args.lr, epochs, args.minutes
     )  # fmt: skip
     train(config, args.out)
+
+
+def _check_causal(args: argparse.Namespace) -> int:
+    import numpy as np
+
+    from tinygen.gradcheck.causal import blind_spot, dependencies, picture, violations
+
+    side, channels, generator = args.side, args.channels, np.random.default_rng(0)
+    options = {p.name: getattr(args, p.name) for p in _options(model_class(args.model))}
+    model = model_class(args.model)((channels, side, side), 2, **options, generator=generator).to(np.float64).eval()
+    matrix = dependencies(model, np.zeros(model.image_shape), channels=True)
+    broken = violations(matrix)
+    for i, j in broken[:5]:
+        say(f"value {i} (row {i // channels // side}, column {i // channels % side}) sees value {j}, which comes later")
+    if broken:
+        say(f"{args.model} is not causal: {len(broken):,} dependencies on an output's own or a later value")
+        return 1
+    pixels = matrix.reshape(side * side, channels, side * side, channels)[:, 0].max(axis=-1)  # of a pixel's first value
+    middle = side // 2 * side + side // 2
+    unseen = sum(i == middle for i, _ in blind_spot(pixels))
+    say(f"{args.model} is causal: of {matrix.size:,} gradients all to an output's own or a later value are exactly 0\n"
+        f"the middle pixel (o) sees {middle - unseen} of the {middle} before it (#):\n"
+        f"{picture(pixels, side, side).rstrip()}")  # fmt: skip
+    return 0
 
 
 def _sample(args: argparse.Namespace) -> None:
