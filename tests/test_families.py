@@ -231,8 +231,12 @@ def test_samples_follow_the_networks_logits(name, shape):
 CACHED = [((1, 6, 7), 3, 3), ((3, 4, 5), 4, 4), ((2, 1, 6), 2, 1), ((1, 9, 1), 2, 0), ((1, 1, 1), 5, 2)]
 
 
-def cached_model(shape, levels, blocks, dtype=np.float64):
-    model = PixelCNN(shape, levels, hidden=6, blocks=blocks, generator=np.random.default_rng(0)).to(dtype)
+samplers = pytest.mark.parametrize("kind", [PixelCNN, PixelRNN])
+
+
+def cached_model(kind, shape, levels, layers, dtype=np.float64):
+    depth = {"blocks": layers} if kind is PixelCNN else {"layers": layers}
+    model = kind(shape, levels, hidden=6, **depth, generator=np.random.default_rng(0)).to(dtype)
     generator = np.random.default_rng(1)
     for p in model.parameters():
         p.write()[...] = generator.normal(0, 0.4, p.shape)
@@ -249,11 +253,12 @@ def naive(model, images, known, seed, temperature=1.0):
 
 
 @pytest.mark.fault("M04")
-@pytest.mark.parametrize(("shape", "levels", "blocks"), CACHED)
+@samplers
+@pytest.mark.parametrize(("shape", "levels", "layers"), CACHED)
 @given(st.integers(0, 5), st.sampled_from([0.0, 0.5, 1.0]), st.data(), st.integers(0, 2**32 - 1))
 @settings(max_examples=10)
-def test_the_cached_sampler_draws_the_images_of_the_naive_loop(shape, levels, blocks, n, temperature, data, seed):
-    model, known = cached_model(shape, levels, blocks), data.draw(st.integers(0, shape[1]))
+def test_the_cached_sampler_draws_the_images_of_the_naive_loop(kind, shape, levels, layers, n, temperature, data, seed):
+    model, known = cached_model(kind, shape, levels, layers), data.draw(st.integers(0, shape[1]))
     images = np.random.default_rng(seed).integers(0, levels, (n, *shape))
     expected, passes = naive(model, images, known, seed, temperature)
     got = model.complete(images, known, np.random.default_rng(seed), temperature)
@@ -262,11 +267,12 @@ def test_the_cached_sampler_draws_the_images_of_the_naive_loop(shape, levels, bl
 
 
 @pytest.mark.fault("M04")
+@samplers
 @pytest.mark.parametrize(("dtype", "bound"), [(np.float32, 1e-5), (np.float64, 1e-12)])
-@pytest.mark.parametrize(("shape", "levels", "blocks"), CACHED)
-def test_the_cached_logits_are_the_networks(shape, levels, blocks, dtype, bound):
+@pytest.mark.parametrize(("shape", "levels", "layers"), CACHED)
+def test_the_cached_logits_are_the_networks(kind, shape, levels, layers, dtype, bound):
     """On images as they are drawn: later values are still others than in the end."""
-    model, generator = cached_model(shape, levels, blocks, dtype), np.random.default_rng(0)
+    model, generator = cached_model(kind, shape, levels, layers, dtype), np.random.default_rng(0)
     final, x = (generator.integers(0, levels, (3, *shape)).astype(np.uint8) for _ in range(2))
     with tinygen.no_grad():
         conditional = model.conditional(x, 0)
@@ -279,8 +285,9 @@ def test_the_cached_logits_are_the_networks(shape, levels, blocks, dtype, bound)
             x[place] = final[place]
 
 
-def test_the_cached_sampler_follows_the_weights_and_leaves_the_model_alone():
-    model = cached_model((3, 3, 3), 4, 1)
+@samplers
+def test_the_cached_sampler_follows_the_weights_and_leaves_the_model_alone(kind):
+    model = cached_model(kind, (3, 3, 3), 4, 1)
     names, before = [type(m) for m in model.modules()], model.state_dict()
     zeros = np.zeros((2, 3, 3, 3), np.uint8)
     first = model.sample(2, np.random.default_rng(0))
@@ -295,7 +302,7 @@ def test_the_cached_sampler_follows_the_weights_and_leaves_the_model_alone():
 
 
 def test_the_cached_sampler_uses_no_weight_behind_a_mask():
-    model = cached_model((3, 3, 3), 4, 1)
+    model = cached_model(PixelCNN, (3, 3, 3), 4, 1)
     expected = model.sample(2, np.random.default_rng(0))
     first = model.layers[0].weight.write()
     first[:, :, 3, 4:] = first[:, :, 4:] = np.nan

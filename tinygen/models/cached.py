@@ -16,6 +16,7 @@ import numpy as np
 
 from tinygen import Tensor, nn
 from tinygen.ops.conv import channel_mask
+from tinygen.ops.recurrent import lstm
 
 if TYPE_CHECKING:
     from tinygen.models.autoregressive import Autoregressive
@@ -52,10 +53,33 @@ class CachedConv2d(nn.Module):
         return Tensor(out[:, :, None, None])
 
 
+class CachedRowLSTM(nn.Module):
+    """`nn.functional.row_lstm` at one position: (N, 4U, 1, 1) -> h (N, U, 1, 1)."""
+
+    def __init__(self, weight: Tensor, sampler: Cached) -> None:
+        n, _, height, width = sampler.x.shape
+        self.sampler, self.side, units = sampler, weight.shape[3] // 2, weight.shape[1]
+        taps = weight.numpy()[:, :, 0].transpose(2, 1, 0).copy()  # (K, U, 4U)
+        self.centre = taps[self.side].T.copy()
+        taps[self.side] = 0
+        self.taps = taps.reshape(-1, 4 * units)
+        self.h, self.c = np.zeros((2, n, height + 1, width + 2 * self.side, units), taps.dtype)  # with borders
+
+    def forward(self, input: Tensor) -> Tensor:
+        row, column = self.sampler.position
+        here = column + self.side
+        above = self.h[:, row, column : here + self.side + 1].reshape(len(self.h), len(self.taps))
+        gates = input.numpy()[:, :, 0, 0] + above @ self.taps
+        h, c, _ = lstm(gates, self.centre, self.h[:, row, here], self.c[:, row, here])
+        self.h[:, row + 1, here], self.c[:, row + 1, here] = h, c
+        return Tensor(h[:, :, None, None])
+
+
 class Cached:
     """The logits of one value after the other of images x that are being drawn: a model's `conditional`.
 
-    The model's layers must be masked convolutions, those with mask A on the image itself, and functions of each pixel.
+    The model's layers must be masked convolutions, those with mask A on the image itself, functions of each pixel, and
+    modules with a method `cached(sampler)` that gives their like for one position.
     """
 
     def __init__(self, model: Autoregressive, x: np.ndarray, known: int) -> None:
@@ -69,6 +93,8 @@ class Cached:
     def _cached(self, module: nn.Module) -> nn.Module:
         if isinstance(module, nn.MaskedConv2d):
             return CachedConv2d(module, self)
+        if hasattr(module, "cached"):
+            return module.cached(self)
         twin = copy.copy(module)
         vars(twin)["_roles"] = dict(module._roles)
         for name, child in module.named_children():

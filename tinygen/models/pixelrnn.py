@@ -12,11 +12,28 @@ figures 4 and 5 right, table 1.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from tinygen import Tensor, nn
 from tinygen.models.autoregressive import Autoregressive
+from tinygen.models.cached import Cached, CachedRowLSTM
 from tinygen.nn import functional as F
+
+
+class RowState(nn.Conv2d):
+    """A Row LSTM's memory: what the image contributes to its gates (N, 4U, H, W) -> h (N, U, H, W)."""
+
+    def __init__(self, hidden: int, generator: np.random.Generator) -> None:
+        super().__init__(hidden, 4 * hidden, (1, 3), bias=False, generator=generator)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.row_lstm(input, self.weight)
+
+    def cached(self, sampler: Cached) -> CachedRowLSTM:
+        """Its like for one position after the other."""
+        return CachedRowLSTM(self.weight, sampler)
 
 
 class RowLSTM(nn.Module):
@@ -25,11 +42,11 @@ class RowLSTM(nn.Module):
     def __init__(self, hidden: int, channels: int, generator: np.random.Generator) -> None:
         self.channels = channels
         self.input = nn.MaskedConv2d(2 * hidden, 4 * hidden, (1, 3), "B", channels, generator=generator)
-        self.state = nn.Conv2d(hidden, 4 * hidden, (1, 3), bias=False, generator=generator)
+        self.state = RowState(hidden, generator)
         self.output = nn.MaskedConv2d(hidden, 2 * hidden, 1, "B", channels, generator=generator)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.output(F.row_lstm(gates(self.input(x), self.channels), self.state.weight))
+        return x + self.output(self.state(gates(self.input(x), self.channels)))
 
 
 class DiagonalBiLSTM(nn.Module):
@@ -102,7 +119,12 @@ class PixelRNN(Autoregressive):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scaled images (N, C, H, W) -> logits (N, levels, C, H, W)."""
-        channels, height, width = self.image_shape
+        channels, height, width = x.shape[1:]
         features = self.layers(self.input(F.pad(x, (0, self.border))))
         logits = self.head(features[..., :width])  # the levels of R, then those of G, then those of B
         return logits.reshape(len(x), channels, self.levels, height, width).transpose(1, 2)
+
+    def conditional(self, x: np.ndarray, known: int) -> Callable[[int, int, int], np.ndarray]:
+        if self.border:  # what comes from the top right is known a row at a time, not a pixel
+            return super().conditional(x, known)
+        return Cached(self, x, known)
