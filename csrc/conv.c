@@ -335,8 +335,9 @@ int tg_conv2d(int dtype, const tg_conv_shape *s, const void *x, const void *w, c
         return TG_BAD_ARGUMENT;
     if (!s->n || !s->oh || !s->ow || !s->co)
         return TG_OK;
-    correlation c = {.shape = s, .k = tiles(dtype), .threads = clamp_threads(threads), .weight = w, .output = y, .columns = s->co,
-                     .out_column = s->co, .out_row = s->ow * s->co, .out_image = s->oh * s->ow * s->co};
+    correlation c = {.shape = s, .k = tiles(dtype), .threads = clamp_threads(threads), .weight = w,
+                     .output = y, .columns = s->co, .out_column = s->co,
+                     .out_row = s->ow * s->co, .out_image = s->oh * s->ow * s->co};
     c.s = (source){.data = x, .size = element_size(dtype), .n = s->n, .h = s->h, .w = s->w, .channels = s->ci,
                    .step_y = s->stride_h, .step_x = s->stride_w};
     if (s->n * s->oh * s->ow <= DIRECT && s->co % c.k->vector == 0
@@ -352,13 +353,12 @@ int tg_conv_transpose2d(int dtype, const tg_conv_shape *s, const void *y, const 
         return TG_BAD_ARGUMENT;
     if (!s->n || !s->h || !s->w || !s->ci)
         return TG_OK;
-    correlation c = {.shape = s, .k = tiles(dtype), .threads = clamp_threads(threads), .weight = w, .output = x, .columns = s->ci,
-                     .transposed = 1,
+    correlation c = {.shape = s, .k = tiles(dtype), .threads = clamp_threads(threads), .weight = w,
+                     .output = x, .columns = s->ci, .transposed = 1,
                      .out_column = s->stride_w * s->ci, .out_row = s->stride_h * s->w * s->ci,
                      .out_image = s->h * s->w * s->ci};
     c.s = (source){.data = y, .size = element_size(dtype), .n = s->n, .h = s->oh, .w = s->ow,
-                   .channels = s->co,
-                   .step_y = 1, .step_x = 1};
+                   .channels = s->co, .step_y = 1, .step_x = 1};
     choose_flat(&c);
     return correlate(&c, bias);
 }
