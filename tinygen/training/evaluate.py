@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ def samples(model: Any, n: int, seed: int, temperature: float = 1.0) -> np.ndarr
 class _Watched(np.random.Generator):
     """A generator that tells which part of its uniform numbers is drawn: samplers use one for every value."""
 
-    def __init__(self, bit_generator: np.random.BitGenerator, total: int, tell: Any) -> None:
+    def __init__(self, bit_generator: np.random.BitGenerator, total: int, tell: Callable[[float], None]) -> None:
         super().__init__(bit_generator)
         self.drawn, self.total, self.tell = 0, total, tell
 
