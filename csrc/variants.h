@@ -17,7 +17,11 @@
 #define STORE(p, v) (*(loose *)(p) = (v))
 #define INLINE static inline __attribute__((always_inline, unused))
 #define OUTLINE static __attribute__((noinline, unused))
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
 #define UNROLL _Pragma("GCC unroll 16")
+#endif
 
 #define ISA base
 #define VECTOR 16
