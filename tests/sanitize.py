@@ -64,9 +64,7 @@ INSTRUMENTS = {
         40,
         {"planted_race": "data race"},
     ),
-    "coverage": Instrument(
-        ("-O0", "-g", "--coverage"), "", {}, "not 2_31 and not compiler and not forced", 60, {}
-    ),
+    "coverage": Instrument(("-O0", "-g", "--coverage"), "", {}, "not 2_31 and not compiler and not forced", 60, {}),
 }
 
 
@@ -83,7 +81,11 @@ def build(folder: Path, flags: tuple[str, ...]) -> Path:
     setup = _load_setup()
     with contextlib.redirect_stdout(io.StringIO()):
         setup.ffi.emit_c_code(str(folder / "_native.c"))
-    sources = ["_native.c", "tests/kernels/planted.c", *sorted(f"csrc/{p.name}" for p in (folder / "csrc").glob("*.c"))]
+    sources = [
+        "_native.c",
+        "tests/kernels/planted.c",
+        *sorted(f"csrc/{p.name}" for p in (folder / "csrc").glob("*.c")),
+    ]
     common = [f for f in setup.FLAGS if f != "-O3"]
     includes = ["-Icsrc", f"-I{sysconfig.get_paths()['include']}"]
 
@@ -95,7 +97,8 @@ def build(folder: Path, flags: tuple[str, ...]) -> Path:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(compile_one, sources))
     library = folder / "tinygen" / f"_native{sysconfig.get_config_var('EXT_SUFFIX')}"
-    subprocess.run([COMPILER, *flags, "-shared", "-pthread", *objects, "-lm", "-o", str(library)], cwd=folder, check=True)
+    link = [COMPILER, *flags, "-shared", "-pthread", *objects, "-lm", "-o", str(library)]
+    subprocess.run(link, cwd=folder, check=True)
     return library
 
 
@@ -130,8 +133,22 @@ def with_leaks(environment: dict[str, str]) -> dict[str, str]:
 
 
 def run_tests(instrument: Instrument, folder: Path, full: bool) -> tuple[int, str]:
-    environment = preloaded(instrument) | {"CI": "1", "TINYGEN_CASES": "500" if full else str(instrument.cases)}
-    command = [sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", "-p", "no:faulthandler", "tests"]
+    environment = preloaded(instrument) | {
+        "CI": "1",
+        "TINYGEN_CASES": "500" if full else str(instrument.cases),
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-s",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:faulthandler",
+        "tests",
+    ]
     return run([*command, "-k", instrument.tests], folder, environment)
 
 

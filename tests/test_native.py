@@ -1,4 +1,4 @@
-"""Between Python and the kernels: whatever arrays come, the answer is the definition's or a clear error, never a crash."""
+"""Between Python and the kernels: whatever arrays come, the definition's answer or a clear error, never a crash."""
 
 from __future__ import annotations
 
@@ -108,7 +108,10 @@ def normal(*shape):
 
 LABELS = GENERATOR.integers(0, 7, (5, 6))
 CALLS = {  # name -> (function of the float arrays, those arrays); large enough that a kernel is used
-    "conv2d": (lambda x, w, b: conv2d(x, w, b, (2, 1), (1, 0)), (normal(2, 3, 6, 5), normal(4, 3, 3, 2), normal(4))),
+    "conv2d": (
+        lambda x, w, b: conv2d(x, w, b, (2, 1), (1, 0)),
+        (normal(2, 3, 6, 5), normal(4, 3, 3, 2), normal(4)),
+    ),
     "masked": (
         lambda x, w, b: conv2d(x, w, b, (1, 1), (1, 1), (1, 1), "A", 3),
         (normal(2, 6, 4, 5), normal(9, 6, 3, 3), normal(9)),
@@ -122,7 +125,10 @@ CALLS = {  # name -> (function of the float arrays, those arrays); large enough 
     "matmul": (matmul, (normal(40, 41), normal(41, 50))),
     "gated_activation": (gated_activation, (normal(3, 8, 4, 5),)),
     "cross_entropy": (lambda x: cross_entropy(x, LABELS), (normal(5, 7, 6),)),
-    "cross_entropy_backward": (lambda x, g: cross_entropy_backward(x, LABELS, g), (normal(5, 7, 6), normal(5, 6))),
+    "cross_entropy_backward": (
+        lambda x, g: cross_entropy_backward(x, LABELS, g),
+        (normal(5, 7, 6), normal(5, 6)),
+    ),
     "batch_norm": (lambda x, w, b: batch_norm(x, w, b, 1e-3), (normal(6, 4, 3, 5), normal(4), normal(4))),
     "lstm": (lstm, (normal(3, 5, 16), normal(16, 4), normal(5, 4), normal(5, 4))),
     "Row LSTM": (lambda x, w: lstm(x, w), (normal(2, 3, 4, 8), normal(8, 2, 1, 3))),
@@ -132,7 +138,10 @@ CALLS = {  # name -> (function of the float arrays, those arrays); large enough 
 }
 
 
-@given(st.sampled_from(sorted(CALLS)), st.lists(st.sampled_from(sorted(KINDS)), min_size=4, max_size=4), st.sampled_from(FLOATS))
+calls, kinds_of_array = st.sampled_from(sorted(CALLS)), st.sampled_from(sorted(KINDS))
+
+
+@given(calls, st.tuples(*[kinds_of_array] * 4), st.sampled_from(FLOATS))
 @settings(max_examples=400)
 def test_arrays_of_any_kind(name, kinds, dtype):
     function, arrays = CALLS[name]
@@ -144,20 +153,24 @@ def test_arrays_of_any_kind(name, kinds, dtype):
     assert all((a == b).all() for a, b in zip(arrays, kept, strict=True))
 
 
-@given(st.sampled_from(sorted(CALLS)), st.data())
+@given(calls, st.data())
 @settings(max_examples=300)
 def test_wrong_dtypes_and_shapes(name, data):
-    """One argument in turn: of another type, with an axis more, less, longer, shorter or empty. Refused by name, or right."""
+    """One argument of another type, with an axis more, less, longer, shorter or empty: refused by name, or right."""
     function, arrays = CALLS[name]
     arrays = [a.astype(np.float32) for a in arrays]
     which = data.draw(st.integers(0, len(arrays) - 1))
     a, axis = arrays[which], data.draw(st.integers(0, arrays[which].ndim - 1))
-    arrays[which] = data.draw(
-        st.sampled_from([
-            a.astype(np.float64), a.astype(np.float16), a.astype(np.int32), a > 0,
-            a[None], a[0], np.concatenate([a, a], axis), np.delete(a, 0, axis), np.take(a, [], axis), np.float32(1),
-        ])  # fmt: skip
-    )
+    types = [a.astype(np.float64), a.astype(np.float16), a.astype(np.int32), a > 0]
+    shapes = [
+        a[None],
+        a[0],
+        np.concatenate([a, a], axis),
+        np.delete(a, 0, axis),
+        np.take(a, [], axis),
+        a[:1].sum(),
+    ]
+    arrays[which] = data.draw(st.sampled_from(types + shapes))
     with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):  # the mean of no rows
         kernel, definition = both(function, *arrays)
     if isinstance(kernel, Exception):
@@ -179,7 +192,13 @@ images = st.tuples(st.integers(0, 3), sizes, sizes, sizes)
 def test_fuzz_convolution(x, w, bias, size, stride, padding, dilation, mask, channels, dtype):
     """Straight to `native`, with shapes that needn't fit: an error, or arrays of the promised shape."""
     arrays = [None if shape is None else np.ones(shape, dtype) for shape in (x, w, bias)]
-    rest = (stride, tuple(min(p, 1000) for p in padding), tuple(min(d, 1000) for d in dilation), mask, channels)
+    rest = (
+        stride,
+        tuple(min(p, 1000) for p in padding),
+        tuple(min(d, 1000) for d in dilation),
+        mask,
+        channels,
+    )
     for call, shape in (
         (lambda: native.conv2d(*arrays, size, *rest), (x[0], w[0], *size)),
         (lambda: native.conv_transpose2d(*arrays, size, *rest), (x[0], w[1], *size)),
@@ -193,7 +212,12 @@ def test_fuzz_convolution(x, w, bias, size, stride, padding, dilation, mask, cha
         assert np.isfinite(out).all()
 
 
-@given(st.tuples(*[sizes] * 3), st.tuples(*[sizes] * 2), st.integers(-1, 1), st.lists(integers, min_size=6, max_size=6))
+@given(
+    st.tuples(*[sizes] * 3),
+    st.tuples(*[sizes] * 2),
+    st.integers(-1, 1),
+    st.lists(integers, min_size=6, max_size=6),
+)
 @settings(max_examples=200)
 def test_fuzz_lstm(x, weight, diagonal, shape):
     """A shape that doesn't belong to the arrays is refused."""
@@ -207,18 +231,16 @@ def test_fuzz_lstm(x, weight, diagonal, shape):
     assert gates.shape == z.shape
 
 
-@given(st.tuples(sizes, st.integers(1, 6), sizes), st.sampled_from([np.int8, np.uint8, np.int64, np.uint64, np.float32, bool]),
-       st.integers(-2, 8), st.sampled_from(["plain", "Fortran", "backwards", "with gaps"]))  # fmt: skip
+@given(st.tuples(sizes, st.integers(1, 6), sizes), st.sampled_from("bBiqQf?"), st.integers(-2, 8),
+       st.sampled_from(["plain", "Fortran", "backwards"]))  # fmt: skip
 @settings(max_examples=200)
 def test_fuzz_labels(shape, dtype, label, kind):
     x = normal(*shape).astype(np.float32)
-    if kind == "with gaps" and dtype != np.float32:
-        kind = "plain"
-    labels = KINDS[kind](np.full((shape[0], shape[2]), label % 256 if dtype in (np.uint8, np.uint64) else label).astype(dtype))
+    labels = KINDS[kind](np.full((shape[0], shape[2]), label).astype(dtype))
     kernel, definition = both(cross_entropy, x, labels)
     assert agree(kernel, definition)
-    assert isinstance(kernel, list) or isinstance(kernel, ERRORS)
-    wrong = dtype == bool or np.dtype(dtype).kind == "f" or (labels.size and not 0 <= label < shape[1])
+    assert isinstance(kernel, (list, *ERRORS))
+    wrong = dtype in "f?" or (labels.size and not 0 <= label < shape[1])
     assert isinstance(kernel, Exception) == bool(wrong)
 
 
@@ -243,7 +265,11 @@ def adam_arrays(dtype=np.float32):
 
 
 def run_adam(grad, p, m, v):
-    return native.adam(p, grad, m, v, 1, 1e-3, 0.9, 0.999, 1e-8, 0.0)
+    """Whether the kernel ran: if not, it declines, and NumPy has the word, or it refuses."""
+    try:
+        return native.adam(p, grad, m, v, 1, 1e-3, 0.9, 0.999, 1e-8, 0.0)
+    except ValueError:
+        return False
 
 
 def test_adam_writes_p_m_and_v_alone():
@@ -257,39 +283,35 @@ def test_adam_writes_p_m_and_v_alone():
 
 @pytest.mark.parametrize("which", [1, 2, 3])
 def test_adam_leaves_read_only_arrays_alone(which):
-    """Refused, or left to NumPy, which refuses: never written."""
     arrays = adam_arrays()
     arrays[which].flags.writeable = False
     kept = arrays[which].copy()
-    try:
-        done = run_adam(*arrays)
-    except ValueError as error:
-        assert "pmv"[which - 1] in str(error)
-    else:
-        assert not done
+    assert not run_adam(*arrays)
     assert (arrays[which] == kept).all()
 
 
-@pytest.mark.parametrize("one", range(4))
-@pytest.mark.parametrize("other", range(1, 4))
-def test_adam_refuses_arrays_that_overlap(one, other):
-    """p, m and v one place apart in the same memory: what is written would be read again."""
-    if one >= other:
-        return
+@pytest.mark.parametrize(("one", "other"), [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)])
+def test_adam_declines_arrays_that_overlap(one, other):
+    """Two of them one place apart in the same memory: what is written would be read again."""
     arrays, room = adam_arrays(), np.ones(1501, np.float32)
     arrays[one], arrays[other] = room[:1500].reshape(50, 30), room[1:].reshape(50, 30)
-    try:
-        assert not run_adam(*arrays)
-    except ValueError as error:
-        assert "overlap" in str(error)
+    assert not run_adam(*arrays)
     assert (room == 1).all()
 
 
-@pytest.mark.parametrize("other", [lambda a: a.T, lambda a: a[:-1], lambda a: a.astype(np.float64), lambda a: a.astype(">f4")])
+OTHERS = {
+    "order": lambda a: a.T.copy().T,
+    "shape": lambda a: a[:-1],
+    "type": lambda a: a.astype(np.float64),
+    "bytes": lambda a: a.astype(">f4"),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
 @pytest.mark.parametrize("which", range(4))
 def test_adam_declines_arrays_that_differ(which, other):
     arrays = adam_arrays()
-    arrays[which] = other(arrays[which])
+    arrays[which] = OTHERS[other](arrays[which])
     kept = [a.copy() for a in arrays]
     assert not run_adam(*arrays)
     assert all((a == b).all() for a, b in zip(arrays, kept, strict=True))
@@ -316,22 +338,19 @@ def test_threads_and_their_number():
 def test_no_memory_is_a_memory_error_that_names_the_kernel(name):
     function, arrays = CALLS[name]
     expected = outputs_of(function(*arrays))
-    failures = 0
     for n in range(1, 20):
         native.lib.tg_fail_allocation(n)
         try:
-            got = outputs_of(function(*arrays))
-        except MemoryError as error:
-            assert "tg_" in str(error)
-            failures += 1
-        else:
-            assert all(a.tobytes() == b.tobytes() for a, b in zip(got, expected, strict=True))
-            break
+            got, error = outputs_of(function(*arrays)), None
+        except MemoryError as e:
+            got, error = outputs_of(function(*arrays)), e
         finally:
             native.lib.tg_fail_allocation(0)
-        again = outputs_of(function(*arrays))
-        assert all(a.tobytes() == b.tobytes() for a, b in zip(again, expected, strict=True))
-    assert failures == n - 1
+        assert all(a.tobytes() == b.tobytes() for a, b in zip(got, expected, strict=True))
+        if error is None:
+            return
+        assert "tg_" in str(error)
+    pytest.fail("so many allocations?")
 
 
 @given(st.lists(st.tuples(st.sampled_from([1 << 18, (1 << 18) + 3, 1 << 20, 70_000]), st.booleans()), max_size=40))
@@ -399,13 +418,23 @@ def test_without_a_compiler(tmp_path):
     shutil.copytree(ROOT / "csrc", source / "csrc")
     shutil.copytree(ROOT / "tinygen", source / "tinygen", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     (source / "README.md").touch()
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-build-isolation", "--no-deps", "--no-index"]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-build-isolation",
+        "--no-deps",
+        "--no-index",
+    ]
     environment = os.environ | {"CC": "/bin/false", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    subprocess.run([*pip, "--target", str(tmp_path / "site"), str(source)], env=environment, check=True, capture_output=True)
-    assert not list((tmp_path / "site" / "tinygen").glob("_native*.so"))
+    site = tmp_path / "site"
+    subprocess.run([*pip, "--target", str(site), str(source)], env=environment, check=True, capture_output=True)
+    assert not list((site / "tinygen").glob("_native*.so"))
     program = """
         import sys, warnings
-        sys.meta_path = [f for f in sys.meta_path if "editable" not in repr(f).lower()]  # of the installation under test
+        sys.meta_path = [f for f in sys.meta_path if "editable" not in repr(f).lower()]  # no other tinygen
         import numpy as np
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -425,7 +454,7 @@ def test_without_a_compiler(tmp_path):
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program), str(tmp_path)],
-        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path / "site")}, capture_output=True, text=True, check=False,
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(site)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("1 RuntimeWarning tinygen: the C kernels were not built"), done.stdout

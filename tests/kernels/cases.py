@@ -114,7 +114,10 @@ def conv_shape(generator, **wanted) -> SimpleNamespace:
 
 
 def _plain(generator):
-    pick, kind = generator.integers, generator.choice(["small", "wide", "large", "odd"], p=[0.5, 0.2, 0.2, 0.1])
+    pick, kind = (
+        generator.integers,
+        generator.choice(["small", "wide", "large", "odd"], p=[0.5, 0.2, 0.2, 0.1]),
+    )
     image, channels = (12, _CHANNELS) if kind != "large" else (45, _CHANNELS[:12])
     s = SimpleNamespace(n=int(pick(0, 6) if kind != "large" else pick(1, 3)), mask=0, groups=1)
     if kind == "wide":
@@ -256,7 +259,32 @@ def lstm_weight(generator, **wanted):
 
 # --------------------------------------------------------------------------------------------------------- elementwise
 
-_LENGTHS = (0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 65, 100, 1000, 16383, 16384, 16385, 33000, 70001)
+_LENGTHS = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    5,
+    7,
+    8,
+    9,
+    15,
+    16,
+    17,
+    31,
+    32,
+    33,
+    63,
+    65,
+    100,
+    1000,
+    16383,
+    16384,
+    16385,
+    33000,
+    70001,
+)
 
 
 def _length(generator, n=None):
@@ -280,9 +308,24 @@ def _elementwise(name, definition, inputs, roundings):
     return make
 
 
+_ROWS = (
+    (0, 3),
+    (3, 0),
+    (1, 1),
+    (2, 3),
+    (5, 8),
+    (4, 9),
+    (3, 16),
+    (7, 17),
+    (6, 31),
+    (2, 33),
+    (500, 20),
+    (3000, 9),
+)
+
+
 def _rows(generator, rows=None, channels=None):
-    sizes = [(0, 3), (3, 0), (1, 1), (2, 3), (5, 8), (4, 9), (3, 16), (7, 17), (6, 31), (2, 33), (9, 64), (500, 20), (3000, 9)]
-    some = sizes[generator.choice(len(sizes), p=_falling(len(sizes)))]
+    some = _ROWS[generator.choice(len(_ROWS), p=_falling(len(_ROWS)))]
     return (some[0] if rows is None else rows), (some[1] if channels is None else channels)
 
 
@@ -324,7 +367,15 @@ def batch_norm(generator, **wanted):
     size, factor = _size(x), (1 if weight is None else abs(weight)) / np.sqrt(var + eps)
     of_var = 4 * size * (abs(x - mean).max(0, initial=0) + abs(x).max(0, initial=0) * 1e-2)
     scale = 4 * size * factor * (1 + of_var / (var + eps) / size * abs(x - mean)) + (0 if bias is None else abs(bias))
-    arguments = [*x.shape, In(x), _maybe_in(weight), _maybe_in(bias), eps, Out(x.shape), *[Out(mean.shape)] * 2]
+    arguments = [
+        *x.shape,
+        In(x),
+        _maybe_in(weight),
+        _maybe_in(bias),
+        eps,
+        Out(x.shape),
+        *[Out(mean.shape)] * 2,
+    ]
     return Case("tg_batch_norm", arguments, [(y, scale), (mean, size), (var, of_var)])
 
 
@@ -348,7 +399,20 @@ def batch_norm_backward(generator, **wanted):
 
 
 def _logits(generator, rows=None, classes=None):
-    sizes = [(0, 3), (1, 1), (4, 1), (3, 2), (5, 10), (7, 16), (4, 17), (6, 31), (3, 64), (5, 100), (9, 256), (300, 70)]
+    sizes = [
+        (0, 3),
+        (1, 1),
+        (4, 1),
+        (3, 2),
+        (5, 10),
+        (7, 16),
+        (4, 17),
+        (6, 31),
+        (3, 64),
+        (5, 100),
+        (9, 256),
+        (300, 70),
+    ]
     some = sizes[generator.integers(len(sizes))]
     rows, classes = (some[0] if rows is None else rows), (some[1] if classes is None else classes)
     logits = normal(generator, rows, classes, spread=generator.choice((0.5, 4, 40)))

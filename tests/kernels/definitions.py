@@ -127,7 +127,12 @@ def lstm_backward(s, u, c0, gates, c, gh, gc):
         last = 0 if last is None else last
         t = np.tanh(c[:, y, x])
         dc = gc[:, y, x] + gh[:, y, x] * o * (1 - t * t)
-        da = [dc * g * i * (1 - i), dc * last * f * (1 - f), dc * i * (1 - g * g), gh[:, y, x] * t * o * (1 - o)]
+        da = [
+            dc * g * i * (1 - i),
+            dc * last * f * (1 - f),
+            dc * i * (1 - g * g),
+            gh[:, y, x] * t * o * (1 - o),
+        ]
         gz[:, y, x] = np.stack(da, 1)
         for tap, pixel in enumerate(_sources(s, y, x)):
             if (target := _state(s, gh, gh0, pixel)) is not None:

@@ -17,7 +17,14 @@ from tinygen import native
 _WINDOW = 1 << 26
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
-_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+_libc.mmap.argtypes = [
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_long,
+]
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _SHARED, _PRIVATE, _FIXED, _ANONYMOUS, _NORESERVE = 1, 2, 16, 32, 0x4000
 _READ, _WRITE = mmap.PROT_READ, mmap.PROT_WRITE
@@ -61,7 +68,18 @@ ROWS, COLUMNS = (1 << 16) + 1, 1 << 15  # the last row starts at element 2^31
 
 
 def _conv_shape(**fields):
-    s = {"n": 1, "h": ROWS, "w": COLUMNS, "ci": 1, "oh": 3, "ow": COLUMNS, "co": 1, "kh": 1, "kw": 1, "groups": 1}
+    s = {
+        "n": 1,
+        "h": ROWS,
+        "w": COLUMNS,
+        "ci": 1,
+        "oh": 3,
+        "ow": COLUMNS,
+        "co": 1,
+        "kh": 1,
+        "kw": 1,
+        "groups": 1,
+    }
     s |= {"stride_h": ROWS // 2, "stride_w": 1, "dil_h": 1, "dil_w": 1} | fields
     return native.ffi.new("tg_conv_shape *", s)
 
@@ -127,7 +145,14 @@ def cross_entropy() -> None:
     logits, labels = Sparse(ROWS, COLUMNS), np.arange(ROWS) % COLUMNS
     logits.array[-1, -1] = 20
     loss = np.zeros(ROWS, np.float32)
-    _call("tg_cross_entropy", ROWS, COLUMNS, logits.pointer, native.ffi.cast("int64_t *", labels.ctypes.data), loss)
+    _call(
+        "tg_cross_entropy",
+        ROWS,
+        COLUMNS,
+        logits.pointer,
+        native.ffi.cast("int64_t *", labels.ctypes.data),
+        loss,
+    )
     assert np.allclose(loss[:-1], np.log(COLUMNS))
     assert np.isclose(loss[-1], 20 + np.log1p((COLUMNS - 1) * np.exp(-20)))
 

@@ -50,25 +50,36 @@ class Arena:
         protect(self.first - PAGE, PAGE, _PROT_NONE)
         protect(self.first + self.room, PAGE, _PROT_NONE)
 
-    def place(self, array: np.ndarray, at_end: bool, writable: bool) -> np.ndarray:
-        protect(self.first, self.room, _PROT_READ | _PROT_WRITE)
+    def place(self, array: np.ndarray, at_end: bool) -> np.ndarray:
         offset = PAGE + (self.room - array.nbytes if at_end else 0)
         out = np.frombuffer(self.memory, array.dtype, array.size, offset).reshape(array.shape)
         out[...] = array
-        if not writable:
-            protect(self.first, self.room, _PROT_READ)
         return out
+
+    def freeze(self, frozen: bool) -> None:
+        protect(self.first, self.room, _PROT_READ if frozen else _PROT_READ | _PROT_WRITE)
 
 
 _arenas: dict[int, Arena] = {}
 
 
-def guarded(at_end: bool) -> Place:
-    """The array ends where a forbidden page begins, or begins where one ends; an input can't be written at all."""
+def guarded(at_end: bool, frozen: bool = False) -> Place:
+    """The array ends where a forbidden page begins, or begins where one ends. frozen: inputs can't be written."""
 
     def place(slot: int, array: np.ndarray, writable: bool) -> np.ndarray:
         if slot not in _arenas or _arenas[slot].room < array.nbytes:
             _arenas[slot] = Arena(2 * array.nbytes)
-        return _arenas[slot].place(array, at_end, writable)
+        if frozen:
+            _arenas[slot].freeze(False)
+        out = _arenas[slot].place(array, at_end)
+        if frozen and not writable:
+            _arenas[slot].freeze(True)
+        return out
 
     return place
+
+
+def thaw() -> None:
+    """After frozen arrays: every page can be written again."""
+    for arena in _arenas.values():
+        arena.freeze(False)
