@@ -226,8 +226,8 @@ static void pack_item(void *context, int64_t item, int slot)
     const correlation *c = context;
     const tg_conv_shape *s = c->shape;
     int64_t t = item / c->panels, f = 0, column = item % c->panels * c->k->panel, size = c->s.size;
-    int64_t n = min64(c->k->panel, c->columns - column), ld = round_up(n, c->k->vector),
-            weight = c->tap[t].weight;
+    int64_t n = min64(c->k->panel, c->columns - column), ld = round_up(n, c->k->vector);
+    int64_t weight = c->tap[t].weight;
     (void)slot;
     while (t >= c->phase[f].first_tap + c->phase[f].taps)
         f++;

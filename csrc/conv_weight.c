@@ -66,10 +66,10 @@ static void join(outer *o)
  * fetched from next[0] and next[1] on, fetch[0] and fetch[1] bytes, in turns from tile to tile. */
 static void accumulate(const weight_sum *g, region r, const char *a, const char *b, int64_t panel,
                        int64_t row0, int64_t row1, char *gw, int add, const char *const *next_chunk,
-                               const int64_t *fetch)
+                       const int64_t *fetch)
 {
-    int64_t size = g->s.size, co = g->shape->co, column = panel * g->k->panel,
-            n = min64(g->k->panel, co - column);
+    int64_t size = g->s.size, co = g->shape->co, column = panel * g->k->panel;
+    int64_t n = min64(g->k->panel, co - column);
     int vectors = (int)ceil_div(n, g->k->vector);
     outer o = {.images = r.images, .rows = r.rows, .columns = g->s.columns, .image_step = g->s.image,
                .row_step = g->s.step_y * g->s.row, .column_step = g->s.step_x * g->s.channels,
@@ -98,8 +98,8 @@ static void part_item(void *context, int64_t part, int slot)
     const weight_sum *g = context;
     int64_t first = part * g->chunks / g->parts, last = (part + 1) * g->chunks / g->parts, co = g->shape->co;
     char *copy = g->chunk + slot * g->chunk_bytes, *packed = copy + g->source_bytes;
-    char *gw = g->parts > 1 ? g->sums + part * g->sum_bytes : g->gw,
-            *gbias = g->sums + part * g->sum_bytes + g->depth * co * g->s.size;
+    char *gw = g->parts > 1 ? g->sums + part * g->sum_bytes : g->gw;
+    char *gbias = g->sums + part * g->sum_bytes + g->depth * co * g->s.size;
     if (g->gbias)
         memset(gbias, 0, (size_t)(co * g->s.size));
     for (int64_t i = first; i < last; i++) {
@@ -145,8 +145,8 @@ static void block_item(void *context, int64_t item, int slot)
 static void sum_item(void *context, int64_t item, int slot)
 {
     const weight_sum *g = context;
-    int64_t count = g->depth * g->shape->co, first = item * SMALL, n = min64(SMALL, count - first),
-            size = g->s.size;
+    int64_t count = g->depth * g->shape->co, first = item * SMALL;
+    int64_t n = min64(SMALL, count - first), size = g->s.size;
     (void)slot;
     memcpy(g->gw + first * size, g->sums + first * size, (size_t)(n * size));
     for (int64_t part = 1; part < g->parts; part++)

@@ -18,7 +18,7 @@ typedef struct {
 
 enum { ITEM = 1 << 14 };                /* logits that one thread takes at a time */
 static const parallel_task forward[][2] = TABLE(cross_entropy_item),
-        backward[][2] = TABLE(cross_entropy_backward_item);
+    backward[][2] = TABLE(cross_entropy_backward_item);
 
 static int run_rows(int dtype, const parallel_task task[][2], entropy *e, int threads)
 {

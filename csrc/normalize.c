@@ -110,8 +110,7 @@ int tg_batch_norm(int dtype, int64_t rows, int64_t channels, const void *x, cons
 
 int tg_batch_norm_backward(int dtype, int64_t rows, int64_t channels, const void *x, const void *weight,
                            const void *mean, const void *var, double eps, const void *gy, void *gx,
-                                   void *gweight,
-                           void *gbias, int threads)
+                           void *gweight, void *gbias, int threads)
 {
     norm b = {.rows = rows, .channels = channels, .x = x, .gy = gy, .y = gx, .mean = mean};
     if (!valid(dtype, rows, channels) || rows < 1)

@@ -69,8 +69,10 @@ static int64_t pixel(const engine *e, int64_t image, int64_t step, int64_t posit
 }
 
 /* The position whose previous state a tap sees, from the one that sees it. */
-static int64_t offset(const engine *e,
-                      int64_t tap) { return e->s->diagonal ? tap - 1 : tap - e->s->taps / 2; }
+static int64_t offset(const engine *e, int64_t tap)
+{
+    return e->s->diagonal ? tap - 1 : tap - e->s->taps / 2;
+}
 
 /* The state (h or c) at a place, the initial one before the first step; NULL for 0. */
 static const char *state(const engine *e, const char *array, const char *initial, int64_t image, int64_t step,
@@ -78,8 +80,8 @@ static const char *state(const engine *e, const char *array, const char *initial
 {
     if (inside(e, step, position))
         return array + pixel(e, image, step, position) * e->row;
-    return initial && step < 0 && position >= 0 && position < e->positions ? initial + position * e->row
-            : NULL;
+    int before = initial && step < 0 && position >= 0 && position < e->positions;
+    return before ? initial + position * e->row : NULL;
 }
 
 static part part_of(const engine *e, int64_t item)
@@ -221,8 +223,9 @@ static void gather_dh(const engine *e, workspace w, int64_t rows, int64_t step)
     for (int64_t tap = 0; tap < e->s->taps && step + 1 < e->steps; tap++) {
         for (int64_t r = 0; r < rows; r++) {
             int64_t next = w.at[r].position - offset(e, tap), image = w.at[r].image;
-            w.from[r] = inside(e, step + 1, next) ? e->gz + pixel(e, image, step + 1, next) * 4 * e->row
-                    : e->zeros;
+            w.from[r] = e->zeros;
+            if (inside(e, step + 1, next))
+                w.from[r] = e->gz + pixel(e, image, step + 1, next) * 4 * e->row;
         }
         multiply(e, e->packed + tap * e->tap_bytes, 0, 4 * e->s->units, e->s->units, rows, w.from, w.start,
                  w.to);
@@ -264,9 +267,9 @@ static void plan_parts(engine *e, int threads)
     int alone = !s->diagonal && s->taps == 1;
     e->steps = s->diagonal ? s->h + s->w - 1 : s->h;
     e->positions = s->diagonal ? s->h : s->w;
+    int64_t items = e->positions >= 64 * threads ? 2 * threads : threads;
     e->images = alone ? 1 : max64(1, ceil_div(s->n, 4 * threads));
-    e->width = alone ? max64(1, ceil_div(e->positions, threads * (e->positions >= 64 * threads ? 2 : 1)))
-            : e->positions;
+    e->width = alone ? max64(1, ceil_div(e->positions, items)) : e->positions;
     e->groups = ceil_div(s->n, e->images);
     e->splits = ceil_div(e->positions, e->width);
 }
@@ -318,7 +321,7 @@ int tg_lstm(int dtype, const tg_lstm_shape *s, const void *z, const void *u, con
 
 int tg_lstm_backward(int dtype, const tg_lstm_shape *s, const void *u, const void *c0, const void *gates,
                      const void *c, const void *gh, const void *gc, void *gz, void *gh0, void *gc0,
-                             int threads)
+                     int threads)
 {
     if (!valid(dtype, s, gh0 || gc0 || c0) || !gh0 != !gc0)
         return TG_BAD_ARGUMENT;
@@ -331,8 +334,7 @@ int tg_lstm_backward(int dtype, const tg_lstm_shape *s, const void *u, const voi
         return TG_OK;
     }
     engine e = {.s = s, .u = u, .c0 = c0, .gates = (char *)(uintptr_t)gates, .c = (char *)(uintptr_t)c,
-                .gh = gh,
-                .gc = gc, .gz = gz, .gh0 = gh0, .gc0 = gc0, .backward = 1};
+                .gh = gh, .gc = gc, .gz = gz, .gh0 = gh0, .gc0 = gc0, .backward = 1};
     return run_engine(&e, dtype, clamp_threads(threads));
 }
 
@@ -342,9 +344,8 @@ int tg_lstm_weight(int dtype, const tg_lstm_shape *s, const void *h, const void 
     if (!valid(dtype, s, 0))
         return TG_BAD_ARGUMENT;
     tg_conv_shape f = {.n = s->n, .h = s->h, .w = s->w, .ci = s->units, .oh = s->h, .ow = s->w,
-                       .co = 4 * s->units,
-                       .kh = 1, .kw = s->taps, .stride_h = 1, .stride_w = 1, .pad_h = 1, .pad_w = s->taps / 2,
-                       .dil_h = 1, .dil_w = 1, .groups = 1};
+                       .co = 4 * s->units, .kh = 1, .kw = s->taps, .stride_h = 1, .stride_w = 1, .pad_h = 1,
+                       .pad_w = s->taps / 2, .dil_h = 1, .dil_w = 1, .groups = 1};
     if (!s->diagonal)
         return tg_conv2d_weight(dtype, &f, h, gz, gu, NULL, threads);
     f.kw = 1;
