@@ -577,7 +577,8 @@ def test_the_pages_are_forbidden():
     assert arena.room == PAGE
     for at_end, statement in ((True, "x[3]"), (False, "x[-1]"), (True, "x[2] = 1"), (False, "x[0] = 1")):
         done = in_python(f"""
-                        from tests.kernels.memory import guarded
+            import ctypes
+            from tests.kernels.memory import guarded
             a = guarded({at_end}, frozen=True)(0, np.zeros(3, np.float32), False)
             x = ctypes.cast(a.ctypes.data, ctypes.POINTER(ctypes.c_float))
             x[0], x[2]
