@@ -391,7 +391,7 @@ def _is_inside(filename: str) -> bool:
 
 def xp(array: Any) -> Any:
     """The array module of an array: numpy, or cupy."""
-    return np if array.__class__ in _ON_HOST or isinstance(array, np.generic) else sys.modules["cupy"]
+    return np if array.__class__ in _ON_HOST or isinstance(array, (np.ndarray, np.generic)) else sys.modules["cupy"]
 
 
 def describe(values: Iterable[Any]) -> str:

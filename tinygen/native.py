@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import math
 import os
 import threading
@@ -125,6 +126,8 @@ def matmul(x, y):
 
 def linear(input, weight, bias):
     """See `tinygen.ops.linear`: a convolution of single pixels."""
+    if weight.ndim != 2 or input.ndim == 0 or input.shape[-1] != weight.shape[1]:
+        return NotImplemented  # the definition says what is wrong
     if input.size * len(weight) < SMALL_PRODUCT:
         return NotImplemented
     rows = input.reshape(-1, input.shape[-1])
@@ -142,7 +145,7 @@ def _pixels(rows):
 
 
 def _conv_shape(n, image, ci, out, co, kernel, stride, padding, dilation, mask, channels):
-    if mask and (ci % channels or co % channels):
+    if mask and (channels < 1 or ci % channels or co % channels):
         raise ValueError(f"channels={channels} must divide the channels of both sides, got {ci} and {co}")
     s = ffi.new("tg_conv_shape *")
     s.n, (s.h, s.w), s.ci, (s.oh, s.ow), s.co, (s.kh, s.kw) = n, image, ci, out, co, kernel
@@ -179,7 +182,7 @@ def elementwise(kernel: str, *arrays: Any) -> Any:
     first = arrays[0]
     if getattr(first, "size", 0) < SMALL or not _accepts(*arrays):
         return NotImplemented
-    if any(a.shape != first.shape or a.strides != first.strides for a in arrays[1:]):
+    if any(a.shape != first.shape or a.strides != first.strides or not a.flags.aligned for a in arrays):
         return NotImplemented
     axes = _memory_order(first)
     inputs = [a.transpose(axes) for a in arrays]
@@ -194,6 +197,10 @@ def adam(p, grad, m, v, step, lr, beta1, beta2, eps, weight_decay):
     """See `tinygen.optim.Adam`: changes p, m and v in place; False if there is no kernel for these arrays."""
     arrays = (grad, p, m, v)
     if not _accepts(*arrays) or any(a.strides != p.strides or a.shape != p.shape for a in arrays):
+        return False
+    if not all(a.flags.aligned and (a is grad or a.flags.writeable) for a in arrays):
+        return False
+    if any(np.may_share_memory(a, b) for a, b in itertools.combinations(arrays, 2)):
         return False
     axes = _memory_order(p)
     inputs = [a.transpose(axes) for a in arrays]
@@ -277,7 +284,7 @@ def cross_entropy_backward(input, target, gloss):
     if not _accepts(input, gloss):
         return NotImplemented
     logits, labels, back = _rows_of_classes(input, target, gloss=gloss)
-    rows = np.ascontiguousarray(gloss.transpose(np.argsort(back)))
+    rows = np.require(gloss.transpose(np.argsort(back)), requirements=["C", "A"])  # from a sum, it's a broadcast number
     out = empty(logits.shape, input.dtype)
     _call("tg_cross_entropy_backward", input.dtype, labels.size, logits.shape[-1], logits, _labels(labels), rows, out)
     return np.moveaxis(out.transpose(*back, out.ndim - 1), -1, 1)
@@ -438,6 +445,15 @@ _LIMIT = 1 << 30  # bytes kept for reuse at most
 _free: dict[int, list[np.ndarray]] = defaultdict(list)
 _free_bytes = 0
 _lock = threading.RLock()  # a destructor may run at any moment, also inside `empty`
+
+
+def _new_lock() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # another thread may hold the lock in the moment of a fork
+    os.register_at_fork(after_in_child=_new_lock)
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:

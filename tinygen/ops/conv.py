@@ -38,7 +38,7 @@ def conv2d(x, weight, bias=None, stride=(1, 1), padding=(0, 0), dilation=(1, 1),
     padded = _padded(x, padding)
     for tap, window, keep in _taps(weight.shape, size, stride, dilation, mask, channels):
         y += padded[window] @ _kept(weight[:, :, *tap], keep).T
-    return _nchw(y if bias is None else y + bias)
+    return _nchw(_biased(y, bias))
 
 
 @op
@@ -53,7 +53,7 @@ def conv_transpose2d(
     for tap, window, keep in _taps(weight.shape, y.shape[2:], stride, dilation, mask, channels):
         x[window] += rows @ _kept(weight[:, :, *tap], keep)
     x = x[:, ph : ph + h, pw : pw + w]
-    return _nchw(x if bias is None else x + bias)
+    return _nchw(_biased(x, bias))
 
 
 @op(outputs=("weight", "bias"))
@@ -136,6 +136,8 @@ def _(x, y, kernel_size, stride, padding, dilation, mask, channels):
 
 def _out_size(image, kernel, stride, padding, dilation):
     """The output's (height, width); ValueError if the kernel doesn't fit into the padded image."""
+    if len(image) != 2 or len(kernel) != 2:
+        raise ValueError(f"images and weights must have 4 axes, got {len(image) + 2} and {len(kernel) + 2}")
     size = tuple(
         (n + 2 * p - d * (k - 1) - 1) // s + 1
         for n, k, s, p, d in zip(image, kernel, stride, padding, dilation, strict=True)
@@ -154,6 +156,13 @@ def _padded(x, padding):
     """x as NHWC, zeros around each image."""
     (ph, pw), x = padding, x.transpose(0, 2, 3, 1)
     return xp(x).pad(x, ((0, 0), (ph, ph), (pw, pw), (0, 0))) if ph or pw else x
+
+
+def _biased(x, bias):
+    """x (N, H, W, C) plus the bias (C,), if there is one."""
+    if bias is not None and bias.shape != x.shape[-1:]:
+        raise ValueError(f"bias must have shape {x.shape[-1:]}, got {bias.shape}")
+    return x if bias is None else x + bias
 
 
 def _nchw(x):

@@ -54,6 +54,8 @@ def linear(input, weight, bias=None):
     """input @ weight.T + bias. input: (..., in), weight: (out, in), bias: (out,) or None -> (..., out)."""
     if weight.ndim != 2 or input.ndim == 0 or input.shape[-1] != weight.shape[1]:
         raise ValueError(f"weight must be (out, in) with in = input.shape[-1], got {weight.shape} for {input.shape}")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"bias must have shape {weight.shape[:1]}, got {bias.shape}")
     out = input @ weight.T
     return out if bias is None else out + bias
 
