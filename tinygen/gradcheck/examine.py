@@ -20,6 +20,7 @@ from tinygen.gradcheck.subject import Subject, Trouble, same
 Array = Any
 
 RTOL = 1e-6  # a relative difference below this is never called wrong
+ALONG = 1e-8  # along a direction: tighter, since one wrong element is diluted there; beyond it the elements decide
 MANY = 1500  # at most so many elements of an argument are looked at one by one; of a larger one:
 SAMPLE = 100  # so many at random, and what halving finds
 MEMORY = 4e6  # numbers in a Jacobian; what doesn't fit is sampled
@@ -230,7 +231,7 @@ def _compare(e: Evidence, i: int, g: Array, generator: np.random.Generator, many
     size = abs(along) + abs(slope.value)
     off = abs(along - slope.value)
     tiny = 1e-9 * float(np.linalg.norm(e.weights * e.differences.base))  # for gradients that cancel to zero
-    if (off <= RTOL * size and slope.bar <= 1e-3 * size) or off <= slope.bar <= tiny:
+    if (off <= ALONG * size and slope.bar <= 1e-3 * size) or off <= slope.bar <= tiny:
         e.right.append(i)
         return
     if not noise:
@@ -238,7 +239,7 @@ def _compare(e: Evidence, i: int, g: Array, generator: np.random.Generator, many
     own = noise[e.subject.wrt.index(i)]
     best = e.differences.along(i, direction)
     slack = float(np.abs(own * direction).sum())
-    close = abs(along - best.value) <= 4 * best.bar + RTOL * size + slack
+    close = abs(along - best.value) <= 4 * best.bar + ALONG * size + slack
     if close and best.bar <= max(1e-3 * size, tiny) + slack:
         e.right.append(i)
         return
