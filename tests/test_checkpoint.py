@@ -67,9 +67,7 @@ def framed(header: str | bytes, data: bytes = b"") -> bytes:
 
 def sealed(tensors: str, data: bytes = b"", version: str = '"1"', metadata: str = "{}") -> bytes:
     """A file with a *right* checksum around any tensors, so that what is behind the checksum is reached."""
-    own = (
-        f'"tinygen_sha256":"{"0" * 64}","tinygen_version":{version},"tinygen_metadata":{json.dumps(metadata)}'
-    )
+    own = f'"tinygen_sha256":"{"0" * 64}","tinygen_version":{version},"tinygen_metadata":{json.dumps(metadata)}'
     file = framed(f'{{"__metadata__":{{{own}}}{"," * bool(tensors)}{tensors}}}', data)
     return file.replace(b"0" * 64, hashlib.sha256(file).hexdigest().encode(), 1)
 
@@ -248,9 +246,7 @@ def test_a_bool_is_0_or_1(folder):
 def test_other_dtypes_are_refused_by_tensor_and_dtype(tmp_path, array):
     save(tmp_path / "c", OLD, {})
     before = (tmp_path / "c").read_bytes()
-    with pytest.raises(
-        TypeError, match=re.escape(f"tensors['layer.w'] has dtype {array.dtype}, expected one of")
-    ):
+    with pytest.raises(TypeError, match=re.escape(f"tensors['layer.w'] has dtype {array.dtype}, expected one of")):
         save(tmp_path / "c", {"ok": np.ones(3), "layer.w": array}, {})
     assert (tmp_path / "c").read_bytes() == before
     assert os.listdir(tmp_path) == ["c"]
@@ -477,9 +473,7 @@ def test_a_malformed_header_is_refused_even_with_a_right_checksum(folder, tensor
     data = bytes(range(8))
     assert write_and_load(path, sealed(W, data))[0]["w"].tobytes() == data
     assert re.search(reason, refused(path, sealed(tensors, data)))
-    assert re.search(
-        reason.replace("duplicate key '__metadata__'", ""), refused(path, framed(f"{{{tensors}}}", data))
-    )
+    assert re.search(reason.replace("duplicate key '__metadata__'", ""), refused(path, framed(f"{{{tensors}}}", data)))
 
 
 @pytest.mark.fault("R14")
@@ -544,9 +538,7 @@ def test_memory_is_bounded_by_the_files_size(folder):
         (99_999_999).to_bytes(8, "little") + b"{}",
         sealed(huge, b"12345678"),
         framed("{" + '"a":' + "[" + "[]," * 100_000 + "[]]}"),
-        framed(
-            '{"w":{"dtype":"U8","data_offsets":[0,1],"shape":[' + "9" * 18 + ("," + "9" * 18) * 10_000 + "]}}"
-        ),
+        framed('{"w":{"dtype":"U8","data_offsets":[0,1],"shape":[' + "9" * 18 + ("," + "9" * 18) * 10_000 + "]}}"),
     ]
     for file in files:
         path.write_bytes(file)
@@ -589,9 +581,7 @@ def test_random_bytes_are_refused(folder, file):
 
 EVIL = (
     JSON
-    | st.sampled_from(
-        [-1, 0, 1, 8, 2**31, 2**32, 2**53, 2**63 - 1, 2**63, 2**64, -(2**63), 1e308, True, None]
-    )
+    | st.sampled_from([-1, 0, 1, 8, 2**31, 2**32, 2**53, 2**63 - 1, 2**63, 2**64, -(2**63), 1e308, True, None])
     | st.sampled_from(["F32", "BF16", "BOOL", "U64", "O", "", "../w", "__metadata__"])
     | st.lists(st.integers(-1, 9), max_size=5)
 )
@@ -617,9 +607,7 @@ def mutated_headers(draw) -> dict:
             if action == "replace":
                 node[key] = value
             elif action == "rename" and isinstance(node, dict):
-                node[
-                    draw(st.sampled_from(["dtype", "shape", "data_offsets", "a", "__metadata__", "..", ""]))
-                ] = value
+                node[draw(st.sampled_from(["dtype", "shape", "data_offsets", "a", "__metadata__", "..", ""]))] = value
     return header
 
 
@@ -777,12 +765,8 @@ def test_kill_9_at_any_moment_leaves_the_last_checkpoint(tmp_path):
             acknowledged = ["1", *process.stdout.read().split("\n")[:-1]]
         tensors, metadata = load(path)
         assert metadata["step"] in (int(acknowledged[-1]), int(acknowledged[-1]) + 1)
-        np.testing.assert_array_equal(
-            tensors["w"], np.full(1 + metadata["step"] * 7919 % 200_000, metadata["step"])
-        )
-    assert all(
-        re.fullmatch(r"c\.safetensors|\.tinygen-[0-9a-f]{16}\.tmp", name) for name in os.listdir(tmp_path)
-    )
+        np.testing.assert_array_equal(tensors["w"], np.full(1 + metadata["step"] * 7919 % 200_000, metadata["step"]))
+    assert all(re.fullmatch(r"c\.safetensors|\.tinygen-[0-9a-f]{16}\.tmp", name) for name in os.listdir(tmp_path))
 
 
 def test_threads_that_save_to_one_path_do_not_mix(tmp_path):

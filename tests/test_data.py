@@ -244,12 +244,8 @@ def test_other_bytes_than_the_checksums_are_not_kept(tmp_path, remote, damage):
     path = tmp_path / "remote" / "train-images-idx3-ubyte.gz"
     content = path.read_bytes()
     flipped = content[:50] + bytes([content[50] ^ 1]) + content[51:]
-    path.write_bytes(
-        {"half": content[: len(content) // 2], "empty": b"", "flipped": flipped}.get(damage, content * 9)
-    )
-    with pytest.raises(
-        ValueError, match=r"train-images-idx3-ubyte.gz: the checksum is wrong, .* nothing was kept"
-    ):
+    path.write_bytes({"half": content[: len(content) // 2], "empty": b"", "flipped": flipped}.get(damage, content * 9))
+    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte.gz: the checksum is wrong, .* nothing was kept"):
         load("fashion-mnist")
     assert "train-images-idx3-ubyte.gz" not in files_below(tmp_path / "cache")
     assert not [name for name in files_below(tmp_path / "cache") if name.endswith(".part")]
@@ -293,9 +289,7 @@ def test_a_download_stops_soon_after_the_size_that_was_announced(tmp_path, monke
 @pytest.mark.fault("R11", "R12")
 def test_without_a_network_it_is_said_what_to_do(tmp_path, remote):
     (tmp_path / "remote" / "train-images-idx3-ubyte.gz").unlink()
-    with pytest.raises(
-        FileNotFoundError, match=r"fashion-mnist is not on this machine .*install .*--data FOLDER"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"fashion-mnist is not on this machine .*install .*--data FOLDER"):
         load("fashion-mnist")
 
 
@@ -338,9 +332,7 @@ def test_the_cache_follows_the_environment(tmp_path, monkeypatch):
 )
 def test_an_unknown_name_gets_a_suggestion_before_any_work(name, meant, monkeypatch):
     monkeypatch.setattr(sources, "_located", None)
-    with pytest.raises(
-        ValueError, match=f"no data set '{name}', did you mean '{meant}'\\? known are digits, "
-    ):
+    with pytest.raises(ValueError, match=f"no data set '{name}', did you mean '{meant}'\\? known are digits, "):
         load(name)
 
 
@@ -425,11 +417,7 @@ def test_idx_cut_off_or_too_long_anywhere_is_refused(scratch, cut, packed, extra
     path = scratch / ("cut.gz" if packed else "cut")
     whole = gzip.compress(content) if packed else content
     path.write_bytes(
-        whole + gzip.compress(b"x")
-        if packed and extra
-        else whole + b"x"
-        if extra
-        else whole[: cut % len(whole)]
+        whole + gzip.compress(b"x") if packed and extra else whole + b"x" if extra else whole[: cut % len(whole)]
     )
     with pytest.raises(ValueError, match=path.name):
         formats.read_idx(path, 3)
@@ -818,9 +806,7 @@ def test_a_damaged_npz_is_refused_by_name_or_gives_the_same_images(scratch, draw
     content = bytearray(path.read_bytes())
     for _ in range(draw.draw(st.integers(1, 3))):
         content[draw.draw(st.integers(0, len(content) - 1))] ^= 1 << draw.draw(st.integers(0, 7))
-    path.write_bytes(
-        content[: draw.draw(st.integers(0, len(content)))] if draw.draw(st.booleans()) else content
-    )
+    path.write_bytes(content[: draw.draw(st.integers(0, len(content)))] if draw.draw(st.booleans()) else content)
     got = read_or_refused(formats.read_npz, path)
     assert got is None or (np.array_equal(got[0][:, 0], images) and got[1:] == (None, 256))
 
@@ -853,9 +839,7 @@ def test_an_npy_header_of_any_bytes_is_refused_by_name(scratch, header):
 
 @pytest.mark.parametrize("name", ["notes.txt", "train-images-idx3-ubyte.gz", "picture.png"])
 def test_other_files_are_refused_by_name(tmp_path, name):
-    with pytest.raises(
-        ValueError, match=f"{name}: a data set must be an .npz, a .tar.gz of CIFAR-10 or a folder"
-    ):
+    with pytest.raises(ValueError, match=f"{name}: a data set must be an .npz, a .tar.gz of CIFAR-10 or a folder"):
         load(write(tmp_path / name, b"hello"))
 
 
@@ -902,9 +886,7 @@ def test_pngs_in_folders_train_and_test(tmp_path):
     for part, animals in (("train", ["cats", "dogs"]), ("test", ["cats"])):
         for animal in animals:
             save_pngs(tmp_path / "b" / part / animal, some_images(2, 2, 2))
-    with pytest.raises(
-        ValueError, match=r"test must have train's classes \('cats', 'dogs'\), got \('cats',\)"
-    ):
+    with pytest.raises(ValueError, match=r"test must have train's classes \('cats', 'dogs'\), got \('cats',\)"):
         load(tmp_path / "b")
     save_pngs(tmp_path / "b" / "test" / "dogs", some_images(1, 2, 2))
     train, test = load(tmp_path / "b")
@@ -981,9 +963,7 @@ def test_pngs_without_pillow(tmp_path, monkeypatch):
 # Minibatches
 
 
-sizes = st.tuples(st.integers(1, 30), st.integers(1, 12), st.booleans()).filter(
-    lambda s: not s[2] or s[1] <= s[0]
-)
+sizes = st.tuples(st.integers(1, 30), st.integers(1, 12), st.booleans()).filter(lambda s: not s[2] or s[1] <= s[0])
 
 
 @settings(deadline=None)
@@ -997,9 +977,7 @@ def test_an_epoch_gives_every_image_once(size, seed):
         assert len(epoch) == len(batches)
         assert all(len(batch) == batch_size for batch in epoch[:-1])
         got = np.concatenate(epoch)
-        assert np.array_equal(
-            got, again.permutation(count)[: len(got)]
-        )  # the one draw, and the order it says
+        assert np.array_equal(got, again.permutation(count)[: len(got)])  # the one draw, and the order it says
         assert len(got) == (count // batch_size * batch_size if drop_last else count)
 
 
