@@ -155,7 +155,7 @@ def conv_forward_naive(x, w, b, conv_param):
     out = np.zeros((N, F, Ho, Wo))
     for i in range(Ho):
         for j in range(Wo):
-            window = xp[:, :, i * stride : i * stride + HH, j * stride : j * stride + WW]
+            window = xp[:, :, i * stride:i * stride + HH, j * stride:j * stride + WW]
             out[:, :, i, j] = window.reshape(N, -1) @ w.reshape(F, -1).T + b
     cache = (x, w, b, conv_param)
     return out, cache
@@ -176,9 +176,9 @@ def conv_backward_naive(dout, cache):
             for i in range(Ho):
                 for j in range(Wo):
                     top, left = i * stride, j * stride
-                    dw[f] += xp[n, :, top : top + HH, left : left + WW] * dout[n, f, i, j]
-                    dxp[n, :, top : top + HH, left : left + WW] += w[f] * dout[n, f, i, j]
-    dx = dxp[:, :, pad : pad + H, pad : pad + W]
+                    dw[f] += xp[n, :, top:top + HH, left:left + WW] * dout[n, f, i, j]
+                    dxp[n, :, top:top + HH, left:left + WW] += w[f] * dout[n, f, i, j]
+    dx = dxp[:, :, pad:pad + H, pad:pad + W]
     return dx, dw, db
 
 
@@ -190,7 +190,7 @@ def max_pool_forward_naive(x, pool_param):
     out = np.zeros((N, C, Ho, Wo))
     for i in range(Ho):
         for j in range(Wo):
-            out[:, :, i, j] = x[:, :, i * stride : i * stride + PH, j * stride : j * stride + PW].max(axis=(2, 3))
+            out[:, :, i, j] = x[:, :, i * stride:i * stride + PH, j * stride:j * stride + PW].max(axis=(2, 3))
     return out, (x, pool_param)
 
 
@@ -204,7 +204,7 @@ def max_pool_backward_naive(dout, cache):
             for i in range(Ho):
                 for j in range(Wo):
                     top, left = i * stride, j * stride
-                    window = x[n, c, top : top + PH, left : left + PW]
+                    window = x[n, c, top:top + PH, left:left + PW]
                     r, s = np.unravel_index(window.argmax(), window.shape)
                     dx[n, c, top + r, left + s] += dout[n, c, i, j]
     return dx
@@ -218,7 +218,7 @@ def avg_pool_forward_naive(x, pool_param):
     out = np.zeros((N, C, Ho, Wo))
     for i in range(Ho):
         for j in range(Wo):
-            out[:, :, i, j] = x[:, :, i * stride : i * stride + PH, j * stride : j * stride + PW].mean(axis=(2, 3))
+            out[:, :, i, j] = x[:, :, i * stride:i * stride + PH, j * stride:j * stride + PW].mean(axis=(2, 3))
     return out, (x, pool_param)
 
 
@@ -230,7 +230,7 @@ def avg_pool_backward_naive(dout, cache):
     for i in range(Ho):
         for j in range(Wo):
             top, left = i * stride, j * stride
-            dx[:, :, top : top + PH, left : left + PW] += dout[:, :, i : i + 1, j : j + 1] / (PH * PW)
+            dx[:, :, top:top + PH, left:left + PW] += dout[:, :, i:i + 1, j:j + 1] / (PH * PW)
     return dx
 
 
@@ -318,9 +318,9 @@ def lstm_step_forward(x, prev_h, prev_c, Wx, Wh, b):
     H = prev_h.shape[1]
     a = x @ Wx + prev_h @ Wh + b
     i = sigmoid(a[:, :H])
-    f = sigmoid(a[:, H : 2 * H])
-    o = sigmoid(a[:, 2 * H : 3 * H])
-    g = np.tanh(a[:, 3 * H :])
+    f = sigmoid(a[:, H:2 * H])
+    o = sigmoid(a[:, 2 * H:3 * H])
+    g = np.tanh(a[:, 3 * H:])
     next_c = f * prev_c + i * g
     next_h = o * np.tanh(next_c)
     cache = (x, prev_h, prev_c, Wx, Wh, i, f, o, g, next_c)
