@@ -135,6 +135,15 @@ def linear(input, weight, bias):
     return y if y is NotImplemented else y.reshape(*input.shape[:-1], len(weight))
 
 
+def channel_sums(x):
+    """The sum of an image (N, C, H, W) over all but its channels: a product with a row of ones."""
+    rows = x.transpose(0, 2, 3, 1)
+    if not rows.flags.c_contiguous or x.size < SMALL:
+        return NotImplemented
+    sums = matmul(np.ones((1, x.size // x.shape[1]), x.dtype), rows.reshape(-1, x.shape[1]))
+    return sums if sums is NotImplemented else sums[0]
+
+
 SMALL_PRODUCT = 1 << 15  # multiplications below which NumPy is as fast as the way to a kernel
 _SINGLE = (1, 1), (1, 1), (0, 0), (1, 1), None, 1  # size (or kernel_size), stride, padding, dilation, mask, channels
 
