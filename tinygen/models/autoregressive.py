@@ -63,6 +63,17 @@ class Autoregressive(nn.Module):
             parts = [-self.nats(images[i : i + batch_size]).numpy() for i in range(0, len(images), batch_size)]
         return np.concatenate([np.zeros(0), *parts])
 
+    def check_hidden(self, hidden: int) -> None:
+        """ValueError unless so many channels fall into the groups, one for each colour, that masks order."""
+        channels = self.image_shape[0]
+        if hidden < 1 or hidden % channels:
+            raise ValueError(f"hidden must be a positive multiple of the {channels} image channels, got {hidden}")
+
+    def by_level(self, x: Tensor) -> Tensor:
+        """Logits (N, levels, C, H, W) from (N, C * levels, H, W): the levels of R, then those of G, then those of B."""
+        n, _, height, width = x.shape
+        return x.reshape(n, self.image_shape[0], self.levels, height, width).transpose(1, 2)
+
     @property
     def dimensions(self) -> int:
         """The number of values in an image."""

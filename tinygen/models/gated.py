@@ -67,8 +67,7 @@ class GatedPixelCNN(Autoregressive):
     ) -> None:  # fmt: skip
         super().__init__(image_shape, levels)
         channels = image_shape[0]
-        if hidden < 1 or hidden % channels:
-            raise ValueError(f"hidden must be a positive multiple of the {channels} image channels, got {hidden}")
+        self.check_hidden(hidden)
         if layers < 1:
             raise ValueError(f"layers must be at least 1, got {layers}")
 
@@ -81,9 +80,7 @@ class GatedPixelCNN(Autoregressive):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scaled images (N, C, H, W) -> logits (N, levels, C, H, W)."""
-        channels, height, width = self.image_shape
         v = h = x
         for layer in self.layers:
             v, h = layer(v, h)
-        logits = self.head(h)  # the levels of R, then those of G, then those of B: the groups that the masks order
-        return logits.reshape(len(x), channels, self.levels, height, width).transpose(1, 2)
+        return self.by_level(self.head(h))

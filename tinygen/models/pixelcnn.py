@@ -51,8 +51,7 @@ class PixelCNN(Autoregressive):
     ) -> None:  # fmt: skip
         super().__init__(image_shape, levels)
         channels = image_shape[0]
-        if hidden < 1 or hidden % channels:
-            raise ValueError(f"hidden must be a positive multiple of the {channels} image channels, got {hidden}")
+        self.check_hidden(hidden)
         if blocks < 0:
             raise ValueError(f"blocks must not be negative, got {blocks}")
 
@@ -68,9 +67,7 @@ class PixelCNN(Autoregressive):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scaled images (N, C, H, W) -> logits (N, levels, C, H, W)."""
-        channels, height, width = x.shape[1:]
-        logits = self.layers(x)  # the levels of R, then those of G, then those of B: the groups that the masks order
-        return logits.reshape(len(x), channels, self.levels, height, width).transpose(1, 2)
+        return self.by_level(self.layers(x))
 
     def conditional(self, x: np.ndarray, known: int) -> Callable[[int, int, int], np.ndarray]:
         return Cached(self, x, known)

@@ -101,8 +101,7 @@ class PixelRNN(Autoregressive):
         channels = image_shape[0]
         if rnn not in LAYERS:
             raise ValueError(f"rnn must be one of {', '.join(LAYERS)}, got {rnn!r}")
-        if hidden < 1 or hidden % channels:
-            raise ValueError(f"hidden must be a positive multiple of the {channels} image channels, got {hidden}")
+        self.check_hidden(hidden)
         if layers < 0:
             raise ValueError(f"layers must not be negative, got {layers}")
 
@@ -119,10 +118,8 @@ class PixelRNN(Autoregressive):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scaled images (N, C, H, W) -> logits (N, levels, C, H, W)."""
-        channels, height, width = x.shape[1:]
         features = self.layers(self.input(F.pad(x, (0, self.border))))
-        logits = self.head(features[..., :width])  # the levels of R, then those of G, then those of B
-        return logits.reshape(len(x), channels, self.levels, height, width).transpose(1, 2)
+        return self.by_level(self.head(features[..., : x.shape[3]]))
 
     def conditional(self, x: np.ndarray, known: int) -> Callable[[int, int, int], np.ndarray]:
         if self.border:  # what comes from the top right is known a row at a time, not a pixel
