@@ -465,3 +465,10 @@ def test_without_a_compiler(tmp_path):
         tinygen.sum(y * y).backward(retain_graph=True)
     assert np.allclose(np.load(tmp_path / "y.npy"), y.numpy(), atol=1e-5)
     assert np.allclose(np.load(tmp_path / "g.npy"), x.grad.numpy(), atol=1e-4)
+
+
+@pytest.mark.fault("K05")
+def test_sizes_that_do_not_fit_are_refused_before_memory_is_asked_for():
+    x, w = np.ones((1, 2, 0, 0), np.float32), np.ones((1, 2, 4, 2), np.float32)
+    with pytest.raises(ValueError, match=r"\(0, 0\) doesn't become \(4, 2\) with kernel \(2, 1\)"):
+        native.conv2d_weight(x, w, (2, 1), (1, 1 << 20), (0, 0), (1 << 20, 1), None, 1)

@@ -18,7 +18,7 @@ import os
 import threading
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -153,14 +153,17 @@ def _pixels(rows):
     return rows[:, :, None, None]
 
 
-def _conv_shape(n, image, ci, out, co, kernel, stride, padding, dilation, mask, channels):
+def _conv_shape(images, image, ci, out, co, kernel, stride, padding, dilation, mask, channels):
     if mask and (channels < 1 or ci % channels or co % channels):
         raise ValueError(f"channels={channels} must divide the channels of both sides, got {ci} and {co}")
-    s = ffi.new("tg_conv_shape *")
-    s.n, (s.h, s.w), s.ci, (s.oh, s.ow), s.co, (s.kh, s.kw) = n, image, ci, out, co, kernel
-    (s.stride_h, s.stride_w), (s.pad_h, s.pad_w), (s.dil_h, s.dil_w) = stride, padding, dilation
-    s.mask, s.groups = {None: 0, "A": 1, "B": 2}[mask], channels
-    return s
+    for n, k, o, s, p, d in zip(image, kernel, out, stride, padding, dilation, strict=True):
+        if s < 1 or d < 1 or (n + 2 * p - d * (k - 1) - 1) // s + 1 != o:  # a kernel's memory is bounded by these sizes
+            raise ValueError(f"{image} doesn't become {out} with kernel {kernel}, stride {stride}, padding {padding}")
+    c = ffi.new("tg_conv_shape *")
+    c.n, (c.h, c.w), c.ci, (c.oh, c.ow), c.co, (c.kh, c.kw) = images, image, ci, out, co, kernel
+    (c.stride_h, c.stride_w), (c.pad_h, c.pad_w), (c.dil_h, c.dil_w) = stride, padding, dilation
+    c.mask, c.groups = {None: 0, "A": 1, "B": 2}[mask], channels
+    return c
 
 
 def _nhwc(x):
@@ -191,32 +194,36 @@ def elementwise(kernel: str, *arrays: Any) -> Any:
     first = arrays[0]
     if getattr(first, "size", 0) < SMALL or not _accepts(*arrays):
         return NotImplemented
-    if any(a.shape != first.shape or a.strides != first.strides or not a.flags.aligned for a in arrays):
-        return NotImplemented
-    axes = _memory_order(first)
-    inputs = [a.transpose(axes) for a in arrays]
-    if not inputs[0].flags.c_contiguous:
+    inputs = _side_by_side(arrays)
+    if inputs is None:
         return NotImplemented
     out = empty(inputs[0].shape, first.dtype)
     _call(kernel, first.dtype, first.size, *inputs, out)
-    return out.transpose(np.argsort(axes))
+    return out.transpose(np.argsort(_memory_order(first)))
 
 
 def adam(p, grad, m, v, step, lr, beta1, beta2, eps, weight_decay):
     """See `tinygen.optim.Adam`: changes p, m and v in place; False if there is no kernel for these arrays."""
     arrays = (grad, p, m, v)
-    if not _accepts(*arrays) or any(a.strides != p.strides or a.shape != p.shape for a in arrays):
-        return False
-    if not all(a.flags.aligned and (a is grad or a.flags.writeable) for a in arrays):
+    if not _accepts(*arrays) or not all(a.flags.writeable for a in (p, m, v)):
         return False
     if any(np.may_share_memory(a, b) for a, b in itertools.combinations(arrays, 2)):
         return False
-    axes = _memory_order(p)
-    inputs = [a.transpose(axes) for a in arrays]
-    if not inputs[0].flags.c_contiguous:
+    inputs = _side_by_side(arrays)
+    if inputs is None:
         return False
     _call("tg_adam", p.dtype, p.size, *inputs, step, lr, beta1, beta2, eps, weight_decay)
     return True
+
+
+def _side_by_side(arrays: Sequence[np.ndarray]) -> list[np.ndarray] | None:
+    """Arrays of one shape and one order in memory, without gaps, as contiguous ones; None if they aren't."""
+    first = arrays[0]
+    if any(a.shape != first.shape or a.strides != first.strides or not a.flags.aligned for a in arrays):
+        return None
+    axes = _memory_order(first)
+    inputs = [a.transpose(axes) for a in arrays]
+    return inputs if inputs[0].flags.c_contiguous else None
 
 
 def _memory_order(a: np.ndarray) -> list[int]:
