@@ -24,6 +24,7 @@ from PIL import Image
 
 from tinygen import cli
 from tinygen.models import MODELS
+from tinygen.models.model import Model
 from tinygen.training import checkpoint
 
 COMMAND = shutil.which("tinygen", path=str(Path(sys.executable).parent))
@@ -97,17 +98,17 @@ def test_train_and_sample(data):
     assert lines[0].startswith("pixelcnn on noise: 36 images 1x4x4, 3 levels; ")
     assert lines[0].endswith(f"into {folder}")
     assert lines.pop(1) == f"to go on if it is interrupted: tinygen train --resume {folder}"
-    pattern = r"test: (#) \+- (#) bits/dim, (#) nats an image \(4 images; independent pixels: (#) bits/dim\)"
-    test = re.fullmatch(pattern.replace("#", r"[\d.]+"), lines[1])
-    bits, _, nats, floor = map(float, test.groups())
+    pattern = r"test: (#) \+- (#) UNIT \(independent pixels (#)\)".replace("#", r"[\d.]+")
+    bits, _, floor = map(float, re.fullmatch(pattern.replace("UNIT", "bits/dim"), lines[1]).groups())
+    nats, _, _ = map(float, re.fullmatch(pattern.replace("UNIT", "nats an image"), lines[2]).groups())
     assert nats == pytest.approx(bits * 16 * np.log(2), rel=1e-3)
     assert 1 < bits < 3
     assert 1.5 < floor < 1.8  # of noise: log2(3), and a little for what 36 images don't tell
-    assert lines[2:] == [f"samples: {folder}/samples.png", f"more of them: tinygen sample {folder}"]
+    assert lines[3:] == [f"samples: {folder}/samples.png", f"more of them: tinygen sample {folder}"]
     assert "100%  step 5  " in first.stderr
     assert len(set(size(folder / "samples.png"))) == 1
     assert size(folder / "samples.png")[0] > 400
-    assert re.fullmatch(r"step,bits_per_dim\n1,.*\n2,.*\n3,.*\n4,.*\n5,.*\n", (folder / "metrics.csv").read_text())
+    assert re.fullmatch(r"step,nats\n1,.*\n2,.*\n3,.*\n4,.*\n5,.*\n", (folder / "metrics.csv").read_text())
     _, about = checkpoint.load(folder / "last.safetensors")
     assert about["config"] == {
         "model": "pixelcnn", "data": data, "levels": None, "options": {"hidden": 3, "blocks": 1}, "seed": 0,
@@ -170,8 +171,8 @@ def test_every_model_trains_from_the_command_line_also_on_colours(model, tmp_pat
 def test_a_loss_that_explodes_is_one_sentence(data, capsys):
     assert main("train", "pixelcnn", "--data", data, *TINY, "--lr", "1e30", "--out", "x") == 1
     err = capsys.readouterr().err.splitlines()[-1]
-    pattern = r"tinygen train: the loss became (nan|inf) at step 2: try a lower --lr \(forward of \w+\(.*\) gave \w+\)"
-    assert re.fullmatch(pattern, err)
+    pattern = r"the loss 'nats' became (nan|inf) at step 2: try a lower --lr \(forward of \w+\(.*\) gave \w+\)"
+    assert re.fullmatch(f"tinygen train: {pattern}", err)
     assert main("sample", "x") == 0  # from the checkpoint of the start, which is sound
 
 
@@ -266,7 +267,7 @@ def test_the_version(command):
     assert (done.returncode, done.stdout, done.stderr) == (0, f"tinygen {metadata.version('tinygen')}\n", "")
 
 
-class Flags:
+class Flags(Model):
     """A model with arguments of every kind."""
 
     def __init__(

@@ -49,7 +49,7 @@ def tiny(seed: int = 0, n: int = 20) -> tuple[Config, PixelCNN, Dataset, np.rand
 def trained(folder: Path, seed: int = 0) -> Run:
     config, model, data, generator = tiny(seed)
     run = Run.create("pixelcnn", folder)
-    loop.fit(Training(config, model, data, generator), run, 2.0)
+    loop.fit(Training(config, model, data, generator), run)
     return run
 
 
@@ -62,13 +62,13 @@ def test_digits_within_seconds(tmp_path):
     generator = np.random.default_rng(0)
     model = PixelCNN((1, 8, 8), 17, hidden=16, blocks=3, generator=generator)
     config = Config("pixelcnn", batch_size=16, lr=4e-3, epochs=12)
-    loop.fit(Training(config, model, train, generator), Run.create("pixelcnn", tmp_path), 2.39)
+    loop.fit(Training(config, model, train, generator), Run.create("pixelcnn", tmp_path))
     assert model.bits_per_dim(-model.log_prob(test.images).mean()) <= 1.93
 
 
 def test_fit_is_adam_on_shuffled_batches_with_a_rate_that_falls_along_a_cosine(tmp_path):
     config, model, data, generator = tiny()
-    loop.fit(Training(config, model, data, generator), Run.create("pixelcnn", tmp_path), 2.0)
+    loop.fit(Training(config, model, data, generator), Run.create("pixelcnn", tmp_path))
     _, other, _, generator = tiny()
     optimizer = optim.Adam(other.parameters())
     batches = Minibatches(data.images, 8, generator)
@@ -88,7 +88,7 @@ def test_fit_is_adam_on_shuffled_batches_with_a_rate_that_falls_along_a_cosine(t
     assert state["batches"]["position"] == batches.state_dict()["position"] == 16
     np.testing.assert_array_equal(state["batches"]["permutation"], batches.state_dict()["permutation"])
     for name, value in optimizer.state_dict().items():
-        np.testing.assert_array_equal(state["optimizer"][name], value)
+        np.testing.assert_array_equal(state["optimizers"]["adam"][name], value)
 
 
 def test_what_a_checkpoint_holds_can_be_taken_up(tmp_path):
@@ -96,7 +96,7 @@ def test_what_a_checkpoint_holds_can_be_taken_up(tmp_path):
     config, model, state = run.load()
     assert config == tiny()[0]
     optimizer = optim.Adam(model.parameters())
-    optimizer.load_state_dict(state["optimizer"])
+    optimizer.load_state_dict(state["optimizers"]["adam"])
     batches = Minibatches(tiny()[2].images, 8, np.random.default_rng(0))
     batches.load_state_dict(state["batches"])
     batches.generator.bit_generator.state = state["generator"]
@@ -109,7 +109,7 @@ def test_minutes_end_training_too(tmp_path, monkeypatch):
     monkeypatch.setattr(loop.time, "monotonic", lambda: next(clock))
     config, model, data, generator = tiny()
     config.epochs, config.minutes = None, 0.5
-    loop.fit(Training(config, model, data, generator), Run.create("pixelcnn", tmp_path), 2.0)
+    loop.fit(Training(config, model, data, generator), Run.create("pixelcnn", tmp_path))
     assert 5 < Run(tmp_path).load()[2]["step"] < 60
 
 
@@ -120,8 +120,8 @@ def test_metrics_are_a_table_of_all_steps(tmp_path, monkeypatch, seconds):
     assert [int(row["step"]) for row in rows] == list(range(1, 9))
     _, model, data, generator = tiny()
     first = model.nats(next(iter(Minibatches(data.images, 8, generator)))).mean().item()
-    assert float(rows[0]["bits_per_dim"]) == model.bits_per_dim(first)  # bit for bit
-    assert all(0.5 < float(row["bits_per_dim"]) < 4 for row in rows)
+    assert float(rows[0]["nats"]) == first  # bit for bit
+    assert all(0.5 < model.bits_per_dim(float(row["nats"])) < 4 for row in rows)
 
 
 @pytest.mark.fault("R08")
@@ -452,8 +452,8 @@ CHANGES = {
     "other images": (other_data, r"the data set 'noise.npz' has changed: sha256 were \w+, are now \w+$"),
     "more images": (more_data, r"images were \[20, 1, 3, 4\], are now \[36, 1, 3, 4\]; levels were 4, are now 5"),
     "a version that held less": (state_without("data"), "it has no 'data'"),
-    "no optimizer": (state_without("optimizer"), "it has no 'optimizer'"),
-    "another optimizer": (without("optimizer.state.0.exp_avg"), "optimizer.state.0.exp_avg"),
+    "no optimizer": (state_without("optimizers"), "it has no 'optimizers'"),
+    "another optimizer": (without("optimizers.adam.state.0.exp_avg"), "optimizers.adam.state.0.exp_avg"),
     "another model": (lambda run: changed(run, config=CONFIG | {"options": {"hidden": 4, "blocks": 1}}), "has shape"),
 }
 
@@ -490,7 +490,10 @@ def log_of_minus_one(model, loss):
 
 
 SPOILT = {
-    "loss": (log_of_minus_one, r"the loss became nan at step 3: try a lower --lr \(forward of log\(.*\) gave nan\)"),
+    "loss": (
+        log_of_minus_one,
+        r"the loss 'nats' became nan at step 3: try a lower --lr \(forward of log\(.*\) gave nan\)",
+    ),
     "gradient": (
         root_of_zero,
         r"the gradient of layers.5.bias is nan at step 3: try a lower --lr \(backward of \w+\(.*\) gave inf\)",
@@ -511,7 +514,7 @@ def test_nan_names_step_op_and_tensor_and_the_good_checkpoint_stays(tmp_path, mo
     advance = Training.advance
     monkeypatch.setattr(Training, "advance", lambda t, done: [weights.append(model.state_dict()), advance(t, done)][1])
     with pytest.raises(FloatingPointError, match=text):
-        loop.fit(training, run, 2.0)
+        loop.fit(training, run)
     assert len(run.metrics.read_text().splitlines()) == 3
     _, saved, state = run.load()
     assert (state["step"], training.step) == (2, 2)
@@ -530,7 +533,7 @@ def test_a_parameter_that_is_not_finite_is_named_and_never_saved(tmp_path, monke
     list(model.layers)[-1].bias.write()[0] = value
     with pytest.raises(FloatingPointError, match=rf"parameter layers.5.bias is {value} at step 0: try a lower --lr"):
         training.save(run)
-    text = rf"the loss became nan at step 1: .*\(parameter layers.5.bias is {value}\)"
+    text = rf"the loss 'nats' became nan at step 1: .*\(parameter layers.5.bias is {value}\)"
     with pytest.raises(FloatingPointError, match=text), np.errstate(all="ignore"):
         training.advance(0.0)
     assert run.checkpoint.read_bytes() == before
@@ -586,19 +589,20 @@ def test_what_is_shown_while_drawing_changes_nothing_and_short_tasks_say_nothing
     model, data = tiny()[1:3]
     drawn = evaluate.samples(model, 5, 7, 0.8)
     np.testing.assert_array_equal(drawn, model.sample(5, np.random.default_rng(7), 0.8))
-    nats = evaluate.test_nats(model, data.images)
-    np.testing.assert_array_equal(nats, -model.log_prob(data.images))
+    assert evaluate.figures(model, data, data, 7) == model.evaluate(data, data, np.random.default_rng(7))
     assert shown(capsys) == []
     monkeypatch.setattr(progress, "LINE_SECONDS", 0)
     evaluate.samples(model, 5, 7)
     lines = shown(capsys)
     assert [int(line.partition("%")[0]) for line in lines] == [100 * i // 12 for i in range(12)]
     assert all("%  drawing 5 images 1x3x4  " in line for line in lines)
-    monkeypatch.setattr(evaluate, "BATCH", 8)
-    np.testing.assert_allclose(evaluate.test_nats(model, data.images), nats, rtol=1e-5)
+    twice = Dataset(np.tile(data.images, (30, 1, 1, 1)), levels=4)
+    evaluate.figures(model, data, twice, 7)
     assert [line.partition("  ? s")[0] for line in shown(capsys)] == [
-        f"{p:3}%  likelihood of 20 test images" for p in (0, 40, 80)
+        f"{p:3}%  likelihood of 600 images" for p in (0, 42, 85)
     ]  # fmt: skip
+    model.log_prob(data.images)
+    assert shown(capsys) == []
 
 
 # --------------------------------------------------------------------------------------------------------- progress
@@ -610,6 +614,10 @@ class Clock:
         monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
 
 
+def shows(parts: dict[str, float]) -> str:
+    return f"{parts['loss']:.3f} nats (floor 2.391)"
+
+
 def shown(capsys) -> list[str]:
     out, err = capsys.readouterr()
     assert out == ""  # stdout stays clean
@@ -618,24 +626,24 @@ def shown(capsys) -> list[str]:
 
 def test_without_a_terminal_a_line_every_few_seconds_and_one_at_the_end(capsys, monkeypatch):
     clock = Clock(monkeypatch)
-    with Progress(100, math.inf, "bits/dim", 2.391) as bar:
+    with Progress(100, math.inf, shows) as bar:
         for step in range(1, 101):
             clock.now += 0.5
-            bar.update(step, 1.75)
+            bar.update(step, {"loss": 1.75})
     lines = shown(capsys)
     assert len(lines) == 50 / progress.LINE_SECONDS + 1
-    assert lines[0] == " 10%  step 10  1.750 bits/dim (independent pixels 2.391)  45 s left"
-    assert lines[-1] == "100%  step 100  1.750 bits/dim (independent pixels 2.391)  50 s"
+    assert lines[0] == " 10%  step 10  1.750 nats (floor 2.391)  45 s left"
+    assert lines[-1] == "100%  step 100  1.750 nats (floor 2.391)  50 s"
 
 
 @pytest.mark.parametrize(("steps", "seconds"), [(1000, math.inf), (math.inf, 500.0), (1000, 200.0), (100, 500.0)])
 def test_the_time_left_is_right_if_the_speed_stays(capsys, monkeypatch, steps, seconds):
     clock = Clock(monkeypatch)
-    bar = Progress(steps, seconds, "bits/dim", 2.0)
+    bar = Progress(steps, seconds, shows)
     end = min(steps * 0.5, seconds)
     for step in range(1, 51):
         clock.now += 0.5
-        bar.update(step, 1.0)
+        bar.update(step, {"loss": 1.0})
     for line in shown(capsys):
         step = int(re.search(r"step (\d+)", line)[1])
         percent, left = int(line.partition("%")[0]), line.rpartition("  ")[2].removesuffix(" left")
@@ -645,28 +653,28 @@ def test_the_time_left_is_right_if_the_speed_stays(capsys, monkeypatch, steps, s
 
 def test_the_loss_shown_is_smoothed_and_forgets_the_start(capsys, monkeypatch):
     Clock(monkeypatch)
-    bar = Progress(10, math.inf, "bits/dim", 2.0)
+    bar = Progress(10, math.inf, shows)
     for step, loss in enumerate([9.0, 1.0, 2.0], 1):
-        bar.update(step, loss)
-    assert bar.loss == pytest.approx(4)  # few steps: their mean
+        bar.update(step, {"loss": loss})
+    assert bar.parts["loss"] == pytest.approx(4)  # few steps: their mean
     for step in range(4, 300):
-        bar.update(step, 1.0 + step % 2)
-    assert bar.loss == pytest.approx(1.5, abs=0.05)
+        bar.update(step, {"loss": 1.0 + step % 2})
+    assert bar.parts["loss"] == pytest.approx(1.5, abs=0.05)
 
 
 def test_a_run_that_goes_on_shows_the_time_left_at_the_speed_of_now(capsys, monkeypatch):
     clock = Clock(monkeypatch)
-    bar = Progress(200, math.inf, "bits/dim", 2.0, step=100)
+    bar = Progress(200, math.inf, shows, step=100)
     for step in range(101, 151):
         clock.now += 0.5
-        bar.update(step, 1.0)
-    assert shown(capsys)[-1] == " 75%  step 150  1.000 bits/dim (independent pixels 2.000)  25 s left"
-    bar = Progress(math.inf, 100.0, "bits/dim", 2.0, step=100, spent=40.0)
+        bar.update(step, {"loss": 1.0})
+    assert shown(capsys)[-1] == " 75%  step 150  1.000 nats (floor 2.391)  25 s left"
+    bar = Progress(math.inf, 100.0, shows, step=100, spent=40.0)
     assert bar.fraction(30.0) == 0.7
 
 
 def test_a_run_that_fails_at_once_shows_no_progress(capsys):
-    with pytest.raises(ZeroDivisionError), Progress(10, math.inf, "bits/dim", 2.0):
+    with pytest.raises(ZeroDivisionError), Progress(10, math.inf, shows):
         raise ZeroDivisionError
     assert shown(capsys) == []
 
@@ -700,8 +708,8 @@ def test_streams_that_are_not_there(monkeypatch):
     monkeypatch.setattr(sys, "stderr", None)
     monkeypatch.setattr(sys, "stdout", None)
     say("nothing")
-    with Progress(2, math.inf, "bits/dim", 2.0) as bar:
-        bar.update(1, 1.0)
+    with Progress(2, math.inf, shows) as bar:
+        bar.update(1, {"loss": 1.0})
 
 
 # --------------------------------------------------------------------------------------------------------- pictures

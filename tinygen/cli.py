@@ -101,11 +101,9 @@ def _add_train(models: Any, name: str) -> None:
     length.add_argument("--epochs", type=number, help=f"passes over the data (default {EPOCHS}, if no --minutes)")
     length.add_argument("--minutes", type=number, help="stop after so many minutes; fractions are fine")
     p.add_argument(
-        "--batch-size", type=whole_number, default=Config.batch_size, help="images a step (default %(default)s)"
+        "--batch-size", type=whole_number, default=model.batch_size, help="images a step (default %(default)s)"
     )
-    p.add_argument(
-        "--lr", type=number, default=Config.lr, help="Adam's learning rate at the start (default %(default)s)"
-    )
+    p.add_argument("--lr", type=number, default=model.lr, help="learning rate at the start (default %(default)s)")
     p.add_argument("--seed", type=seed, default=Config.seed, help="of all random numbers (default %(default)s)")
     p.add_argument("--out", type=Path, help="the run folder (default: the next free runs/MODEL-N)")
     _add_options(p, model)

@@ -14,43 +14,19 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tinygen import Tensor, nn, no_grad, tensor
+from tinygen import Tensor, no_grad
+from tinygen.data import Dataset
+from tinygen.models.independent import independent_nats
+from tinygen.models.model import Batch, Figure, Model
 from tinygen.nn import functional as F
 
 
-class Autoregressive(nn.Module):
+class Autoregressive(Model):
     """A distribution over images of shape (C, H, W) with values 0 .. levels - 1.
 
     A subclass defines `forward(x)`: from images scaled by `scaled` to logits (N, levels, C, H, W), those at a position
     depending on earlier positions only.
     """
-
-    def __init__(self, image_shape: tuple[int, int, int], levels: int) -> None:
-        super().__init__()
-        if len(image_shape) != 3 or min(image_shape) < 1:
-            raise ValueError(f"image_shape must be (channels, height, width), got {image_shape}")
-        if not 2 <= levels <= 256:
-            raise ValueError(f"levels must be from 2 to 256, got {levels}")
-        self.image_shape = tuple(image_shape)
-        self.levels = levels
-
-    def scaled(self, images: np.ndarray) -> Tensor:
-        """The network's input: integers 0 .. levels - 1 of shape (N, C, H, W) become numbers from -1 to 1.
-
-        Raises ValueError for images of another shape, or with other values.
-        """
-        images = np.asarray(images)
-        if images.ndim != 4 or images.shape[1:] != self.image_shape:
-            raise ValueError(f"images must be (N, {', '.join(map(str, self.image_shape))}), got {images.shape}")
-        if images.dtype.kind not in "iu" or (images.size and (images.min() < 0 or images.max() >= self.levels)):
-            found = f"{images.dtype} from {images.min()} to {images.max()}" if images.size else str(images.dtype)
-            raise ValueError(f"images must be integers from 0 to {self.levels - 1}, got {found}")
-        return self.scale(images)
-
-    def scale(self, images: np.ndarray) -> Tensor:
-        """`scaled` for integers that are known to be fine; also for parts of images."""
-        pixels = np.ascontiguousarray(images.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)  # NHWC in memory
-        return tensor((pixels * (2 / (self.levels - 1)) - 1).astype(next(self.parameters()).dtype))
 
     def nats(self, images: np.ndarray) -> Tensor:
         """-log p(x) of each image, in nats, (N,). What training makes small."""
@@ -59,9 +35,39 @@ class Autoregressive(nn.Module):
 
     def log_prob(self, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
         """log p(x) of each image, in nats, (N,) float64. Divide by -`dimensions * log(2)` for bits/dim."""
+        parts = [np.zeros(0)]
         with no_grad():
-            parts = [-self.nats(images[i : i + batch_size]).numpy() for i in range(0, len(images), batch_size)]
-        return np.concatenate([np.zeros(0), *parts])
+            for i in range(0, len(images), batch_size):
+                self.tell(i / len(images), f"likelihood of {len(images):,} images")
+                parts.append(-self.nats(images[i : i + batch_size]).numpy())
+        return np.concatenate(parts)
+
+    def loss(self, batch: Batch, generator: np.random.Generator) -> dict[str, Tensor]:
+        """{"nats": the mean of -log p(x)}."""
+        return {"nats": self.nats(batch.images).mean()}
+
+    def progress(self, parts: dict[str, float]) -> str:
+        return f"{self.bits_per_dim(parts['nats']):.3f} bits/dim"
+
+    def floors(self, train: Dataset, test: Dataset) -> dict[str, float]:
+        """The bits/dim of independent pixels."""
+        nats = independent_nats(train.images, test.images, self.levels)
+        return {"independent pixels": self.bits_per_dim(float(nats.mean()))}
+
+    def validation(self, batch: Batch, generator: np.random.Generator) -> float:
+        """Bits per dimension."""
+        return self.bits_per_dim(-float(self.log_prob(batch.images).mean()))
+
+    def evaluate(self, train: Dataset, test: Dataset, generator: np.random.Generator) -> list[Figure]:
+        """The test likelihood in bits/dim and in nats, with the standard error of the mean over images."""
+        nats = -self.log_prob(test.images)
+        mean, error = float(nats.mean()), float(nats.std() / math.sqrt(len(nats)))
+        floors = self.floors(train, test)
+        scale = self.bits_per_dim(1.0)
+        return [
+            Figure("test", mean * scale, "bits/dim", error * scale, floors),
+            Figure("test", mean, "nats an image", error, {name: value / scale for name, value in floors.items()}),
+        ]
 
     def check_hidden(self, hidden: int) -> None:
         """ValueError unless so many channels fall into the groups, one for each colour, that masks order."""
@@ -74,20 +80,15 @@ class Autoregressive(nn.Module):
         n, _, height, width = x.shape
         return x.reshape(n, self.image_shape[0], self.levels, height, width).transpose(1, 2)
 
-    @property
-    def dimensions(self) -> int:
-        """The number of values in an image."""
-        return math.prod(self.image_shape)
-
-    def bits_per_dim(self, nats: float) -> float:
-        """Nats per image as bits per dimension."""
-        return nats / (self.dimensions * math.log(2))
-
-    def sample(self, n: int, generator: np.random.Generator, temperature: float = 1.0) -> np.ndarray:
+    def sample(
+        self, n: int, generator: np.random.Generator, temperature: float = 1.0, labels: np.ndarray | None = None
+    ) -> np.ndarray:
         """n images drawn from the model, (n, C, H, W) uint8.
 
-        temperature: below 1 prefers likely values, at 0 always takes the likeliest.
+        temperature: below 1 prefers likely values, at 0 always takes the likeliest. labels: None, there are no classes.
         """
+        if labels is not None:
+            raise ValueError(f"{type(self).__name__} knows no classes: labels must be None, got {labels!r:.40}")
         return self.complete(np.zeros((n, *self.image_shape), np.uint8), 0, generator, temperature)
 
     def complete(

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
+from tinygen.data import Dataset
+from tinygen.models.model import Figure, Model
 from tinygen.training.progress import Bar
 
-BATCH = 256  # images at once
+
+def figures(model: Model, train: Dataset, test: Dataset, seed: int) -> list[Figure]:
+    """The model's test figures."""
+    with Bar() as bar, _telling(model, bar):
+        return model.evaluate(train, test, np.random.default_rng(seed))
 
 
-def test_nats(model: Any, images: np.ndarray) -> np.ndarray:
-    """-log p(x) of each image in nats, (N,) float64."""
-    parts = [np.zeros(0)]
-    with Bar() as bar:
-        for i in range(0, len(images), BATCH):
-            bar.show(i / len(images), f"likelihood of {len(images):,} test images")
-            parts.append(-model.log_prob(images[i : i + BATCH]))
-    return np.concatenate(parts)
+@contextlib.contextmanager
+def _telling(model: Model, bar: Bar) -> Iterator[None]:
+    vars(model)["tell"] = bar.show
+    try:
+        yield
+    finally:
+        del vars(model)["tell"]
 
 
-def samples(model: Any, n: int, seed: int, temperature: float = 1.0) -> np.ndarray:
+def samples(model: Model, n: int, seed: int, temperature: float = 1.0) -> np.ndarray:
     """n images drawn from the model, (n, C, H, W) uint8: what `model.sample` gives for a generator of this seed."""
     with Bar() as bar:
         text = f"drawing {n:,} images {'x'.join(map(str, model.image_shape))}"

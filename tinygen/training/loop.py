@@ -11,8 +11,8 @@ import numpy as np
 
 from tinygen.data import Dataset
 from tinygen.models import model_class
-from tinygen.models.independent import independent_nats
-from tinygen.training.evaluate import samples, test_nats
+from tinygen.models.model import Model
+from tinygen.training.evaluate import figures, samples
 from tinygen.training.images import save_grid
 from tinygen.training.interrupt import interruptions
 from tinygen.training.progress import Progress, say
@@ -56,7 +56,7 @@ def resume(folder: Path) -> Run:
     return run
 
 
-def _run(run: Run, config: Config, model: Any, data: tuple[Dataset, Dataset], generator: np.random.Generator,
+def _run(run: Run, config: Config, model: Model, data: tuple[Dataset, Dataset], generator: np.random.Generator,
          state: dict[str, Any] | None) -> None:  # fmt: skip
     """Train, from the start or from a checkpoint's state; then likelihood and samples."""
     train_set, test_set = data
@@ -64,20 +64,18 @@ def _run(run: Run, config: Config, model: Any, data: tuple[Dataset, Dataset], ge
     training = Training(config, model, train_set, generator)
     if state is not None:
         training.restore(run, state)
-    floor = model.bits_per_dim(float(independent_nats(train_set.images, test_set.images, levels).mean()))
+    floors = "".join(f" ({name} {value:.3f})" for name, value in model.floors(train_set, test_set).items())
     say(f"{config.model} on {train_set.name}: {len(train_set):,} images {'x'.join(map(str, shape))}, {levels} levels; "
         f"{sum(p.numel() for p in model.parameters()):,} parameters; "
         + (f"into {run.folder}" if state is None else f"{run.folder} goes on at step {training.step}"))  # fmt: skip
-    fit(training, run, floor)
-    nats = test_nats(model, test_set.images)
-    error = model.bits_per_dim(float(nats.std() / math.sqrt(len(nats))))
-    say(f"test: {model.bits_per_dim(float(nats.mean())):.3f} +- {error:.3f} bits/dim, {nats.mean():.2f} nats an image "
-        f"({len(nats):,} images; independent pixels: {floor:.3f} bits/dim)")  # fmt: skip
+    fit(training, run, floors)
+    for figure in figures(model, train_set, test_set, config.seed):
+        say(str(figure))
     save_grid(run.samples, samples(model, 64, config.seed), levels)  # as `tinygen sample` does
     say(f"samples: {run.samples}\nmore of them: tinygen sample {run.quoted}")
 
 
-def fit(training: Training, run: Run, floor: float) -> None:
+def fit(training: Training, run: Run, floors: str = "") -> None:
     """Take steps until the epochs or the minutes are over; a checkpoint at once, at intervals and at the end.
 
     Ctrl-C and SIGTERM let the step finish and save too, and then raise KeyboardInterrupt.
@@ -100,15 +98,17 @@ def fit(training: Training, run: Run, floor: float) -> None:
         training.save(run)
 
     training.model.train()
-    progress = Progress(steps, seconds, "bits/dim", floor, training.step, before)
+    progress = Progress(
+        steps, seconds, lambda parts: training.model.progress(parts) + floors, training.step, before
+    )  # fmt: skip
     with progress, np.errstate(all="ignore"), interruptions() as came:  # what isn't finite is noticed anyway
         save()
         say(f"to go on if it is interrupted: tinygen train --resume {run.quoted}")
         try:
             while (done := progress.fraction(time.monotonic() - start)) < 1 and not came:
-                bits = training.advance(done)
-                rows.append({"step": training.step, "bits_per_dim": bits})
-                progress.update(training.step, bits)
+                parts = training.advance(done)
+                rows.append({"step": training.step, **parts})
+                progress.update(training.step, parts)
                 now = time.monotonic()
                 if now - saved > SAVE_SECONDS:
                     save()

@@ -6,6 +6,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, Self, TextIO
 
 LINE_SECONDS = 5.0  # between lines where there is no terminal
@@ -81,21 +82,22 @@ class Bar:
 
 
 class Progress(Bar):
-    """Of training: the loss, smoothed, beside its floor. Says how it ended, also after a short time.
+    """Of training: a step's numbers, smoothed. Says how it ended, also after a short time.
 
     Args:
         steps, seconds: where training ends, whichever comes first; math.inf for none.
-        unit: of the loss.
-        floor: the loss of a trivial model, shown beside it.
+        describe: the text for the numbers.
         step, spent: the steps and seconds of training before this one.
     """
 
     def __init__(
-        self, steps: float, seconds: float, unit: str, floor: float, step: int = 0, spent: float = 0.0
+        self, steps: float, seconds: float, describe: Callable[[dict[str, float]], str],
+        step: int = 0, spent: float = 0.0,
     ) -> None:  # fmt: skip
-        self.steps, self.seconds, self.unit, self.floor = steps, seconds, unit, floor
+        self.steps, self.seconds, self.describe = steps, seconds, describe
         self.step = self.before = step
-        self.spent, self.loss = spent, 0.0
+        self.spent = spent
+        self.parts: dict[str, float] = {}
         super().__init__(self.fraction(0.0))
         self.keep = True
 
@@ -103,17 +105,18 @@ class Progress(Bar):
         """How much of the training is done."""
         return min(1.0, max(self.step / self.steps, (self.spent + elapsed) / self.seconds))
 
-    def update(self, step: int, loss: float) -> None:
+    def update(self, step: int, parts: dict[str, float]) -> None:
         """Tell of a finished step, counted from 1."""
         self.step = step
-        # the plain mean at first, so that no start value lingers
-        self.loss += max(0.05, 1 / (step - self.before)) * (loss - self.loss)
+        weight = max(0.05, 1 / (step - self.before))  # the plain mean at first, so that no start value lingers
+        before = {name: self.parts.get(name, 0.0) for name in parts}
+        self.parts = {name: mean + weight * (parts[name] - mean) for name, mean in before.items()}
         self._tell()
 
     def _tell(self) -> None:
         done = self.fraction(time.monotonic() - self.start)
         where = "" if self.terminal else f"step {self.step}  "
-        self.show(done, f"{where}{self.loss:.3f} {self.unit} (independent pixels {self.floor:.3f})")
+        self.show(done, f"{where}{self.describe(self.parts)}")
 
     def __exit__(self, *error: object) -> None:
         if self.step > self.before:
