@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import tinygen
-from tinygen import Tensor, autograd, grad, no_grad, op, reference, tensor
+from tinygen import Tensor, autograd, grad, native, no_grad, op, reference, tensor
 from tinygen.autograd import REGISTRY
 
 
@@ -252,6 +252,48 @@ class TestOwnership:
         (y + y + keeper(x) + x).backward(np.ones(2))
         equal(x.grad, [4, 4])
         assert [k.tolist() for k in kept] == [[1, 1], [2, 2]]
+
+    @pytest.mark.parametrize("through", ["backward", "grad"])
+    @pytest.mark.parametrize("shape", [(2, 3), (700, 300)], ids=["small", "recycled memory"])
+    def test_is_the_rules_array_if_nobody_else_has_it(self, shape, through):
+        alive, seen = [], []
+
+        @op
+        def double(x, keep):
+            return x * 2
+
+        @double.vjp("x")
+        def _(gout, keep):
+            array = native.empty(shape, np.float64)
+            array[...] = 2 * gout
+            if keep:
+                alive.append(array[:] if keep == "view" else array)
+            seen.append(weakref.ref(array))
+            return array
+
+        for keep in (None, "array", "view"):
+            x = tensor(np.ones(shape), requires_grad=True)
+            if through == "backward":
+                double(x, keep).backward(np.ones(shape))
+            else:
+                (x.grad,) = grad(double(x, keep), x, np.ones(shape))
+            assert (x.grad._array is seen.pop()()) == (keep is None)
+            x.grad.write()[...] = 9
+        assert all((array == 2).all() for array in alive)
+
+    def test_of_one_array_for_two_inputs(self):
+        @op
+        def twice(x, y):
+            return x + y
+
+        @twice.vjp("x", "y")
+        def _(gout):
+            g = gout * 1
+            return g, g
+
+        x, y = var(1, 2), var(3, 4)
+        twice(x, y).backward(np.ones(2))
+        self.poke(x, y)
 
     def test_backward_without_a_graph_after_one_with(self):
         x = var(1, 2)

@@ -31,7 +31,6 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
@@ -44,6 +43,7 @@ from tinygen import _unroll as unroll
 from tinygen import native
 from tinygen._tensor import Tensor
 from tinygen._tensor import leaf as make_leaf
+from tinygen.native import xp
 
 # ------------------------------------------------------------------------------------------------------------ modes
 
@@ -121,7 +121,6 @@ def _run_hooked(hooks: tuple[Hook, ...], call: Call, run: Callable[[], Any]) -> 
 
 REGISTRY: dict[str, Op] = {}  # every op by its name
 _PLAIN = frozenset([int, float, bool, type(None), str, slice])  # arguments passed on as they are
-_ON_HOST = frozenset([np.ndarray, float, int, bool, list, tuple])
 _RELEASED = (object(),)  # stands where saved arrays stood
 _INSIDE = tuple(__file__.replace("autograd.py", p) for p in ("autograd.py", "_unroll.py", "_tensor.py", "ops", "nn"))
 _numbers = itertools.count()
@@ -389,11 +388,6 @@ def _is_inside(filename: str) -> bool:
     return filename.startswith(_INSIDE)
 
 
-def xp(array: Any) -> Any:
-    """The array module of an array: numpy, or cupy."""
-    return np if array.__class__ in _ON_HOST or isinstance(array, (np.ndarray, np.generic)) else sys.modules["cupy"]
-
-
 def describe(values: Iterable[Any]) -> str:
     """Arguments in a few words: `float32 (2, 3), 1, None`."""
     return ", ".join(f"{v.dtype} {v.shape}" if hasattr(v, "dtype") else repr(v)[:40] for v in values)
@@ -408,20 +402,27 @@ def backward(
     """Add d(tensor)/d(leaf) to `leaf.grad` for every leaf that it was computed from. See `Tensor.backward`."""
     grads = _propagate([tensor], [gradient], None, retain_graph, create_graph)
     # Only now, when nothing can fail any more, is anything changed.
-    for leaf, g in grads.items():
+    for leaf in list(grads):
+        held = [grads.pop(leaf)]
         if create_graph:
-            leaf.grad = g if leaf.grad is None else leaf.grad + g
+            leaf.grad = held[0] if leaf.grad is None else leaf.grad + held[0]
         elif leaf.grad is None or leaf.grad._version is None:  # none yet, or one that is part of a graph
-            leaf.grad = _own(leaf, g if leaf.grad is None else leaf.grad._array + g)
+            leaf.grad = _own(leaf, held if leaf.grad is None else [leaf.grad._array + held[0]])
         else:
             array = leaf.grad.write()
-            array += g
+            array += held[0]
 
 
-def _own(model: Tensor, values: Any) -> Tensor:
-    """A new leaf with these values, in the memory order of `model`: optimizers walk both side by side."""
+def _own(model: Tensor, held: list[Any]) -> Tensor:
+    """A new leaf with the values held, in the memory order of `model`: optimizers walk both side by side.
+
+    An array to whose memory only the list refers becomes the leaf's own. Two references: the other one is the call's.
+    """
+    same = held[0].__class__ is model._array.__class__ and held[0].strides == model._array.strides
+    if same and sys.getrefcount(held[0]) == 2 and (held[0].base is None or sys.getrefcount(held[0].base) == 2):
+        return make_leaf(held[0])
     array = native.empty_like(model._array)
-    array[...] = values
+    array[...] = held[0]
     return make_leaf(array)
 
 
@@ -459,10 +460,9 @@ def grad(
             raise ValueError(f"grad: inputs[{i}] does not require a gradient")
     targets = [x._source[0] if x._source else x for x in inputs]
     grads = _propagate(outputs, grad_outputs, set(targets), retain_graph, create_graph)
-    found = [grads.get(key) for key in targets]
-    return tuple(
-        g if isinstance(g, Tensor) else _own(x, 0 if g is None else g) for x, g in zip(inputs, found, strict=True)
-    )
+    found = [[grads.get(key, 0)] for key in targets]
+    grads.clear()
+    return tuple(g[0] if isinstance(g[0], Tensor) else _own(x, g) for x, g in zip(inputs, found, strict=True))
 
 
 def _propagate(
@@ -547,8 +547,7 @@ def _fit(g: Any, shape: Any, dtype: Any, node: Node) -> Any:
     """A gradient in the shape and dtype of its input: broadcasting is undone here, for all ops."""
     if g.shape != shape:
         if np.broadcast_shapes(g.shape, shape) != g.shape:
-            op = node.plan.op.name
-            raise ValueError(f"a vjp rule of {op} gave a gradient of shape {g.shape} for an input of {shape}")
+            raise ValueError(f"a vjp rule of {node.plan.op.name} gave a gradient of {g.shape} for an input of {shape}")
         g = REGISTRY["sum_to"].function(g, shape)
     if g.dtype != dtype:
         g = g.to(dtype) if isinstance(g, Tensor) else g.astype(dtype)
