@@ -4,6 +4,9 @@ Every function takes and returns arrays in PyTorch's shapes, hands their memory 
 NotImplemented where there is no kernel: for other dtypes, and everywhere if the library wasn't built. The caller has
 checked what is particular to it; here all that could make a kernel leave its arrays is checked.
 
+The array's type is the device: NumPy arrays go to the C library, CuPy arrays to the CUDA library (`tinygen.cuda`),
+which has the same kernels under the same names.
+
 Layout: an image is (N, C, H, W) in shape and NHWC in memory, a weight (O, I, KH, KW) and HWIO. An array in another
 order is copied first, and counted in `conversions`; between tinygen's own layers there is none.
 """
@@ -15,6 +18,7 @@ import functools
 import itertools
 import math
 import os
+import sys
 import threading
 import warnings
 from collections import defaultdict
@@ -22,6 +26,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+
+from tinygen import cuda
 
 try:
     from tinygen._native import ffi, lib
@@ -33,6 +39,27 @@ ISAS = ("baseline", "avx2", "avx512")
 _DTYPES = {np.dtype(np.float32): 0, np.dtype(np.float64): 1}
 _threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 _warned = False
+_ON_HOST = frozenset([np.ndarray, float, int, bool, list, tuple])
+
+
+def xp(array: Any) -> Any:
+    """The array module of an array: numpy, or cupy."""
+    return np if array.__class__ in _ON_HOST or isinstance(array, (np.ndarray, np.generic)) else sys.modules["cupy"]
+
+
+def moved(values: Any, module: Any) -> Any:
+    """The values, an array or lists of numbers, as an array of this module, numpy or cupy; in their order in memory."""
+    if xp(values) is module:
+        return module.asarray(values)
+    values = np.asarray(values) if xp(values) is np else values
+    axes = _memory_order(values)
+    ordered = values.transpose(axes)  # CuPy copies in C order
+    return (ordered.get() if module is np else module.asarray(ordered)).transpose(np.argsort(axes).tolist())
+
+
+def beside(model: Any, values: Any) -> Any:
+    """The values, an array or lists of numbers, on the device of the model, an array."""
+    return moved(values, xp(model))
 
 
 def available() -> bool:
@@ -77,8 +104,8 @@ def conv2d(x, weight, bias, size, stride, padding, dilation, mask, channels):
     if ci != co:
         raise ValueError(f"weight is for {co} input channels, x has {ci}")
     shape = _conv_shape(n, x.shape[2:], ci, size, o, weight.shape[2:], stride, padding, dilation, mask, channels)
-    y = empty((n, *size, o), x.dtype)
-    _call("tg_conv2d", x.dtype, shape, _nhwc(x), _hwio(weight), _vector("bias", bias, o), y)
+    y = new((n, *size, o), x)
+    _call("tg_conv2d", x, shape, _nhwc(x), _hwio(weight), _vector("bias", bias, o), y)
     return y.transpose(0, 3, 1, 2)
 
 
@@ -90,8 +117,8 @@ def conv_transpose2d(y, weight, bias, size, stride, padding, dilation, mask, cha
     if y.shape[1] != o:
         raise ValueError(f"weight is for {o} channels, y has {y.shape[1]}")
     shape = _conv_shape(n, size, i, y.shape[2:], o, weight.shape[2:], stride, padding, dilation, mask, channels)
-    x = empty((n, *size, i), y.dtype)
-    _call("tg_conv_transpose2d", y.dtype, shape, _nhwc(y), _hwio(weight), _vector("bias", bias, i), x)
+    x = new((n, *size, i), y)
+    _call("tg_conv_transpose2d", y, shape, _nhwc(y), _hwio(weight), _vector("bias", bias, i), x)
     return x.transpose(0, 3, 1, 2)
 
 
@@ -103,8 +130,8 @@ def conv2d_weight(x, y, kernel_size, stride, padding, dilation, mask, channels):
     if len(y) != n:
         raise ValueError(f"x has {n} images, y has {len(y)}")
     shape = _conv_shape(n, x.shape[2:], i, y.shape[2:], o, kernel_size, stride, padding, dilation, mask, channels)
-    weight, bias = empty((*kernel_size, i, o), x.dtype), empty((o,), x.dtype)
-    _call("tg_conv2d_weight", x.dtype, shape, _nhwc(x), _nhwc(y), weight, bias)
+    weight, bias = new((*kernel_size, i, o), x), new((o,), x)
+    _call("tg_conv2d_weight", x, shape, _nhwc(x), _nhwc(y), weight, bias)
     return weight.transpose(3, 2, 0, 1), bias
 
 
@@ -140,7 +167,7 @@ def channel_sums(x):
     rows = x.transpose(0, 2, 3, 1)
     if not rows.flags.c_contiguous or x.size < SMALL:
         return NotImplemented
-    sums = matmul(np.ones((1, x.size // x.shape[1]), x.dtype), rows.reshape(-1, x.shape[1]))
+    sums = matmul(xp(x).ones((1, x.size // x.shape[1]), x.dtype), rows.reshape(-1, x.shape[1]))
     return sums if sums is NotImplemented else sums[0]
 
 
@@ -197,29 +224,29 @@ def elementwise(kernel: str, *arrays: Any) -> Any:
     inputs = _side_by_side(arrays)
     if inputs is None:
         return NotImplemented
-    out = empty(inputs[0].shape, first.dtype)
-    _call(kernel, first.dtype, first.size, *inputs, out)
-    return out.transpose(np.argsort(_memory_order(first)))
+    out = new(inputs[0].shape, first)
+    _call(kernel, first, first.size, *inputs, out)
+    return out.transpose(np.argsort(_memory_order(first)).tolist())
 
 
 def adam(p, grad, m, v, step, lr, beta1, beta2, eps, weight_decay):
     """See `tinygen.optim.Adam`: changes p, m and v in place; False if there is no kernel for these arrays."""
     arrays = (grad, p, m, v)
-    if not _accepts(*arrays) or not all(a.flags.writeable for a in (p, m, v)):
+    if not _accepts(*arrays) or not all(_writeable(a) for a in (p, m, v)):
         return False
     if any(np.may_share_memory(a, b) for a, b in itertools.combinations(arrays, 2)):
         return False
     inputs = _side_by_side(arrays)
     if inputs is None:
         return False
-    _call("tg_adam", p.dtype, p.size, *inputs, step, lr, beta1, beta2, eps, weight_decay)
+    _call("tg_adam", p, p.size, *inputs, step, lr, beta1, beta2, eps, weight_decay)
     return True
 
 
 def _side_by_side(arrays: Sequence[np.ndarray]) -> list[np.ndarray] | None:
     """Arrays of one shape and one order in memory, without gaps, as contiguous ones; None if they aren't."""
     first = arrays[0]
-    if any(a.shape != first.shape or a.strides != first.strides or not a.flags.aligned for a in arrays):
+    if any(a.shape != first.shape or a.strides != first.strides or not _aligned(a) for a in arrays):
         return None
     axes = _memory_order(first)
     inputs = [a.transpose(axes) for a in arrays]
@@ -239,8 +266,8 @@ def gated_activation(x):
     if not _accepts(x):
         return NotImplemented
     rows = _contiguous(np.moveaxis(x, 1, -1))
-    y = empty((*rows.shape[:-1], x.shape[1] // 2), x.dtype)
-    _call("tg_gated", x.dtype, y.size // max(y.shape[-1], 1), y.shape[-1], rows, y)
+    y = new((*rows.shape[:-1], x.shape[1] // 2), x)
+    _call("tg_gated", x, y.size // max(y.shape[-1], 1), y.shape[-1], rows, y)
     return np.moveaxis(y, -1, 1)
 
 
@@ -251,8 +278,8 @@ def gated_activation_backward(g, x):
     if x.ndim < 2 or (x.shape[0], x.shape[1], *x.shape[2:]) != (g.shape[0], 2 * g.shape[1], *g.shape[2:]):
         raise ValueError(f"x must have twice the channels of g, got {x.shape} and {g.shape}")
     rows, grows = _contiguous(np.moveaxis(x, 1, -1)), _contiguous(np.moveaxis(g, 1, -1))
-    gx = empty(rows.shape, x.dtype)
-    _call("tg_gated_backward", x.dtype, g.size // max(g.shape[1], 1), g.shape[1], rows, grows, gx)
+    gx = new(rows.shape, x)
+    _call("tg_gated_backward", x, g.size // max(g.shape[1], 1), g.shape[1], rows, grows, gx)
     return np.moveaxis(gx, -1, 1)
 
 
@@ -262,9 +289,9 @@ def batch_norm(x, weight, bias, eps):
         return NotImplemented
     n = x.shape[1]
     rows = _contiguous(np.moveaxis(x, 1, -1))
-    y, mean, var = empty(rows.shape, x.dtype), empty((n,), x.dtype), empty((n,), x.dtype)
+    y, mean, var = new(rows.shape, x), new((n,), x), new((n,), x)
     vectors = [_vector("weight", weight, n), _vector("bias", bias, n)]
-    _call("tg_batch_norm", x.dtype, x.size // n, n, rows, *vectors, float(eps), y, mean, var)
+    _call("tg_batch_norm", x, x.size // n, n, rows, *vectors, float(eps), y, mean, var)
     return np.moveaxis(y, -1, 1), mean, var
 
 
@@ -277,8 +304,8 @@ def batch_norm_backward(gout, x, weight, mean, var, eps):
     n = x.shape[1]
     rows, grows = _contiguous(np.moveaxis(x, 1, -1)), _contiguous(np.moveaxis(gout, 1, -1))
     vectors = [_vector(name, a, n) for name, a in (("weight", weight), ("mean", mean), ("var", var))]
-    gx, gweight, gbias = empty(rows.shape, x.dtype), empty((n,), x.dtype), empty((n,), x.dtype)
-    _call("tg_batch_norm_backward", x.dtype, x.size // n, n, rows, *vectors, float(eps), grows, gx, gweight, gbias)
+    gx, gweight, gbias = new(rows.shape, x), new((n,), x), new((n,), x)
+    _call("tg_batch_norm_backward", x, x.size // n, n, rows, *vectors, float(eps), grows, gx, gweight, gbias)
     return np.moveaxis(gx, -1, 1), gweight, gbias
 
 
@@ -290,8 +317,8 @@ def cross_entropy(input, target):
     if not _accepts(input):
         return NotImplemented
     logits, labels, back = _rows_of_classes(input, target)
-    loss = empty(labels.shape, input.dtype)
-    _call("tg_cross_entropy", input.dtype, labels.size, logits.shape[-1], logits, _labels(labels), loss)
+    loss = new(labels.shape, input)
+    _call("tg_cross_entropy", input, labels.size, logits.shape[-1], logits, _labels(labels), loss)
     return loss.transpose(back)
 
 
@@ -300,9 +327,9 @@ def cross_entropy_backward(input, target, gloss):
     if not _accepts(input, gloss):
         return NotImplemented
     logits, labels, back = _rows_of_classes(input, target, gloss=gloss)
-    rows = np.require(gloss.transpose(np.argsort(back)), requirements=["C", "A"])  # from a sum, it's a broadcast number
-    out = empty(logits.shape, input.dtype)
-    _call("tg_cross_entropy_backward", input.dtype, labels.size, logits.shape[-1], logits, _labels(labels), rows, out)
+    rows = _packed(gloss.transpose(np.argsort(back).tolist()))  # from a sum, it's a broadcast number
+    out = new(logits.shape, input)
+    _call("tg_cross_entropy_backward", input, labels.size, logits.shape[-1], logits, _labels(labels), rows, out)
     return np.moveaxis(out.transpose(*back, out.ndim - 1), -1, 1)
 
 
@@ -314,11 +341,12 @@ def _rows_of_classes(input, target, **others):
             raise ValueError(f"{name} must have input's shape without axis 1, got {a.shape} for {input.shape}")
     order = _memory_order(last[..., 0])
     logits = _contiguous(last.transpose(*order, last.ndim - 1))
-    return logits, np.ascontiguousarray(target.transpose(order), np.int64), tuple(np.argsort(order).tolist())
+    labels = _packed(beside(input, target).transpose(order).astype(np.int64, copy=False))
+    return logits, labels, tuple(np.argsort(order).tolist())
 
 
 def _labels(labels):
-    return ffi.cast("int64_t *", ffi.from_buffer(labels))
+    return ffi.from_buffer("int64_t[]", labels) if isinstance(labels, np.ndarray) else labels
 
 
 # ---------------------------------------------------------------------------------------------------------- recurrence
@@ -328,11 +356,11 @@ def lstm(x, weight, h0, c0, w_ih, bias, shape):
     """See `tinygen.ops.recurrent.lstm`; shape is (N, H, W, units, taps, diagonal). -> h, c, gates."""
     if not _accepts(x, weight, h0, c0, w_ih, bias) or not x.size or not weight.size:
         return NotImplemented
-    gates = empty((*x.shape[:-1], 4 * shape[3]), x.dtype)
+    gates = new((*x.shape[:-1], 4 * shape[3]), x)
     z = _lstm_input(x, w_ih, bias, gates)
     z, u, h0, c0 = _lstm_arrays(shape, z, weight, h0, c0)
-    h, c = (empty((*x.shape[:-1], shape[3]), x.dtype) for _ in range(2))
-    _call("tg_lstm", x.dtype, _lstm_shape(*shape), z, u, h0, c0, gates, c, h)
+    h, c = (new((*x.shape[:-1], shape[3]), x) for _ in range(2))
+    _call("tg_lstm", x, _lstm_shape(*shape), z, u, h0, c0, gates, c, h)
     return h, c, gates
 
 
@@ -341,18 +369,18 @@ def lstm_backward(gh, gc, saved, x, weight, h0, c0, w_ih, bias, needs_x, shape):
     h, c, gates = saved
     if not _accepts(gates, x, weight, h0, c0, w_ih, gh, gc, h, c) or not x.size or not weight.size:
         return NotImplemented
-    dtype, (_, height, width, units, taps, _) = gates.dtype, shape
+    _, height, width, units, taps, _ = shape
     gates, u, h0, c0, gh, gc, h, c = _lstm_arrays(shape, gates, weight, h0, c0, gh, gc, h, c)
-    gz, gu = empty(gates.shape, dtype), empty((taps, units, 4 * units), dtype)
-    before = (None, None) if h0 is None else (empty(h0.shape, dtype), empty(c0.shape, dtype))
+    gz, gu = new(gates.shape, gates), new((taps, units, 4 * units), gates)
+    before = (None, None) if h0 is None else (new(h0.shape, gates), new(c0.shape, gates))
     s = _lstm_shape(*shape)
-    _call("tg_lstm_backward", dtype, s, u, c0, gates, c, gh, gc, gz, *before)
+    _call("tg_lstm_backward", gates, s, u, c0, gates, c, gh, gc, gz, *before)
     if h0 is None or height > 1:
-        _call("tg_lstm_weight", dtype, s, h, gz, gu)
+        _call("tg_lstm_weight", gates, s, h, gz, gu)
     if h0 is not None:
-        first = gu if height == 1 else empty(gu.shape, dtype)
+        first = gu if height == 1 else new(gu.shape, gates)
         product = _product_shape(width, units, 4 * units)  # with the first step's part of gz
-        _call("tg_conv2d_weight", dtype, product, h0, gz, first, None)
+        _call("tg_conv2d_weight", gates, product, h0, gz, first, None)
         if height > 1:
             gu += first
     gu = gu.reshape(*weight.shape[2:], units, 4 * units)
@@ -368,7 +396,7 @@ def _lstm_input(x, w_ih, bias, gates):
     if w.shape != (x.shape[-1], outputs):
         raise ValueError(f"w_ih must have shape {(outputs, x.shape[-1])}, got {w_ih.shape}")
     s = _product_shape(x.size // len(w), *w.shape)
-    _call("tg_conv2d", x.dtype, s, x, w, _vector("bias", bias, outputs), gates)
+    _call("tg_conv2d", x, s, x, w, _vector("bias", bias, outputs), gates)
     return gates
 
 
@@ -379,12 +407,12 @@ def _lstm_input_backward(x, w_ih, bias, gz, needs_x, others):
     x, w = _contiguous(x), _contiguous(w_ih.T)
     if (*x.shape[:-1], *w.shape) != (*gz.shape[:-1], x.shape[-1], gz.shape[-1]):
         raise ValueError(f"w_ih must take x {x.shape} to z {gz.shape}, got {w_ih.shape}")
-    gx, gw = empty(x.shape, x.dtype) if needs_x else None, empty(w.shape, x.dtype)
-    gbias = None if bias is None else empty(bias.shape, x.dtype)
+    gx, gw = new(x.shape, x) if needs_x else None, new(w.shape, x)
+    gbias = None if bias is None else new(bias.shape, x)
     s = _product_shape(x.size // len(w), *w.shape)
     if needs_x:
-        _call("tg_conv_transpose2d", x.dtype, s, gz, w, None, gx)
-    _call("tg_conv2d_weight", x.dtype, s, x, gz, gw, gbias)
+        _call("tg_conv_transpose2d", x, s, gz, w, None, gx)
+    _call("tg_conv2d_weight", x, s, x, gz, gw, gbias)
     return gx, *others, gw.T, gbias
 
 
@@ -419,8 +447,13 @@ def _accepts(*arrays: Any) -> bool:
     if lib is None:
         _warn_once()
         return False
-    dtype = arrays[0].dtype
-    return dtype in _DTYPES and all(a is None or (isinstance(a, np.ndarray) and a.dtype == dtype) for a in arrays)
+    kind, dtype = arrays[0].__class__, arrays[0].dtype
+    if kind is not np.ndarray:
+        if xp(arrays[0]) is np:
+            kind = np.ndarray
+        elif not cuda.has_kernels():
+            return False
+    return dtype in _DTYPES and all(a is None or (isinstance(a, kind) and a.dtype == dtype) for a in arrays)
 
 
 def _warn_once() -> None:
@@ -435,19 +468,36 @@ def _warn_once() -> None:
         )
 
 
-def _contiguous(a: np.ndarray) -> np.ndarray:
+def _contiguous(a: Any) -> Any:
     """The array in C order and aligned, itself if it is so already."""
     global conversions
-    if a.flags.c_contiguous and a.flags.aligned:
+    if a.flags.c_contiguous and _aligned(a):
         return a
     conversions += 1
-    return np.require(a, requirements=["C", "A"])
+    return _packed(a)
 
 
-def _call(kernel: str, dtype: Any, *arguments: Any) -> None:
-    """Run a kernel on the arrays' memory. The arguments: arrays, None, structs, numbers; a thread count is added."""
-    pointers = [ffi.NULL if a is None else ffi.from_buffer(a) if isinstance(a, np.ndarray) else a for a in arguments]
-    code = getattr(lib, kernel)(_DTYPES[dtype], *pointers, _threads)
+def _packed(a: Any) -> Any:
+    """`_contiguous`, not counted."""
+    return np.require(a, requirements=["C", "A"]) if isinstance(a, np.ndarray) else xp(a).ascontiguousarray(a)
+
+
+def _aligned(a: Any) -> bool:
+    return a.flags.aligned if isinstance(a, np.ndarray) else True
+
+
+def _writeable(a: Any) -> bool:
+    return a.flags.writeable if isinstance(a, np.ndarray) else True
+
+
+def _call(kernel: str, model: Any, *arguments: Any) -> None:
+    """Run a kernel of the model's dtype on the arrays' memory. Arguments: arrays, None, structs, numbers."""
+    dtype = _DTYPES[model.dtype]
+    if not isinstance(model, np.ndarray):
+        code = cuda.call(kernel, dtype, arguments)
+    else:
+        values = [ffi.NULL if a is None else ffi.from_buffer(a) if isinstance(a, np.ndarray) else a for a in arguments]
+        code = getattr(lib, kernel)(dtype, *values, _threads)
     if code == lib.TG_NO_MEMORY:
         raise MemoryError(f"{kernel}: no memory for its scratch space")
     if code:
@@ -492,13 +542,18 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return np.frombuffer(ffi.buffer(owner, nbytes), dtype).reshape(shape)
 
 
+def new(shape: tuple[int, ...], model: Any) -> Any:
+    """An uninitialised array in C order, of the dtype and on the device of another; recycled like those of `empty`."""
+    return empty(shape, model.dtype) if isinstance(model, np.ndarray) else xp(model).empty(shape, model.dtype)
+
+
 def empty_like(a: Any) -> Any:
     """An uninitialised array of the shape, dtype and order in memory of another, recycled like those of `empty`."""
     if isinstance(a, np.ndarray) and a.nbytes >= _LARGE:
         axes = _memory_order(a)
         if a.transpose(axes).flags.c_contiguous:
             return empty(a.transpose(axes).shape, a.dtype).transpose(np.argsort(axes))
-    return np.empty_like(a)
+    return xp(a).empty_like(a)
 
 
 def _recycle(block: np.ndarray) -> None:
