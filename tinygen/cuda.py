@@ -1,0 +1,120 @@
+"""CUDA: whether it can be used here, and if not, why; and calling the CUDA library's kernels on CuPy arrays.
+
+CuPy holds the arrays and computes what has no kernel of tinygen's own. The kernels are those of csrc/tinygen.h, built
+from csrc/*.cu into `_cuda.so` where nvcc is there. Nothing is imported or loaded before it is asked for.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+LIBRARY = Path(__file__).with_name("_cuda.so")
+_ERRORS = 1000  # TG_CUDA: from here on a result is this plus CUDA's own error code
+_NO_MEMORY = 1
+
+
+# -------------------------------------------------------------------------------------------- whether, and why not
+
+
+def problem() -> str | None:
+    """What keeps "cuda" from being used on this machine, and what to do about it, in one sentence; None if nothing."""
+    if "cupy" not in sys.modules and importlib.util.find_spec("cupy") is None:
+        return "CuPy isn't installed: pip install 'tinygen[gpu]'"
+    try:
+        cupy = importlib.import_module("cupy")
+    except Exception as e:  # CuPy imports CUDA's libraries, and raises whatever they do
+        return f"CuPy can't be imported ({e}): pip install --force-reinstall 'tinygen[gpu]'"
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except RuntimeError as e:
+        return sentence(getattr(e, "status", 0), str(e))
+    return None if count else sentence(100)
+
+
+def require() -> Any:
+    """The module cupy. Raises RuntimeError, saying why, where CUDA can't be used."""
+    if reason := problem():
+        raise RuntimeError(f"device 'cuda' can't be used: {reason}")
+    return sys.modules["cupy"]
+
+
+def sentence(code: int, otherwise: str = "") -> str:
+    """What CUDA's error code means for the user, and what to do."""
+    if code in (35, 222):
+        version = _driver()
+        found = f"the NVIDIA driver, {version}, is too old" if version else "there is no NVIDIA driver"
+        return f"{found}: CUDA 13 needs driver 580 or newer (nvidia-smi tells what is installed)"
+    known = {
+        2: "the GPU's memory is used up: take a smaller --batch-size, or a smaller model",
+        100: "there is no NVIDIA GPU that the driver can see (look at nvidia-smi, and CUDA_VISIBLE_DEVICES)",
+        209: "the CUDA kernels were built for GPUs of compute capability 7.5 and newer, this one is older: use the CPU",
+    }
+    return known.get(code) or otherwise or f"CUDA's error {code}"
+
+
+def _driver() -> str:
+    """The version of the NVIDIA driver that the kernel has loaded; empty without one."""
+    try:
+        words = Path("/proc/driver/nvidia/version").read_text().split("Module", 1)[-1].split()
+    except OSError:
+        return ""
+    return next((w for w in words if w[0].isdigit()), "of unknown version")
+
+
+# ----------------------------------------------------------------------------------------------------- the kernels
+
+
+@functools.cache
+def library() -> Any:
+    """(ffi, lib) of the CUDA library, or None if it wasn't built."""
+    try:
+        from tinygen._cuda_abi import ffi
+
+        return ffi, ffi.dlopen(str(LIBRARY))
+    except (ImportError, OSError):
+        return None
+
+
+@functools.cache
+def has_kernels() -> bool:
+    """Whether the CUDA library was built; if not, that is said, once."""
+    if library() is None:
+        warnings.warn(
+            "tinygen: the CUDA kernels were not built, so the definitions run on CuPy, which are slower; install nvcc "
+            "(the CUDA toolkit), then tinygen again",
+            RuntimeWarning,
+            stacklevel=7,
+        )
+    return library() is not None
+
+
+def call(kernel: str, dtype: int, arguments: Any) -> int:
+    """Run a kernel on CuPy's current stream: its result, 0 or an error of tinygen.h. Arguments: see `native._call`.
+
+    Raises RuntimeError, in words, for an error of CUDA's.
+    """
+    ffi, lib = library()
+    cupy = sys.modules["cupy"]
+    lib.tg_cuda_stream(ffi.cast("void *", cupy.cuda.get_current_stream().ptr))
+    values = [_passed(ffi, a) for a in arguments]
+    code = getattr(lib, kernel)(dtype, *values, 1)
+    if code == _NO_MEMORY:  # CuPy keeps freed memory for itself
+        cupy.get_default_memory_pool().free_all_blocks()
+        code = getattr(lib, kernel)(dtype, *values, 1)
+    if code >= _ERRORS:
+        raise RuntimeError(f"{kernel}: {sentence(code - _ERRORS, ffi.string(lib.tg_cuda_error(code)).decode())}")
+    return code
+
+
+def _passed(ffi: Any, a: Any) -> Any:
+    if a is None:
+        return ffi.NULL
+    if isinstance(a, (int, float)):
+        return a
+    return ffi.cast("void *", a.data.ptr if hasattr(a, "data") else a)  # an array, or a struct of native's
