@@ -412,7 +412,10 @@ def test_plain_arrays_and_tensors_give_the_same(case):
 # ----------------------------------------------------------------------------------------------------- shapes
 
 
-EMPTY = {"broadcast_to": (np.ones((0, 1)), (2, 0, 3))}  # where cutting a sample's arrays can't fit
+EMPTY = {  # where cutting a sample's arrays can't fit
+    "broadcast_to": (np.ones((0, 1)), (2, 0, 3)),
+    "nade_backward": (np.ones((0, 3, 1)), np.ones((0, 3)), np.ones((3, 2)), np.ones(2), np.ones((3, 1, 2))),
+}
 
 
 def _without_elements(case):

@@ -12,6 +12,7 @@ from tinygen.ops.elementwise import (
     neg, pow, relu, sigmoid, sign, sin, softplus, sqrt, sub, tanh, where,
 )  # fmt: skip
 from tinygen.ops.linalg import linear, matmul
+from tinygen.ops.nade import nade
 from tinygen.ops.reduce import amax, argmax, cumsum, log_softmax, logsumexp, mean, softmax, sum
 from tinygen.ops.shape import (
     broadcast_to, cat, flip, gather, getitem, index_add, pad, permute, reshape, scatter_add, stack, sum_to, to,
