@@ -10,6 +10,7 @@ MODELS = {
     "gated": "tinygen.models.gated:GatedPixelCNN",
     "pixelrnn": "tinygen.models.pixelrnn:PixelRNN",
     "made": "tinygen.models.made:MADE",
+    "nade": "tinygen.models.nade:NADE",
 }
 
 

@@ -25,26 +25,54 @@ class Autoregressive(Model):
     """A distribution over images of shape (C, H, W) with values 0 .. levels - 1.
 
     A subclass defines `forward(x)`: from images scaled by `scaled` to logits (N, levels, C, H, W), those at a position
-    depending on earlier positions only.
+    depending on earlier positions only. If it sets `classes`, `forward(x, labels)`: then it is a distribution over
+    images given their class, and everything takes labels (N,), integers 0 .. classes - 1.
     """
 
-    def nats(self, images: np.ndarray) -> Tensor:
+    classes = 0
+
+    def logits(self, x: Tensor, labels: np.ndarray | None = None) -> Tensor:
+        """The network's output, given the labels if it is one of classes."""
+        return self(x, labels) if self.classes else self(x)
+
+    def nats(self, images: np.ndarray, labels: np.ndarray | None = None) -> Tensor:
         """-log p(x) of each image, in nats, (N,). What training makes small."""
-        logits = self(self.scaled(images))
+        logits = self.logits(self.scaled(images), self.checked(labels, len(images)))
         return F.cross_entropy(logits, images, reduction="none").sum((1, 2, 3))
 
-    def log_prob(self, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
+    def log_prob(self, images: np.ndarray, labels: np.ndarray | None = None, batch_size: int = 256) -> np.ndarray:
         """log p(x) of each image, in nats, (N,) float64. Divide by -`dimensions * log(2)` for bits/dim."""
-        parts = [np.zeros(0)]
+        labels, parts = self.checked(labels, len(images)), [np.zeros(0)]
         with no_grad():
             for i in range(0, len(images), batch_size):
                 self.tell(i / len(images), f"likelihood of {len(images):,} images")
-                parts.append(-self.nats(images[i : i + batch_size]).numpy())
+                some = slice(i, i + batch_size)
+                parts.append(-self.nats(images[some], None if labels is None else labels[some]).numpy())
         return np.concatenate(parts)
 
     def loss(self, batch: Batch, generator: np.random.Generator) -> dict[str, Tensor]:
         """{"nats": the mean of -log p(x)}."""
-        return {"nats": self.nats(batch.images).mean()}
+        return {"nats": self.nats(batch.images, self.used(batch.labels)).mean()}
+
+    def used(self, labels: np.ndarray | None) -> np.ndarray | None:
+        """A data set's labels, if this is a model of classes."""
+        return labels if self.classes else None
+
+    def checked(self, labels: np.ndarray | None, n: int) -> np.ndarray | None:
+        """The labels of n images; ValueError if they aren't classes of this model, or it has none."""
+        name = type(self).__name__
+        if not self.classes:
+            if labels is not None:
+                raise ValueError(f"{name} knows no classes: labels must be None, got {labels!r:.40}")
+            return None
+        if labels is None:
+            raise ValueError(f"{name} of {self.classes} classes must be told the labels, got None")
+        found = np.asarray(labels)
+        if found.shape != (n,) or found.dtype.kind not in "iu":
+            raise ValueError(f"labels must be {n} integers, one for each image, got {found.dtype} {found.shape}")
+        if n and not 0 <= found.min() <= found.max() < self.classes:
+            raise ValueError(f"labels must be from 0 to {self.classes - 1}, got {found.min()} to {found.max()}")
+        return found
 
     def progress(self, parts: dict[str, float]) -> str:
         return f"{self.bits_per_dim(parts['nats']):.3f} bits/dim"
@@ -56,11 +84,11 @@ class Autoregressive(Model):
 
     def validation(self, batch: Batch, generator: np.random.Generator) -> float:
         """Bits per dimension."""
-        return self.bits_per_dim(-float(self.log_prob(batch.images).mean()))
+        return self.bits_per_dim(-float(self.log_prob(batch.images, self.used(batch.labels)).mean()))
 
     def evaluate(self, train: Dataset, test: Dataset, generator: np.random.Generator) -> list[Figure]:
         """The test likelihood in bits/dim and in nats, with the standard error of the mean over images."""
-        nats = -self.log_prob(test.images)
+        nats = -self.log_prob(test.images, self.used(test.labels))
         mean, error = float(nats.mean()), float(nats.std() / math.sqrt(len(nats)))
         floors = self.floors(train, test)
         scale = self.bits_per_dim(1.0)
@@ -80,20 +108,32 @@ class Autoregressive(Model):
         n, _, height, width = x.shape
         return x.reshape(n, self.image_shape[0], self.levels, height, width).transpose(1, 2)
 
+    def in_order(self, x: Tensor) -> Tensor:
+        """The values of images (N, C, H, W), or of their first rows, in the order of the chain rule: (N, D)."""
+        return x.permute(0, 2, 3, 1).reshape(len(x), math.prod(x.shape[1:]))
+
+    def from_free(self, x: Tensor) -> Tensor:
+        """Logits (N, levels, C, H, W) from (N, D, levels - 1) in order: the first level's are 0."""
+        channels, height, width = self.image_shape
+        logits = x.reshape(len(x), height, width, channels, self.levels - 1)
+        return F.pad(logits, (1, 0)).permute(0, 4, 3, 1, 2)
+
     def sample(
         self, n: int, generator: np.random.Generator, temperature: float = 1.0, labels: np.ndarray | None = None
     ) -> np.ndarray:
         """n images drawn from the model, (n, C, H, W) uint8.
 
-        temperature: below 1 prefers likely values, at 0 always takes the likeliest. labels: None, there are no classes.
+        temperature: below 1 prefers likely values, at 0 always takes the likeliest. labels: (n,), for a model of
+        classes; if left out, the classes in turn.
         """
-        if labels is not None:
-            raise ValueError(f"{type(self).__name__} knows no classes: labels must be None, got {labels!r:.40}")
-        return self.complete(np.zeros((n, *self.image_shape), np.uint8), 0, generator, temperature)
+        if self.classes and labels is None:
+            labels = np.arange(n) % self.classes
+        return self.complete(np.zeros((n, *self.image_shape), np.uint8), 0, generator, temperature, labels)
 
     def complete(
-        self, images: np.ndarray, known: int, generator: np.random.Generator, temperature: float = 1.0
-    ) -> np.ndarray:
+        self, images: np.ndarray, known: int, generator: np.random.Generator, temperature: float = 1.0,
+        labels: np.ndarray | None = None,
+    ) -> np.ndarray:  # fmt: skip
         """The images with their first `known` rows kept and the rest drawn, (N, C, H, W) uint8: in-painting, slide 8.
 
         One uniform number per image and position, in order; so however the logits are computed, the same generator
@@ -105,9 +145,9 @@ class Autoregressive(Model):
         if not temperature >= 0:
             raise ValueError(f"temperature must not be negative, got {temperature}")
         self.scaled(images)  # refuses images that don't fit, also where there is nothing to draw
-        x = np.array(images, np.uint8)
+        x, labels = np.array(images, np.uint8), self.checked(labels, len(images))
         with no_grad():
-            conditional = self.conditional(x, known)
+            conditional = self.conditional(x, known) if labels is None else self.conditional(x, known, labels)
             for row in range(known, height):
                 for column in range(width):
                     for channel in range(channels):
@@ -115,13 +155,15 @@ class Autoregressive(Model):
                         x[:, channel, row, column] = draw(logits, generator.random(len(x)), temperature)
         return x
 
-    def conditional(self, x: np.ndarray, known: int) -> Callable[[int, int, int], np.ndarray]:
+    def conditional(
+        self, x: np.ndarray, known: int, labels: np.ndarray | None = None
+    ) -> Callable[[int, int, int], np.ndarray]:
         """A function of channel, row and column: the logits (N, levels) of this value, given those of x before it.
 
         It is called in order, from the first value after the `known` rows on, while x fills up. This one runs the
         whole network every time (slide 33: that is what makes these models slow); a model may know better.
         """
-        return lambda channel, row, column: self(self.scale(x)).numpy()[:, :, channel, row, column]
+        return lambda channel, row, column: self.logits(self.scale(x), labels).numpy()[:, :, channel, row, column]
 
 
 def draw(logits: np.ndarray, uniform: np.ndarray, temperature: float = 1.0) -> np.ndarray:

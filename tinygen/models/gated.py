@@ -3,18 +3,20 @@
     vertical stack      sees the rows above, as wide as its kernels reach: no masks within a row are needed
     horizontal stack    sees the pixels to the left in the row itself, and the vertical stack at its own pixel
 
-    a = conv(v)                 v = gate(a)
-    b = conv(h) + conv1x1(a)    h = h + conv1x1(gate(b))        gate(x) = tanh(half of x) * sigmoid(the other half)
+    a = conv(v) + Vv' c                  v = gate(a)
+    b = conv(h) + conv1x1(a) + Vh' c     h = h + conv1x1(gate(b))    gate(x) = tanh(half of x) * sigmoid(the other half)
+
+where c is the image's class as a one-hot vector, if there are classes: the same at every pixel.
 
 Source: van den Oord, Kalchbrenner, Vinyals, Espeholt, Graves, Kavukcuoglu, Conditional Image Generation with
-PixelCNN Decoders (2016), sections 2.1 and 2.2, equation 2, figures 1 and 2.
+PixelCNN Decoders (2016), sections 2.1 to 2.3, equations 2 and 4, figures 1 and 2.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from tinygen import Tensor, nn
+from tinygen import Tensor, nn, tensor
 from tinygen.models.autoregressive import Autoregressive
 from tinygen.nn import functional as F
 
@@ -23,22 +25,32 @@ class GatedLayer(nn.Module):
     """Both stacks, v and h, (N, C, H, W) each, one layer on.
 
     In the first layer (mask A) they are the image: v sees rows above the pixel's own, h pixels to the left of it. In
-    the others (mask B) their own row and pixel too, which know no more than that by then; and h is added to.
+    the others (mask B) their own row and pixel too, which know no more than that by then; and h is added to. If
+    there are classes, c, (N, classes), shifts both.
     """
 
     def __init__(
-        self, inputs: int, hidden: int, kernel_size: int, mask: str, channels: int, generator: np.random.Generator
-    ) -> None:
+        self, inputs: int, hidden: int, kernel_size: int, mask: str, channels: int, classes: int,
+        generator: np.random.Generator,
+    ) -> None:  # fmt: skip
         self.channels, self.residual, reach = channels, mask == "B", kernel_size // 2
         rows = reach + (mask == "B")  # y - reach .. y - 1, or .. y
         self.vertical = nn.Conv2d(inputs, 2 * hidden, (rows, kernel_size), padding=reach, generator=generator)
         self.link = nn.Conv2d(2 * hidden, 2 * hidden, 1, generator=generator)
         self.horizontal = nn.MaskedConv2d(inputs, 2 * hidden, (1, kernel_size), mask, channels, generator=generator)
         self.output = nn.MaskedConv2d(hidden, hidden, 1, "B", channels, generator=generator)
+        if classes:
+            self.given_vertical, self.given_horizontal = (
+                nn.Linear(classes, 2 * hidden, bias=False, generator=generator) for _ in range(2)
+            )
 
-    def forward(self, v: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, v: Tensor, h: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
         a = self.vertical(v)[:, :, : v.shape[2]]  # padded below too: more rows come out than the image has
+        if c is not None:
+            a = a + self.given_vertical(c)[:, :, None, None]
         b = self.horizontal(h) + self.link(a)
+        if c is not None:
+            b = b + self.given_horizontal(c)[:, :, None, None]
         out = self.output(gate(b, self.channels))
         return gate(a, 1), h + out if self.residual else out
 
@@ -58,29 +70,34 @@ class GatedPixelCNN(Autoregressive):
         levels: values run from 0 to levels - 1; each has a probability of its own (2, 17, 256, ...).
         hidden: the channels of either stack. For colour images a multiple of C.
         layers: how many gated layers. Pixels up to layers + 2 rows above and as many columns away are seen.
+        classes: how many classes of images there are to be given; 0 for a model that isn't told the class.
         generator: draws the initial weights.
     """
 
     def __init__(
         self, image_shape: tuple[int, int, int], levels: int, *, hidden: int = 24, layers: int = 5,
-        generator: np.random.Generator,
+        classes: int = 0, generator: np.random.Generator,
     ) -> None:  # fmt: skip
         super().__init__(image_shape, levels)
         channels = image_shape[0]
         self.check_hidden(hidden)
         if layers < 1:
             raise ValueError(f"layers must be at least 1, got {layers}")
+        if classes < 0:
+            raise ValueError(f"classes must not be negative, got {classes}")
+        self.classes = classes
 
         def conv(inputs: int, outputs: int) -> nn.Module:
             return nn.MaskedConv2d(inputs, outputs, 1, "B", channels, generator=generator)
 
-        self.layers = nn.ModuleList([GatedLayer(channels, hidden, 7, "A", channels, generator)])
-        self.layers.extend(GatedLayer(hidden, hidden, 3, "B", channels, generator) for _ in range(layers - 1))
+        self.layers = nn.ModuleList([GatedLayer(channels, hidden, 7, "A", channels, classes, generator)])
+        self.layers.extend(GatedLayer(hidden, hidden, 3, "B", channels, classes, generator) for _ in range(layers - 1))
         self.head = nn.Sequential(nn.ReLU(), conv(hidden, hidden), nn.ReLU(), conv(hidden, channels * levels))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Scaled images (N, C, H, W) -> logits (N, levels, C, H, W)."""
+    def forward(self, x: Tensor, labels: np.ndarray | None = None) -> Tensor:
+        """Scaled images (N, C, H, W), labels (N,) if there are classes -> logits (N, levels, C, H, W)."""
+        c = None if labels is None else tensor(np.eye(self.classes, dtype=x.dtype)[labels])
         v = h = x
         for layer in self.layers:
-            v, h = layer(v, h)
+            v, h = layer(v, h, c)
         return self.by_level(self.head(h))

@@ -60,10 +60,8 @@ class MADE(Autoregressive):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scaled images (N, C, H, W) -> logits (N, levels, C, H, W)."""
-        channels, height, width = self.image_shape
-        values = x.permute(0, 2, 3, 1).reshape(len(x), self.dimensions)
+        values = self.in_order(x)
         logits = self.direct(values)
         if self.hidden:
             logits = logits + self.last(F.relu(self.first(values)))
-        logits = logits.reshape(len(x), height, width, channels, self.levels - 1)
-        return F.pad(logits, (1, 0)).permute(0, 4, 3, 1, 2)
+        return self.from_free(logits)
