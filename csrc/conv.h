@@ -34,7 +34,6 @@ typedef struct {
 /* Pixels of one item, or chunk: rows [row0, row0 + rows) of images [n0, n0 + images). */
 typedef struct { int64_t n0, images, row0, rows; } region;
 
-int conv_valid(int dtype, const tg_conv_shape *s);
 int64_t centre(const tg_conv_shape *s);
 int64_t kept_taps(const tg_conv_shape *s);
 int64_t first_output(const tg_conv_shape *s, int64_t weight, int64_t c);

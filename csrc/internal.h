@@ -4,11 +4,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "tinygen.h"
+#include "valid.h"
 
-static inline int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
-static inline int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
-static inline int64_t element_size(int dtype) { return dtype == TG_F32 ? 4 : 8; }
-static inline int valid_dtype(int dtype) { return dtype == TG_F32 || dtype == TG_F64; }
 static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 /* task(context, i, slot) for every i < items, on up to `threads` threads in any order. Calls that run at

@@ -38,13 +38,6 @@ static void set(int dtype, void *array, int64_t i, double value)
         ((double *)array)[i] = value;
 }
 
-static int valid(int dtype, int64_t rows, int64_t channels)
-{
-    int64_t all;
-    return valid_dtype(dtype) && rows >= 0 && channels >= 0
-        && !__builtin_mul_overflow(rows, channels, &all) && all < INT64_MAX / 1024;
-}
-
 static int64_t chunks_of(const norm *b) { return ceil_div(b->rows, CHUNK); }
 static double rows_of(const norm *b, int64_t chunk) { return (double)min64(CHUNK, b->rows - chunk * CHUNK); }
 
@@ -89,7 +82,7 @@ int tg_batch_norm(int dtype, int64_t rows, int64_t channels, const void *x, cons
                   const void *bias, double eps, void *y, void *mean, void *var, int threads)
 {
     norm b = {.rows = rows, .channels = channels, .x = x, .y = y, .mean = mean};
-    if (!valid(dtype, rows, channels) || rows < 1)
+    if (!rows_valid(dtype, rows, channels) || rows < 1)
         return TG_BAD_ARGUMENT;
     if (allocate(&b, dtype))
         return TG_NO_MEMORY;
@@ -113,7 +106,7 @@ int tg_batch_norm_backward(int dtype, int64_t rows, int64_t channels, const void
                            void *gweight, void *gbias, int threads)
 {
     norm b = {.rows = rows, .channels = channels, .x = x, .gy = gy, .y = gx, .mean = mean};
-    if (!valid(dtype, rows, channels) || rows < 1)
+    if (!rows_valid(dtype, rows, channels) || rows < 1)
         return TG_BAD_ARGUMENT;
     if (allocate(&b, dtype))
         return TG_NO_MEMORY;

@@ -20,7 +20,7 @@ typedef void (*cell_backward_kernel)(const void *gates, const void *c_prev, cons
 static const cell_kernel cells[][2] = TABLE(cell);
 static const cell_backward_kernel cells_backward[][2] = TABLE(cell_backward);
 
-enum { LIMIT = 1 << 30, DIRECT = 128 };         /* rows in all that don't pay for packing U */
+enum { DIRECT = 128 };                          /* rows in all that don't pay for packing U */
 
 typedef struct {
     const tg_lstm_shape *s;
@@ -36,19 +36,6 @@ typedef struct {
 } engine;
 
 typedef struct { int64_t n0, n1, p0, p1; } part;        /* one item's images and positions */
-
-static int valid(int dtype, const tg_lstm_shape *s, int initial)
-{
-    const int64_t sizes[] = {s->n, s->h, s->w, s->units};
-    int64_t all = 32;
-    for (int i = 0; i < 4; i++)
-        if (sizes[i] < 0 || sizes[i] > LIMIT || __builtin_mul_overflow(all, sizes[i] + 1, &all))
-            return 0;
-    if (!valid_dtype(dtype) || s->diagonal < -1 || s->diagonal > 1 || s->units > LIMIT >> 8
-        || s->taps > 1 << 10)
-        return 0;
-    return s->diagonal ? s->taps == 2 && !initial : s->taps > 0 && s->taps % 2 && (!initial || s->n == 1);
-}
 
 /* --- where things are ----------------------------------------------------------------------------------- */
 
@@ -311,7 +298,7 @@ static int run_engine(engine *e, int dtype, int threads)
 int tg_lstm(int dtype, const tg_lstm_shape *s, const void *z, const void *u, const void *h0, const void *c0,
             void *gates, void *c, void *h, int threads)
 {
-    if (!valid(dtype, s, h0 || c0) || !h0 != !c0)
+    if (!lstm_valid(dtype, s, h0 || c0) || !h0 != !c0)
         return TG_BAD_ARGUMENT;
     if (!s->n || !s->h || !s->w || !s->units)
         return TG_OK;
@@ -323,7 +310,7 @@ int tg_lstm_backward(int dtype, const tg_lstm_shape *s, const void *u, const voi
                      const void *c, const void *gh, const void *gc, void *gz, void *gh0, void *gc0,
                      int threads)
 {
-    if (!valid(dtype, s, gh0 || gc0 || c0) || !gh0 != !gc0)
+    if (!lstm_valid(dtype, s, gh0 || gc0 || c0) || !gh0 != !gc0)
         return TG_BAD_ARGUMENT;
     if (!s->n || !s->h || !s->w || !s->units) {
         size_t bytes = (size_t)(s->w * s->units * element_size(dtype));
@@ -341,7 +328,7 @@ int tg_lstm_backward(int dtype, const tg_lstm_shape *s, const void *u, const voi
 /* U's gradient is that of a convolution's weight: h is the image, one step behind gz. */
 int tg_lstm_weight(int dtype, const tg_lstm_shape *s, const void *h, const void *gz, void *gu, int threads)
 {
-    if (!valid(dtype, s, 0))
+    if (!lstm_valid(dtype, s, 0))
         return TG_BAD_ARGUMENT;
     tg_conv_shape f = {.n = s->n, .h = s->h, .w = s->w, .ci = s->units, .oh = s->h, .ow = s->w,
                        .co = 4 * s->units, .kh = 1, .kw = s->taps, .stride_h = 1, .stride_w = 1, .pad_h = 1,

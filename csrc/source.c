@@ -7,36 +7,7 @@
 #include <string.h>
 #include "conv.h"
 
-enum { LIMIT = 1 << 30 };
-
 /* --- shapes and masks ----------------------------------------------------------------------------------- */
-
-static int64_t product_of(const int64_t *sizes, int count)
-{
-    int64_t all = 1;
-    for (int i = 0; i < count; i++)
-        if (__builtin_mul_overflow(all, sizes[i], &all) || all > INT64_MAX / 64)
-            return -1;
-    return all;
-}
-
-int conv_valid(int dtype, const tg_conv_shape *s)
-{
-    const int64_t sizes[] = {s->n, s->h, s->w, s->ci, s->oh, s->ow, s->co};
-    const int64_t steps[] = {s->kh, s->kw, s->stride_h, s->stride_w, s->dil_h, s->dil_w, s->groups};
-    for (int i = 0; i < 7; i++)
-        if (sizes[i] < 0 || sizes[i] > LIMIT || steps[i] < 1 || steps[i] > LIMIT)
-            return 0;
-    if (!valid_dtype(dtype) || s->pad_h < -LIMIT || s->pad_w < -LIMIT || s->pad_h > LIMIT || s->pad_w > LIMIT)
-        return 0;
-    if (s->mask < TG_MASK_NONE || s->mask > TG_MASK_B || s->ci % s->groups || s->co % s->groups)
-        return 0;
-    int64_t height = s->h + s->oh * s->stride_h + s->kh * s->dil_h + max64(s->pad_h, -s->pad_h);
-    int64_t width = s->w + s->ow * s->stride_w + s->kw * s->dil_w + max64(s->pad_w, -s->pad_w);
-    int64_t channels = 1 + max64(s->ci, s->co);
-    return product_of((int64_t[]){1 + s->n, height, width, channels}, 4) > 0
-        && product_of((int64_t[]){s->kh, s->kw, 1 + s->ci, 1 + s->co}, 4) > 0;
-}
 
 int64_t centre(const tg_conv_shape *s) { return s->kh / 2 * s->kw + s->kw / 2; }
 

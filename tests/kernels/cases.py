@@ -44,32 +44,37 @@ class Case:
     arguments: list[Any]  # as in the prototype, without dtype and threads
     answers: list[tuple[np.ndarray, np.ndarray | float]]  # (answer, scale) of each Out and InOut
 
-    def call(self, dtype: type, threads: int = 1, place: Place = anywhere) -> tuple[int, list[np.ndarray]]:
-        """The kernel's code and what it writes. Outputs hold NaN before; inputs are seen to be the same after."""
+    def call(
+        self, dtype: type, threads: int = 1, place: Place = anywhere, on: Any = native
+    ) -> tuple[int, list[np.ndarray]]:
+        """The kernel's code and what it writes. Outputs hold NaN before; inputs are seen to be the same after.
+
+        on: what has the library that is called, as `lib`, and its `ffi`.
+        """
         kept, outputs, pointers = [], [], []
         for slot, a in enumerate(self.arguments):
             if isinstance(a, (In, Out, InOut)):
                 array = np.full(a.shape, np.nan) if isinstance(a, Out) else a.array
                 array = array.astype(dtype) if array.dtype.kind == "f" else array
                 placed = place(slot, array, not isinstance(a, In))
-                pointers.append(native.ffi.cast("void *", placed.ctypes.data))
+                pointers.append(on.ffi.cast("void *", placed.ctypes.data))
                 if isinstance(a, In):
                     kept.append((placed, array))
                 else:
                     outputs.append(placed)
             elif isinstance(a, Struct):
-                pointers.append(native.ffi.new(a.type, vars(a.fields)))
+                pointers.append(on.ffi.new(a.type, vars(a.fields)))
             else:
-                pointers.append(native.ffi.NULL if a is None else a)
-        code = getattr(native.lib, self.kernel)(DTYPES.index(dtype), *pointers, threads)
+                pointers.append(on.ffi.NULL if a is None else a)
+        code = getattr(on.lib, self.kernel)(DTYPES.index(dtype), *pointers, threads)
         for placed, before in kept:
             assert placed.tobytes() == before.tobytes(), f"{self}: an input has changed"
         return code, [np.array(a) for a in outputs]
 
-    def run(self, dtype: type, threads: int = 1, place: Place = anywhere) -> list[np.ndarray]:
+    def run(self, dtype: type, threads: int = 1, place: Place = anywhere, on: Any = native) -> list[np.ndarray]:
         """What the kernel writes."""
-        code, outputs = self.call(dtype, threads, place)
-        assert code == native.lib.TG_OK, f"{self}: error {code}"
+        code, outputs = self.call(dtype, threads, place, on)
+        assert code == 0, f"{self}: error {code}"
         return outputs
 
     def check(self, outputs: list[np.ndarray]) -> None:

@@ -1,0 +1,121 @@
+/* Functions of one element at a time (tinygen.h has the formulas), each a functor for map() of cuda.cuh. All of
+ * them are bound by memory. */
+#include "cuda.cuh"
+
+namespace {
+
+struct add {
+    template <class real>
+    __device__ void operator()(const real *x, real *y) const { y[0] = x[0] + x[1]; }
+};
+
+struct relu {
+    template <class real>
+    __device__ void operator()(const real *x, real *y) const { y[0] = larger(x[0], real(0)); }
+};
+
+struct relu_backward {
+    template <class real>
+    __device__ void operator()(const real *x, real *gx) const { gx[0] = x[1] > 0 ? x[0] : 0; }
+};
+
+struct tanh_of {
+    template <class real>
+    __device__ void operator()(const real *x, real *y) const { y[0] = tanh(x[0]); }
+};
+
+struct sigmoid_of {
+    template <class real>
+    __device__ void operator()(const real *x, real *y) const { y[0] = sigmoid(x[0]); }
+};
+
+struct gated {
+    template <class real>
+    __device__ void operator()(const real *x, real *y) const { y[0] = tanh(x[0]) * sigmoid(x[1]); }
+};
+
+/* Of a, b and gy. */
+struct gated_backward {
+    template <class real>
+    __device__ void operator()(const real *x, real *gx) const
+    {
+        real t = tanh(x[0]), s = sigmoid(x[1]), g = x[2] * s;
+        gx[0] = g * (1 - t * t);
+        gx[1] = g * t * (1 - s);
+    }
+};
+
+/* Of g, p, m and v; gives p, m and v. */
+template <class real>
+struct adam {
+    real decay, one, two, step, root, eps;
+    __device__ void operator()(const real *x, real *y) const
+    {
+        real g = x[0] + decay * x[1];
+        y[1] = x[2] + one * (g - x[2]);
+        y[2] = x[3] + two * (g * g - x[3]);
+        y[0] = x[1] - step * y[1] / (sqrt(y[2]) * root + eps);
+    }
+};
+
+template <int ins, int outs, class function>
+int each(int dtype, int64_t rows, int64_t columns, const source (&in)[ins], const target (&out)[outs], function f)
+{
+    if (!rows_valid(dtype, rows, columns))
+        return TG_BAD_ARGUMENT;
+    return typed(dtype, [&](auto zero) { return map<decltype(zero)>(rows, columns, in, out, f); });
+}
+
+}
+
+int tg_add(int dtype, int64_t n, const void *x, const void *y, void *out, int)
+{
+    return each(dtype, 1, n, {{x, 0}, {y, 0}}, {{out, 0}}, add());
+}
+
+int tg_relu(int dtype, int64_t n, const void *x, void *y, int)
+{
+    return each(dtype, 1, n, {{x, 0}}, {{y, 0}}, relu());
+}
+
+int tg_relu_backward(int dtype, int64_t n, const void *gy, const void *y, void *gx, int)
+{
+    return each(dtype, 1, n, {{gy, 0}, {y, 0}}, {{gx, 0}}, relu_backward());
+}
+
+int tg_tanh(int dtype, int64_t n, const void *x, void *y, int)
+{
+    return each(dtype, 1, n, {{x, 0}}, {{y, 0}}, tanh_of());
+}
+
+int tg_sigmoid(int dtype, int64_t n, const void *x, void *y, int)
+{
+    return each(dtype, 1, n, {{x, 0}}, {{y, 0}}, sigmoid_of());
+}
+
+int tg_gated(int dtype, int64_t rows, int64_t channels, const void *x, void *y, int)
+{
+    const char *b = (const char *)x + channels * element_size(dtype);
+    return each(dtype, rows, channels, {{x, 2 * channels}, {b, 2 * channels}}, {{y, channels}}, gated());
+}
+
+int tg_gated_backward(int dtype, int64_t rows, int64_t channels, const void *x, const void *gy, void *gx, int)
+{
+    int64_t half = channels * element_size(dtype), pitch = 2 * channels;
+    return each(dtype, rows, channels, {{x, pitch}, {(const char *)x + half, pitch}, {gy, channels}},
+                {{gx, pitch}, {(char *)gx + half, pitch}}, gated_backward());
+}
+
+int tg_adam(int dtype, int64_t n, const void *g, void *p, void *m, void *v, int64_t step, double lr, double beta1,
+            double beta2, double eps, double weight_decay, int)
+{
+    if (step < 1 || !rows_valid(dtype, 1, n))
+        return TG_BAD_ARGUMENT;
+    return typed(dtype, [&](auto zero) {
+        typedef decltype(zero) real;
+        adam<real> f = {(real)weight_decay, (real)(1 - beta1), (real)(1 - beta2),
+                        (real)(lr / (1 - pow(beta1, (double)step))),
+                        (real)(1 / sqrt(1 - pow(beta2, (double)step))), (real)eps};
+        return map<real>(1, n, {{g, 0}, {p, 0}, {m, 0}, {v, 0}}, {{p, 0}, {m, 0}, {v, 0}}, f);
+    });
+}

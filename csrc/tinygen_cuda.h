@@ -1,0 +1,27 @@
+/* What the CUDA library has besides the kernels of tinygen.h, which it exports under the same names: their
+ * arrays lie in device memory, `threads` means nothing, and a call returns before its work is done, which
+ * goes in order on the calling thread's stream. Labels that are no class can't be refused there: they make
+ * a NaN. */
+#ifndef TINYGEN_CUDA_H
+#define TINYGEN_CUDA_H
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* A result from here on is TG_CUDA + CUDA's own error code: 1035 no driver or one that is too old, 1100 no
+ * GPU, 1209 a GPU of an architecture that wasn't built. */
+enum { TG_CUDA = 1000 };
+
+/* The stream (a cudaStream_t) of the calling thread's kernels; NULL, as at the start: the default one. */
+int tg_cuda_stream(void *stream);
+
+/* How many GPUs there are. */
+int tg_cuda_devices(int *count);
+
+/* CUDA's sentence for a result. */
+const char *tg_cuda_error(int result);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

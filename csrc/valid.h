@@ -1,0 +1,61 @@
+/* Which sizes the kernels take, in C and CUDA alike: no count of bytes overflows, on the way neither. */
+#ifndef TINYGEN_VALID_H
+#define TINYGEN_VALID_H
+#include <stdint.h>
+#include "tinygen.h"
+
+enum { MOST = 1 << 30 };                    /* of a single size */
+
+static inline int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t element_size(int dtype) { return dtype == TG_F32 ? 4 : 8; }
+static inline int valid_dtype(int dtype) { return dtype == TG_F32 || dtype == TG_F64; }
+
+/* Whether the product of sizes >= 0 is a number of elements whose bytes can be counted. */
+static inline int countable(const int64_t *sizes, int count)
+{
+    int64_t all = 1;
+    for (int i = 0; i < count; i++)
+        if (__builtin_mul_overflow(all, sizes[i], &all) || all > INT64_MAX / 1024)
+            return 0;
+    return 1;
+}
+
+static inline int rows_valid(int dtype, int64_t rows, int64_t columns)
+{
+    const int64_t sizes[] = {rows, columns};
+    return valid_dtype(dtype) && rows >= 0 && columns >= 0 && countable(sizes, 2);
+}
+
+static inline int conv_valid(int dtype, const tg_conv_shape *s)
+{
+    const int64_t sizes[] = {s->n, s->h, s->w, s->ci, s->oh, s->ow, s->co};
+    const int64_t steps[] = {s->kh, s->kw, s->stride_h, s->stride_w, s->dil_h, s->dil_w, s->groups};
+    for (int i = 0; i < 7; i++)
+        if (sizes[i] < 0 || sizes[i] > MOST || steps[i] < 1 || steps[i] > MOST)
+            return 0;
+    if (!valid_dtype(dtype) || s->pad_h < -MOST || s->pad_w < -MOST || s->pad_h > MOST || s->pad_w > MOST)
+        return 0;
+    if (s->mask < TG_MASK_NONE || s->mask > TG_MASK_B || s->ci % s->groups || s->co % s->groups)
+        return 0;
+    int64_t height = s->h + s->oh * s->stride_h + s->kh * s->dil_h + max64(s->pad_h, -s->pad_h);
+    int64_t width = s->w + s->ow * s->stride_w + s->kw * s->dil_w + max64(s->pad_w, -s->pad_w);
+    const int64_t images[] = {1 + s->n, height, width, 1 + max64(s->ci, s->co)};
+    const int64_t weight[] = {s->kh, s->kw, 1 + s->ci, 1 + s->co};
+    return countable(images, 4) && countable(weight, 4);
+}
+
+/* initial: whether there is a state before the first row. */
+static inline int lstm_valid(int dtype, const tg_lstm_shape *s, int initial)
+{
+    const int64_t sizes[] = {s->n, s->h, s->w, s->units}, all[] = {32, s->n + 1, s->h + 1, s->w + 1, s->units + 1};
+    for (int i = 0; i < 4; i++)
+        if (sizes[i] < 0 || sizes[i] > MOST)
+            return 0;
+    if (!valid_dtype(dtype) || !countable(all, 5) || s->diagonal < -1 || s->diagonal > 1 || s->units > MOST >> 8
+        || s->taps > 1 << 10)
+        return 0;
+    return s->diagonal ? s->taps == 2 && !initial : s->taps > 0 && s->taps % 2 && (!initial || s->n == 1);
+}
+
+#endif
