@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from tinygen import native
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -58,9 +60,7 @@ class Tensor:
 
     def numpy(self) -> np.ndarray:
         """The values as a read-only NumPy array that shares the memory (copied from a GPU)."""
-        if not isinstance(self._array, np.ndarray):
-            return self._array.get()
-        view = self._array.view()
+        view = native.moved(self._array, np).view()
         view.flags.writeable = False
         return view
 
@@ -157,7 +157,7 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
         data = data._array
     if dtype is None and not hasattr(data, "dtype") and np.asarray(data).dtype == np.float64:
         dtype = np.float32
-    array = np.array(data, dtype=dtype, order="K")
+    array = (native.xp(data) if hasattr(data, "get") else np).array(data, dtype=dtype, order="K")
     if array.dtype.kind not in "fiub":
         raise TypeError(f"tensor: data must be numbers, not {array.dtype}")
     if requires_grad and array.dtype not in (np.float32, np.float64):

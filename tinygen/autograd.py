@@ -368,10 +368,10 @@ def _fail(e: Exception, name: str, details: str) -> NoReturn:
 
 def _frozen(value: Any) -> Any:
     """An argument that isn't a Tensor, safe from later changes: it belongs to the caller."""
-    if isinstance(value, np.ndarray):
-        return value.copy(order="K")
     if isinstance(value, np.generic):
         return value.item()  # np.sqrt(2) is a number like 1.41, and must not promote float32 arrays
+    if hasattr(type(value), "strides"):  # an array
+        return value.copy(order="K")
     if isinstance(value, (tuple, list)):
         return type(value)(v._array if isinstance(v, Tensor) else _frozen(v) for v in value)
     return value
@@ -390,8 +390,13 @@ def _is_inside(filename: str) -> bool:
 
 
 def describe(values: Iterable[Any]) -> str:
-    """Arguments in a few words: `float32 (2, 3), 1, None`."""
-    return ", ".join(f"{v.dtype} {v.shape}" if hasattr(v, "dtype") else repr(v)[:40] for v in values)
+    """Arguments in a few words: `float32 (2, 3), float32 (3,) on cuda, 1, None`."""
+
+    def one(v: Any) -> str:
+        where = " on cuda" if hasattr(v, "get") else ""
+        return f"{v.dtype} {v.shape}{where}" if hasattr(v, "dtype") else repr(v)[:40]
+
+    return ", ".join(map(one, values))
 
 
 # --------------------------------------------------------------------------------------------------------- backward
@@ -580,7 +585,8 @@ def _check_gradient(output: Tensor, gradient: Any, dtype: Any, create_graph: boo
             raise ValueError(f"backward: a tensor of shape {output.shape} needs a gradient of that shape")
         gradient = xp(output._array).ones_like(output._array)
     if not isinstance(gradient, Tensor):
-        gradient = Tensor(_frozen(gradient) if hasattr(gradient, "dtype") else np.asarray(gradient, output.dtype))
+        values = _frozen(gradient) if hasattr(gradient, "dtype") else np.asarray(gradient, output.dtype)
+        gradient = Tensor(native.beside(output._array, values))
     if gradient.shape != output.shape or gradient.dtype != output.dtype or output.dtype != dtype:
         raise ValueError(f"backward: gradient is {describe([gradient])}, but the tensor is {describe([output])}")
     if create_graph:

@@ -96,7 +96,7 @@ class Optimizer:
             out |= {f"group.{i}.{k}": v for k, v in group.items() if k != "params"}
         for i, state in enumerate(self.state):
             out |= {f"state.{i}.{k}": v for k, v in state.items()}
-        return {k: v if isinstance(v, (int, float)) else np.array(v) for k, v in out.items()}
+        return {k: v if isinstance(v, (int, float)) else _copied(v) for k, v in out.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what `state_dict` gave, for the same parameters in the same order.
@@ -140,8 +140,12 @@ def _number(value: Any) -> Any:
 def _filled_like(model: Array, values: Any) -> Array:
     """A new array of these values, in the model's order in memory."""
     array = xp(model).empty_like(model)
-    array[...] = values
+    array[...] = native.beside(model, values)
     return array
+
+
+def _copied(array: Any) -> np.ndarray:
+    return np.array(native.moved(array, np))
 
 
 class SGD(Optimizer):
@@ -266,7 +270,7 @@ def _norm(array: Array, p: float) -> float:
     """The p-norm of all elements, in float64."""
     n = xp(array)
     if p == math.inf:
-        return float(n.abs(array).max(initial=0))
+        return float(n.abs(array).max()) if array.size else 0.0
     return float(n.sum(n.abs(array, dtype=np.float64) ** p) ** (1 / p))
 
 
@@ -307,7 +311,7 @@ class ExponentialMovingAverage:
 
     def state_dict(self) -> dict[str, Any]:
         """{"average.0": array, ...}, copies."""
-        return {f"average.{i}": np.array(average) for i, average in enumerate(self.averages)}
+        return {f"average.{i}": _copied(average) for i, average in enumerate(self.averages)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what `state_dict` gave. Raises ValueError if it doesn't fit; nothing is changed then."""
@@ -318,7 +322,7 @@ class ExponentialMovingAverage:
             shapes = f"has shape {found.get(wrong)} instead of {expected.get(wrong)}"
             raise ValueError(f"load_state_dict of ExponentialMovingAverage: {wrong} {shapes}")
         for i, average in enumerate(self.averages):
-            average[...] = state_dict[f"average.{i}"]
+            average[...] = native.beside(average, state_dict[f"average.{i}"])
 
 
 # ------------------------------------------------------------------------------------ learning-rate schedules

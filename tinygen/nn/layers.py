@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinygen._tensor import Tensor, tensor
+from tinygen.native import xp
 from tinygen.nn import functional as F
 from tinygen.nn import init
 from tinygen.nn.module import Module, Parameter
@@ -137,7 +138,7 @@ class LSTMCell(Module):
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """input: (N, input_size), hx: h and c, (N, hidden_size) each, zeros if None -> the next h and c."""
         if hx is None:
-            zeros = tensor(np.zeros((len(input), self.hidden_size), input.dtype))
+            zeros = Tensor(xp(input._array).zeros((len(input), self.hidden_size), input.dtype))
             hx = (zeros, zeros)
         return F.lstm_cell(input, hx, self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
 

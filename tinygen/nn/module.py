@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from tinygen import native
 from tinygen._tensor import Tensor, tensor
+from tinygen.ops.device import array_module, is_device
 
 
 def Parameter(data: Any) -> Tensor:
@@ -138,14 +140,21 @@ class Module:
             p.requires_grad = requires_grad
         return self
 
-    def to(self, dtype: Any) -> Module:
-        """Convert parameters and float buffers to float32 or float64, in place; gradients are forgotten."""
-        if np.dtype(dtype) not in (np.float32, np.float64):
-            raise TypeError(f"to: a module's dtype is float32 or float64, not {np.dtype(dtype)}")
+    def to(self, target: Any) -> Module:
+        """Move parameters and buffers to a device, "cpu" or "cuda", or convert those of floats to float32 or float64.
+
+        In place; gradients are forgotten. Optimizers keep their state where it was: move before their first step.
+        Raises RuntimeError, saying why, if there is no CUDA here.
+        """
+        module = array_module(target) if is_device(target) else None
+        if module is None and np.dtype(target) not in (np.float32, np.float64):
+            raise TypeError(f"to: a module's dtype is float32 or float64, not {np.dtype(target)}")
         for role in ("parameter", "buffer"):
             for _, t in self._tensors(role):
-                if t.dtype.kind == "f":
-                    t._array, t.grad = t.write().astype(dtype), None
+                if module:
+                    t._array, t.grad = native.moved(t.write(), module), None
+                elif t.dtype.kind == "f":
+                    t._array, t.grad = t.write().astype(target), None
         return self
 
     # -- state
@@ -166,7 +175,7 @@ class Module:
             ValueError: names missing, unexpected, of the wrong shape or kind; nothing is changed then.
         """
         own = self._state()
-        given = {n: v._array if isinstance(v, Tensor) else np.asarray(v) for n, v in state_dict.items()}
+        given = {n: v._array if isinstance(v, Tensor) else native.moved(v, np) for n, v in state_dict.items()}
         problems = [f"{n} is missing" for n in own if n not in given and strict]
         problems += [f"{n} is unexpected" for n in given if n not in own and strict]
         pairs = {n: (own[n], given[n]) for n in own if n in given}
@@ -180,7 +189,7 @@ class Module:
             raise ValueError(f"load_state_dict of {type(self).__name__}: {'; '.join(problems[:10])}{more}")
         for t, value in pairs.values():
             array = t.write()
-            array[...] = value
+            array[...] = native.beside(array, value)
 
     # -- looks
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from tinygen._tensor import Tensor as _Tensor
 from tinygen.ops.conv import conv2d, conv2d_weight, conv_transpose2d
+from tinygen.ops.device import device, to
 from tinygen.ops.elementwise import (
     abs, add, clamp, cos, div, elu, eq, exp, expm1, ge, gt, le, leaky_relu, log, log1p, lt, maximum, minimum, mul, ne,
     neg, pow, relu, sigmoid, sign, sin, softplus, sqrt, sub, tanh, where,
@@ -15,7 +16,7 @@ from tinygen.ops.linalg import linear, matmul
 from tinygen.ops.nade import nade
 from tinygen.ops.reduce import amax, argmax, cumsum, log_softmax, logsumexp, mean, softmax, sum
 from tinygen.ops.shape import (
-    broadcast_to, cat, flip, gather, getitem, index_add, pad, permute, reshape, scatter_add, stack, sum_to, to,
+    broadcast_to, cat, flip, gather, getitem, index_add, pad, permute, reshape, scatter_add, stack, sum_to,
     transpose,
 )  # fmt: skip
 
@@ -36,6 +37,7 @@ def _attach() -> None:
     shapes: dict[str, Any] = {"reshape": reshape, "permute": permute, "expand": broadcast_to}
     for name, op in shapes.items():
         setattr(_Tensor, name, lambda a, *n, op=op: op(a, n[0] if len(n) == 1 and isinstance(n[0], tuple) else n))
+    _Tensor.device = property(device)  # type: ignore[attr-defined]
 
 
 _attach()

@@ -16,6 +16,7 @@ from tinygen.ops.shape import getitem, index_add, reshape
 def cross_entropy(input, target):
     """-log softmax(input)[target] along axis 1. input: (N, C, ...), target: (N, ...) integers in 0..C-1."""
     _check_target(input, target)
+    target = native.beside(input, target)
     shifted = input - input.max(axis=1, keepdims=True)
     return xp(input).log(xp(input).exp(shifted).sum(axis=1)) - shifted[_at(target)]
 
@@ -31,7 +32,7 @@ def cross_entropy_backward(input, target, gloss):
     _check_target(input, target)
     out = xp(input).exp(input - input.max(axis=1, keepdims=True))
     out /= out.sum(axis=1, keepdims=True)
-    out[_at(target)] -= 1
+    out[_at(native.beside(input, target))] -= 1
     out *= gloss[:, None]
     return out
 
@@ -86,7 +87,7 @@ def _at(target):
 def nll(input, target):
     """-input[target]. input: (N, C, ...) log-probabilities, target: (N, ...) integers."""
     _check_target(input, target)
-    return -input[_at(target)]
+    return -input[_at(native.beside(input, target))]
 
 
 @nll.vjp("input")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinygen.autograd import op, xp
+from tinygen.native import beside
 from tinygen.ops._samples import normal, sample
 
 
@@ -84,7 +85,7 @@ def _(gout, dims):
 @op(view=True)
 def getitem(x, index):
     """x[index], basic or advanced. Index arrays are kept; their elements count from either end, out of range raises."""
-    return x[index]
+    return x[_placed(x, index)]
 
 
 @getitem.vjp("x")
@@ -98,12 +99,8 @@ def index_add(x, index, shape):
     out = xp(x).zeros_like(x, shape=shape)  # in x's order in memory, if it has as many axes
     if _is_basic(index):
         out[index] = x
-    elif isinstance(x, (np.ndarray, np.generic)):
-        np.add.at(out, index, x)
     else:
-        import cupyx
-
-        cupyx.scatter_add(out, index, x)
+        xp(x).add.at(out, _placed(out, index), x)
     return out
 
 
@@ -118,10 +115,29 @@ def _is_basic(index):
     return all(p is None or p is Ellipsis or isinstance(p, (int, slice)) for p in parts)
 
 
+def _placed(x, index):
+    """The index, its arrays on x's device. CuPy would wrap around what is out of range: here it raises IndexError."""
+    if xp(x) is np or _is_basic(index):
+        return index
+    parts: list = []
+    for p in index if isinstance(index, tuple) else (index,):
+        p = np.array(p, None if p else int) if isinstance(p, list) else p
+        parts += p.nonzero() if getattr(p, "dtype", None) == np.bool_ else [p]
+    axis, spare = 0, x.ndim - sum(p is not None and p is not Ellipsis for p in parts)
+    for i, p in enumerate(parts):
+        if hasattr(p, "dtype"):
+            n = x.shape[axis]
+            if p.size and not (-n <= p.min() and p.max() < n):
+                raise IndexError(f"index {p.min()}..{p.max()} is out of bounds for axis {axis} with size {n}")
+            parts[i] = beside(x, p)
+        axis += spare if p is Ellipsis else p is not None
+    return tuple(parts)
+
+
 @op
 def gather(x, dim, index):
     """out[.., i, ..] = x[.., index[.., i, ..], ..] along dim. index: integers, as many axes as x; out has its shape."""
-    return x[_grid(x, dim, index)]
+    return x[_placed(x, _grid(x, dim, index))]
 
 
 @gather.vjp("x")
@@ -140,7 +156,7 @@ def _grid(x, dim, index):
     if index.ndim != x.ndim:
         raise ValueError(f"index must have as many axes as x, {x.ndim}, not {index.ndim}")
     grid = [n.reshape([-1 if i == axis else 1 for i in range(index.ndim)])
-            for axis, n in enumerate(map(xp(x).arange, index.shape))]  # fmt: skip
+            for axis, n in enumerate(map(np.arange, index.shape))]  # fmt: skip
     grid[dim] = index
     return tuple(grid)
 
