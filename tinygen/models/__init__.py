@@ -11,6 +11,8 @@ MODELS = {
     "pixelrnn": "tinygen.models.pixelrnn:PixelRNN",
     "made": "tinygen.models.made:MADE",
     "nade": "tinygen.models.nade:NADE",
+    "gan": "tinygen.models.gan:GAN",
+    "dcgan": "tinygen.models.dcgan:DCGAN",
 }
 
 
