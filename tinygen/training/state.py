@@ -30,7 +30,7 @@ class Training:
     """
 
     def __init__(self, config: Config, model: Model, data: Dataset, generator: np.random.Generator) -> None:
-        self.config, self.model, self.generator = config, model, generator
+        self.config, self.model, self.dataset, self.generator = config, model, data, generator
         self.batches = Minibatches(data, config.batch_size, generator)
         self.optimizers = model.optimizers(config.lr)
         self.step, self.seconds = 0, 0.0
