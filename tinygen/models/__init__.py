@@ -11,6 +11,8 @@ MODELS = {
     "pixelrnn": "tinygen.models.pixelrnn:PixelRNN",
     "made": "tinygen.models.made:MADE",
     "nade": "tinygen.models.nade:NADE",
+    "autoencoder": "tinygen.models.autoencoder:Autoencoder",
+    "vae": "tinygen.models.vae:VAE",
     "gan": "tinygen.models.gan:GAN",
     "dcgan": "tinygen.models.dcgan:DCGAN",
 }

@@ -1,0 +1,154 @@
+"""Autoencoder: images squeezed through a code and restored, learned without labels (lecture slides 41 to 49).
+
+    encoder: 4 convolutions -> code -> decoder: 4 transposed convolutions,        loss: squared error (L2)
+
+What it learns serves a classifier with few labels (`Classifier`, slides 47 and 48). It can't generate, as nobody knows
+which codes mean something (slide 49): its samples show that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from tinygen import Tensor, nn, no_grad, optim, tensor
+from tinygen.data import Dataset, Minibatches
+from tinygen.models import coders
+from tinygen.models.classical import PCA
+from tinygen.models.model import Batch, Figure, Model, Picture
+from tinygen.models.vae_pictures import in_grey, interpolations, reconstructions, scatter
+from tinygen.nn import functional as F
+
+ROWS = 1024  # images at once in evaluation
+
+
+class Autoencoder(Model):
+    """An autoencoder; `sample` decodes standard normal codes, which nothing in its training is about.
+
+    Args:
+        image_shape: (C, H, W).
+        levels: values run from 0 to levels - 1.
+        network: of encoder and decoder, see coders.py.
+        latent: the size of the code.
+        hidden: channels of the first convolution (None: 32), or units of the hidden layer (None: 400).
+        generator: draws the initial weights.
+    """
+
+    lr, batch_size = 2e-3, 64
+
+    def __init__(
+        self, image_shape: tuple[int, int, int], levels: int, *, network: coders.Kind = "conv", latent: int = 64,
+        hidden: int | None = None, generator: np.random.Generator,
+    ) -> None:  # fmt: skip
+        super().__init__(image_shape, levels)
+        if latent < 1:
+            raise ValueError(f"latent must be at least 1, got {latent}")
+        self.latent = latent
+        self.encoder = coders.encoder(network, image_shape, latent, hidden, generator)
+        self.decoder = coders.decoder(network, image_shape, latent, hidden, generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (N, C, H, W), scaled to -1 .. 1, restored from their codes."""
+        return self.decoder(self.encoder(x))
+
+    def loss(self, batch: Batch, generator: np.random.Generator) -> dict[str, Tensor]:
+        """{"squared_error": summed over an image's values, where 0 .. 1 are all levels; the mean over images}."""
+        x = self.scaled(batch.images)
+        return {"squared_error": F.mse_loss(self(x), x, reduction="sum") * (0.25 / len(x))}
+
+    def progress(self, parts: dict[str, float]) -> str:
+        return f"mean squared error {parts['squared_error'] / self.dimensions:.5f}"
+
+    def squared_error(self, images: np.ndarray) -> float:
+        """The mean squared error of the images' values as restored, where 0 .. 1 are all levels."""
+        restored = self.means(self.encode(images))
+        return float(np.mean(((restored - images) / (self.levels - 1)) ** 2))
+
+    def floors(self, train: Dataset, test: Dataset) -> dict[str, float]:
+        """The squared error of the best linear code of this size: PCA (slide 11)."""
+        pca = PCA(train.images, min(self.latent, self.dimensions))
+        x = test.images.reshape(len(test), -1).astype(np.float32)
+        return {f"PCA-{self.latent}": float(np.mean(((pca.decode(pca.encode(x)) - x) / (self.levels - 1)) ** 2))}
+
+    def validation(self, batch: Batch, generator: np.random.Generator) -> float:
+        """The mean squared error."""
+        return self.squared_error(batch.images)
+
+    def evaluate(self, train: Dataset, test: Dataset, generator: np.random.Generator) -> list[Figure]:
+        """The mean squared error of the test images beside PCA's, times 1,000: 0 .. 1 are all levels."""
+        floors = {name: 1000 * value for name, value in self.floors(train, test).items()}
+        return [Figure("mean squared error", 1000 * self.squared_error(test.images), "/ 1,000", None, floors)]
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        """The code of each image, (N, latent)."""
+        with no_grad():
+            parts = [self.encoder(self.scaled(images[i : i + ROWS])).numpy() for i in range(0, len(images), ROWS)]
+        return np.concatenate(parts)
+
+    def means(self, z: np.ndarray) -> np.ndarray:
+        """Codes (N, latent) decoded: (N, C, H, W) in levels, floats."""
+        dtype = next(self.parameters()).dtype
+        with no_grad():
+            parts = [self.decoder(tensor(z[i : i + ROWS].astype(dtype))).numpy() for i in range(0, len(z), ROWS)]
+        return np.clip((np.concatenate(parts) + 1) / 2, 0, 1) * (self.levels - 1)
+
+    def sample(
+        self, n: int, generator: np.random.Generator, temperature: float = 1.0, labels: np.ndarray | None = None
+    ) -> np.ndarray:
+        """n standard normal codes, times temperature, decoded: (n, C, H, W) uint8. labels: None, there are none."""
+        if labels is not None:
+            raise ValueError(f"Autoencoder knows no classes: labels must be None, got {labels!r:.40}")
+        return np.round(self.means(temperature * generator.standard_normal((n, self.latent)))).astype(np.uint8)
+
+    @classmethod
+    def pictures(cls) -> dict[str, Callable[..., Picture]]:
+        return {
+            "reconstruct": reconstructions,
+            "interpolate": interpolations,
+            "scatter": scatter,
+            "generate": generated,
+        }
+
+
+def generated(model: Autoencoder, train: Dataset, test: Dataset, generator: np.random.Generator) -> Picture:
+    """draw why it can't generate: codes from N(0, I), and below them from a normal distribution fitted to real codes"""
+    codes = model.encode(train.images[:5000]).astype(np.float64)
+    fitted = PCA(codes, model.latent).sample(32, generator)
+    z = np.concatenate([generator.standard_normal((32, model.latent)), fitted])
+    return Picture(
+        in_grey(model, model.means(z)), 8, "codes from N(0, I); below: from N(mean, covariance of codes)", 256
+    )
+
+
+class Classifier(nn.Module):
+    """An encoder with a linear layer on top: slides 47 and 48. classes: how many."""
+
+    def __init__(self, encoder: nn.Module, latent: int, classes: int, *, generator: np.random.Generator) -> None:
+        self.encoder, self.head = encoder, nn.Linear(latent, classes, generator=generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (N, C, H, W) -> logits (N, classes)."""
+        return self.head(F.relu(self.encoder(x)))
+
+
+def fit(classifier: Classifier, x: Tensor, labels: np.ndarray, generator: np.random.Generator, steps: int = 200,
+        batch_size: int = 32, lr: float = 1e-3) -> None:  # fmt: skip
+    """Train all of a classifier with Adam on images x (N, C, H, W), scaled, and labels (N,)."""
+    optimizer = optim.Adam(classifier.parameters(), lr=lr)
+    batches = Minibatches((x.numpy(), labels), min(batch_size, len(labels)), generator)
+    done = 0
+    while done < steps:
+        for images, targets in batches:
+            optimizer.zero_grad()
+            F.cross_entropy(classifier(tensor(images)), targets).backward()
+            optimizer.step()
+            done += 1
+
+
+def accuracy(classifier: Classifier, x: Tensor, labels: np.ndarray) -> float:
+    """The share of images (N, C, H, W), scaled, whose likeliest class is their label."""
+    with no_grad():
+        hits = [classifier(x[i : i + ROWS]).numpy().argmax(axis=1) == labels[i : i + ROWS]
+                for i in range(0, len(labels), ROWS)]  # fmt: skip
+    return float(np.concatenate(hits).mean())
