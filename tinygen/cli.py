@@ -1,4 +1,4 @@
-"""The command line: tinygen train | sample | check-causal | gradcheck. `tinygen COMMAND --help` says more."""
+"""The command line: tinygen train | sample | check-causal | gradcheck | doctor. `tinygen COMMAND --help` says more."""
 
 from __future__ import annotations
 
@@ -88,6 +88,8 @@ def parser() -> Parser:
     for name in MODELS:
         _add_check_causal(checked, name)
     commands.add_parser("gradcheck", help="check the gradients in a Python file, and say what is wrong with them")
+    doctor = commands.add_parser("doctor", help="say what this machine has, and whether every kernel is right on it")
+    doctor.set_defaults(run=_doctor)
     return top
 
 
@@ -144,6 +146,12 @@ def _reads(annotation: Any, default: Any) -> dict[str, Any]:
     if kind is bool:
         return {"action": argparse.BooleanOptionalAction}
     return {"type": {int: integer, float: real}.get(kind, str), "choices": choices}
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from tinygen import doctor
+
+    return doctor.main()
 
 
 def _resume(args: argparse.Namespace) -> None:

@@ -1,0 +1,31 @@
+"""The device that these tests run on: the real one under TINYGEN_GPU=1, else the stand-in and the emulated kernels."""
+
+import os
+
+import pytest
+
+from tests.cuda import standin
+from tests.cuda.build import emulator
+from tinygen import cuda, native
+
+REAL = os.environ.get("TINYGEN_GPU") == "1"
+
+
+@pytest.fixture
+def device(monkeypatch):
+    """The module cupy, its kernels taken for arrays of any size."""
+    monkeypatch.setattr(native, "SMALL", 0)
+    monkeypatch.setattr(native, "SMALL_PRODUCT", 0)
+    if REAL:
+        yield cuda.require()
+        return
+    forget()
+    monkeypatch.setattr(cuda, "LIBRARY", emulator())
+    yield standin.install(monkeypatch)
+    forget()
+
+
+def forget():
+    """What is known of the machine is found out anew."""
+    cuda.library.cache_clear()
+    cuda.has_kernels.cache_clear()
