@@ -42,12 +42,13 @@ class PixelCNN(Autoregressive):
         levels: values run from 0 to levels - 1; each has a probability of its own (2, 17, 256, ...).
         hidden: h; the residual stream has 2h channels. For colour images a multiple of C.
         blocks: how many residual blocks.
+        residual: False for the lecture's plain stack: 3x3 convolutions of 2h channels in place of residual blocks.
         generator: draws the initial weights.
     """
 
     def __init__(
         self, image_shape: tuple[int, int, int], levels: int, *, hidden: int = 48, blocks: int = 4,
-        generator: np.random.Generator,
+        residual: bool = True, generator: np.random.Generator,
     ) -> None:  # fmt: skip
         super().__init__(image_shape, levels)
         channels = image_shape[0]
@@ -58,9 +59,13 @@ class PixelCNN(Autoregressive):
         def conv(inputs: int, outputs: int, kernel_size: int, mask: str) -> nn.Module:
             return nn.MaskedConv2d(inputs, outputs, kernel_size, mask, channels, generator=generator)
 
+        def block() -> nn.Module:
+            if residual:
+                return ResidualBlock(hidden, channels, generator)
+            return nn.Sequential(nn.ReLU(), conv(2 * hidden, 2 * hidden, 3, "B"))
+
         self.layers = nn.Sequential(
-            conv(channels, 2 * hidden, 7, "A"),
-            *(ResidualBlock(hidden, channels, generator) for _ in range(blocks)),
+            conv(channels, 2 * hidden, 7, "A"), *(block() for _ in range(blocks)),
             nn.ReLU(), conv(2 * hidden, 2 * hidden, 1, "B"),
             nn.ReLU(), conv(2 * hidden, channels * levels, 1, "B"),
         )  # fmt: skip
