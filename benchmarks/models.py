@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
                 test = Dataset(test.images[:500], test.levels, test.labels[:500], test.name, test.classes)
             if row is None:
                 row, model = trained(entry, train, test, results.images, args.minutes)
-                images = model.sample(100, np.random.default_rng(SEED))
+                images = model.sample(64, np.random.default_rng(SEED))
                 save_grid(args.out / f"{entry.name}.png", images, entry.levels, side=400)
             row["times"] = times(entry, train)
             results.add(entry.name, row)
@@ -127,7 +127,10 @@ def trained(
     }  # fmt: skip
     model.eval()
     figures = model.evaluate(train, test, np.random.default_rng(SEED))
-    return row | {"test images": len(test), "figures": [f._asdict() for f in figures]}, model
+    return row | {
+        "test images": len(test),
+        "figures": [f._asdict() | {"beside": dict(f.beside)} for f in figures],
+    }, model
 
 
 def times(entry: Entry, train: Dataset) -> dict[str, Any]:
