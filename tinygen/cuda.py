@@ -19,7 +19,18 @@ _ERRORS = 1000  # TG_CUDA: from here on a result is this plus CUDA's own error c
 _NO_MEMORY = 1
 
 
+class CudaError(RuntimeError):
+    """CUDA can't be used, or failed; the message says why, and what to do."""
+
+
 # -------------------------------------------------------------------------------------------- whether, and why not
+
+
+def resolve(device: str) -> str:
+    """For "auto" "cuda" where that can be used, else "cpu". Raises CudaError for "cuda" where it can't."""
+    if device == "cuda":
+        require()
+    return device if device != "auto" else "cpu" if problem() else "cuda"
 
 
 def problem() -> str | None:
@@ -38,9 +49,9 @@ def problem() -> str | None:
 
 
 def require() -> Any:
-    """The module cupy. Raises RuntimeError, saying why, where CUDA can't be used."""
+    """The module cupy. Raises CudaError where CUDA can't be used."""
     if reason := problem():
-        raise RuntimeError(f"device 'cuda' can't be used: {reason}")
+        raise CudaError(f"device 'cuda' can't be used: {reason}")
     return sys.modules["cupy"]
 
 
@@ -97,7 +108,7 @@ def has_kernels() -> bool:
 def call(kernel: str, dtype: int, arguments: Any) -> int:
     """Run a kernel on CuPy's current stream: its result, 0 or an error of tinygen.h. Arguments: see `native._call`.
 
-    Raises RuntimeError, in words, for an error of CUDA's.
+    Raises CudaError, in words, for an error of CUDA's.
     """
     ffi, lib = library()
     cupy = sys.modules["cupy"]
@@ -108,7 +119,7 @@ def call(kernel: str, dtype: int, arguments: Any) -> int:
         cupy.get_default_memory_pool().free_all_blocks()
         code = getattr(lib, kernel)(dtype, *values, 1)
     if code >= _ERRORS:
-        raise RuntimeError(f"{kernel}: {sentence(code - _ERRORS, ffi.string(lib.tg_cuda_error(code)).decode())}")
+        raise CudaError(f"{kernel}: {sentence(code - _ERRORS, ffi.string(lib.tg_cuda_error(code)).decode())}")
     return code
 
 

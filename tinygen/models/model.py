@@ -161,4 +161,9 @@ class Model(nn.Module):
     def scale(self, images: np.ndarray) -> Tensor:
         """`scaled` for integers that are known to be fine; also for parts of images."""
         pixels = np.ascontiguousarray(images.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)  # NHWC in memory
-        return tensor((pixels * (2 / (self.levels - 1)) - 1).astype(next(self.parameters()).dtype))
+        return self.tensor(pixels * (2 / (self.levels - 1)) - 1)
+
+    def tensor(self, values: np.ndarray) -> Tensor:
+        """Numbers as its networks take them: of the parameters' dtype, on their device."""
+        parameter = next(self.parameters())
+        return tensor(values.astype(parameter.dtype)).to(parameter.device)

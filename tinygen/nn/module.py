@@ -144,7 +144,7 @@ class Module:
         """Move parameters and buffers to a device, "cpu" or "cuda", or convert those of floats to float32 or float64.
 
         In place; gradients are forgotten. Optimizers keep their state where it was: move before their first step.
-        Raises RuntimeError, saying why, if there is no CUDA here.
+        Raises tinygen.cuda.CudaError, saying why, if there is no CUDA here.
         """
         module = array_module(target) if is_device(target) else None
         if module is None and np.dtype(target) not in (np.float32, np.float64):

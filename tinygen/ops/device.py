@@ -30,7 +30,7 @@ def to(x: Tensor, target: Any) -> Tensor:
     The gradient comes back on x's own device, in x's own dtype.
 
     Raises:
-        RuntimeError: there is no CUDA here; why, and what to do.
+        tinygen.cuda.CudaError: there is no CUDA here; why, and what to do.
     """
     if not is_device(target):
         return shape.to(x, target)
@@ -51,7 +51,7 @@ def is_device(target: Any) -> bool:
 
 
 def array_module(device: str) -> Any:
-    """The module of a device's arrays, numpy or cupy. Raises RuntimeError, saying why, if there is no CUDA here."""
+    """The module of a device's arrays, numpy or cupy. Raises tinygen.cuda.CudaError where CUDA can't be used."""
     return np if device == "cpu" else cuda.require()
 
 
