@@ -14,11 +14,18 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 
 from tinygen import Tensor, cat, nn, no_grad, optim, tensor
-from tinygen.models.model import Model
+from tinygen.data import Dataset
+from tinygen.metrics.features import feature_net
+from tinygen.metrics.quality import MOST, class_names, quality
+from tinygen.models.health import diagnosis
+from tinygen.models.model import Figure, Model
 from tinygen.models.variants import VARIANTS, slopes
 
 if TYPE_CHECKING:
     from tinygen.training.state import Training
+
+LOOK = 500  # steps between two looks at the samples' classes
+WARM = 100  # steps before anything is said of a game's health
 
 Name = Literal["non-saturating", "minimax", "lsgan", "hinge", "wgan", "wgan-gp", "began"]
 Minimise = Callable[[Callable[[], dict[str, Tensor]], str], dict[str, float]]
@@ -140,6 +147,7 @@ class GAN(Model):
     lr: ClassVar[float] = 2e-4
     batch_size: ClassVar[int] = 64
     schedule: ClassVar[Literal["cosine", "constant"]] = "constant"
+    missing: Tensor  # classes that didn't occur at the last look at the samples, and of how many
 
     def __init__(
         self, image_shape: tuple[int, int, int], levels: int, *, variant: Name = "non-saturating", latent: int = 64,
@@ -158,7 +166,8 @@ class GAN(Model):
             self.generator(latent + classes, width, generator), discriminator, variant, (latent, 1, 1), critic_steps,
             classes,
         )  # fmt: skip
-        self.register_buffer("seen", tensor(np.zeros(2, np.int64)))  # classes among the last samples looked at, of all
+        self.register_buffer("missing", tensor(np.zeros(2, np.int64)))
+        self.takes_batches, self.played = self.game.steps, 0
 
     def generator(self, inputs: int, width: int, generator: np.random.Generator) -> nn.Module:
         """A new network from noise (N, inputs, 1, 1) to images from -1 to 1."""
@@ -191,7 +200,44 @@ class GAN(Model):
             batch = training.batch()
             return self.scale(batch.images), batch.labels
 
-        return self.game.step(real, training.minimise, training.generator)
+        parts = self.game.step(real, training.minimise, training.generator)
+        self.played = training.step + 1
+        if training.dataset.labels is None:
+            return parts
+        if self.played % LOOK == 0:
+            self.look(training.dataset, self.played)
+        return parts | {"missing": float(self.missing.numpy()[0])}
+
+    def look(self, train: Dataset, seed: int) -> None:
+        """Take down in `missing` how many classes are rare (below a tenth of an equal share) among 500 new samples."""
+        classes = len(class_names(train))
+        _, found = feature_net(train).of(self.sample(500, np.random.default_rng(seed)))
+        self.missing.write()[:] = (np.bincount(found, minlength=classes) < 50 / classes).sum(), classes
+
+    def progress(self, parts: dict[str, float]) -> str:
+        real, fake = parts["real"], parts["fake"]
+        if self.game.variant.energy:
+            text = f"L(x) {real:.3f}  L(G(z)) {fake:.3f}  k {parts['k']:.3f}"
+        elif self.game.variant.logits:
+            text = f"D(x) {real:.2f}  D(G(z)) {fake:.2f}"
+        else:
+            slope = f"  slope {parts['slope']:.2f}" if "slope" in parts else ""
+            text = f"D(x) - D(G(z)) {real - fake:.3f}{slope}"
+        words = diagnosis(parts, self.game.variant, *map(int, self.missing.numpy())) if self.played >= WARM else []
+        return "; ".join([text, *words[:1]])
+
+    def evaluate(self, train: Dataset, test: Dataset, generator: np.random.Generator) -> list[Figure]:
+        """`metrics.quality` of as many samples as test images; with classes, how often they are as asked for."""
+        n = min(len(test), MOST)
+        labels = generator.integers(0, self.game.classes, n) if self.game.classes else None
+        images = self.sample(n, generator, labels=labels)
+        figures = quality(images, train, test, self.tell)
+        if labels is not None:
+            _, found = feature_net(train).of(images)
+            _, real = feature_net(train).of(test.images)
+            beside = {"real images": 100 * float((real == test.labels).mean())}
+            figures.append(Figure("classes as asked for", 100 * float((found == labels).mean()), "%", beside=beside))
+        return figures
 
     # -- samples
 

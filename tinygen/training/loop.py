@@ -83,7 +83,9 @@ def fit(training: Training, run: Run, floors: str = "") -> None:
     Raises FloatingPointError when the loss or a gradient is no longer finite; the last checkpoint stays.
     """
     config, start, before = training.config, time.monotonic(), training.seconds
-    steps = math.inf if config.epochs is None else max(1, round(config.epochs * len(training.batches)))
+    steps = math.inf
+    if config.epochs is not None:
+        steps = max(1, round(config.epochs * len(training.batches) / training.model.takes_batches))
     seconds = math.inf if config.minutes is None else config.minutes * 60
     rows: list[dict[str, Any]] = []
     reported = saved = start

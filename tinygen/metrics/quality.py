@@ -1,0 +1,120 @@
+"""Generated images beside real ones: what to print of a model without likelihood, each number with its calibration."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from tinygen.data import Dataset
+from tinygen.metrics.distance import frechet_distance, nearest, precision_recall
+from tinygen.metrics.features import feature_net
+from tinygen.models.model import Figure
+
+MOST = 10_000  # images of each kind
+NEIGHBOURS = 500  # images whose nearest training image is looked for
+
+
+class Calibration(NamedTuple):
+    """What the numbers are for images of known quality: Frechet distance, precision and recall by name."""
+
+    distance: dict[str, float]
+    precision: dict[str, float]
+    recall: dict[str, float]
+
+
+def quality(
+    images: np.ndarray, train: Dataset, test: Dataset, tell: Callable[[float, str], None] = lambda done, text: None
+) -> list[Figure]:
+    """How good generated images (N, C, H, W) uint8 are; 10,000 of them, or as many as test images, are enough.
+
+    FD*: the Frechet distance to the test images between the features of a network trained on the data set
+    (`feature_net`), whose weights' hash the name tells: below the PCA-Gaussian's, or a linear model does better.
+    Precision and recall: the share of the images that look real, and of real images that are within the model's reach.
+    The rarest class, by the same network. The memorisation ratio: the median distance to the nearest training image, of
+    generated over that of test images, pixel by pixel: far below 1, the model repeats its training images.
+
+    Without labels there are no features, and the memorisation ratio alone is given.
+    """
+    n = min(len(images), len(test), MOST)
+    figures = []
+    if train.labels is not None:
+        tell(0.0, "training the feature network")
+        net = feature_net(train)
+        tell(0.3, "calibrating")
+        known = calibration(train, test)
+        tell(0.7, "comparing features")
+        real, (fake, classes) = net.of(test.images[:n])[0], net.of(images[:n])
+        precision, recall = precision_recall(real, fake)
+        figures = [
+            Figure(f"FD* (features {net.digest})", frechet_distance(real, fake), beside=known.distance),
+            Figure("precision", precision, beside=known.precision),
+            Figure("recall", recall, beside=known.recall),
+            rarest(classes, train),
+        ]
+    tell(0.9, "looking for training images among the samples")
+    return [
+        *figures,
+        Figure("memorisation ratio", memorisation(images, train, test), beside={"copies": 0.0, "new": 1.0}),
+    ]
+
+
+def rarest(classes: np.ndarray, train: Dataset) -> Figure:
+    """The share in percent of the class that occurs least among classes (N,), beside those of all the others."""
+    names = class_names(train)
+    shares = 100 * np.bincount(classes, minlength=len(names)) / len(classes)
+    least = int(shares.argmin())
+    others = {name: float(share) for i, (name, share) in enumerate(zip(names, shares, strict=True)) if i != least}
+    return Figure(f"rarest class, {names[least]}", float(shares[least]), "%", beside=others)
+
+
+def class_names(train: Dataset) -> list[str]:
+    """The names of a labelled data set's classes, numbers where they have none."""
+    assert train.labels is not None
+    return list(train.classes) or [str(i) for i in range(int(train.labels.max()) + 1)]
+
+
+@functools.lru_cache(maxsize=4)
+def calibration(train: Dataset, test: Dataset) -> Calibration:
+    """What the figures are for training images, blurred test images, and a linear model: a Gaussian of the pixels."""
+    n, net = min(len(train), len(test), MOST), feature_net(train)
+    real = net.of(test.images[:n])[0]
+    known = {"real images": train.images[:n], "blurred": blurred(test.images[:n]), "PCA-Gaussian": gaussian(train, n)}
+    features = {name: net.of(images)[0] for name, images in known.items()}
+    shares = {name: precision_recall(real, f) for name, f in features.items()}
+    return Calibration(
+        {name: frechet_distance(real, f) for name, f in features.items()},
+        {name: precision for name, (precision, _) in shares.items()},
+        {name: recall for name, (_, recall) in shares.items()},
+    )
+
+
+def blurred(images: np.ndarray) -> np.ndarray:
+    """Images (N, C, H, W) uint8 smoothed by (1, 2, 1) / 4 along both axes, the border repeated."""
+    x: np.ndarray = np.pad(images.astype(np.float32), ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
+    for axis in (2, 3):
+        low, middle, high = (x.take(range(i, x.shape[axis] - 2 + i), axis) for i in range(3))
+        x = (low + 2 * middle + high) / 4
+    return np.round(x).astype(np.uint8)
+
+
+def gaussian(train: Dataset, n: int, components: int = 64, seed: int = 0) -> np.ndarray:
+    """n images from the Gaussian with the mean and principal components of the training images, (n, C, H, W) uint8."""
+    rows = train.images.reshape(len(train), -1).astype(np.float32)
+    mean = rows.mean(axis=0)
+    rows -= mean
+    variances, directions = np.linalg.eigh(rows.T @ rows / np.float32(len(rows)))
+    scales = np.sqrt(np.maximum(variances[-components:], 0))
+    z = np.random.default_rng(seed).standard_normal((n, len(scales)))
+    x = mean + (z * scales) @ directions[:, -components:].T
+    return np.round(np.clip(x, 0, train.levels - 1)).astype(np.uint8).reshape(n, *train.images.shape[1:])
+
+
+def memorisation(images: np.ndarray, train: Dataset, test: Dataset) -> float:
+    """The median distance of images to the nearest training image, over that of test images (first 500 of each)."""
+    among = train.images.reshape(len(train), -1)
+    first = (x[:NEIGHBOURS].reshape(-1, among.shape[1]) for x in (images, test.images))
+    fake, real = (float(np.median(nearest(x, among)[1])) for x in first)
+    return fake / max(real, 1e-12)
