@@ -2,12 +2,13 @@
 
     encoder: 4 convolutions -> code -> decoder: 4 transposed convolutions,        loss: squared error (L2)
 
-What it learns serves a classifier with few labels (`Classifier`, slides 47 and 48). It can't generate, as nobody knows
+What it learns serves a classifier with few labels (`classifier`, slides 47 and 48). It can't generate, as nobody knows
 which codes mean something (slide 49): its samples show that.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -121,34 +122,25 @@ def generated(model: Autoencoder, train: Dataset, test: Dataset, generator: np.r
     )
 
 
-class Classifier(nn.Module):
-    """An encoder with a linear layer on top: slides 47 and 48. classes: how many."""
-
-    def __init__(self, encoder: nn.Module, latent: int, classes: int, *, generator: np.random.Generator) -> None:
-        self.encoder, self.head = encoder, nn.Linear(latent, classes, generator=generator)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Images (N, C, H, W) -> logits (N, classes)."""
-        return self.head(F.relu(self.encoder(x)))
+def classifier(model: Autoencoder, classes: int, generator: np.random.Generator) -> nn.Sequential:
+    """The encoder, not a copy, with a linear layer on top: images, scaled -> logits (N, classes). Slides 47 and 48."""
+    return nn.Sequential(model.encoder, nn.Linear(model.latent, classes, generator=generator))
 
 
-def fit(classifier: Classifier, x: Tensor, labels: np.ndarray, generator: np.random.Generator, steps: int = 200,
-        batch_size: int = 32, lr: float = 1e-3) -> None:  # fmt: skip
-    """Train all of a classifier with Adam on images x (N, C, H, W), scaled, and labels (N,)."""
-    optimizer = optim.Adam(classifier.parameters(), lr=lr)
-    batches = Minibatches((x.numpy(), labels), min(batch_size, len(labels)), generator)
-    done = 0
-    while done < steps:
-        for images, targets in batches:
-            optimizer.zero_grad()
-            F.cross_entropy(classifier(tensor(images)), targets).backward()
-            optimizer.step()
-            done += 1
+def fit(net: nn.Module, x: Tensor, labels: np.ndarray, generator: np.random.Generator, steps: int = 300) -> None:
+    """Train all of a classifier with Adam, 32 at a time, on images x (N, C, H, W), scaled, and labels (N,)."""
+    optimizer = optim.Adam(net.parameters(), lr=1e-3)
+    batches = Minibatches((x.numpy(), labels), 32, generator)
+    epochs = itertools.chain.from_iterable(itertools.repeat(batches))
+    for images, targets in itertools.islice(epochs, steps):
+        optimizer.zero_grad()
+        F.cross_entropy(net(tensor(images)), targets).backward()
+        optimizer.step()
 
 
-def accuracy(classifier: Classifier, x: Tensor, labels: np.ndarray) -> float:
+def accuracy(net: nn.Module, x: Tensor, labels: np.ndarray) -> float:
     """The share of images (N, C, H, W), scaled, whose likeliest class is their label."""
     with no_grad():
-        hits = [classifier(x[i : i + ROWS]).numpy().argmax(axis=1) == labels[i : i + ROWS]
+        hits = [net(x[i : i + ROWS]).numpy().argmax(axis=1) == labels[i : i + ROWS]
                 for i in range(0, len(labels), ROWS)]  # fmt: skip
     return float(np.concatenate(hits).mean())

@@ -179,13 +179,11 @@ class GaussianMixture:
         log_likelihoods: the mean log p(x) before each step; it never falls.
     """
 
-    def __init__(
-        self, x: np.ndarray, components: int = 2, iterations: int = 200, *, generator: np.random.Generator
-    ) -> None:
+    def __init__(self, x: np.ndarray, components: int = 2, iterations: int = 200) -> None:
         _check_values("GaussianMixture", x, components=components, iterations=iterations)
         x = np.asarray(x, np.float64)
         least = max(float(x.std()) / 1000, 1e-12)
-        self.means = np.sort(generator.choice(x, components, replace=len(x) < components))
+        self.means = np.quantile(x, (np.arange(components) + 0.5) / components)
         self.deviations = np.full(components, max(float(x.std()), least))
         self.weights = np.full(components, 1 / components)
         self.log_likelihoods: list[float] = []
