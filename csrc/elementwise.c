@@ -47,15 +47,15 @@ int tg_add(int dtype, int64_t n, const void *x, const void *y, void *out, int th
     return each(dtype, add_task, &f, threads);
 }
 
-int tg_relu(int dtype, int64_t n, const void *x, void *y, int threads)
+int tg_relu(int dtype, int64_t n, double slope, const void *x, void *y, int threads)
 {
-    flat f = {.n = n, .in = {x}, .out = {y}};
+    flat f = {.n = n, .in = {x}, .out = {y}, .scalar = {slope}};
     return each(dtype, relu_task, &f, threads);
 }
 
-int tg_relu_backward(int dtype, int64_t n, const void *gy, const void *y, void *gx, int threads)
+int tg_relu_backward(int dtype, int64_t n, double slope, const void *gy, const void *y, void *gx, int threads)
 {
-    flat f = {.n = n, .in = {gy, y}, .out = {gx}};
+    flat f = {.n = n, .in = {gy, y}, .out = {gx}, .scalar = {slope}};
     return each(dtype, relu_backward_task, &f, threads);
 }
 

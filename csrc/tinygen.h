@@ -92,10 +92,14 @@ int tg_lstm_weight(int dtype, const tg_lstm_shape *s, const void *h, const void 
 
 /* --- elementwise ---------------------------------------------------------------------------------------- */
 
-/* out = x + y; y = max(x, 0), NaN stays NaN; gx = gy where y > 0, else 0. All (n). */
+/* All (n).  out = x + y */
 int tg_add(int dtype, int64_t n, const void *x, const void *y, void *out, int threads);
-int tg_relu(int dtype, int64_t n, const void *x, void *y, int threads);
-int tg_relu_backward(int dtype, int64_t n, const void *gy, const void *y, void *gx, int threads);
+
+/* y = x where x > 0, slope * x elsewhere (0 for slope 0), NaN stays NaN; gx = gy where y > 0, slope * gy
+ * (0) elsewhere. For a slope above 0 y may be x as well. */
+int tg_relu(int dtype, int64_t n, double slope, const void *x, void *y, int threads);
+int tg_relu_backward(int dtype, int64_t n, double slope, const void *gy, const void *y, void *gx,
+                     int threads);
 
 int tg_tanh(int dtype, int64_t n, const void *x, void *y, int threads);
 int tg_sigmoid(int dtype, int64_t n, const void *x, void *y, int threads);
@@ -104,6 +108,9 @@ int tg_sigmoid(int dtype, int64_t n, const void *x, void *y, int threads);
 int tg_gated(int dtype, int64_t rows, int64_t channels, const void *x, void *y, int threads);
 int tg_gated_backward(int dtype, int64_t rows, int64_t channels, const void *x, const void *gy, void *gx,
                       int threads);
+
+/* y (n, columns, rows) = x (n, rows, columns), each matrix transposed: from NHWC to NCHW, and back. */
+int tg_transpose(int dtype, int64_t n, int64_t rows, int64_t columns, const void *x, void *y, int threads);
 
 /* --- over rows ------------------------------------------------------------------------------------------ */
 

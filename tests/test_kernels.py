@@ -316,7 +316,8 @@ def test_special_values(name, dtype):
         }
     with native.instruction_set(name):
         for kernel, answer in answers.items():
-            (got,) = Case(kernel, [len(x), In(x), Out(x.shape)], []).run(dtype)
+            slope = [0.0] if kernel == "tg_relu" else []
+            (got,) = Case(kernel, [len(x), *slope, In(x), Out(x.shape)], []).run(dtype)
             eps, tiny = np.finfo(dtype).eps, np.finfo(dtype).tiny
             assert (np.isnan(got) == np.isnan(x)).all()
             finite = np.isfinite(answer)
@@ -325,8 +326,11 @@ def test_special_values(name, dtype):
         (y,) = Case("tg_tanh", [len(x), In(x), Out(x.shape)], []).run(dtype)
         assert (np.signbit(y) == np.signbit(x))[~np.isnan(x)].all()
         gy = np.ones_like(x)
-        (gx,) = Case("tg_relu_backward", [len(x), In(gy), In(x), Out(x.shape)], []).run(dtype)
-        assert (gx == (x > 0)).all()
+        for slope in (0.0, 0.25):
+            (gx,) = Case("tg_relu_backward", [len(x), slope, In(gy), In(x), Out(x.shape)], []).run(dtype)
+            assert (gx == np.where(x > 0, 1, slope)).all()
+        (gx,) = Case("tg_relu_backward", [len(x), 0.0, In(x), In(-gy), Out(x.shape)], []).run(dtype)
+        assert (gx == 0).all()  # of infinities and NaN, too
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -19,10 +19,12 @@ from hypothesis import strategies as st
 import tinygen
 from tinygen import native, nn
 from tinygen.ops.conv import conv2d, conv2d_weight, conv_transpose2d
+from tinygen.ops.elementwise import add, relu_backward
 from tinygen.ops.linalg import linear, matmul
 from tinygen.ops.loss import cross_entropy, cross_entropy_backward
 from tinygen.ops.normalize import batch_norm
 from tinygen.ops.recurrent import gated_activation, lstm
+from tinygen.ops.shape import reshape
 
 ROOT = Path(__file__).parents[1]
 FLOATS = (np.float32, np.float64)
@@ -255,6 +257,41 @@ def test_mapped_files_are_read_in_place(tmp_path):
     kernel, definition = both(conv2d, np.asarray(images), np.asarray(weight))
     assert agree(kernel, definition)
     assert native.conversions == before
+
+
+@st.composite
+def arrays_in_any_order(draw, count):
+    """Arrays of one shape, large enough for a kernel, each with its axes in an order of its own in memory."""
+    shape = draw(st.lists(st.integers(2, 4), min_size=1, max_size=4))
+    shape[draw(st.integers(0, len(shape) - 1))] *= 2049
+    dtype, found = draw(st.sampled_from(FLOATS)), []
+    for seed in range(count):
+        axes = draw(st.permutations(range(len(shape))))
+        memory = np.random.default_rng(seed).standard_normal([shape[i] for i in axes])
+        found.append(memory.astype(dtype).transpose(np.argsort(axes)))
+    return found
+
+
+@settings(max_examples=40)
+@given(arrays_in_any_order(2))
+def test_elementwise_kernels_take_arrays_in_different_orders(arrays):
+    g, x = arrays
+    for function in (add, relu_backward):
+        kernel, definition = both(function, g, x)
+        assert agree(kernel, definition, 0)
+    if native.available():
+        assert np.argsort(kernel[0].strides).tolist() == np.argsort(x.strides).tolist()
+
+
+@settings(max_examples=40)
+@given(arrays_in_any_order(1))
+def test_an_array_in_any_order_is_packed(arrays):
+    (x,) = arrays
+    packed = native._packed(x)
+    assert packed.flags.c_contiguous
+    np.testing.assert_array_equal(packed, x)
+    flat = (len(x), x[:1].size)
+    np.testing.assert_array_equal(reshape(x, flat), np.reshape(x, flat))
 
 
 # ----------------------------------------------------------------------------------------------- what is written

@@ -213,20 +213,28 @@ def _vector(name, a, n):
 SMALL = 1 << 12  # elements below which NumPy is as fast as the way to a kernel
 
 
-def elementwise(kernel: str, *arrays: Any) -> Any:
-    """kernel(n, *arrays, out) over arrays of one shape and one order in memory, which the result has too.
+def elementwise(kernel: str, *arrays: Any, numbers: Sequence[float] = ()) -> Any:
+    """kernel(n, *numbers, *arrays, out) over arrays of one shape; the result is in memory like the last of them.
 
-    NotImplemented for small arrays, for any with gaps or repetitions, and where shapes or orders differ.
+    NotImplemented for small arrays, where shapes differ, and where the last one has gaps or repetitions.
     """
-    first = arrays[0]
-    if getattr(first, "size", 0) < SMALL or not _accepts(*arrays):
+    last = arrays[-1]
+    if getattr(last, "size", 0) < SMALL or not _accepts(*arrays) or any(a.shape != last.shape for a in arrays):
         return NotImplemented
-    inputs = _side_by_side(arrays)
-    if inputs is None:
+    axes = _memory_order(last)
+    if not last.transpose(axes).flags.c_contiguous or not all(isinstance(number, (int, float)) for number in numbers):
         return NotImplemented
-    out = new(inputs[0].shape, first)
-    _call(kernel, first, first.size, *inputs, out)
-    return out.transpose(np.argsort(_memory_order(first)).tolist())
+    inputs = [_contiguous(a.transpose(axes)) for a in arrays]
+    out = new(inputs[0].shape, last)
+    _call(kernel, last, last.size, *numbers, *inputs, out)
+    return out.transpose(np.argsort(axes).tolist())
+
+
+def reshape(x, shape):
+    """See `tinygen.ops.shape.reshape`; an image, NHWC in memory, to rows: (N, C, H, W) -> (N, C * H * W)."""
+    if x.ndim != 4 or len(shape) != 2 or x.flags.c_contiguous or not x.transpose(0, 2, 3, 1).flags.c_contiguous:
+        return NotImplemented
+    return _packed(x).reshape(shape)
 
 
 def adam(p, grad, m, v, step, lr, beta1, beta2, eps, weight_decay):
@@ -479,7 +487,28 @@ def _contiguous(a: Any) -> Any:
 
 def _packed(a: Any) -> Any:
     """`_contiguous`, not counted."""
-    return np.require(a, requirements=["C", "A"]) if isinstance(a, np.ndarray) else xp(a).ascontiguousarray(a)
+    if not isinstance(a, np.ndarray):
+        return xp(a).ascontiguousarray(a)
+    memory = a.transpose(_memory_order(a))
+    dense = memory.flags.c_contiguous and a.flags.aligned and a.size >= SMALL
+    matrices = _matrices(a.shape, a.strides) if dense and _accepts(a) else None
+    if matrices is None:
+        return np.require(a, requirements=["C", "A"])
+    out = empty(a.shape, a.dtype)
+    _call("tg_transpose", a, *matrices, memory, out)
+    return out
+
+
+@functools.lru_cache
+def _matrices(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...] | None:
+    """(n, rows, columns) if such an array is n matrices in memory, and in C order once they are transposed."""
+    axes = [i for i in sorted(range(len(shape)), key=lambda i: -strides[i]) if shape[i] > 1]
+    in_order = sorted(axes)
+    same = next((i for i, (a, b) in enumerate(zip(axes, in_order, strict=True)) if a != b), len(axes))
+    cut = axes.index(in_order[same]) if same < len(axes) else same
+    if axes[:same] + axes[cut:] + axes[same:cut] != in_order or cut == same:
+        return None
+    return tuple(math.prod(shape[i] for i in part) for part in (axes[:same], axes[same:cut], axes[cut:]))
 
 
 def _aligned(a: Any) -> bool:

@@ -302,15 +302,30 @@ def _falling(count):
     return p / p.sum()
 
 
-def _elementwise(name, definition, inputs, roundings):
+def _elementwise(name, definition, inputs, roundings, choices=()):
+    """choices: for each number that comes before the arrays, those it is one of."""
+
     def make(generator, **wanted):
         n = _length(generator, **wanted)
+        numbers = [float(generator.choice(c)) for c in choices]
         arrays = [normal(generator, n, spread=generator.choice((0.1, 1, 5))) for _ in range(inputs)]
         arrays = [np.where(generator.random(n) < 0.05, 0, a) for a in arrays]
-        answer = definition(*arrays)
-        return Case(name, [n, *map(In, arrays), Out((n,))], [(answer, abs(answer) * roundings)])
+        answer = definition(*numbers, *arrays)
+        return Case(name, [n, *numbers, *map(In, arrays), Out((n,))], [(answer, abs(answer) * roundings)])
 
     return make
+
+
+_SLOPES = (0, 0.01, 0.2, -1.5)
+
+
+def transpose(generator, **wanted):
+    n, rows, columns = (int(s) for s in generator.integers(0, 40, 3))
+    wide = generator.integers(3)  # one side so long that it is cut into several items
+    rows, columns = (rows * 60 if wide == 1 else rows), (columns * 60 if wide == 2 else columns)
+    x = normal(generator, min(n, 3) if wide else n, rows, columns)
+    answer = x.transpose(0, 2, 1)
+    return Case("tg_transpose", [*x.shape, In(x), Out(answer.shape)], [(answer, 0)])
 
 
 _ROWS = (
@@ -468,8 +483,9 @@ KERNELS = {
     "tg_lstm_backward": lstm_backward,
     "tg_lstm_weight": lstm_weight,
     "tg_add": _elementwise("tg_add", np.add, 2, 1),
-    "tg_relu": _elementwise("tg_relu", definitions.relu, 1, 0),
-    "tg_relu_backward": _elementwise("tg_relu_backward", definitions.relu_backward, 2, 0),
+    "tg_relu": _elementwise("tg_relu", definitions.relu, 1, 2, [_SLOPES]),
+    "tg_relu_backward": _elementwise("tg_relu_backward", definitions.relu_backward, 2, 2, [_SLOPES]),
+    "tg_transpose": transpose,
     "tg_tanh": _elementwise("tg_tanh", np.tanh, 1, 4),
     "tg_sigmoid": _elementwise("tg_sigmoid", definitions._sigmoid, 1, 8),
     "tg_gated": gated,

@@ -154,12 +154,12 @@ def lstm_weight(s, h, gz):
 # ---------------------------------------------------------------------------------------- elementwise and over rows
 
 
-def relu(x):
-    return np.where(x > 0, x, 0)
+def relu(slope, x):
+    return np.where(x > 0, x, slope * x)
 
 
-def relu_backward(gy, y):
-    return np.where(y > 0, gy, 0)
+def relu_backward(slope, gy, y):
+    return np.where(y > 0, gy, slope * gy)
 
 
 def gated(x):

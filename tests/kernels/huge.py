@@ -176,7 +176,7 @@ CHEAP = {"conv2d": conv2d}
 ALL = CHEAP | {
     "weight": weight,
     "conv_transpose2d": conv_transpose2d,
-    "relu": _repeated("tg_relu", 1, lambda n: (n,), 2, 2),
+    "relu": _repeated("tg_relu", 1, lambda n: (n, 0.0), 2, 2),
     "tanh": _repeated("tg_tanh", 1, lambda n: (n,), 0.5, np.tanh(0.5)),
     "add": _repeated("tg_add", 2, lambda n: (n,), 2, 4),
     "cross_entropy": cross_entropy,

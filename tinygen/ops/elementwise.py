@@ -239,7 +239,7 @@ def relu(x):
     return xp(x).maximum(x, 0)
 
 
-relu.kernel(partial(native.elementwise, "tg_relu"), least=native.SMALL)
+relu.kernel(partial(native.elementwise, "tg_relu", numbers=(0.0,)), least=native.SMALL)
 
 
 @relu.vjp("x")
@@ -248,17 +248,19 @@ def _(gout, out):
 
 
 @op
-def relu_backward(g, y):
-    """g where y > 0, 0 elsewhere: the gradient of `relu`, from its output y."""
-    return xp(y).where(y > 0, g, 0)
+def relu_backward(g, y, negative_slope=0.0):
+    """g where y > 0, negative_slope * g elsewhere: the gradient of `relu` from its output y, of `leaky_relu` from x."""
+    return xp(y).where(y > 0, g, g * negative_slope if negative_slope else 0)
 
 
-relu_backward.kernel(partial(native.elementwise, "tg_relu_backward"), least=native.SMALL)
+@partial(relu_backward.kernel, least=native.SMALL)
+def _(g, y, negative_slope):
+    return native.elementwise("tg_relu_backward", g, y, numbers=(negative_slope,))
 
 
 @relu_backward.vjp("g")
-def _(gout, y):
-    return relu_backward(gout, y)
+def _(gout, y, negative_slope):
+    return relu_backward(gout, y, negative_slope)
 
 
 @relu_backward.vjp("y")
@@ -272,9 +274,14 @@ def leaky_relu(x, negative_slope=0.01):
     return xp(x).where(x > 0, x, x * negative_slope)
 
 
+@partial(leaky_relu.kernel, least=native.SMALL)
+def _(x, negative_slope):
+    return native.elementwise("tg_relu", x, numbers=(negative_slope,))
+
+
 @leaky_relu.vjp("x")
 def _(gout, x, negative_slope):
-    return where(x > 0, gout, gout * negative_slope)
+    return relu_backward(gout, x, negative_slope)
 
 
 @op

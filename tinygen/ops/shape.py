@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tinygen import native
 from tinygen.autograd import op, xp
 from tinygen.native import beside
 from tinygen.ops._samples import normal, sample
@@ -39,6 +40,11 @@ def _(gout):
 def reshape(x, shape):
     """x with a new shape; one length may be -1."""
     return x.reshape(shape)
+
+
+@reshape.kernel
+def _(x, shape):
+    return native.reshape(x, shape)
 
 
 @reshape.vjp("x")
@@ -237,6 +243,7 @@ def _(generator):
 def _(generator):
     yield sample(normal(generator, 2, 3, 4), (4, -1))
     yield sample(normal(generator, 1), ())
+    yield sample(normal(generator, 2, 2, 3, 3).transpose(0, 3, 1, 2), (2, 18))
 
 
 @permute.samples
