@@ -129,6 +129,38 @@ int tg_cross_entropy(int dtype, int64_t rows, int64_t classes, const void *logit
 int tg_cross_entropy_backward(int dtype, int64_t rows, int64_t classes, const void *logits,
                               const int64_t *labels, const void *gloss, void *glogits, int threads);
 
+/* --- sampling ------------------------------------------------------------------------------------------- */
+
+/* Draws images value by value from a network each of whose numbers is computed once, as soon as what it
+ * depends on has been drawn. state (n, size) holds an image's numbers; the caller sets what is constant.
+ * For each value from `first` to `last`, the one before is put, as scaled[level], at places[value - 1]; then
+ * steps starts[value] .. starts[value + 1] - 1 run in order. A step's layer says what it computes from
+ * numbers of the state that begin at its x and y to the layer's n numbers that begin at its out:
+ *
+ * TG_LINEAR        out = b + W v        v: for each of the layer's runs (a, length), state[x + a ..]
+ * TG_LINEAR_FROM   out = y + W v        low <= 0 and high >= 0 bound what is read around x
+ * all others       out = f(x), or f(x, y): elementwise; low = 0, high = n
+ *
+ * At `weights` stands b, then W' row by row, each row padded to ld numbers, a multiple of 16. At last, from
+ * value `known` on, a level is drawn: where the cumulative softmax(state[logits[value]] / temperature)
+ * passes uniform[value] (0: the likeliest). So a caller may stop anywhere, and also draw by itself. */
+enum { TG_LINEAR, TG_LINEAR_FROM, TG_COPY, TG_RELU, TG_ELU, TG_TANH, TG_SIGMOID,
+       TG_ADD, TG_SUB, TG_MUL, TG_GATED /* tanh(x) * sigmoid(y) */ };
+typedef struct { int64_t kind, n, run, runs, low, high, ld, weights; } tg_layer;
+typedef struct { int32_t layer, out, x, y; } tg_step;
+typedef struct {
+    int64_t n, values, levels, size;            /* images; values, levels and numbers of an image */
+    int64_t layers, runs, steps, weights;       /* lengths of the arrays */
+    int64_t first, last, known;
+    double temperature;
+} tg_sampler;
+
+/* runs (runs, 2), starts (values + 1), places (values), scaled (levels), logits (values, levels),
+ * uniform (values, n), x (n, values): levels, also those that are known. */
+int tg_sample(int dtype, const tg_sampler *s, const tg_layer *layers, const int64_t *runs, const void *weights,
+              const tg_step *steps, const int64_t *starts, const int32_t *places, const void *scaled,
+              const int32_t *logits, const double *uniform, void *state, uint8_t *x, int threads);
+
 /* --- optimizers ----------------------------------------------------------------------------------------- */
 
 /* Adam's update number `step` (from 1) of p and its moments m and v, all (n), in place; weight_decay is

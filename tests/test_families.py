@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import functools
 import math
 
 import numpy as np
@@ -15,7 +13,6 @@ import tinygen
 from tests.test_models import SIZES, all_images, gradient, order
 from tinygen import cli, optim
 from tinygen.data import load
-from tinygen.models.autoregressive import Autoregressive
 from tinygen.models.gated import GatedPixelCNN
 from tinygen.models.made import MADE, MaskedLinear
 from tinygen.models.pixelcnn import PixelCNN
@@ -224,90 +221,6 @@ def test_samples_follow_the_networks_logits(name, shape):
         cumulative = (p / p.sum(axis=1, keepdims=True)).cumsum(axis=1)
         below = (cumulative <= uniform[order(shape)[position]][:, None]).sum(axis=1)
         np.testing.assert_array_equal(drawn[:, *position], below)
-
-
-# ------------------------------------------------------------------------------------------------- cached sampling
-
-CACHED = [((1, 6, 7), 3, 3), ((3, 4, 5), 4, 4), ((2, 1, 6), 2, 1), ((1, 9, 1), 2, 0), ((1, 1, 1), 5, 2)]
-
-
-samplers = pytest.mark.parametrize("kind", [PixelCNN, PixelRNN])
-
-
-def cached_model(kind, shape, levels, layers, dtype=np.float64):
-    depth = {"blocks": layers} if kind is PixelCNN else {"layers": layers}
-    model = kind(shape, levels, hidden=6, **depth, generator=np.random.default_rng(0)).to(dtype)
-    generator = np.random.default_rng(1)
-    for p in model.parameters():
-        p.write()[...] = generator.normal(0, 0.4, p.shape)
-    return model
-
-
-def naive(model, images, known, seed, temperature=1.0):
-    """The same by one pass of the whole network for every value; also the number of passes."""
-    twin = copy.copy(model)
-    passes = []
-    twin.forward = lambda x: passes.append(x.shape) or model(x)
-    twin.conditional = functools.partial(Autoregressive.conditional, twin)
-    return twin.complete(images, known, np.random.default_rng(seed), temperature), len(passes)
-
-
-@pytest.mark.fault("M04")
-@samplers
-@pytest.mark.parametrize(("shape", "levels", "layers"), CACHED)
-@given(st.integers(0, 5), st.sampled_from([0.0, 0.5, 1.0]), st.data(), st.integers(0, 2**32 - 1))
-@settings(max_examples=10)
-def test_the_cached_sampler_draws_the_images_of_the_naive_loop(kind, shape, levels, layers, n, temperature, data, seed):
-    model, known = cached_model(kind, shape, levels, layers), data.draw(st.integers(0, shape[1]))
-    images = np.random.default_rng(seed).integers(0, levels, (n, *shape))
-    expected, passes = naive(model, images, known, seed, temperature)
-    got = model.complete(images, known, np.random.default_rng(seed), temperature)
-    np.testing.assert_array_equal(got, expected)
-    assert passes == shape[0] * (shape[1] - known) * shape[2]
-
-
-@pytest.mark.fault("M04")
-@samplers
-@pytest.mark.parametrize(("dtype", "bound"), [(np.float32, 1e-5), (np.float64, 1e-12)])
-@pytest.mark.parametrize(("shape", "levels", "layers"), CACHED)
-def test_the_cached_logits_are_the_networks(kind, shape, levels, layers, dtype, bound):
-    """On images as they are drawn: later values are still others than in the end."""
-    model, generator = cached_model(kind, shape, levels, layers, dtype), np.random.default_rng(0)
-    final, x = (generator.integers(0, levels, (3, *shape)).astype(np.uint8) for _ in range(2))
-    with tinygen.no_grad():
-        conditional = model.conditional(x, 0)
-        for row, column, channel in np.ndindex(*shape[1:], shape[0]):
-            place = (slice(None), channel, row, column)
-            expected = model(model.scaled(x)).numpy()[:, :, channel, row, column]
-            got = conditional(channel, row, column)
-            assert got.dtype == dtype
-            np.testing.assert_allclose(got, expected, rtol=bound, atol=bound * np.abs(expected).max())
-            x[place] = final[place]
-
-
-@samplers
-def test_the_cached_sampler_follows_the_weights_and_leaves_the_model_alone(kind):
-    model = cached_model(kind, (3, 3, 3), 4, 1)
-    names, before = [type(m) for m in model.modules()], model.state_dict()
-    zeros = np.zeros((2, 3, 3, 3), np.uint8)
-    first = model.sample(2, np.random.default_rng(0))
-    assert [type(m) for m in model.modules()] == names
-    for name, value in model.state_dict().items():
-        np.testing.assert_array_equal(value, before[name])
-    for p in model.parameters():
-        p.write()[...] *= -1
-    second = model.sample(2, np.random.default_rng(0))
-    np.testing.assert_array_equal(second, naive(model, zeros, 0, 0)[0])
-    assert (first != second).any()
-
-
-def test_the_cached_sampler_uses_no_weight_behind_a_mask():
-    model = cached_model(PixelCNN, (3, 3, 3), 4, 1)
-    expected = model.sample(2, np.random.default_rng(0))
-    first = model.layers[0].weight.write()
-    first[:, :, 3, 4:] = first[:, :, 4:] = np.nan
-    first[:, :, 3, 3][np.triu(np.ones((3, 3), bool)).repeat(4, axis=0)] = np.nan  # a colour itself and later ones
-    np.testing.assert_array_equal(model.sample(2, np.random.default_rng(0)), expected)
 
 
 # -------------------------------------------------------------------------------------------------------- learning

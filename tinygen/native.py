@@ -447,6 +447,39 @@ def _lstm_arrays(shape, gates, weight, h0, c0, *states):
     return arrays
 
 
+# ------------------------------------------------------------------------------------------------------------ sampling
+
+SAMPLER_LAYERS = ("linear", "linear from", "copy", "relu", "elu", "tanh", "sigmoid", "add", "sub", "mul", "gated")
+
+
+def sample(schedule, scaled, uniform, state, x, first, last, known, temperature):
+    """See `tinygen.models.cached.Sampler.run`: changes state and x in place. schedule: `tinygen.models.schedule`'s."""
+    s, levels = schedule, len(scaled)
+    if not _accepts(state, s.weights, scaled) or not isinstance(state, np.ndarray):
+        return NotImplemented
+    n, values, kernel_arrays = len(state), len(s.places), {}
+    for name, a, ctype, dtype, shape in (
+        ("layers", s.layers, "tg_layer[]", np.int64, (len(s.layers), 8)),
+        ("runs", s.runs, "int64_t[]", np.int64, (len(s.runs), 2)),
+        ("weights", s.weights, "char[]", state.dtype, (len(s.weights),)),
+        ("steps", s.steps, "tg_step[]", np.int32, (len(s.steps), 4)),
+        ("starts", s.starts, "int64_t[]", np.int64, (values + 1,)),
+        ("places", s.places, "int32_t[]", np.int32, (values,)),
+        ("scaled", scaled, "char[]", state.dtype, (levels,)),
+        ("results", s.results, "int32_t[]", np.int32, (values, levels)),
+        ("uniform", uniform, "double[]", np.float64, (values, n)),
+        ("state", state, "char[]", state.dtype, (n, s.size)),
+        ("x", x, "uint8_t[]", np.uint8, (n, values)),
+    ):
+        if a.shape != shape or a.dtype != dtype or not (a.flags.c_contiguous and a.flags.aligned):
+            raise ValueError(f"sample: {name} must be {np.dtype(dtype)} {shape} in C order, got {a.dtype} {a.shape}")
+        kernel_arrays[name] = ffi.from_buffer(ctype, a, require_writable=name in ("state", "x"))
+    sizes = (n, values, levels, s.size, len(s.layers), len(s.runs), len(s.steps), len(s.weights))
+    struct = ffi.new("tg_sampler *", (*sizes, first, last, known, temperature))
+    _call("tg_sample", state, struct, *kernel_arrays.values())
+    return x
+
+
 # ---------------------------------------------------------------------------------------------------- calling a kernel
 
 

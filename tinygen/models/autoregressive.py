@@ -16,8 +16,10 @@ import numpy as np
 
 from tinygen import Tensor, no_grad
 from tinygen.data import Dataset
+from tinygen.models.cached import Sampler, draw
 from tinygen.models.independent import independent_nats
 from tinygen.models.model import Batch, Figure, Model
+from tinygen.models.schedule import NotSchedulable
 from tinygen.nn import functional as F
 
 
@@ -146,13 +148,26 @@ class Autoregressive(Model):
             raise ValueError(f"temperature must not be negative, got {temperature}")
         self.scaled(images)  # refuses images that don't fit, also where there is nothing to draw
         x, labels = np.array(images, np.uint8), self.checked(labels, len(images))
+        first = known * width * channels
+        uniform = generator.random((self.dimensions - first, len(x)))
         with no_grad():
-            conditional = self.conditional(x, known) if labels is None else self.conditional(x, known, labels)
-            for row in range(known, height):
-                for column in range(width):
-                    for channel in range(channels):
-                        logits = conditional(channel, row, column)
-                        x[:, channel, row, column] = draw(logits, generator.random(len(x)), temperature)
+            try:
+                return Sampler(self, labels).complete(x, first, uniform, temperature)
+            except NotSchedulable:
+                return self.complete_naively(x, known, uniform, temperature, labels)
+
+    def complete_naively(
+        self, x: np.ndarray, known: int, uniform: np.ndarray, temperature: float, labels: np.ndarray | None = None
+    ) -> np.ndarray:
+        """What `complete` does, by its definition: the network for one value after the other. uniform: (values, N)."""
+        channels, height, width = self.image_shape
+        x, numbers = x.copy(), iter(uniform)
+        conditional = self.conditional(x, known) if labels is None else self.conditional(x, known, labels)
+        for row in range(known, height):
+            for column in range(width):
+                for channel in range(channels):
+                    logits = conditional(channel, row, column)
+                    x[:, channel, row, column] = draw(logits, next(numbers), temperature)
         return x
 
     def conditional(
@@ -164,13 +179,3 @@ class Autoregressive(Model):
         whole network every time (slide 33: that is what makes these models slow); a model may know better.
         """
         return lambda channel, row, column: self.logits(self.scale(x), labels).numpy()[:, :, channel, row, column]
-
-
-def draw(logits: np.ndarray, uniform: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """For each row of logits (N, levels), the level at which the cumulative probability passes uniform (N,)."""
-    if temperature == 0:
-        return logits.argmax(axis=1)
-    below = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    with np.errstate(over="ignore"):  # a tiny temperature gives -inf, hence probability 0
-        cumulative = np.exp(below / temperature).cumsum(axis=1)
-    return (cumulative <= uniform[:, None] * cumulative[:, -1:]).sum(axis=1)

@@ -1,114 +1,130 @@
-"""Cached sampling: at each position only what is new is computed; the rest is remembered from the positions before.
+"""Cached sampling: drawing images with a schedule, by which each of the network's numbers is computed once.
 
-A masked convolution needs its inputs at the pixels above and to the left, and has had them already. So a pixel takes
-what one pixel costs, where a plain loop takes a pass of the whole network (lecture slide 33). The network is the
-model's own, run on images of one pixel, with layers that keep what they are given in place of masked convolutions.
-
-Source: Ramachandran et al., Fast Generation for Convolutional Autoregressive Models (2017).
+So an image takes about as long as one forward pass, where a plain loop takes one for each of its values (lecture slide
+33). `tinygen.models.schedule` says how a network becomes a schedule; here it runs. `Sampler.run` is the definition,
+csrc/sample.c the kernel.
 """
 
 from __future__ import annotations
 
-import copy
-from typing import TYPE_CHECKING
+import weakref
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinygen import Tensor, nn
-from tinygen.ops.conv import channel_mask
-from tinygen.ops.recurrent import lstm
+from tinygen import native
+from tinygen.autograd import is_reference
+from tinygen.models.schedule import Schedule, Trace, schedule
 
 if TYPE_CHECKING:
     from tinygen.models.autoregressive import Autoregressive
 
-
-class CachedConv2d(nn.Module):
-    """A MaskedConv2d at one position: (N, I, 1, 1) -> (N, O, 1, 1), called at one position after the other."""
-
-    def __init__(self, conv: nn.MaskedConv2d, sampler: Cached) -> None:
-        n, _, height, width = sampler.x.shape
-        outputs, inputs, *kernel = conv.weight.shape
-        self.mask, channels = conv.settings["mask"], conv.settings["channels"]
-        self.sampler, self.above, self.side = sampler, kernel[0] // 2, kernel[1] // 2
-        seen = self.above * kernel[1] + self.side  # so many taps come before the centre's
-        taps = conv.weight.numpy().transpose(2, 3, 1, 0).reshape(-1, inputs, outputs)[: seen + 1].copy()
-        taps[seen][~channel_mask(outputs, inputs, self.mask, channels).T] = 0
-        self.taps = taps.reshape(-1, outputs)
-        self.shift = 0 if conv.bias is None else conv.bias.numpy()
-        self.given = np.zeros((n, height + self.above, width + 2 * self.side, inputs), taps.dtype)  # with borders
-
-    def keep(self, input: Tensor) -> None:
-        """Remember the input at the sampler's position."""
-        row, column = self.sampler.position
-        self.given[:, row + self.above, column + self.side] = input.numpy()[:, :, 0, 0]
-
-    def forward(self, input: Tensor) -> Tensor:
-        self.keep(input)
-        row, column = self.sampler.position
-        n, inputs = input.shape[:2]
-        rows, width = self.given[:, row : row + self.above + 1], 2 * self.side + 1
-        above = rows[:, :-1, column : column + width].reshape(n, self.above * width * inputs)
-        left = rows[:, -1, column : column + self.side + 1].reshape(n, (self.side + 1) * inputs)
-        out = np.concatenate([above, left], axis=1) @ self.taps + self.shift
-        return Tensor(out[:, :, None, None])
+_CHUNK = 1 << 31  # multiplications in a call of the kernel at most, some 0.1 s; between calls Ctrl-C is heard
+_FUNCTIONS: dict[str, Any] = {
+    "copy": lambda x, y: x,
+    "relu": lambda x, y: np.maximum(x, 0),
+    "elu": lambda x, y: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+    "tanh": lambda x, y: np.tanh(x),
+    "sigmoid": lambda x, y: 1 / (1 + np.exp(-x)),
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "gated": lambda x, y: np.tanh(x) / (1 + np.exp(-y)),
+}
 
 
-class CachedRowLSTM(nn.Module):
-    """`nn.functional.row_lstm` at one position: (N, 4U, 1, 1) -> h (N, U, 1, 1)."""
+class Sampler:
+    """Draws images from a model with its weights as they are now. Raises NotSchedulable.
 
-    def __init__(self, weight: Tensor, sampler: Cached) -> None:
-        n, _, height, width = sampler.x.shape
-        self.sampler, self.side, units = sampler, weight.shape[3] // 2, weight.shape[1]
-        taps = weight.numpy()[:, :, 0].transpose(2, 1, 0).copy()  # (K, U, 4U)
-        self.centre = taps[self.side].T.copy()
-        taps[self.side] = 0
-        self.taps = taps.reshape(-1, 4 * units)
-        self.h, self.c = np.zeros((2, n, height + 1, width + 2 * self.side, units), taps.dtype)  # with borders
-
-    def forward(self, input: Tensor) -> Tensor:
-        row, column = self.sampler.position
-        here = column + self.side
-        above = self.h[:, row, column : here + self.side + 1].reshape(len(self.h), len(self.taps))
-        gates = input.numpy()[:, :, 0, 0] + above @ self.taps
-        h, c, _ = lstm(gates, self.centre, self.h[:, row, here], self.c[:, row, here])
-        self.h[:, row + 1, here], self.c[:, row + 1, here] = h, c
-        return Tensor(h[:, :, None, None])
-
-
-class Cached:
-    """The logits of one value after the other of images x that are being drawn: a model's `conditional`.
-
-    The model's layers must be masked convolutions, those with mask A on the image itself, functions of each pixel, and
-    modules with a method `cached(sampler)` that gives their like for one position.
+    Args:
+        labels: of the images that will be drawn, (N,), for a model of classes.
     """
 
-    def __init__(self, model: Autoregressive, x: np.ndarray, known: int) -> None:
-        self.model, self.x, self.position = model, x, (0, 0)
-        self.network = self._cached(model)
-        layers = [m for m in self.network.modules() if isinstance(m, CachedConv2d)]
-        self.first = [layer for layer in layers if layer.mask == "A"]
-        for position in np.ndindex(known, x.shape[3]):
-            self(0, *position)
+    def __init__(self, model: Autoregressive, labels: np.ndarray | None = None) -> None:
+        kinds, self.which = np.unique([] if labels is None else labels, return_inverse=True)
+        plans = [_plan(model, label) for label in kinds.tolist() or [None]]
+        self.schedule, self.constants = plans[0][0], [constants for _, constants in plans]
+        levels = np.arange(model.levels)[:, None, None, None]
+        self.scaled = np.ascontiguousarray(model.scale(levels).numpy().ravel())
+        self.layers, self.runs = self.schedule.layers.tolist(), self.schedule.runs.tolist()
 
-    def _cached(self, module: nn.Module) -> nn.Module:
-        if isinstance(module, nn.MaskedConv2d):
-            return CachedConv2d(module, self)
-        if hasattr(module, "cached"):
-            return module.cached(self)
-        twin = copy.copy(module)
-        vars(twin)["_roles"] = dict(module._roles)
-        for name, child in module.named_children():
-            setattr(twin, name, self._cached(child))
-        return twin
+    def complete(self, images: np.ndarray, known: int, uniform: np.ndarray, temperature: float) -> np.ndarray:
+        """Images (N, C, H, W) uint8 whose first `known` values are kept, the others drawn.
 
-    def _pixel(self) -> Tensor:
-        row, column = self.position
-        return self.model.scale(self.x[:, :, row : row + 1, column : column + 1])
+        uniform: numbers from 0 to 1 (values - known, N).
+        """
+        n, channels, height, width = images.shape
+        values = channels * height * width
+        x = np.ascontiguousarray(images.transpose(0, 2, 3, 1)).reshape(n, values)
+        numbers = np.concatenate([np.zeros((known, n)), uniform])
+        state, chunk = self.state(n), max(1, _CHUNK // max(1, n * self.schedule.weights.size))
+        for first in range(0, values, chunk):
+            self.run(state, x, first, min(values, first + chunk), known, numbers, temperature)
+        return x.reshape(n, height, width, channels).transpose(0, 3, 1, 2)
 
-    def __call__(self, channel: int, row: int, column: int) -> np.ndarray:
-        """The logits (N, levels) of this value. All values before it have been drawn, and asked for in order."""
-        if self.position != (row, column):
-            for layer in self.first:
-                layer.keep(self._pixel())  # by now the pixel's last colour is drawn too
-            self.position = (row, column)
-        return self.network(self._pixel()).numpy()[:, :, channel, 0, 0]
+    def state(self, n: int) -> np.ndarray:
+        """Memory for the numbers of n images, with all that is constant."""
+        state = native.empty((n, self.schedule.size), self.schedule.weights.dtype)
+        state.fill(0)
+        for place, *constants in zip(self.schedule.constants, *self.constants, strict=True):
+            state[:, place] = constants[0] if len(constants) == 1 else np.stack(constants)[self.which]
+        return state
+
+    def run(
+        self, state: np.ndarray, x: np.ndarray, first: int, last: int, known: int, uniform: np.ndarray,
+        temperature: float,
+    ) -> None:  # fmt: skip
+        """Values first to last of x (N, values), in which those before `known` are given. See csrc/tinygen.h."""
+        s = self.schedule
+        if not is_reference():
+            done = native.sample(s, self.scaled, uniform, state, x, first, last, known, temperature)
+            if done is not NotImplemented:
+                return
+        for value in range(first, last):
+            if value:
+                state[:, s.places[value - 1]] = self.scaled[x[:, value - 1]]
+            for step in s.steps[s.starts[value] : s.starts[value + 1]].tolist():
+                self._step(state, *step)
+            if value >= known:
+                x[:, value] = draw(state[:, s.results[value]], uniform[value], temperature)
+
+    def _step(self, state: np.ndarray, layer: int, out: int, x: int, y: int) -> None:
+        number, n, run, runs, _, _, ld, at = self.layers[layer]
+        kind, result, other = native.SAMPLER_LAYERS[number], state[:, out : out + n], state[:, y : y + n]
+        if kind in _FUNCTIONS:
+            result[...] = _FUNCTIONS[kind](state[:, x : x + n], other)
+            return
+        seen = [state[:, x + a : x + a + length] for a, length in self.runs[run : run + runs]]
+        v = np.concatenate([state[:, :0], *seen], axis=1)
+        weight = self.schedule.weights[at : at + (1 + v.shape[1]) * ld].reshape(-1, ld)[:, :n]
+        result[...] = (weight[0] if kind == "linear" else other) + v @ weight[1:]
+
+
+def draw(logits: np.ndarray, uniform: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """For each row of logits (N, levels), the level at which the cumulative probability passes uniform (N,)."""
+    if temperature == 0:
+        return logits.argmax(axis=1)
+    below = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    with np.errstate(over="ignore"):  # a tiny temperature gives -inf, hence probability 0
+        cumulative = np.exp(below / temperature).cumsum(axis=1)
+    return (cumulative <= uniform[:, None] * cumulative[:, -1:]).sum(axis=1)
+
+
+# ------------------------------------------------------------------------- plans, kept until the model's weights change
+
+_plans: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()  # model -> its weights, {label: plan}
+
+
+def _plan(model: Autoregressive, label: int | None) -> tuple[Schedule, list[np.ndarray]]:
+    """A model's schedule, and its constants for this label."""
+    tensors = [*model.parameters(), *(b for _, b in model.named_buffers())]
+    weights = [(t._array, None if t._version is None else t._version[0]) for t in tensors]
+    kept, plans = _plans.get(model, ([], {}))
+    if [(id(a), v) for a, v in kept] != [(id(a), v) for a, v in weights]:
+        plans = {}
+        _plans[model] = weights, plans
+    if label not in plans:
+        trace = Trace(model, label)
+        constants = [b.values for b in trace.buffers if b.values is not None]
+        plans[label] = next(iter(plans.values()))[0] if plans else schedule(trace), constants
+    return plans[label]

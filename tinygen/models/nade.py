@@ -11,7 +11,6 @@ Source: Larochelle & Murray, The Neural Autoregressive Distribution Estimator (2
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 
@@ -51,24 +50,3 @@ class NADE(Autoregressive):
         """Scaled images (N, C, H, W) -> logits (N, levels, C, H, W)."""
         free = ops.nade(self.in_order(x), self.weight, self.bias, self.output)
         return self.from_free(free + self.output_bias)
-
-    def conditional(
-        self, x: np.ndarray, known: int, labels: np.ndarray | None = None
-    ) -> Callable[[int, int, int], np.ndarray]:
-        """As its base class says; h's sum is kept, so that all of an image takes no longer than its likelihood."""
-        channels, _, width = self.image_shape
-        weight, output, output_bias = (p.numpy() for p in (self.weight, self.output, self.output_bias))
-        values = self.in_order(self.scale(x[:, :, :known])).numpy()
-        total = self.bias.numpy() + values @ weight[: values.shape[1]]
-        before: tuple[slice, ...] = ()  # where the value stands that isn't in the sum yet
-
-        def logits(channel: int, row: int, column: int) -> np.ndarray:
-            nonlocal total, before
-            place = (row * width + column) * channels + channel
-            if before:
-                total = total + self.scale(x[before]).numpy()[:, :, 0, 0] * weight[place - 1]
-            before = slice(None), *(slice(i, i + 1) for i in (channel, row, column))
-            free = ops.sigmoid(total) @ output[place].T + output_bias[place]
-            return np.pad(free, ((0, 0), (1, 0)))
-
-        return logits

@@ -6,13 +6,10 @@ left, table 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from tinygen import Tensor, nn
 from tinygen.models.autoregressive import Autoregressive
-from tinygen.models.cached import Cached
 
 
 class ResidualBlock(nn.Module):
@@ -73,6 +70,3 @@ class PixelCNN(Autoregressive):
     def forward(self, x: Tensor) -> Tensor:
         """Scaled images (N, C, H, W) -> logits (N, levels, C, H, W)."""
         return self.by_level(self.layers(x))
-
-    def conditional(self, x: np.ndarray, known: int) -> Callable[[int, int, int], np.ndarray]:
-        return Cached(self, x, known)

@@ -12,13 +12,10 @@ figures 4 and 5 right, table 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from tinygen import Tensor, nn
 from tinygen.models.autoregressive import Autoregressive
-from tinygen.models.cached import Cached, CachedRowLSTM
 from tinygen.nn import functional as F
 
 
@@ -30,10 +27,6 @@ class RowState(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         return F.row_lstm(input, self.weight)
-
-    def cached(self, sampler: Cached) -> CachedRowLSTM:
-        """Its like for one position after the other."""
-        return CachedRowLSTM(self.weight, sampler)
 
 
 class RowLSTM(nn.Module):
@@ -120,8 +113,3 @@ class PixelRNN(Autoregressive):
         """Scaled images (N, C, H, W) -> logits (N, levels, C, H, W)."""
         features = self.layers(self.input(F.pad(x, (0, self.border))))
         return self.by_level(self.head(features[..., : x.shape[3]]))
-
-    def conditional(self, x: np.ndarray, known: int) -> Callable[[int, int, int], np.ndarray]:
-        if self.border:  # what comes from the top right is known a row at a time, not a pixel
-            return super().conditional(x, known)
-        return Cached(self, x, known)

@@ -1,0 +1,213 @@
+/* Sampling from an autoregressive network, each of whose numbers is computed once (tinygen.h has the
+ * contract).
+ *
+ * Threads own groups of images through all values, so nothing waits. Within a group a step is done for one
+ * image after the other, products for as many at once as the register tile takes: that is why a batch
+ * costs little more than one image. What an image gets never depends on its group. */
+#include <string.h>
+#include "tile.h"
+
+enum { GROUP = 32, WIDE = 16, MOST_LEVELS = 256, LIMIT = 1 << 30 };
+
+typedef void (*apply_kernel)(int64_t kind, const void *x, const void *y, void *out, int64_t n);
+typedef void (*exp_kernel)(const void *x, void *out, int64_t n);
+
+#define FAMILY "sample.inc"
+#include "variants.h"
+
+static const apply_kernel applies[][2] = TABLE(apply);
+static const exp_kernel exps[][2] = TABLE(exponentials);
+
+typedef struct {
+    const tg_sampler *s;
+    const tile_kernels *k;
+    apply_kernel apply;
+    exp_kernel exp;
+    const tg_layer *layers;
+    const tg_step *steps;
+    const int64_t *runs, *starts;
+    const int32_t *places, *logits;
+    const char *weights, *scaled;
+    const double *uniform;
+    char *state;
+    uint8_t *x;
+    int dtype;
+    int64_t size, group;                        /* bytes of a number; images in a group */
+} sampler;
+
+typedef struct { int64_t first, count; char *state[GROUP]; } images;
+
+/* --- steps ---------------------------------------------------------------------------------------------- */
+
+static void linear(const sampler *e, const tg_layer *layer, const tg_step *step, const images *g)
+{
+    const tile_kernels *k = e->k;
+    const char *weights = e->weights + layer->weights * e->size;
+    for (int64_t column = 0; column < layer->n; column += k->panel) {
+        int64_t n = min64(k->panel, layer->n - column), vectors = ceil_div(n, k->vector);
+        product p = {.runs = (const run *)(e->runs + 2 * layer->run), .count = layer->runs, .n = n,
+                     .ldb = layer->ld, .bias = weights + column * e->size,
+                     .b = weights + (layer->ld + column) * e->size};
+        int64_t tiles = ceil_div(g->count, k->product_rows[vectors]);
+        for (int64_t i = 0, m; i < g->count; i += m) {
+            const void *from[TILE_ROWS], *start[TILE_ROWS];
+            void *to[TILE_ROWS];
+            m = ceil_div(g->count - i, tiles--);
+            for (int64_t j = 0; j < m; j++) {
+                from[j] = g->state[i + j] + step->x * e->size;
+                start[j] = g->state[i + j] + (step->y + column) * e->size;
+                to[j] = g->state[i + j] + (step->out + column) * e->size;
+            }
+            k->product[vectors][m](&p, from, layer->kind == TG_LINEAR ? NULL : start, to);
+        }
+    }
+}
+
+static void run_steps(const sampler *e, int64_t value, const images *g)
+{
+    for (int64_t i = e->starts[value]; i < e->starts[value + 1]; i++) {
+        const tg_step *step = e->steps + i;
+        const tg_layer *layer = e->layers + step->layer;
+        if (layer->kind <= TG_LINEAR_FROM)
+            linear(e, layer, step, g);
+        else
+            for (int64_t j = 0; j < g->count; j++)
+                e->apply(layer->kind, g->state[j] + step->x * e->size, g->state[j] + step->y * e->size,
+                         g->state[j] + step->out * e->size, layer->n);
+    }
+}
+
+/* --- drawing -------------------------------------------------------------------------------------------- */
+
+static double number(const sampler *e, const char *state, int64_t at)
+{
+    return e->dtype == TG_F32 ? ((const float *)state)[at] : ((const double *)state)[at];
+}
+
+/* The level at which the cumulative probability passes u; in float64 whatever the network's type. */
+static uint8_t draw(const sampler *e, const char *state, int64_t value, double u)
+{
+    const int64_t levels = e->s->levels;
+    const int32_t *at = e->logits + value * levels;
+    double x[MOST_LEVELS], top, sum = 0;
+    int64_t likeliest = 0, level = 0;
+    for (int64_t i = 0; i < levels; i++) {
+        x[i] = number(e, state, at[i]);
+        if (x[i] > x[likeliest])
+            likeliest = i;
+    }
+    if (e->s->temperature == 0)
+        return (uint8_t)likeliest;
+    top = x[likeliest];
+    for (int64_t i = 0; i < levels; i++)
+        x[i] = (x[i] - top) / e->s->temperature;
+    e->exp(x, x, levels);
+    for (int64_t i = 0; i < levels; i++)
+        x[i] = sum += x[i];
+    for (int64_t i = 0; i < levels - 1; i++)
+        level += x[i] <= u * sum;
+    return (uint8_t)level;
+}
+
+static void sample_group(void *context, int64_t item, int slot)
+{
+    const sampler *e = context;
+    const tg_sampler *s = e->s;
+    images g = {item * e->group, min64(e->group, s->n - item * e->group), {0}};
+    (void)slot;
+    for (int64_t j = 0; j < g.count; j++)
+        g.state[j] = e->state + (g.first + j) * s->size * e->size;
+    for (int64_t value = s->first; value < s->last; value++) {
+        for (int64_t j = 0; j < g.count && value; j++)
+            memcpy(g.state[j] + e->places[value - 1] * e->size,
+                   e->scaled + e->x[(g.first + j) * s->values + value - 1] * e->size, (size_t)e->size);
+        run_steps(e, value, &g);
+        for (int64_t j = 0; j < g.count && value >= s->known; j++)
+            e->x[(g.first + j) * s->values + value] =
+                draw(e, g.state[j], value, e->uniform[value * s->n + g.first + j]);
+    }
+}
+
+/* --- the call ------------------------------------------------------------------------------------------- */
+
+static int within(int64_t at, int64_t n, int64_t size) { return at >= 0 && n >= 0 && at <= size - n; }
+
+static int valid_layer(const sampler *e, const tg_layer *layer)
+{
+    int64_t depth = 0, numbers;
+    if (layer->kind < TG_LINEAR || layer->kind > TG_GATED || layer->n < 1 || layer->n > LIMIT)
+        return 0;
+    if (layer->kind > TG_LINEAR_FROM)
+        return layer->low == 0 && layer->high == layer->n;
+    if (!within(layer->run, layer->runs, e->s->runs) || layer->ld < layer->n || layer->ld > LIMIT
+        || layer->ld % WIDE || layer->low > 0 || layer->low < -LIMIT || layer->high < 0 || layer->high > LIMIT)
+        return 0;
+    for (int64_t i = layer->run; i < layer->run + layer->runs; i++) {
+        int64_t from = e->runs[2 * i], length = e->runs[2 * i + 1];
+        if (length < 0 || length > LIMIT || from < layer->low || from > layer->high - length)
+            return 0;
+        depth += length;
+    }
+    return !__builtin_mul_overflow(depth + 1, layer->ld, &numbers)
+        && within(layer->weights, numbers, e->s->weights);
+}
+
+static int valid_step(const sampler *e, const tg_step *step)
+{
+    if (!within(step->layer, 1, e->s->layers))
+        return 0;
+    const tg_layer *layer = e->layers + step->layer;
+    return within(step->out, layer->n, e->s->size) && within(step->y, layer->n, e->s->size)
+        && within(step->x + layer->low, layer->high - layer->low, e->s->size);
+}
+
+static int valid_sizes(const tg_sampler *s)
+{
+    const int64_t sizes[] = {s->n, s->values, s->size, s->layers, s->runs, s->steps, s->weights};
+    for (int i = 0; i < (int)(sizeof sizes / sizeof *sizes); i++)
+        if (sizes[i] < 0 || sizes[i] > LIMIT)
+            return 0;
+    return s->levels >= 1 && s->levels <= MOST_LEVELS && s->first >= 0 && s->first <= s->last
+        && s->last <= s->values && s->known >= 0 && s->known <= s->values && s->temperature >= 0;
+}
+
+/* What the value takes: its steps, the value before, and what it is drawn from. */
+static int valid_value(const sampler *e, int64_t value)
+{
+    const tg_sampler *s = e->s;
+    int64_t from = e->starts[value], to = e->starts[value + 1];
+    if (from < 0 || from > to || to > s->steps || (value && !within(e->places[value - 1], 1, s->size)))
+        return 0;
+    for (int64_t i = from; i < to; i++)
+        if (!valid_step(e, e->steps + i))
+            return 0;
+    for (int64_t i = 0; i < s->levels && value >= s->known; i++)
+        if (!within(e->logits[value * s->levels + i], 1, s->size))
+            return 0;
+    for (int64_t j = 0; j < s->n && value && (value == s->first || value <= s->known); j++)
+        if (e->x[j * s->values + value - 1] >= s->levels)
+            return 0;
+    return 1;
+}
+
+int tg_sample(int dtype, const tg_sampler *s, const tg_layer *layers, const int64_t *runs, const void *weights,
+              const tg_step *steps, const int64_t *starts, const int32_t *places, const void *scaled,
+              const int32_t *logits, const double *uniform, void *state, uint8_t *x, int threads)
+{
+    if (!valid_dtype(dtype) || !valid_sizes(s))
+        return TG_BAD_ARGUMENT;
+    sampler e = {.s = s, .k = tiles(dtype), .apply = applies[tg_isa()][dtype], .exp = exps[tg_isa()][TG_F64],
+                 .layers = layers, .runs = runs, .weights = weights, .steps = steps, .starts = starts,
+                 .places = places, .scaled = scaled, .logits = logits, .uniform = uniform, .state = state,
+                 .x = x, .dtype = dtype, .size = element_size(dtype)};
+    for (int64_t i = 0; i < s->layers; i++)
+        if (!valid_layer(&e, layers + i))
+            return TG_BAD_ARGUMENT;
+    for (int64_t value = s->first; value < s->last; value++)
+        if (!valid_value(&e, value))
+            return TG_BAD_ARGUMENT;
+    threads = clamp_threads(threads);
+    e.group = max64(1, min64(GROUP, ceil_div(s->n, threads)));
+    parallel(ceil_div(s->n, e.group), threads, sample_group, &e);
+    return TG_OK;
+}
