@@ -141,9 +141,12 @@ int tg_cross_entropy_backward(int dtype, int64_t rows, int64_t classes, const vo
  * TG_LINEAR_FROM   out = y + W v        low <= 0 and high >= 0 bound what is read around x
  * all others       out = f(x), or f(x, y): elementwise; low = 0, high = n
  *
- * At `weights` stands b, then W' row by row, each row padded to ld numbers, a multiple of 16. At last, from
- * value `known` on, a level is drawn: where the cumulative softmax(state[logits[value]] / temperature)
- * passes uniform[value] (0: the likeliest). So a caller may stop anywhere, and also draw by itself. */
+ * where out is apart from what is read, or is y itself, or elementwise x. At `weights` stands b, then W' row
+ * by row, each row padded to ld numbers, a multiple of 16.
+ *
+ * At last, from value `known` on, a level is drawn: where the cumulative softmax(state[logits[value]] /
+ * temperature) passes uniform[value] (0: the likeliest). So a caller may stop anywhere, and also draw by
+ * itself. */
 enum { TG_LINEAR, TG_LINEAR_FROM, TG_COPY, TG_RELU, TG_ELU, TG_TANH, TG_SIGMOID,
        TG_ADD, TG_SUB, TG_MUL, TG_GATED /* tanh(x) * sigmoid(y) */ };
 typedef struct { int64_t kind, n, run, runs, low, high, ld, weights; } tg_layer;

@@ -100,6 +100,7 @@ LARGER = {
     "tg_batch_norm_backward": {"rows": 2000, "channels": 21},
     "tg_cross_entropy": {"rows": 300, "classes": 101},
     "tg_cross_entropy_backward": {"rows": 300, "classes": 101},
+    "tg_sample": {"n": 70, "values": 9},
 }
 
 
@@ -374,6 +375,7 @@ def test_a_nan_reaches_the_outputs_that_see_it_and_no_other():
 SIZES = {
     "tg_conv_shape *": ("n", "h", "w", "ci", "oh", "ow", "co", "kh", "kw"),
     "tg_lstm_shape *": ("n", "h", "w", "units", "taps"),
+    "tg_sampler *": ("n", "values", "levels", "size", "layers", "runs", "steps", "weights", "first", "last", "known"),
 }
 ABSURD = (-1, -(2**31), -(2**63), 2**31, 2**40, 2**62, 2**63 - 1)
 
@@ -396,8 +398,10 @@ def test_absurd_sizes_are_refused(kernel):
             ]
             wrong += [{name: value} for name in ("stride_h", "stride_w", "dil_h", "dil_w") for value in (0, *ABSURD)]
             wrong += [{name: value} for name in ("pad_h", "pad_w") for value in ABSURD[2:]]
-        else:
+        elif "taps" in vars(fields):
             wrong += [{"diagonal": 2}, {"diagonal": -2}, {"taps": 0}, {"taps": 4}]
+        else:
+            wrong += [{"levels": 0}, {"levels": 257}, {"temperature": -1.0}, {"temperature": np.nan}]
         changed = [[Struct(struct_type, SimpleNamespace(**(vars(fields) | w))), *one.arguments[1:]] for w in wrong]
     else:
         sizes = [i for i, a in enumerate(one.arguments) if isinstance(a, int) and i < 2]
@@ -428,6 +432,26 @@ def test_a_label_out_of_range_is_refused_before_anything_is_written():
             code, (output,) = one.call(np.float64, 2)
             assert code == native.lib.TG_BAD_ARGUMENT
             assert np.isnan(output).all()
+
+
+def test_fuzz_the_tables_of_a_sampler():
+    """Any number in them changed: a refusal before anything is written, or a sampler that stays within its arrays."""
+    generator, refused, runs = np.random.default_rng(0), 0, 40 * FEW
+    for seed in range(runs):
+        one = case("tg_sample", 70_000 + seed % 50, n=2, values=5)
+        number = int(generator.choice([1, 2, 4, 5, 6, 8, 11]))  # layers, runs, steps, starts, places, logits, x
+        table = one.arguments[number].array
+        if table.size:
+            most = np.iinfo(table.dtype).max
+            extremes = (most, -most - 1, most // 2, -1, 0, 1, int(generator.integers(0, min(most, 400))))
+            table.reshape(-1)[generator.integers(table.size)] = generator.choice(extremes)
+        code, (state, x) = one.call(np.float32, place=guarded(at_end=bool(seed % 2)))
+        assert code in (native.lib.TG_OK, native.lib.TG_BAD_ARGUMENT)
+        if code:
+            refused += 1
+            assert state.tobytes() == one.arguments[10].array.astype(np.float32).tobytes()
+            assert x.tobytes() == one.arguments[11].array.tobytes()
+    assert runs / 5 < refused < runs * 4 / 5
 
 
 def test_fuzz_geometry():

@@ -79,7 +79,7 @@ class Case:
 
     def check(self, outputs: list[np.ndarray]) -> None:
         for number, (got, (answer, scale)) in enumerate(zip(outputs, self.answers, strict=True)):
-            error, bound = np.abs(got - answer), np.finfo(got.dtype).eps * scale
+            error, bound = np.abs(got - answer), (np.finfo(got.dtype).eps if got.dtype.kind == "f" else 0) * scale
             assert (error <= bound).all(), (
                 f"{self}, output {number}: {np.sum(~(error <= bound))} of {got.size} wrong, "
                 f"error {error.max()}, first at {np.argwhere(~(error <= bound))[0]}"
@@ -475,6 +475,83 @@ def adam(generator, **wanted):
     return Case("tg_adam", arguments, list(zip(answers, scales, strict=True)))
 
 
+# ------------------------------------------------------------------------------------------------------------ sampling
+
+_ROW = 16  # numbers to which rows of weights are padded
+
+
+def _sampler_layers(generator, size):
+    """Layers of every kind, their runs and weights; no layer makes numbers much larger."""
+    layers, runs, weights = [], [], [np.zeros(0)]
+    for _ in range(generator.integers(1, 12)):
+        kind, n = int(generator.integers(0, 11)), int(generator.choice((1, 2, 3, 5, 8, 15, 16, 17, 31, 33, 48, 65, 70)))
+        if kind > 1:
+            layers.append((kind, n, 0, 0, 0, n, 0, 0))
+            continue
+        count, ld, at = int(generator.integers(0, 4)), -(-n // _ROW) * _ROW + _ROW * int(generator.integers(0, 2)), 0
+        own = [(int(generator.integers(-size // 4, size // 4)), int(generator.integers(0, size // 4)))
+               for _ in range(count)]  # fmt: skip
+        low, high = min([0, *(a for a, _ in own)]), max([0, *(a + length for a, length in own)])
+        depth, at = sum(length for _, length in own), sum(map(len, weights))
+        layers.append((kind, n, len(runs), count, low, high, ld, at))
+        runs += own
+        weights.append(normal(generator, (1 + depth) * ld, spread=0.5 / np.sqrt(1 + depth)))
+    return layers, runs, np.concatenate(weights)
+
+
+def _sampler_steps(generator, layers, size, values):
+    """A few steps for each value, within the state, and where they begin."""
+    steps, starts = [], [0]
+    for _ in range(values):
+        for _ in range(generator.integers(0, 5)):
+            number = int(generator.integers(len(layers)))
+            kind, n, _, _, low, high, *_ = layers[number]
+            out, y = (int(generator.integers(0, size - n + 1)) for _ in range(2))
+            x = int(generator.integers(-low, size - high + 1))
+            if generator.random() < 0.3:  # in place
+                x, y = (x, out) if kind < 2 else (out, out)
+            apart = [at + high <= out or out + n <= at + low for at, low, high in ((x, low, high), (y, 0, n))]
+            if (apart[0] or (x == out and kind > 1)) and (apart[1] or y == out):
+                steps.append((number, out, x, y))
+        starts.append(len(steps))
+    return steps, starts
+
+
+def sample(generator, n=None, values=None):
+    size, images = int(generator.integers(80, 300)), int(generator.choice((0, 1, 2, 5, 9, 33)) if n is None else n)
+    values = int(generator.integers(1, 6)) if values is None else values
+    levels = int(generator.choice((1, 2, 3, 17, 256)))
+    layers, runs, weights = _sampler_layers(generator, size)
+    steps, starts = _sampler_steps(generator, layers, size, values)
+    places, logits = generator.integers(0, size, values), generator.integers(0, size, (values, levels))
+    scaled, state = normal(generator, levels), normal(generator, images, size)
+    x = generator.integers(0, levels, (images, values))
+    first, last = sorted(generator.integers(0, values + 1, 2).tolist())
+    known, temperature = int(generator.integers(0, values + 1)), float(generator.choice((0.5, 1, 2)))
+    uniform, before = np.zeros((values, images)), (state.copy(), x.astype(np.uint8))
+    for value in range(first, last):
+        if value:
+            state[:, places[value - 1]] = scaled[x[:, value - 1]]
+        for step in steps[starts[value] : starts[value + 1]]:
+            definitions.sampler_step(state, layers, runs, weights, step)
+        if value >= known:  # the number amid a likely level's share: rounding doesn't lead to another one
+            shares = definitions.sampler_cumulative(state, logits[value], temperature)
+            p = np.diff(shares, axis=1, prepend=0)
+            x[:, value] = (p * (0.5 + generator.random(p.shape))).argmax(1)
+            uniform[value] = (shares - p / 2)[np.arange(images), x[:, value]]
+    sizes = SimpleNamespace(
+        n=images, values=values, levels=levels, size=size, layers=len(layers), runs=len(runs), steps=len(steps),
+        weights=len(weights), first=first, last=last, known=known, temperature=temperature,
+    )  # fmt: skip
+    arguments = [
+        Struct("tg_sampler *", sizes), In(np.array(layers, np.int64)), In(np.array(runs, np.int64).reshape(-1, 2)),
+        In(weights), In(np.array(steps, np.int32).reshape(-1, 4)), In(np.array(starts, np.int64)),
+        In(places.astype(np.int32)), In(scaled), In(logits.astype(np.int32)), In(uniform.view(np.int64)),
+        *map(InOut, before),
+    ]  # fmt: skip
+    return Case("tg_sample", arguments, [(state, 4000 * (1 + abs(state).max(initial=0))), (x, 0)])
+
+
 KERNELS = {
     "tg_conv2d": conv2d,
     "tg_conv_transpose2d": conv_transpose2d,
@@ -495,7 +572,9 @@ KERNELS = {
     "tg_cross_entropy": cross_entropy,
     "tg_cross_entropy_backward": cross_entropy_backward,
     "tg_adam": adam,
+    "tg_sample": sample,
 }
+HOST_ONLY = {"tg_sample"}  # kernels that have no GPU version
 
 
 def case(kernel: str, seed: int, **wanted) -> Case:

@@ -213,3 +213,37 @@ def adam(g, p, m, v, step, lr, beta1, beta2, eps, weight_decay):
     g = g + weight_decay * p
     m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
     return p - lr * (m / (1 - beta1**step)) / (np.sqrt(v / (1 - beta2**step)) + eps), m, v
+
+
+# ------------------------------------------------------------------------------------------------------------ sampling
+
+_ELEMENTWISE = [  # from TG_COPY on
+    lambda x, y: x,
+    lambda x, y: np.maximum(x, 0),
+    lambda x, y: np.where(x > 0, x, np.expm1(x)),
+    lambda x, y: np.tanh(x),
+    lambda x, y: _sigmoid(x),
+    lambda x, y: x + y,
+    lambda x, y: x - y,
+    lambda x, y: x * y,
+    lambda x, y: np.tanh(x) * _sigmoid(y),
+]
+
+
+def sampler_step(state, layers, runs, weights, step):
+    """One step for all images."""
+    number, out, x, y = step
+    kind, n, run, count, _, _, ld, at = layers[number]
+    if kind > 1:
+        state[:, out : out + n] = _ELEMENTWISE[kind - 2](state[:, x : x + n], state[:, y : y + n])
+        return
+    seen = [j for a, length in runs[run : run + count] for j in range(x + a, x + a + length)]
+    rows = weights[at : at + (1 + len(seen)) * ld].reshape(-1, ld)[:, :n]
+    state[:, out : out + n] = (state[:, y : y + n] if kind else rows[0]) + state[:, seen] @ rows[1:]
+
+
+def sampler_cumulative(state, at, temperature):
+    """The levels' cumulative probabilities (n, levels)."""
+    logits = state[:, at] / temperature
+    p = np.exp(logits - logits.max(1, keepdims=True, initial=-np.inf))
+    return p.cumsum(1) / p.sum(1, keepdims=True)
