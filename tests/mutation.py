@@ -1,0 +1,168 @@
+"""How many small errors in the engine and the ops the tests notice: `python -m tests.mutation [-n 60] [FILE ...]`.
+
+Each mutant is one change at one place: another operator or comparison, a constant off by one, a condition turned round,
+a statement left out, an argument dropped. It is written into a copy of the package, and the file's tests run on it
+until one fails: the mutant is killed. Mutants are drawn evenly over the files' places; those that live are printed with
+their line, to be read: either a test is missing, or the change makes no difference (it counts against the score too).
+Exit code 0 if at least nine of ten were killed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+ENGINE = ["tests/test_autograd.py", "tests/test_hooks.py"]
+OPS = ["tests/test_ops.py", "tests/test_nn.py", "tests/test_native.py"]
+TESTS = {  # the tests of a file, the likeliest to notice first
+    "_tensor.py": [*ENGINE, *OPS],
+    "autograd.py": [*ENGINE, *OPS],
+    "ops/recurrent.py": ["tests/test_recurrent.py", *OPS],
+    "ops/loss.py": [*OPS, "tests/test_models.py"],
+}
+SECONDS = 300  # of processor time; a mutant that takes longer is caught in a loop: killed
+OPERATORS = {
+    ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*", ast.FloorDiv: "*", ast.Mod: "*", ast.Pow: "*",
+    ast.MatMult: "*", ast.BitAnd: "|", ast.BitOr: "&",
+    ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "==", ast.Is: "is not",
+    ast.IsNot: "is", ast.In: "not in", ast.NotIn: "in", ast.And: "or", ast.Or: "and",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """`new` in the place of a file's characters from `start` to `end`."""
+
+    file: Path
+    start: int
+    end: int
+    new: str
+
+    def applied(self) -> str:
+        text = self.file.read_text()
+        return text[: self.start] + self.new + text[self.end :]
+
+    def __str__(self) -> str:
+        text = self.file.read_text()
+        line = text.count("\n", 0, self.start) + 1
+        return f"{self.file.relative_to(ROOT)}:{line}: {text[self.start : self.end]!r} -> {self.new!r}"
+
+
+def mutants(file: Path) -> Iterator[Mutant]:
+    """All that can be changed in a file, apart from docstrings, annotations, errors' texts and the inputs of tests."""
+    text = file.read_text()
+    starts = [0]
+    for line in text.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line.encode()))
+    raw = text.encode()
+
+    def at(line: int, column: int) -> int:  # ast counts bytes, the text characters
+        return len(raw[: starts[line - 1] + column].decode())
+
+    def span(node: ast.AST) -> tuple[int, int]:
+        return at(node.lineno, node.col_offset), at(node.end_lineno, node.end_col_offset)
+
+    def between(left: ast.AST, right: ast.AST, new: str) -> Iterator[Mutant]:
+        start, end = span(left)[1], span(right)[0]
+        gap = text[start:end]
+        if "(" not in gap and ")" not in gap and "#" not in gap:
+            yield Mutant(file, start, end, f" {new} ")
+
+    for node in _code(ast.parse(text)):
+        if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
+            yield from between(node.left, node.right, OPERATORS[type(node.op)])
+        elif isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in OPERATORS:
+            yield from between(node.left, node.comparators[0], OPERATORS[type(node.ops[0])])
+        elif isinstance(node, ast.BoolOp):
+            yield from between(*node.values[:2], OPERATORS[type(node.op)])
+        elif isinstance(node, ast.Constant) and type(node.value) in (int, float, bool):
+            yield Mutant(file, *span(node), str(not node.value if isinstance(node.value, bool) else node.value + 1))
+        elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.Not)):
+            yield Mutant(file, *span(node), f"({ast.unparse(node.operand)})")
+        elif isinstance(node, (ast.If, ast.IfExp, ast.While)):
+            yield Mutant(file, *span(node.test), f"(not ({ast.unparse(node.test)}))")
+        elif isinstance(node, (ast.AugAssign, ast.Delete)) or (
+            isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
+        ):
+            yield Mutant(file, *span(node), "pass")
+        elif isinstance(node, ast.Return) and node.value is not None:
+            yield Mutant(file, *span(node.value), "None")
+        elif isinstance(node, ast.keyword) and node.arg is not None:
+            start, end = span(node)
+            if text[end] == ",":
+                yield Mutant(file, start, end + 1, "")
+
+
+def _code(node: ast.AST) -> Iterator[ast.AST]:
+    """The nodes that say what is computed."""
+    for name, child in ast.iter_fields(node):
+        if name in ("annotation", "returns", "decorator_list"):
+            continue
+        for part in child if isinstance(child, list) else [child]:
+            if isinstance(part, (ast.Raise, ast.Import, ast.ImportFrom)) or not isinstance(part, ast.AST):
+                continue
+            if isinstance(part, ast.If) and ast.unparse(part.test) == "TYPE_CHECKING":
+                continue
+            if isinstance(part, ast.FunctionDef) and any(".samples" in ast.unparse(d) for d in part.decorator_list):
+                continue  # the tests' own inputs
+            if hasattr(part, "lineno") or isinstance(part, (ast.arguments, ast.comprehension)):
+                yield part
+                yield from _code(part)
+
+
+def killed(mutant: Mutant) -> bool:
+    """Whether a test of the mutant's file fails on a copy of the package that has it."""
+    name = mutant.file.relative_to(ROOT / "tinygen").as_posix()
+    with tempfile.TemporaryDirectory() as folder:
+        for part in ("tinygen", "tests"):
+            shutil.copytree(ROOT / part, Path(folder, part), ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", folder)
+        Path(folder, "tinygen", name).write_text(mutant.applied())
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *TESTS.get(name, OPS)]
+        environment = {**os.environ, "PYTHONPATH": folder, "CI": "1", "TINYGEN_REQUIRE_PARITY": ""}
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS)),
+        )  # fmt: skip
+    if done.returncode not in (0, 1, 2, 4) and done.returncode > 0:  # 2 and 4: it can't even be imported
+        raise RuntimeError(f"{mutant}: pytest exits {done.returncode}: {done.stdout.decode()[-500:]}")
+    return done.returncode != 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__.partition("\n")[0])
+    parser.add_argument("files", nargs="*", type=Path, help="default: the engine and the ops")
+    parser.add_argument("-n", type=int, default=60, help="how many mutants (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="which (default %(default)s)")
+    args = parser.parse_args(arguments)
+    package = ROOT / "tinygen"
+    files = args.files or [
+        package / "_tensor.py",
+        package / "autograd.py",
+        *sorted((package / "ops").glob("[a-z]*.py")),
+    ]
+    every = [mutant for file in files for mutant in mutants(file.resolve())]
+    chosen = random.Random(args.seed).sample(every, min(args.n, len(every)))
+    alive = []
+    for number, mutant in enumerate(chosen, 1):
+        dead = killed(mutant)
+        alive += [] if dead else [mutant]
+        print(f"{number:>4}/{len(chosen)}  {'killed' if dead else 'LIVES '}  {mutant}", flush=True)
+    score = 1 - len(alive) / len(chosen)
+    print(f"{len(chosen) - len(alive)} of {len(chosen)} mutants killed ({score:.0%}), of {len(every):,} possible")
+    return 0 if score >= 0.9 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
