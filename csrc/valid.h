@@ -48,10 +48,11 @@ static inline int conv_valid(int dtype, const tg_conv_shape *s)
 /* initial: whether there is a state before the first row. */
 static inline int lstm_valid(int dtype, const tg_lstm_shape *s, int initial)
 {
-    const int64_t sizes[] = {s->n, s->h, s->w, s->units}, all[] = {32, s->n + 1, s->h + 1, s->w + 1, s->units + 1};
+    const int64_t sizes[] = {s->n, s->h, s->w, s->units};
     for (int i = 0; i < 4; i++)
         if (sizes[i] < 0 || sizes[i] > MOST)
             return 0;
+    const int64_t all[] = {32, s->n + 1, s->h + 1, s->w + 1, s->units + 1};
     if (!valid_dtype(dtype) || !countable(all, 5) || s->diagonal < -1 || s->diagonal > 1 || s->units > MOST >> 8
         || s->taps > 1 << 10)
         return 0;
