@@ -79,6 +79,13 @@ def refused(capsys, *args: object) -> str:
     return err
 
 
+def left(folder: str | Path) -> dict[str, bytes]:
+    """All files of a run by their names but for those that the clock has a part in."""
+    clock = {"log.txt", "results.json", "report.html"}
+    paths = [p for p in Path(folder).rglob("*") if p.is_file() and not p.name.startswith(".tinygen-")]
+    return {p.name: p.read_bytes() for p in paths if p.name not in clock}
+
+
 def size(path: Path) -> tuple[int, int]:
     with Image.open(path) as png:
         png.load()
@@ -93,33 +100,44 @@ def test_train_and_sample(data):
     first = tinygen("train", "pixelcnn", "--data", data, *TINY)
     assert first.returncode == 0, first.stderr
     folder = Path("runs/pixelcnn-1")
-    assert sorted(p.name for p in folder.iterdir()) == ["last.safetensors", "metrics.csv", "samples.png"]
+    assert sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()) == [
+        "best.safetensors", "complete.png", "config.toml", "environment.toml", "last.safetensors", "log.txt", "metrics.csv",
+        "report.html", "results.json", "samples.png", *(f"samples/step-00000{i}.png" for i in range(1, 6)),
+    ]  # fmt: skip
     lines = first.stdout.splitlines()
-    assert lines[0].startswith("pixelcnn on noise: 36 images 1x4x4, 3 levels; ")
-    assert lines[0].endswith(f"into {folder}")
-    assert lines.pop(1) == f"to go on if it is interrupted: tinygen train --resume {folder}"
+    said = [line[21:] for line in (folder / "log.txt").read_text().splitlines()]
+    assert said == lines  # all of it is in the log, with the time before it
+    assert lines[0] == f"pixelcnn on noise: 35 images 1x4x4, 3 levels (1 to validate, 4 to test); into {folder}"
+    cost = r"[\d,]+ parameters; [\d.]+ [kM]FLOP and [\d.]+ [mu]s an image; about \d+ s for 5 steps of 8 images"
+    assert re.fullmatch(cost, lines[1])
+    assert lines[2] == f"to go on if it is interrupted: tinygen train --resume {folder}"
+    assert re.fullmatch(r"from here on with the weights of step \d, whose validation was best", lines[3])
     pattern = r"test: (#) \+- (#) UNIT \(independent pixels (#)\)".replace("#", r"[\d.]+")
-    bits, _, floor = map(float, re.fullmatch(pattern.replace("UNIT", "bits/dim"), lines[1]).groups())
-    nats, _, _ = map(float, re.fullmatch(pattern.replace("UNIT", "nats an image"), lines[2]).groups())
+    bits, _, floor = map(float, re.fullmatch(pattern.replace("UNIT", "bits/dim"), lines[4]).groups())
+    nats, _, _ = map(float, re.fullmatch(pattern.replace("UNIT", "nats an image"), lines[5]).groups())
     assert nats == pytest.approx(bits * 16 * np.log(2), rel=1e-3)
     assert 1 < bits < 3
     assert 1.5 < floor < 1.8  # of noise: log2(3), and a little for what 36 images don't tell
-    assert lines[3:] == [f"samples: {folder}/samples.png", f"more of them: tinygen sample {folder}"]
+    assert lines[-3:] == [
+        f"samples: {folder}/samples.png", f"complete: {folder}/complete.png", f"all of it: {folder}/report.html; more samples: tinygen sample {folder}"
+    ]  # fmt: skip
     assert "100%  step 5  " in first.stderr
     assert len(set(size(folder / "samples.png"))) == 1
     assert size(folder / "samples.png")[0] > 400
-    assert re.fullmatch(r"step,nats\n1,.*\n2,.*\n3,.*\n4,.*\n5,.*\n", (folder / "metrics.csv").read_text())
+    number = r"\d\.\d+"
+    table = "".join(rf"{i},\d+\.\d+,{number}\n" for i in range(1, 6))
+    assert re.fullmatch(rf"step,nats,validation\n{table}", (folder / "metrics.csv").read_text())
     _, about = checkpoint.load(folder / "last.safetensors")
+    assert about["config"].pop("options") | {"hidden": 3, "blocks": 1} == {"hidden": 3, "blocks": 1, "residual": True}
     assert about["config"] == {
-        "model": "pixelcnn", "data": data, "levels": None, "options": {"hidden": 3, "blocks": 1}, "seed": 0,
-        "batch_size": 8, "lr": 2e-3, "epochs": 1.0, "minutes": None,
+        "model": "pixelcnn", "data": data, "levels": None, "seed": 0,
+        "batch_size": 8, "lr": 2e-3, "epochs": 1.0, "minutes": None, "weights": None,
     }  # fmt: skip
 
-    second = tinygen("train", "pixelcnn", "--data", data, *TINY)
+    second = tinygen("train", "--config", f"{folder}/config.toml")
     assert second.returncode == 0
     other = Path("runs/pixelcnn-2")
-    for name in ("last.safetensors", "metrics.csv", "samples.png"):  # the same seed: the same bytes
-        assert (other / name).read_bytes() == (folder / name).read_bytes()
+    assert left(other) == left(folder)  # the same seed: the same bytes
 
     drawn = tinygen("sample", str(folder))
     assert (drawn.returncode, drawn.stdout) == (0, f"64 samples: {folder}/samples-0.png\n")
@@ -150,7 +168,7 @@ def test_levels_minutes_and_the_digits_by_default(capsys):
     assert main("train", "pixelcnn", "--levels", 2, "--minutes", 0.002, "--hidden", 2, "--blocks", 0, "--out", "x") == 0
     out, _ = capsys.readouterr()
     assert out.startswith("pixelcnn on digits")
-    assert "1,437 images 1x8x8, 2 levels" in out
+    assert "1,366 images 1x8x8, 2 levels" in out
     _, about = checkpoint.load("x/last.safetensors")
     assert (about["config"]["epochs"], about["config"]["minutes"]) == (None, 0.002)
     with Image.open("x/samples.png") as png:
@@ -206,7 +224,7 @@ def test_a_typo_gets_a_suggestion(args, capsys):
 
 WRONG = {
     (): "required: COMMAND",
-    ("train",): "required: MODEL or --resume RUN",
+    ("train",): "required: MODEL or --resume RUN or --config FILE",
     ("train", "--resume"): "expected one argument",
     ("train", "--resume", "ghost"): "ghost is no run folder: it has no last.safetensors",
     ("train", "--resume", "last"): "there is no run in the folder runs",
@@ -311,7 +329,7 @@ def _flags(monkeypatch):
 @pytest.mark.parametrize("text", GIVEN)
 def test_a_models_arguments_become_flags(text, monkeypatch):
     configs = []
-    monkeypatch.setattr("tinygen.training.loop.train", lambda config, out: configs.append(config))
+    monkeypatch.setattr("tinygen.training.loop.train", lambda config, *_: configs.append(config))
     assert main("train", "flags", *text.split()) == 0
     assert configs[0].options == DEFAULTS | GIVEN[text]
     assert [type(v) for v in configs[0].options.values()] == [type(v) for v in (DEFAULTS | GIVEN[text]).values()]
@@ -363,7 +381,7 @@ def test_a_picture_that_cannot_be_written_is_refused_before_it_is_drawn(capsys, 
 @pytest.mark.parametrize("damage", ["cut", "other model", "a run of another tool"])
 def test_a_checkpoint_that_cannot_be_used(capsys, run, damage):
     shutil.copytree(run, "copy")
-    path = Path("copy/last.safetensors")
+    path = Path("copy/best.safetensors")
     tensors, about = checkpoint.load(path)
     if damage == "cut":
         os.truncate(path, 2000)
@@ -374,7 +392,7 @@ def test_a_checkpoint_that_cannot_be_used(capsys, run, damage):
     text = {"cut": "truncated", "other model": "no model is named 'pixelvae'", "a run of another tool": "no 'config'"}
     err = refused(capsys, "sample", "copy")
     assert err.startswith("tinygen sample: ")
-    assert "copy/last.safetensors" in err
+    assert "copy/best.safetensors" in err
     assert text[damage] in err
 
 
@@ -441,11 +459,7 @@ def long_run(data, tmp_path_factory) -> dict[str, bytes]:
     """What 600 steps leave behind if nothing stops them."""
     folder = tmp_path_factory.mktemp("runs") / "long"
     assert cli.main(["train", "pixelcnn", "--data", data, "--out", str(folder), *LONG]) == 0
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def left(folder: str) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in Path(folder).iterdir() if not p.name.startswith(".tinygen-")}
+    return left(folder)
 
 
 def started(*command: str) -> tuple[subprocess.Popen[str], str]:
@@ -456,6 +470,7 @@ def started(*command: str) -> tuple[subprocess.Popen[str], str]:
     )  # fmt: skip
     assert process.stdout is not None
     assert process.stdout.readline().startswith("pixelcnn on noise")
+    assert " parameters; " in process.stdout.readline()
     return process, process.stdout.readline().rstrip("\n").partition(": ")[2]
 
 
@@ -477,7 +492,7 @@ def test_ctrl_c_and_sigterm_exit_130_and_the_command_shown_goes_on(data, long_ru
 
 
 KILLS = int(os.environ.get("TINYGEN_KILLS", "4"))
-SAVING_ALWAYS = "import sys; from tinygen import cli; from tinygen.training import loop; loop.SAVE_SECONDS = 0; "
+SAVING_ALWAYS = "import sys; from tinygen import cli; from tinygen.training import hooks; hooks.SAVE_SECONDS = 0; "
 
 
 @pytest.mark.fault("R02", "R07")

@@ -27,12 +27,14 @@ import tinygen
 from tinygen import optim
 from tinygen.data import Dataset, Minibatches, load
 from tinygen.models.pixelcnn import PixelCNN
-from tinygen.training import checkpoint, evaluate, loop, progress
+from tinygen.training import checkpoint, evaluate, hooks, loop, progress
 from tinygen.training.checkpoint import CheckpointError
+from tinygen.training.config import Config
+from tinygen.training.hooks import Checkpoints, Metrics
 from tinygen.training.images import GAP, save_grid
 from tinygen.training.interrupt import interruptions
 from tinygen.training.progress import Progress, duration, say
-from tinygen.training.run import Config, Run
+from tinygen.training.run import Run
 from tinygen.training.state import Training
 
 TINY = {"hidden": 3, "blocks": 1}
@@ -46,10 +48,17 @@ def tiny(seed: int = 0, n: int = 20) -> tuple[Config, PixelCNN, Dataset, np.rand
     return config, PixelCNN((1, 3, 4), 4, **TINY, generator=generator), data, generator
 
 
+def fit(training: Training, run: Run) -> None:
+    """Train with checkpoints and metrics, and nothing else around."""
+    metrics = Metrics(run, validated=False)
+    with np.errstate(all="raise"):
+        assert loop.fit(training, [metrics, Checkpoints(training, run, metrics)])
+
+
 def trained(folder: Path, seed: int = 0) -> Run:
     config, model, data, generator = tiny(seed)
     run = Run.create("pixelcnn", folder)
-    loop.fit(Training(config, model, data, generator), run)
+    fit(Training(config, model, data, generator), run)
     return run
 
 
@@ -62,13 +71,13 @@ def test_digits_within_seconds(tmp_path):
     generator = np.random.default_rng(0)
     model = PixelCNN((1, 8, 8), 17, hidden=16, blocks=3, generator=generator)
     config = Config("pixelcnn", batch_size=16, lr=4e-3, epochs=12)
-    loop.fit(Training(config, model, train, generator), Run.create("pixelcnn", tmp_path))
+    fit(Training(config, model, train, generator), Run.create("pixelcnn", tmp_path))
     assert model.bits_per_dim(-model.log_prob(test.images).mean()) <= 1.93
 
 
 def test_fit_is_adam_on_shuffled_batches_with_a_rate_that_falls_along_a_cosine(tmp_path):
     config, model, data, generator = tiny()
-    loop.fit(Training(config, model, data, generator), Run.create("pixelcnn", tmp_path))
+    fit(Training(config, model, data, generator), Run.create("pixelcnn", tmp_path))
     _, other, _, generator = tiny()
     optimizer = optim.Adam(other.parameters())
     batches = Minibatches(data.images, 8, generator)
@@ -109,13 +118,13 @@ def test_minutes_end_training_too(tmp_path, monkeypatch):
     monkeypatch.setattr(loop.time, "monotonic", lambda: next(clock))
     config, model, data, generator = tiny()
     config.epochs, config.minutes = None, 0.5
-    loop.fit(Training(config, model, data, generator), Run.create("pixelcnn", tmp_path))
+    fit(Training(config, model, data, generator), Run.create("pixelcnn", tmp_path))
     assert 5 < Run(tmp_path).load()[2]["step"] < 60
 
 
 @pytest.mark.parametrize("seconds", [0, 1e9])
 def test_metrics_are_a_table_of_all_steps(tmp_path, monkeypatch, seconds):
-    monkeypatch.setattr(loop, "REPORT_SECONDS", seconds)
+    monkeypatch.setattr(hooks, "REPORT_SECONDS", seconds)
     rows = list(csv.DictReader(trained(tmp_path).metrics.read_text().splitlines()))
     assert [int(row["step"]) for row in rows] == list(range(1, 9))
     _, model, data, generator = tiny()
@@ -138,7 +147,7 @@ def test_a_run_comes_back_as_it_was(tmp_path):
     config, model, data, _ = tiny()
     run = Run.create("pixelcnn", tmp_path)
     state = {"a": [1, 2.5, None, "x", [np.arange(3)]], "b": {"c": np.array(1.5), "d": True}, "e": (1, 2)}
-    run.save(config, model, **state)
+    run.save(run.checkpoint, config, model, **state)
     loaded, again, back = Run(tmp_path).load()
     assert loaded == config
     np.testing.assert_array_equal(again.log_prob(data.images), model.log_prob(data.images))
@@ -190,6 +199,12 @@ def test_runs_that_is_no_folder_is_refused(tmp_path, monkeypatch):
     Path("runs").symlink_to("nowhere")
     with pytest.raises(FileExistsError, match="runs"):
         Run.create("m")
+
+
+def last(folder: str | Path) -> dict:
+    """The state of the checkpoint that training goes on from."""
+    run = Run(Path(folder))
+    return run.load(run.checkpoint)[2]
 
 
 def changed(run: Run, **about) -> None:
@@ -259,22 +274,25 @@ def run_of_noise(**changes) -> Config:
     return Config("pixelcnn", **(settings | changes))
 
 
+CLOCK = {"log.txt", "results.json", "report.html"}
+
+
 def everything(folder: str | Path) -> dict[str, str]:
-    """Checksums of the files in a folder."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in Path(folder).iterdir()}
+    """Checksums of the files in a folder that don't depend on the clock."""
+    paths = [path for path in Path(folder).rglob("*") if path.is_file() and path.name not in CLOCK]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 def before_step(number: int, do, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do something in step `number`, counted from 1, before anything changes."""
-    nats = PixelCNN.nats
-    steps = itertools.count(1)
+    """Do something in step `number`, counted from 1, before anything changes. Steps that only measure don't count."""
+    advance, steps = Training.advance, itertools.count(1)
 
-    def patched(model, images):
-        if model.training and next(steps) == number:
+    def patched(training, done):
+        if training.config.lr and next(steps) == number:
             do()
-        return nats(model, images)
+        return advance(training, done)
 
-    monkeypatch.setattr(PixelCNN, "nats", patched)
+    monkeypatch.setattr(Training, "advance", patched)
 
 
 @pytest.fixture
@@ -301,13 +319,12 @@ def test_interrupted_at_any_step_and_resumed_a_run_leaves_the_same_bytes(whole, 
         assert signal.getsignal(number) is never
     finally:
         signal.signal(number, old)
-    assert Run(Path("x")).load()[2]["step"] == step  # the step that was begun is whole
-    assert everything("x").keys() == {"last.safetensors", "metrics.csv"}
+    assert last("x")["step"] == step  # the step that was begun is whole
     capsys.readouterr()
     loop.resume(Path("x"))
     out = capsys.readouterr().out.splitlines()
     assert out[0].endswith(f"x goes on at step {step}")
-    assert out[1] == "to go on if it is interrupted: tinygen train --resume x"
+    assert out[2] == "to go on if it is interrupted: tinygen train --resume x"
     assert everything("x") == whole
 
 
@@ -325,18 +342,18 @@ def test_crashes_lose_no_more_than_an_interval(whole, crashes, interval, tail):
     def go(crash: int | None) -> None:
         with pytest.MonkeyPatch.context() as patch, contextlib.suppress(ZeroDivisionError):
             # a checkpoint every `interval` steps, whatever the clock says
-            patch.setattr(loop, "SAVE_SECONDS", 0)
+            patch.setattr(hooks, "SAVE_SECONDS", 0)
             save = Training.save
             patch.setattr(Training, "save", lambda t, r: None if t.step % interval and t.step < 8 else save(t, r))
             if crash is not None:
                 before_step(crash, lambda: 1 / 0, patch)
             if (folder / "x").exists():
-                before = Run(folder / "x").load()[2]["step"]
+                before = last(folder / "x")["step"]
                 loop.resume(folder / "x")
             else:
                 before = 0
                 loop.train(run_of_noise(), folder / "x")
-        step = Run(folder / "x").load()[2]["step"]
+        step = last(folder / "x")["step"]
         assert step % interval == 0 or step == 8
         assert crash is None or step > before + crash - 1 - interval or step == 8
         with (folder / "x" / "metrics.csv").open("a") as file:
@@ -361,10 +378,10 @@ def test_a_run_bounded_by_minutes_goes_on_with_the_rest_of_them(tmp_path, monkey
     before_step(5, lambda: signal.raise_signal(signal.SIGINT), monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         loop.train(run_of_noise(epochs=None, minutes=0.5), Path("x"))
-    spent = Run(Path("x")).load()[2]["seconds"]
+    spent = last("x")["seconds"]
     assert 5 < spent < 15
     loop.resume(Path("x"))
-    state = Run(Path("x")).load()[2]
+    state = last("x")
     assert 30 <= state["seconds"] < 33
     assert 5 < state["step"] <= 5 + (36 - spent) * 5 / spent  # at the same speed
 
@@ -379,10 +396,10 @@ def test_the_model_is_in_training_mode_while_it_trains_and_only_then(tmp_path, m
         before_step(3, lambda: signal.raise_signal(signal.SIGINT), patch)
         with pytest.raises(KeyboardInterrupt):
             loop.train(run_of_noise(), Path("x"))
-    assert modes == [(True, True)] * 3
+    assert modes.count((True, True)) >= 3
     loop.resume(Path("x"))
-    assert modes[:8] == [(True, True)] * 8
-    assert set(modes[8:]) <= {(False, False)}
+    assert set(modes) == {(True, True), (False, False)}
+    assert modes[-1] == (False, False)
 
 
 @pytest.mark.fault("R03")
@@ -390,16 +407,16 @@ def test_a_disk_that_is_full_for_a_while_costs_an_interval(whole, monkeypatch):
     fsync, calls = os.fsync, itertools.count(1)
 
     def full(descriptor):
-        if next(calls) > 6:  # two for each checkpoint: its file and its folder
+        if next(calls) > 6:  # two for each checkpoint, its file and its folder: at the start, the best, the last
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fsync(descriptor)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "SAVE_SECONDS", 0)
+        patch.setattr(hooks, "SAVE_SECONDS", 0)
         patch.setattr(checkpoint.os, "fsync", full)
-        with pytest.raises(OSError, match=r"cannot save the checkpoint: No space left on device: 'x/last\.saf"):
+        with pytest.raises(OSError, match=r"cannot save the checkpoint: No space left on device: 'x/best\.saf"):
             loop.train(run_of_noise(), Path("x"))
-    assert Run(Path("x")).load()[2]["step"] == 2
+    assert last("x")["step"] == 1
     loop.resume(Path("x"))
     assert everything("x") == whole
 
@@ -450,7 +467,7 @@ def state_without(*names: str):
 
 CHANGES = {
     "other images": (other_data, r"the data set 'noise.npz' has changed: sha256 were \w+, are now \w+$"),
-    "more images": (more_data, r"images were \[20, 1, 3, 4\], are now \[36, 1, 3, 4\]; levels were 4, are now 5"),
+    "more images": (more_data, r"images were \[19, 1, 3, 4\], are now \[35, 1, 3, 4\]; levels were 4, are now 5"),
     "a version that held less": (state_without("data"), "it has no 'data'"),
     "no optimizer": (state_without("optimizers"), "it has no 'optimizers'"),
     "another optimizer": (without("optimizers.adam.state.0.exp_avg"), "optimizers.adam.state.0.exp_avg"),
@@ -476,8 +493,8 @@ def spoil(number: int, how, monkeypatch: pytest.MonkeyPatch) -> None:
     nats = PixelCNN.nats
     steps = itertools.count(1)
     monkeypatch.setattr(
-        PixelCNN, "nats", lambda m, x: nats(m, x) if next(steps) < number else how(m, nats(m, x))
-    )  # fmt: skip
+        PixelCNN, "nats", lambda m, *args: nats(m, *args) if next(steps) < number else how(m, nats(m, *args))
+    )
 
 
 def root_of_zero(model, loss):
@@ -508,13 +525,13 @@ def test_nan_names_step_op_and_tensor_and_the_good_checkpoint_stays(tmp_path, mo
     config, model, data, generator = tiny()
     training = Training(config, model, data, generator)
     run = Run.create("pixelcnn", tmp_path)
-    monkeypatch.setattr(loop, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(hooks, "SAVE_SECONDS", 0)
     spoil(3, how, monkeypatch)
     weights = []
     advance = Training.advance
     monkeypatch.setattr(Training, "advance", lambda t, done: [weights.append(model.state_dict()), advance(t, done)][1])
     with pytest.raises(FloatingPointError, match=text):
-        loop.fit(training, run)
+        fit(training, run)
     assert len(run.metrics.read_text().splitlines()) == 3
     _, saved, state = run.load()
     assert (state["step"], training.step) == (2, 2)
@@ -585,19 +602,15 @@ def test_training_in_a_thread_leaves_signals_alone(tmp_path):
 # --------------------------------------------------------------------------------------------- likelihood and samples
 
 
-def test_what_is_shown_while_drawing_changes_nothing_and_short_tasks_say_nothing(capsys, monkeypatch):
+def test_what_is_shown_of_long_tasks_changes_nothing_and_short_tasks_say_nothing(capsys, monkeypatch):
     model, data = tiny()[1:3]
     drawn = evaluate.samples(model, 5, 7, 0.8)
     np.testing.assert_array_equal(drawn, model.sample(5, np.random.default_rng(7), 0.8))
     assert evaluate.figures(model, data, data, 7) == model.evaluate(data, data, np.random.default_rng(7))
     assert shown(capsys) == []
     monkeypatch.setattr(progress, "LINE_SECONDS", 0)
-    evaluate.samples(model, 5, 7)
-    lines = shown(capsys)
-    assert [int(line.partition("%")[0]) for line in lines] == [100 * i // 12 for i in range(12)]
-    assert all("%  drawing 5 images 1x3x4  " in line for line in lines)
-    twice = Dataset(np.tile(data.images, (30, 1, 1, 1)), levels=4)
-    evaluate.figures(model, data, twice, 7)
+    many = Dataset(np.tile(data.images, (30, 1, 1, 1)), levels=4)
+    evaluate.figures(model, data, many, 7)
     assert [line.partition("  ? s")[0] for line in shown(capsys)] == [
         f"{p:3}%  likelihood of 600 images" for p in (0, 42, 85)
     ]  # fmt: skip
@@ -609,9 +622,20 @@ def test_what_is_shown_while_drawing_changes_nothing_and_short_tasks_say_nothing
 
 
 class Clock:
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 100.0
+    """Time that stands still, and a training whose steps take half a second."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, steps: float, seconds: float = math.inf, step: int = 0) -> None:
+        self.now, self.steps, self.seconds, self.step, self.spent = 100.0, steps, seconds, step, 0.0
         monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
+
+    @property
+    def done(self) -> float:
+        return min(1.0, max(self.step / self.steps, (self.now - 100) / self.seconds))
+
+    def tick(self, bar: Progress, loss: float = 1.0) -> None:
+        self.now += 0.5
+        self.step += 1
+        bar.step({"step": self.step, "loss": loss})
 
 
 def shows(parts: dict[str, float]) -> str:
@@ -625,11 +649,10 @@ def shown(capsys) -> list[str]:
 
 
 def test_without_a_terminal_a_line_every_few_seconds_and_one_at_the_end(capsys, monkeypatch):
-    clock = Clock(monkeypatch)
-    with Progress(100, math.inf, shows) as bar:
-        for step in range(1, 101):
-            clock.now += 0.5
-            bar.update(step, {"loss": 1.75})
+    clock = Clock(monkeypatch, 100)
+    with Progress(clock, shows) as bar:
+        for _ in range(100):
+            clock.tick(bar, 1.75)
     lines = shown(capsys)
     assert len(lines) == 50 / progress.LINE_SECONDS + 1
     assert lines[0] == " 10%  step 10  1.750 nats (floor 2.391)  45 s left"
@@ -638,12 +661,11 @@ def test_without_a_terminal_a_line_every_few_seconds_and_one_at_the_end(capsys, 
 
 @pytest.mark.parametrize(("steps", "seconds"), [(1000, math.inf), (math.inf, 500.0), (1000, 200.0), (100, 500.0)])
 def test_the_time_left_is_right_if_the_speed_stays(capsys, monkeypatch, steps, seconds):
-    clock = Clock(monkeypatch)
-    bar = Progress(steps, seconds, shows)
+    clock = Clock(monkeypatch, steps, seconds)
+    bar = Progress(clock, shows)
     end = min(steps * 0.5, seconds)
-    for step in range(1, 51):
-        clock.now += 0.5
-        bar.update(step, {"loss": 1.0})
+    for _ in range(50):
+        clock.tick(bar)
     for line in shown(capsys):
         step = int(re.search(r"step (\d+)", line)[1])
         percent, left = int(line.partition("%")[0]), line.rpartition("  ")[2].removesuffix(" left")
@@ -651,30 +673,29 @@ def test_the_time_left_is_right_if_the_speed_stays(capsys, monkeypatch, steps, s
         assert left == duration(end - step * 0.5)
 
 
-def test_the_loss_shown_is_smoothed_and_forgets_the_start(capsys, monkeypatch):
-    Clock(monkeypatch)
-    bar = Progress(10, math.inf, shows)
-    for step, loss in enumerate([9.0, 1.0, 2.0], 1):
-        bar.update(step, {"loss": loss})
-    assert bar.parts["loss"] == pytest.approx(4)  # few steps: their mean
+def test_the_numbers_shown_are_smoothed_and_forget_the_start(monkeypatch):
+    clock = Clock(monkeypatch, 10)
+    bar = Progress(clock, shows)
+    for loss in (9.0, 1.0, 2.0):
+        clock.tick(bar, loss)
+    assert bar.parts == {"loss": pytest.approx(4)}  # few steps: their mean
     for step in range(4, 300):
-        bar.update(step, {"loss": 1.0 + step % 2})
+        clock.tick(bar, 1.0 + step % 2)
     assert bar.parts["loss"] == pytest.approx(1.5, abs=0.05)
+    bar.step({"step": 301, "loss": 1.5, "validation": 9.0})
+    assert bar.parts.keys() == {"loss"}
 
 
 def test_a_run_that_goes_on_shows_the_time_left_at_the_speed_of_now(capsys, monkeypatch):
-    clock = Clock(monkeypatch)
-    bar = Progress(200, math.inf, shows, step=100)
-    for step in range(101, 151):
-        clock.now += 0.5
-        bar.update(step, {"loss": 1.0})
+    clock = Clock(monkeypatch, 200, step=100)
+    bar = Progress(clock, shows)
+    for _ in range(50):
+        clock.tick(bar)
     assert shown(capsys)[-1] == " 75%  step 150  1.000 nats (floor 2.391)  25 s left"
-    bar = Progress(math.inf, 100.0, shows, step=100, spent=40.0)
-    assert bar.fraction(30.0) == 0.7
 
 
-def test_a_run_that_fails_at_once_shows_no_progress(capsys):
-    with pytest.raises(ZeroDivisionError), Progress(10, math.inf, shows):
+def test_a_run_that_fails_at_once_shows_no_progress(capsys, monkeypatch):
+    with pytest.raises(ZeroDivisionError), Progress(Clock(monkeypatch, 10), shows):
         raise ZeroDivisionError
     assert shown(capsys) == []
 
@@ -708,8 +729,9 @@ def test_streams_that_are_not_there(monkeypatch):
     monkeypatch.setattr(sys, "stderr", None)
     monkeypatch.setattr(sys, "stdout", None)
     say("nothing")
-    with Progress(2, math.inf, shows) as bar:
-        bar.update(1, {"loss": 1.0})
+    clock = Clock(monkeypatch, 2)
+    with Progress(clock, shows) as bar:
+        clock.tick(bar)
 
 
 # --------------------------------------------------------------------------------------------------------- pictures

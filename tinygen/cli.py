@@ -1,4 +1,4 @@
-"""The command line: tinygen train | sample | check-causal | gradcheck | doctor. `tinygen COMMAND --help` says more."""
+"""The command line: what can be typed, and what is wrong with it. The commands' work is done in training/."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ import importlib.util
 import inspect
 import io
 import math
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 from tinygen.models import MODELS, model_class
+from tinygen.models.autoregressive import Autoregressive
+from tinygen.training.config import Config, kind, located, options
 from tinygen.training.progress import say
-from tinygen.training.run import Config
 
 EPOCHS = 20  # of training, if nothing is said of its length
 
@@ -37,7 +41,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Exit 2, with the nearest known word for each that isn't one."""
         known = [s for action in self._actions for s in (*action.option_strings, *map(str, action.choices or ()))]
-        words = [w.partition("=")[0].strip("',:()") for w in message.partition("(choose")[0].split()]
+        given = "" if "are required" in message else message.partition("(choose")[0]
+        words = [w.partition("=")[0].strip("',:()") for w in given.split()]
         guesses = [m for w in words if w not in known for m in difflib.get_close_matches(w, known, 1)]
         hint = f" (did you mean {guesses[0]}?)" if guesses else ""
         self.exit(2, f"{self.prog}: {message}{hint}\n")
@@ -55,7 +60,8 @@ def main(argv: list[str] | None = None) -> int:
         return gradcheck(argv[1:])
     args = parser().parse_args(argv)
     try:
-        return args.run(args) or 0
+        with _terminable():
+            return args.run(args) or 0
     except KeyboardInterrupt as e:
         say(f"interrupted{f': {e}' if e.args else ''}", sys.stderr)
         return 130
@@ -64,29 +70,46 @@ def main(argv: list[str] | None = None) -> int:
         return 2 if isinstance(e, (ValueError, FileNotFoundError, FileExistsError)) else 1
 
 
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Within it SIGTERM ends a command as Ctrl-C does."""
+
+    def stop(number: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt("terminated")
+
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def parser() -> Parser:
     """All commands with their flags."""
     top = Parser(prog="tinygen", description="Generative models from scratch.")
     top.add_argument("--version", action=Version, nargs=0, help="say which tinygen this is, and exit")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     train = commands.add_parser("train", help="train a model; with no flags in seconds, on the embedded digits")
-    train.add_argument("--resume", metavar="RUN", type=Path, help="go on with a run that was interrupted; last: the "
+    again = train.add_mutually_exclusive_group()
+    again.add_argument("--resume", metavar="RUN", type=Path, help="go on with a run that was interrupted; last: the "
                        "latest in runs/. Model and settings are the run's own")  # fmt: skip
-    train.set_defaults(run=_resume, error=train.error)
+    again.add_argument(
+        "--config", metavar="FILE", type=Path, help="train as a TOML file says, such as a run's config.toml"
+    )
+    _add_destination(train, None)
+    train.set_defaults(run=_train_again, error=train.error)
     models = train.add_subparsers(dest="model", metavar="MODEL")
     for name in MODELS:
         _add_train(models, name)
-    sample = commands.add_parser("sample", help="draw images from a trained model")
-    sample.add_argument("folder", metavar="RUN", type=Path, help="a run folder, such as runs/pixelcnn-1, or last")
-    sample.add_argument("-n", type=whole_number, default=64, help="how many (default 64)")
-    sample.add_argument("--seed", type=seed, default=0, help="of the random numbers (default %(default)s)")
-    sample.add_argument("--temperature", type=temperature, default=1.0, help="below 1: likelier images (default 1)")
-    sample.add_argument("--out", type=Path, help="the PNG to write (default RUN/samples-SEED.png)")
-    sample.set_defaults(run=_sample)
+    _add_commands_of_runs(commands)
     causal = commands.add_parser("check-causal", help="prove that no output of a model sees its own or a later value")
     checked = causal.add_subparsers(dest="model", required=True, metavar="MODEL")
     for name in MODELS:
-        _add_check_causal(checked, name)
+        if issubclass(model_class(name), Autoregressive):
+            _add_check_causal(checked, name)
     commands.add_parser("gradcheck", help="check the gradients in a Python file, and say what is wrong with them")
     doctor = commands.add_parser("doctor", help="say what this machine has, and whether every kernel is right on it")
     doctor.set_defaults(run=_doctor)
@@ -107,10 +130,42 @@ def _add_train(models: Any, name: str) -> None:
     )
     p.add_argument("--lr", type=number, default=model.lr, help="learning rate at the start (default %(default)s)")
     p.add_argument("--seed", type=seed, default=Config.seed, help="of all random numbers (default %(default)s)")
-    p.add_argument("--out", type=Path, help="the run folder (default: the next free runs/MODEL-N)")
+    p.add_argument("--weights", metavar="FILE", help="start from the weights in a .safetensors file")
+    _add_destination(p, argparse.SUPPRESS)
     _add_options(p, model)
-    p.add_argument("--resume", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    for flag in ("--resume", "--config"):
+        p.add_argument(flag, type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     p.set_defaults(run=_train)
+
+
+def _add_destination(p: argparse.ArgumentParser, default: Any) -> None:
+    p.add_argument("--out", type=Path, default=default, help="the run folder (default: the next free runs/MODEL-N)")
+    p.add_argument(
+        "--dry-run", action="store_true", default=default, help="only say how large it is and how long it takes"
+    )
+
+
+def _add_commands_of_runs(commands: Any) -> None:
+    def add(name: str, does: str, command: Any) -> argparse.ArgumentParser:
+        p = commands.add_parser(name, help=does, description=does)
+        p.add_argument("folder", metavar="RUN", type=Path, help="a run folder, such as runs/pixelcnn-1, or last; or a "
+                       "checkpoint in it")  # fmt: skip
+        p.add_argument("--seed", type=seed, default=0, help="of the random numbers (default %(default)s)")
+        p.set_defaults(run=command)
+        return p
+
+    def add_out(p: argparse.ArgumentParser, file: str) -> None:
+        p.add_argument("--out", type=Path, help=f"the file to write (default RUN/{file})")
+
+    sample = add("sample", "draw images from a trained model", _sample)
+    sample.add_argument("-n", type=whole_number, default=64, help="how many (default 64)")
+    sample.add_argument("--temperature", type=temperature, default=1.0, help="below 1: likelier images (default 1)")
+    sample.add_argument("--label", type=seed, help="of that class, for models of classes: 0, 1, ...")
+    add_out(sample, "samples-SEED.png")
+    add("evaluate", "the test figures of a trained model, beside those of trivial ones", _evaluate)
+    for name, function in {k: f for model in MODELS for k, f in model_class(model).pictures().items()}.items():
+        add_out(add(name, (inspect.getdoc(function) or "").split("\n")[0].rstrip("."), _draw), f"{name}-SEED.png")
+    add_out(add("export", "write the weights for PyTorch, as plain .safetensors", _export), "weights.safetensors")
 
 
 def _add_check_causal(models: Any, name: str) -> None:
@@ -124,25 +179,20 @@ def _add_check_causal(models: Any, name: str) -> None:
 
 def _add_options(p: argparse.ArgumentParser, model: Any) -> None:
     own = p.add_argument_group("the model's own")
-    for option in _options(model):
+    for option in options(model):
         own.add_argument(f"--{option.name.replace('_', '-')}", default=option.default,
-                         help="(default %(default)s)", **_reads(option.annotation, option.default))  # fmt: skip
+                         help="(default %(default)s)", **_reads(kind(option)))  # fmt: skip
 
 
-def _options(model: Any) -> list[inspect.Parameter]:
-    """The model's keyword arguments that have a default: its flags."""
-    return [p for p in inspect.signature(model, eval_str=True).parameters.values() if p.default is not p.empty]
-
-
-def _reads(annotation: Any, default: Any) -> dict[str, Any]:
-    """How argparse reads an argument of a model: by its annotation, or without one by its default.
+def _reads(annotation: Any) -> dict[str, Any]:
+    """How argparse reads an option of this type.
 
     bool is --flag and --no-flag, Literal["a", "b"] a choice, `int | None` read as int.
     """
     if get_origin(annotation) in (Union, UnionType):
         annotation = next(kind for kind in get_args(annotation) if kind is not type(None))
     choices = get_args(annotation) if get_origin(annotation) is Literal else None
-    kind = type(choices[0]) if choices else type(default) if annotation is inspect.Parameter.empty else annotation
+    kind = type(choices[0]) if choices else annotation
     if kind is bool:
         return {"action": argparse.BooleanOptionalAction}
     return {"type": {int: integer, float: real}.get(kind, str), "choices": choices}
@@ -154,29 +204,35 @@ def _doctor(args: argparse.Namespace) -> int:
     return doctor.main()
 
 
-def _resume(args: argparse.Namespace) -> None:
-    if args.resume is None:
-        args.error("the following arguments are required: MODEL or --resume RUN")
-    _needs("PIL", "Pillow")
-    _needs("tqdm", "tqdm")
-    from tinygen.training.loop import resume
+def _train_again(args: argparse.Namespace) -> None:
+    if args.resume is None and args.config is None:
+        args.error("the following arguments are required: MODEL or --resume RUN or --config FILE")
+    if args.resume is not None and (args.out or args.dry_run):
+        raise ValueError(f"--resume goes on in the run's own folder, without --{'out' if args.out else 'dry-run'}")
+    _needs_packages()
+    from tinygen.training.loop import resume, train
 
-    resume(args.resume)
+    if args.resume is not None:
+        resume(args.resume)
+    else:
+        config = Config.read(args.config)
+        config.epochs = config.epochs if config.epochs or config.minutes else EPOCHS
+        train(config, args.out, args.dry_run)
 
 
 def _train(args: argparse.Namespace) -> None:
-    if args.resume is not None:
-        raise ValueError("--resume goes on with the run's own model and settings: tinygen train --resume RUN")
-    _needs("PIL", "Pillow")
-    _needs("tqdm", "tqdm")
+    if args.resume is not None or args.config is not None:
+        flag, what = ("--resume RUN", "run") if args.resume is not None else ("--config FILE", "file")
+        raise ValueError(f"{flag.split()[0]} goes on with the {what}'s own model and settings: tinygen train {flag}")
+    _needs_packages()
     from tinygen.training.loop import train
 
-    options = {p.name: getattr(args, p.name) for p in _options(model_class(args.model))}
+    chosen = {p.name: getattr(args, p.name) for p in options(model_class(args.model))}
     epochs = args.epochs if args.epochs or args.minutes else EPOCHS
-    config = Config(
-        args.model, args.data, args.levels, options, args.seed, args.batch_size, args.lr, epochs, args.minutes
-    )  # fmt: skip
-    train(config, args.out)
+    weights = args.weights and str(Path(args.weights).absolute())
+    config = Config(args.model, located(args.data), args.levels, chosen, args.seed, args.batch_size, args.lr, epochs,
+                    args.minutes, weights)  # fmt: skip
+    train(config, args.out, args.dry_run)
 
 
 def _check_causal(args: argparse.Namespace) -> int:
@@ -185,8 +241,8 @@ def _check_causal(args: argparse.Namespace) -> int:
     from tinygen.gradcheck.causal import blind_spot, dependencies, picture, violations
 
     side, channels, generator = args.side, args.channels, np.random.default_rng(0)
-    options = {p.name: getattr(args, p.name) for p in _options(model_class(args.model))}
-    model = model_class(args.model)((channels, side, side), 2, **options, generator=generator).to(np.float64).eval()
+    chosen = {p.name: getattr(args, p.name) for p in options(model_class(args.model))}
+    model = model_class(args.model)((channels, side, side), 2, **chosen, generator=generator).to(np.float64).eval()
     matrix = dependencies(model, np.zeros(model.image_shape), channels=True)
     broken = violations(matrix)
     for i, j in broken[:5]:
@@ -204,18 +260,37 @@ def _check_causal(args: argparse.Namespace) -> int:
 
 
 def _sample(args: argparse.Namespace) -> None:
-    _needs("PIL", "Pillow")
-    from tinygen.training.evaluate import samples
-    from tinygen.training.images import save_grid
+    _commands().sample(_run(args), args.n, args.seed, args.temperature, args.label, args.out)
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    _commands().evaluate(_run(args), args.seed)
+
+
+def _draw(args: argparse.Namespace) -> None:
+    _commands().draw(_run(args), args.command, args.seed, args.out)
+
+
+def _export(args: argparse.Namespace) -> None:
+    _commands().export(_run(args), args.out)
+
+
+def _run(args: argparse.Namespace) -> Any:
     from tinygen.training.run import Run
 
-    run = Run.existing(args.folder)
-    _, model, _ = run.load()
-    path = args.out or run.folder / f"samples-{args.seed}.png"
-    if path.is_dir() or not path.parent.is_dir():  # drawing can take long: say so now
-        raise ValueError(f"--out {path}: must be a file in a folder that exists")
-    save_grid(path, samples(model, args.n, args.seed, args.temperature), model.levels)
-    say(f"{args.n} samples: {path}")
+    return Run.existing(args.folder)
+
+
+def _commands() -> Any:
+    _needs_packages()
+    from tinygen.training import commands
+
+    return commands
+
+
+def _needs_packages() -> None:
+    for module, package in (("PIL", "Pillow"), ("tqdm", "tqdm")):
+        _needs(module, package)
 
 
 def _needs(module: str, package: str) -> None:

@@ -18,9 +18,11 @@ from tinygen import Tensor, no_grad
 from tinygen.data import Dataset
 from tinygen.models.cached import Sampler, draw
 from tinygen.models.independent import independent_nats
-from tinygen.models.model import Batch, Figure, Model
+from tinygen.models.model import Batch, Figure, Model, Picture
 from tinygen.models.schedule import NotSchedulable
 from tinygen.nn import functional as F
+
+UNKNOWN = 96  # the grey of what isn't given
 
 
 class Autoregressive(Model):
@@ -99,6 +101,10 @@ class Autoregressive(Model):
             Figure("test", mean, "nats an image", error, {name: value / scale for name, value in floors.items()}),
         ]
 
+    @classmethod
+    def pictures(cls) -> dict[str, Callable[..., Picture]]:
+        return {"complete": completions}
+
     def check_hidden(self, hidden: int) -> None:
         """ValueError unless so many channels fall into the groups, one for each colour, that masks order."""
         channels = self.image_shape[0]
@@ -164,6 +170,7 @@ class Autoregressive(Model):
         x, numbers = x.copy(), iter(uniform)
         conditional = self.conditional(x, known) if labels is None else self.conditional(x, known, labels)
         for row in range(known, height):
+            self.tell(row / height, f"drawing {len(x):,} images {channels}x{height}x{width}")
             for column in range(width):
                 for channel in range(channels):
                     logits = conditional(channel, row, column)
@@ -179,3 +186,14 @@ class Autoregressive(Model):
         whole network every time (slide 33: that is what makes these models slow); a model may know better.
         """
         return lambda channel, row, column: self.logits(self.scale(x), labels).numpy()[:, :, channel, row, column]
+
+
+def completions(model: Autoregressive, train: Dataset, test: Dataset, generator: np.random.Generator) -> Picture:
+    """draw test images, their upper halves, and below them four ways in which the model goes on (lecture slide 8)"""
+    n, ways, known = min(8, len(test)), 4, model.image_shape[1] // 2
+    images, labels = test.images[:n], model.used(None if test.labels is None else test.labels[:n])
+    given = np.tile(images, (ways, 1, 1, 1))
+    completed = model.complete(given, known, generator, labels=None if labels is None else np.tile(labels, ways))
+    grey = np.round(np.concatenate([images, images, completed]) * (255 / (model.levels - 1))).astype(np.uint8)
+    grey[n : 2 * n, :, known:] = UNKNOWN
+    return Picture(grey, n, "test images, their upper halves, four completions", levels=256)

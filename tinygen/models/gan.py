@@ -167,7 +167,7 @@ class GAN(Model):
             classes,
         )  # fmt: skip
         self.register_buffer("missing", tensor(np.zeros(2, np.int64)))
-        self.takes_batches, self.played = self.game.steps, 0
+        self.played = 0
 
     def generator(self, inputs: int, width: int, generator: np.random.Generator) -> nn.Module:
         """A new network from noise (N, inputs, 1, 1) to images from -1 to 1."""

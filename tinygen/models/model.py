@@ -67,7 +67,6 @@ class Model(nn.Module):
     lr: ClassVar[float] = 2e-3  # what training takes unless told otherwise
     batch_size: ClassVar[int] = 16
     schedule: ClassVar[Literal["cosine", "constant"]] = "cosine"  # of the learning rates, over the whole training
-    takes_batches: int = 1  # a step: by them epochs are counted
 
     def __init__(self, image_shape: tuple[int, int, int], levels: int) -> None:
         super().__init__()
@@ -101,18 +100,25 @@ class Model(nn.Module):
         """What is shown while it trains, of a step's numbers averaged over the last steps."""
         return f"{sum(parts.values()):.2f} nats"
 
+    def health(self, parts: dict[str, float]) -> list[str]:
+        """What is wrong with the training, in words ("WHAT: why, and what to try"), of the numbers as for `progress`.
+
+        Asked every now and then; what wasn't wrong before is said, logged and stands in the report.
+        """
+        return []
+
     def floors(self, train: Dataset, test: Dataset) -> dict[str, float]:
         """What trivial models reach on the test set, by name, in the unit of `progress` and `evaluate`."""
         return {}
 
     # -- how good it is
 
-    def validation(self, batch: Batch, generator: np.random.Generator) -> float | None:
+    def validation(self, batch: Batch, generator: np.random.Generator) -> float:
         """How good it is on images that it isn't trained on, lower is better: the `best` checkpoint has the least.
 
-        None: there is no such number. Called in evaluation mode with all held-out images at once.
+        Called in evaluation mode with all held-out images at once. A model that doesn't define it trains on all images.
         """
-        return None
+        raise NotImplementedError(f"{type(self).__name__} doesn't define validation()")
 
     def evaluate(self, train: Dataset, test: Dataset, generator: np.random.Generator) -> list[Figure]:
         """The test figures, after training and by `tinygen evaluate`. Called in evaluation mode."""
@@ -123,6 +129,10 @@ class Model(nn.Module):
     ) -> np.ndarray:
         """n images drawn from the model, (n, C, H, W) uint8. labels: (n,), for models of classes."""
         raise ValueError(f"{type(self).__name__} cannot be sampled from")
+
+    def snapshot(self, batch: Batch, generator: np.random.Generator) -> Picture:
+        """What is drawn while it trains: as many samples as the batch has images; or what it makes of those."""
+        return Picture(self.sample(len(batch.images), generator))
 
     @classmethod
     def pictures(cls) -> dict[str, Callable[..., Picture]]:

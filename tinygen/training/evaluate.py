@@ -1,50 +1,42 @@
-"""What can take long once a model is trained, shown while it runs: its likelihood of a test set, and its samples."""
+"""What can take long once a model is trained, shown while it runs: its figures, its samples and other pictures."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 
 from tinygen.data import Dataset
-from tinygen.models.model import Figure, Model
+from tinygen.models.model import Figure, Model, Picture
 from tinygen.training.progress import Bar
 
 
 def figures(model: Model, train: Dataset, test: Dataset, seed: int) -> list[Figure]:
     """The model's test figures."""
-    with Bar() as bar, _telling(model, bar):
+    with _shown(model):
         return model.evaluate(train, test, np.random.default_rng(seed))
 
 
-@contextlib.contextmanager
-def _telling(model: Model, bar: Bar) -> Iterator[None]:
-    vars(model)["tell"] = bar.show
-    try:
-        yield
-    finally:
-        del vars(model)["tell"]
+def picture(model: Model, name: str, train: Dataset, test: Dataset, seed: int) -> Picture:
+    """One of the model's further pictures."""
+    with _shown(model):
+        return model.pictures()[name](model, train, test, np.random.default_rng(seed))
 
 
-def samples(model: Model, n: int, seed: int, temperature: float = 1.0) -> np.ndarray:
+def samples(model: Model, n: int, seed: int, temperature: float = 1.0, label: int | None = None) -> np.ndarray:
     """n images drawn from the model, (n, C, H, W) uint8: what `model.sample` gives for a generator of this seed."""
+    labels = None if label is None else np.full(n, label, np.int64)
+    with _shown(model):
+        return model.sample(n, np.random.default_rng(seed), temperature, labels)
+
+
+@contextlib.contextmanager
+def _shown(model: Model) -> Iterator[None]:
+    """What the model tells is shown by a bar."""
     with Bar() as bar:
-        text = f"drawing {n:,} images {'x'.join(map(str, model.image_shape))}"
-        generator = _Watched(np.random.PCG64(seed), n * model.dimensions, lambda done: bar.show(done, text))
-        return model.sample(n, generator, temperature)
-
-
-class _Watched(np.random.Generator):
-    """A generator that tells which part of its uniform numbers is drawn: samplers use one for every value."""
-
-    def __init__(self, bit_generator: np.random.BitGenerator, total: int, tell: Callable[[float], None]) -> None:
-        super().__init__(bit_generator)
-        self.drawn, self.total, self.tell = 0, total, tell
-
-    def random(self, *args: Any, **kwargs: Any) -> Any:
-        self.tell(self.drawn / self.total)
-        values = super().random(*args, **kwargs)
-        self.drawn += np.size(values)
-        return values
+        vars(model)["tell"] = bar.show
+        try:
+            yield
+        finally:
+            del vars(model)["tell"]

@@ -1,126 +1,129 @@
-"""The training loop: one for all models."""
+"""The training loop: one for all models. What happens around its steps is in hooks.py."""
 
 from __future__ import annotations
 
-import math
+import contextlib
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from tinygen.data import Dataset
+from tinygen.data import Dataset, subset
 from tinygen.models import model_class
-from tinygen.models.model import Model
-from tinygen.training.evaluate import figures, samples
-from tinygen.training.images import save_grid
+from tinygen.models.model import Batch, Model
+from tinygen.training import commands, weights
+from tinygen.training.config import Config, Sets
+from tinygen.training.cost import Cost, measure
+from tinygen.training.hooks import Checkpoints, Hook, Metrics, Snapshots
 from tinygen.training.interrupt import interruptions
 from tinygen.training.progress import Progress, say
-from tinygen.training.run import Config, Run
+from tinygen.training.report import Report
+from tinygen.training.run import Run
 from tinygen.training.state import Training
 
-REPORT_SECONDS = 1.0  # between two times that lines are added to metrics.csv
-SAVE_SECONDS = 30.0  # between two checkpoints: what kill -9 costs at most
+SHOWN = 16  # images of a snapshot
 
 
-def train(config: Config, out: Path | None = None) -> Run:
+def train(config: Config, out: Path | None = None, dry: bool = False) -> Run | None:
     """Train a model as configured, save it, and show how good it is. What is wrong shows before a folder is made.
 
     Everything random comes from generators seeded with `config.seed`: the same seed gives the same bytes on one
     machine, if the run is bounded by epochs rather than by minutes.
+
+    dry: only say what it would cost.
     """
-    data = config.datasets()
+    sets = config.sets()
+    cost = measure(config, build(config, sets[0], np.random.default_rng(config.seed)), sets[0])
     generator = np.random.default_rng(config.seed)
-    model = model_class(config.model)(
-        data[0].images.shape[1:], data[0].levels, **config.options, generator=generator
-    )  # fmt: skip
+    training = Training(config, build(config, sets[0], generator), sets[0], generator)
+    if dry:
+        say(f"{_about(training, sets)}\n{cost}; {cost.estimate(training)}")
+        return None
     run = Run.create(config.model, out)
     with run.held():
-        _run(run, config, model, data, generator, None)
+        run.begin(config)
+        _go(run, training, sets, cost, f"into {run.folder}")
     return run
 
 
-def resume(folder: Path) -> Run:
+def resume(path: Path) -> Run:
     """Go on with a run at the step of its last checkpoint, as if it had never stopped: the same losses, the same bytes.
 
-    folder: a run folder, or "last" for the one of runs/ that was saved last.
+    path: a run folder, or "last" for the one of runs/ that was saved last.
 
     Raises FileNotFoundError where there is no run, CheckpointError if its checkpoint is damaged or doesn't fit (it says
     what differs), FileExistsError while another process trains it.
     """
-    run = Run.existing(folder)
+    run = Run.existing(path)
     with run.held():
-        config, model, state = run.load()
-        data = config.datasets()
-        _run(run, config, model, data, np.random.default_rng(config.seed), state)
+        config, model, state = run.load(run.checkpoint)
+        sets = config.sets()
+        training = Training(config, model, sets[0], np.random.default_rng(config.seed))
+        training.restore(run, state)
+        cost = measure(config, run.load(run.checkpoint)[1], sets[0])
+        _go(run, training, sets, cost, f"{run.folder} goes on at step {training.step}")
     return run
 
 
-def _run(run: Run, config: Config, model: Model, data: tuple[Dataset, Dataset], generator: np.random.Generator,
-         state: dict[str, Any] | None) -> None:  # fmt: skip
-    """Train, from the start or from a checkpoint's state; then likelihood and samples."""
-    train_set, test_set = data
-    shape, levels = train_set.images.shape[1:], train_set.levels
-    training = Training(config, model, train_set, generator)
-    if state is not None:
-        training.restore(run, state)
-    floors = "".join(f" ({name} {value:.3f})" for name, value in model.floors(train_set, test_set).items())
-    say(f"{config.model} on {train_set.name}: {len(train_set):,} images {'x'.join(map(str, shape))}, {levels} levels; "
-        f"{sum(p.numel() for p in model.parameters()):,} parameters; "
-        + (f"into {run.folder}" if state is None else f"{run.folder} goes on at step {training.step}"))  # fmt: skip
-    fit(training, run, floors)
-    for figure in figures(model, train_set, test_set, config.seed):
-        say(str(figure))
-    save_grid(run.samples, samples(model, 64, config.seed), levels)  # as `tinygen sample` does
-    say(f"samples: {run.samples}\nmore of them: tinygen sample {run.quoted}")
+def build(config: Config, data: Dataset, generator: np.random.Generator) -> Model:
+    """The model before its first step."""
+    model = model_class(config.model)(data.images.shape[1:], data.levels, **config.options, generator=generator)
+    if config.weights is not None:
+        weights.take(model, Path(config.weights))
+    return model
 
 
-def fit(training: Training, run: Run, floors: str = "") -> None:
-    """Take steps until the epochs or the minutes are over; a checkpoint at once, at intervals and at the end.
+def fit(training: Training, hooks: Sequence[Hook]) -> bool:
+    """Take steps until the epochs or the minutes are over: whether they are, or Ctrl-C or SIGTERM ended it before.
 
-    Ctrl-C and SIGTERM let the step finish and save too, and then raise KeyboardInterrupt.
-
-    Raises FloatingPointError when the loss or a gradient is no longer finite; the last checkpoint stays.
+    Those let the step finish. Raises FloatingPointError when the loss or a gradient is no longer finite.
     """
-    config, start, before = training.config, time.monotonic(), training.seconds
-    steps = math.inf
-    if config.epochs is not None:
-        steps = max(1, round(config.epochs * len(training.batches) / training.model.takes_batches))
-    seconds = math.inf if config.minutes is None else config.minutes * 60
-    rows: list[dict[str, Any]] = []
-    reported = saved = start
-
-    def report() -> None:
-        run.log(rows)
-        rows.clear()
-
-    def save() -> None:
-        report()  # first, so that metrics.csv is never behind a checkpoint
-        training.seconds = 0.0 if config.minutes is None else before + time.monotonic() - start
-        training.save(run)
-
+    start, before = time.monotonic(), training.seconds
     training.model.train()
-    progress = Progress(
-        steps, seconds, lambda parts: training.model.progress(parts) + floors, training.step, before
-    )  # fmt: skip
-    with progress, np.errstate(all="ignore"), interruptions() as came:  # what isn't finite is noticed anyway
-        save()
-        say(f"to go on if it is interrupted: tinygen train --resume {run.quoted}")
-        try:
-            while (done := progress.fraction(time.monotonic() - start)) < 1 and not came:
-                parts = training.advance(done)
-                rows.append({"step": training.step, **parts})
-                progress.update(training.step, parts)
-                now = time.monotonic()
-                if now - saved > SAVE_SECONDS:
-                    save()
-                    saved = now
-                if now - reported > REPORT_SECONDS:
-                    report()
-                    reported = now
-        finally:
-            report()
-        save()
+    # what isn't finite is noticed anyway
+    with np.errstate(all="ignore"), interruptions() as came, contextlib.ExitStack() as stack:
+        for hook in hooks:
+            stack.enter_context(hook)
+        while training.done < 1 and not came:
+            row = {"step": training.step + 1, **training.advance(training.done)}
+            for hook in hooks:
+                hook.step(row)
+            if training.config.minutes is not None:
+                training.seconds = before + time.monotonic() - start
     training.model.eval()
-    if came:
-        raise KeyboardInterrupt(f"saved at step {training.step}; to go on: tinygen train --resume {run.quoted}")
+    return not came
+
+
+def _about(training: Training, sets: Sets) -> str:
+    train, held, test = sets
+    size = f"{len(train):,} images {'x'.join(map(str, train.images.shape[1:]))}, {train.levels} levels"
+    others = ("" if held is None else f"{len(held):,} to validate, ") + f"{len(test):,} to test"
+    return f"{training.config.model} on {train.name}: {size} ({others})"
+
+
+def _go(run: Run, training: Training, sets: Sets, cost: Cost, where: str) -> None:
+    """Train, then say how good the result is and draw it."""
+    train, _, test = sets
+    run.say(f"{_about(training, sets)}; {where}\n{cost}; {cost.estimate(training)}")
+    try:
+        if not fit(training, _hooks(run, training, sets, cost)):
+            raise KeyboardInterrupt(f"saved at step {training.step}; to go on: tinygen train --resume {run.quoted}")
+        commands.finish(run, train, test)
+    except (KeyboardInterrupt, ArithmeticError, OSError) as e:
+        run.note(f"stopped: {e}")
+        raise
+
+
+def _hooks(run: Run, training: Training, sets: Sets, cost: Cost) -> list[Hook]:
+    train, held, test = sets
+    model = training.model
+    floors = "".join(f" ({name} {value:.3f})" for name, value in model.floors(train, test).items())
+    progress = Progress(training, lambda parts: model.progress(parts) + floors)
+    metrics = Metrics(run, held is not None)
+    shown = subset(held or train, slice(SHOWN))
+    validated = None if held is None else Batch(held.images, held.labels)
+    return [
+        Snapshots(training, run, validated, Batch(shown.images, shown.labels)),
+        metrics, Checkpoints(training, run, metrics), progress, Report(training, run, cost, progress),
+    ]  # fmt: skip

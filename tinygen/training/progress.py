@@ -7,7 +7,10 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, Self, TextIO
+
+if TYPE_CHECKING:
+    from tinygen.training.state import Training
 
 LINE_SECONDS = 5.0  # between lines where there is no terminal
 BAR_SECONDS = 0.1  # between two states of the bar
@@ -73,6 +76,11 @@ class Bar:
         elif sys.stderr is not None:
             say(f"{int(100 * self.done):3}%  {text}", sys.stderr)
 
+    def clear(self) -> None:
+        """Make room for a line; the bar comes back below it."""
+        if self.bar is not None:
+            self.bar.clear()
+
     def __enter__(self) -> Self:
         return self
 
@@ -85,41 +93,30 @@ class Progress(Bar):
     """Of training: a step's numbers, smoothed. Says how it ended, also after a short time.
 
     Args:
-        steps, seconds: where training ends, whichever comes first; math.inf for none.
-        describe: the text for the numbers.
-        step, spent: the steps and seconds of training before this one.
+        training: its attribute `done` tells how much is over.
+        describe: the text for a step's numbers.
     """
 
-    def __init__(
-        self, steps: float, seconds: float, describe: Callable[[dict[str, float]], str],
-        step: int = 0, spent: float = 0.0,
-    ) -> None:  # fmt: skip
-        self.steps, self.seconds, self.describe = steps, seconds, describe
-        self.step = self.before = step
-        self.spent = spent
+    def __init__(self, training: Training, describe: Callable[[dict[str, float]], str]) -> None:
+        super().__init__(training.done)
+        self.training, self.describe = training, describe
         self.parts: dict[str, float] = {}
-        super().__init__(self.fraction(0.0))
-        self.keep = True
+        self.steps, self.keep = 0, True
 
-    def fraction(self, elapsed: float) -> float:
-        """How much of the training is done."""
-        return min(1.0, max(self.step / self.steps, (self.spent + elapsed) / self.seconds))
-
-    def update(self, step: int, parts: dict[str, float]) -> None:
-        """Tell of a finished step, counted from 1."""
-        self.step = step
-        weight = max(0.05, 1 / (step - self.before))  # the plain mean at first, so that no start value lingers
-        before = {name: self.parts.get(name, 0.0) for name in parts}
-        self.parts = {name: mean + weight * (parts[name] - mean) for name, mean in before.items()}
+    def step(self, row: dict[str, float]) -> None:
+        """Tell of a finished step."""
+        self.steps += 1
+        weight = max(0.05, 1 / self.steps)  # the plain mean at first, so that no start value lingers
+        for name in row.keys() - {"step", "validation"}:
+            self.parts[name] = (mean := self.parts.get(name, 0.0)) + weight * (row[name] - mean)
         self._tell()
 
     def _tell(self) -> None:
-        done = self.fraction(time.monotonic() - self.start)
-        where = "" if self.terminal else f"step {self.step}  "
-        self.show(done, f"{where}{self.describe(self.parts)}")
+        where = "" if self.terminal else f"step {self.training.step}  "
+        self.show(self.training.done, f"{where}{self.describe(self.parts)}")
 
     def __exit__(self, *error: object) -> None:
-        if self.step > self.before:
+        if self.steps:
             self.shown = -math.inf  # the last state in any case
             self._tell()
         super().__exit__(*error)

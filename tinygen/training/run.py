@@ -1,9 +1,16 @@
 """The run folder: all that a training run leaves behind, and all that is needed to go on with it.
 
 runs/pixelcnn-1/
-    last.safetensors    the model, the optimizer, the generator, the place in the data, and the configuration
-    metrics.csv         the loss of every step
-    samples.png         what the model draws at the end
+    last.safetensors    the model, the optimizers, the generator, the place in the data, and the configuration
+    best.safetensors    the model as it was when its validation was best; what is sampled and evaluated
+    config.toml         the configuration, for people and for `tinygen train --config`
+    environment.toml    versions and machine
+    metrics.csv         the numbers of every step
+    samples/            what the model draws after so many steps
+    samples.png         what it draws at the end
+    results.json        the test figures, and what they cost
+    log.txt             what was said
+    report.html         all of it as one page
 """
 
 from __future__ import annotations
@@ -13,57 +20,55 @@ import csv
 import dataclasses
 import fcntl
 import itertools
+import json
 import os
+import resource
+import secrets
 import shlex
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tinygen.data import Dataset, load, quantize
 from tinygen.models import model_class
 from tinygen.training import checkpoint
 from tinygen.training.checkpoint import CheckpointError
+from tinygen.training.config import Config, toml
+from tinygen.training.environment import environment
+from tinygen.training.progress import say
 
 CHECKPOINT = "last.safetensors"
 METRICS = "metrics.csv"
-
-
-@dataclasses.dataclass
-class Config:
-    """What a run was asked to do. `options` are the model's own arguments."""
-
-    model: str
-    data: str = "digits"
-    levels: int | None = None  # None: the data set's own
-    options: dict[str, Any] = dataclasses.field(default_factory=dict)
-    seed: int = 0
-    batch_size: int = 16
-    lr: float = 2e-3
-    epochs: float | None = None
-    minutes: float | None = None
-
-    def datasets(self) -> tuple[Dataset, Dataset]:
-        """The training and the test set, in the levels asked for."""
-        train, test = load(self.data)
-        if self.levels is not None and self.levels != train.levels:
-            train, test = quantize(train, self.levels), quantize(test, self.levels)
-        return train, test
+BUILDING = 1 << 28, 16  # bytes that building a model may take, and how many times its file's size more
 
 
 class Run:
-    """A run folder. Raises FileExistsError rather than write into a folder that has files in it."""
+    """A run folder.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Attributes:
+        checkpoint: what training goes on from.
+        chosen: what is sampled and evaluated, if it isn't the best.
+    """
+
+    def __init__(self, folder: Path, chosen: Path | None = None) -> None:
+        self.folder, self.chosen = folder, chosen
         self.checkpoint = folder / CHECKPOINT
+        self.best = folder / "best.safetensors"
         self.metrics = folder / METRICS
         self.samples = folder / "samples.png"
+        self.snapshots = folder / "samples"
+        self.results = folder / "results.json"
+        self.log = folder / "log.txt"
+        self.report = folder / "report.html"
 
     @classmethod
     def create(cls, name: str, out: Path | None = None) -> Run:
-        """A new folder: `out`, or the first free one of runs/NAME-1, runs/NAME-2, ..."""
+        """A new folder: `out`, or the first free one of runs/NAME-1, runs/NAME-2, ...
+
+        Raises FileExistsError rather than give a folder that has files in it.
+        """
         if out is not None:
             if out.exists() and (not out.is_dir() or any(out.iterdir())):
                 raise FileExistsError(f"--out {out}: exists and is not an empty folder; name another")
@@ -79,17 +84,19 @@ class Run:
         return cls(folder)
 
     @classmethod
-    def existing(cls, folder: Path) -> Run:
-        """The run in a folder, or for "last" the one of runs/ that was saved last.
+    def existing(cls, path: Path) -> Run:
+        """The run in a folder, or for "last" the one of runs/ that was saved last, or that of a checkpoint file.
 
         Raises FileNotFoundError if there is none.
         """
-        if str(folder) == "last":
+        if str(path) == "last":
             checkpoints = list(Path("runs").glob(f"*/{CHECKPOINT}"))
             if not checkpoints:
                 raise FileNotFoundError("there is no run in the folder runs")
-            folder = max(checkpoints, key=lambda path: path.stat().st_mtime_ns).parent
-        return cls(folder)._found()
+            path = max(checkpoints, key=lambda path: path.stat().st_mtime_ns).parent
+        if path.is_file():
+            return cls(path.parent, path)
+        return cls(path)._found()
 
     def _found(self) -> Run:
         if not self.checkpoint.exists():
@@ -119,12 +126,41 @@ class Run:
         finally:
             os.close(descriptor)
 
-    def log(self, rows: list[dict[str, Any]]) -> None:
+    # -- texts
+
+    def begin(self, config: Config) -> None:
+        """Write down what is asked for, and where it runs."""
+        (self.folder / "config.toml").write_text(config.toml(), encoding="utf-8", errors="backslashreplace")
+        (self.folder / "environment.toml").write_text(toml(environment()), encoding="utf-8")
+
+    def say(self, text: str) -> None:
+        """Tell people, and keep it in the log."""
+        say(text)
+        self.note(text)
+
+    def note(self, text: str) -> None:
+        """A line in the log, with the time. A log that can't be written stops nothing."""
+        with contextlib.suppress(OSError), self.log.open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.writelines(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n" for line in text.splitlines())
+
+    def read_results(self) -> dict[str, Any]:
+        """What `write_results` wrote; nothing if there is no such thing."""
+        try:
+            results = json.loads(self.results.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return results if isinstance(results, dict) else {}
+
+    def write_results(self, results: dict[str, Any]) -> None:
+        """Figures and costs, as JSON."""
+        write_text(self.results, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+
+    def add_rows(self, rows: list[dict[str, Any]], columns: list[str]) -> None:
         """Append lines to metrics.csv; numbers are written so that they read back bit for bit."""
         if not rows:
             return
         with self.metrics.open("a", newline="") as file:
-            writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
             if not file.tell():
                 writer.writeheader()
             writer.writerows(rows)
@@ -141,31 +177,68 @@ class Run:
                 end += len(line)
             file.truncate(end)
 
-    def save(self, config: Config, model: Any, **state: Any) -> None:
-        """Write the checkpoint. `state`: trees of dicts, lists, arrays and numbers (the optimizer's, the data's)."""
+    # -- checkpoints
+
+    def save(self, path: Path, config: Config, model: Any, **state: Any) -> None:
+        """Write a checkpoint. `state`: trees of dicts, lists, arrays and numbers (the optimizers', the data's)."""
         tensors: dict[str, np.ndarray] = {}
         tree = _pack({"model": model.state_dict(), **state}, "", tensors)
         about = {"config": dataclasses.asdict(config), "image_shape": list(model.image_shape), "levels": model.levels}
-        checkpoint.save(self.checkpoint, tensors, about | {"state": tree})
+        checkpoint.save(path, tensors, about | {"state": tree})
 
-    def load(self) -> tuple[Config, Any, dict[str, Any]]:
-        """The configuration, the model as it was trained so far, and the rest of the state.
+    def load(self, path: Path | None = None) -> tuple[Config, Any, dict[str, Any]]:
+        """The configuration, the model as it was in a checkpoint, and the rest of the state.
 
-        Raises FileNotFoundError if there is no checkpoint, CheckpointError if it is damaged or not of this model.
+        path: by default the best checkpoint or, where there is none, the last.
+
+        Raises FileNotFoundError if there is no checkpoint, CheckpointError if it is damaged or not of this model, or
+        claims one that needs far more memory than the file's size warrants.
         """
-        tensors, about = checkpoint.load(self._found().checkpoint)
+        path = path or self.chosen or (self.best if self.best.exists() else self._found().checkpoint)
+        tensors, about = checkpoint.load(path)
         try:
-            config = Config(**about["config"])
+            config = Config.of(about["config"])
             generator = np.random.default_rng(0)  # the initial weights are overwritten
             shape, levels = tuple(about["image_shape"]), about["levels"]
-            model = model_class(config.model)(shape, levels, **config.options, generator=generator)
+            with _little_memory(BUILDING[0] + BUILDING[1] * path.stat().st_size):
+                model = model_class(config.model)(shape, levels, **config.options, generator=generator)
             state = _unpack(about["state"], tensors)
             model.load_state_dict(state.pop("model"))
-        except (AttributeError, KeyError, TypeError, ValueError) as e:
+        except (AttributeError, KeyError, TypeError, ValueError, MemoryError) as e:
             what = f"it has no {e}" if isinstance(e, KeyError) else e
-            raise CheckpointError(f"{self.checkpoint}: not a checkpoint that this tinygen can use: {what}") from e
+            what = (
+                f"its model needs more memory than the file accounts for ({e})" if isinstance(e, MemoryError) else what
+            )
+            raise CheckpointError(f"{path}: not a checkpoint that this tinygen can use: {what}") from e
         model.eval()
         return config, model, state
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file aside and rename it: readers find the old one or the new one, whole."""
+    aside = path.with_name(f".tinygen-{secrets.token_hex(8)}.tmp")
+    try:
+        aside.write_text(text, encoding="utf-8", errors="backslashreplace")
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _little_memory(size: int) -> Iterator[None]:
+    """Within it the process can't take more than `size` bytes beyond what it has: MemoryError (on Linux)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    try:
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except OSError:  # no Linux
+        yield
+        return
+    least = min(limit for limit in (soft, hard, used + size) if limit != resource.RLIM_INFINITY)
+    resource.setrlimit(resource.RLIMIT_AS, (least, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def _pack(tree: Any, name: str, tensors: dict[str, np.ndarray]) -> Any:

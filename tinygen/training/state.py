@@ -19,7 +19,10 @@ from tinygen.hooks import detect_nan
 from tinygen.models.model import Batch, Model
 from tinygen.optim import Optimizer
 from tinygen.training.checkpoint import CheckpointError
-from tinygen.training.run import Config, Run
+from tinygen.training.config import Config
+from tinygen.training.run import Run
+
+_COUNTS = {"step": int, "drawn": int, "seconds": float, "moment": int, "best": float}
 
 
 class Training:
@@ -27,21 +30,44 @@ class Training:
     checkpoint holds.
 
     data: what is trained on. generator: of all random numbers of the training; it draws the order of the images too.
+
+    Attributes:
+        step, drawn: how many steps were done, how many minibatches given.
+        seconds: how long it took, where `config.minutes` bounds it (else 0.0, lest checkpoints differ).
+        moment: how many of the moments (`hooks.MOMENTS`) have passed.
+        best: the least validation so far.
+        say: tells people something about the training; the loop replaces it.
     """
 
     def __init__(self, config: Config, model: Model, data: Dataset, generator: np.random.Generator) -> None:
         self.config, self.model, self.dataset, self.generator = config, model, data, generator
         self.batches = Minibatches(data, config.batch_size, generator)
         self.optimizers = model.optimizers(config.lr)
-        self.step, self.seconds = 0, 0.0
+        self.step, self.drawn, self.seconds, self.moment = 0, 0, 0.0, 0
+        self.best: float | None = None
+        self.say: Callable[[str], None] = lambda text: None
         digest = hashlib.sha256(np.ascontiguousarray(data.images).data).hexdigest()
         self.data = {"images": list(data.images.shape), "levels": data.levels, "sha256": digest}
         self._images = itertools.chain.from_iterable(itertools.repeat(self.batches))  # epoch after epoch
         self._parameters = {name: _named(o, model) for name, o in self.optimizers.items()}
         self._groups = [(g, g["lr"]) for o in self.optimizers.values() for g in o.param_groups]
 
+    @property
+    def done(self) -> float:
+        """How much of the training is over, from 0 to 1."""
+        epochs, minutes = self.config.epochs, self.config.minutes
+        by_images = 0.0 if epochs is None else self.drawn / max(1, round(epochs * len(self.batches)))
+        return min(1.0, max(by_images, 0.0 if minutes is None else self.seconds / (60 * minutes)))
+
+    @property
+    def images(self) -> int:
+        """How many images were given so far."""
+        epochs, rest = divmod(self.drawn, len(self.batches))
+        return epochs * self.batches.size + rest * self.batches.batch_size
+
     def batch(self) -> Batch:
         """The next images."""
+        self.drawn += 1
         return Batch(*next(self._images))
 
     def advance(self, done: float) -> dict[str, float]:
@@ -108,13 +134,22 @@ class Training:
 
     def save(self, run: Run) -> None:
         """Write the checkpoint, unless a parameter isn't finite: then FloatingPointError."""
+        self._check_parameters()
+        run.save(
+            run.checkpoint, self.config, self.model, data=self.data, batches=self.batches.state_dict(),
+            optimizers={name: o.state_dict() for name, o in self.optimizers.items()},
+            generator=self.generator.bit_generator.state, **{name: getattr(self, name) for name in _COUNTS},
+        )  # fmt: skip
+
+    def save_best(self, run: Run, validation: float) -> None:
+        """Write the model alone, as the best so far, unless a parameter isn't finite: then FloatingPointError."""
+        self._check_parameters()
+        self.best = validation
+        run.save(run.best, self.config, self.model, step=self.step, best=validation)
+
+    def _check_parameters(self) -> None:
         if spoilt := _not_finite(dict(self.model.named_parameters())):
             raise FloatingPointError(f"parameter {spoilt} at step {self.step}: try a lower --lr")
-        run.save(
-            self.config, self.model, step=self.step, seconds=self.seconds, data=self.data,
-            optimizers={name: o.state_dict() for name, o in self.optimizers.items()}, batches=self.batches.state_dict(),
-            generator=self.generator.bit_generator.state,
-        )  # fmt: skip
 
     def restore(self, run: Run, state: dict[str, Any]) -> None:
         """Take up what `save` wrote, and cut metrics.csv there. Raises CheckpointError if it doesn't fit."""
@@ -127,7 +162,8 @@ class Training:
                 optimizer.load_state_dict(state["optimizers"][name])
             self.batches.load_state_dict(state["batches"])
             self.generator.bit_generator.state = state["generator"]
-            self.step, self.seconds = int(state["step"]), float(state["seconds"])
+            for name, kind in _COUNTS.items():
+                setattr(self, name, None if state[name] is None and name == "best" else kind(state[name]))
         except (AttributeError, KeyError, TypeError, ValueError) as e:
             what = f"it has no {e}" if isinstance(e, KeyError) else e
             raise CheckpointError(f"{run.checkpoint}: can't go on from it: {what}") from e

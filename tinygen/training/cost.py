@@ -1,0 +1,109 @@
+"""What a training will cost, before it starts: parameters, operations, time."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinygen import Tensor
+from tinygen.autograd import Call, hook
+from tinygen.data import Dataset
+from tinygen.training.config import Config
+from tinygen.training.progress import duration
+from tinygen.training.state import Training
+
+TIMED = 3, 2.0  # at most so many steps are timed, and no more once so many seconds have passed
+
+
+class Cost(NamedTuple):
+    """Of a model: parameters. Of a step: flops and seconds; batches and images that it takes."""
+
+    parameters: int
+    flops: float
+    seconds: float
+    batches: int
+    images: int
+
+    def __str__(self) -> str:
+        return (f"{self.parameters:,} parameters; {_metric(self.flops / self.images)}FLOP and "
+                f"{_metric(self.seconds / self.images)}s an image")  # fmt: skip
+
+    def estimate(self, training: Training) -> str:
+        """How long the rest will take, for people."""
+        epochs, minutes = training.config.epochs, training.config.minutes
+        left = 1 - training.done
+        if minutes is not None:
+            steps = left * 60 * minutes / self.seconds
+            passes = steps * self.images / training.batches.size
+            return f"about {steps:,.0f} steps ({passes:.3g} epochs) in {duration(left * 60 * minutes)}"
+        steps = math.ceil(left * max(1, round((epochs or 0) * len(training.batches))) / self.batches)
+        return f"about {duration(steps * self.seconds)} for {steps:,} steps of {self.images} images"
+
+
+def measure(config: Config, model: Any, data: Dataset) -> Cost:
+    """Take a few steps of a model that is thrown away; its weights don't change, as its learning rates are 0.
+
+    A multiply-add counts as two operations, the backward pass as twice the forward one; elementwise work isn't counted.
+    """
+    trial = Training(dataclasses.replace(config, lr=0.0), model, data, np.random.default_rng(config.seed))
+    model.train()
+    flops = 0.0
+
+    def count(call: Call, run: Callable[[], Any]) -> Any:
+        nonlocal flops
+        out = run()
+        if call.phase == "forward" and call.op.name in _COUNTED:
+            tracked = any(isinstance(x, Tensor) and x.requires_grad for x in call.inputs)
+            flops += (3 if tracked else 1) * 2 * _COUNTED[call.op.name](call.inputs, out)
+        return out
+
+    with np.errstate(all="ignore"), hook(count):
+        trial.advance(0.0)
+        images, batches = trial.images, trial.drawn
+        times: list[float] = []
+    with np.errstate(all="ignore"):
+        while len(times) < TIMED[0] and sum(times) < TIMED[1]:
+            start = time.perf_counter()
+            trial.advance(0.0)
+            times.append(time.perf_counter() - start)
+    return Cost(sum(p.numel() for p in model.parameters()), flops, min(times), batches, images)
+
+
+def _taps(inputs: Any) -> float:
+    """How many weights meet at one output of a convolution."""
+    return math.prod(inputs[1].shape[1:]) * _share(inputs[1].shape[2:], inputs[-2], inputs[-1])
+
+
+def _share(kernel: tuple[int, ...], mask: str | None, channels: int) -> float:
+    """The part of a kernel's taps that its mask leaves; at the centre the part of the pairs of colours."""
+    centre = {"A": (channels - 1) / 2, "B": (channels + 1) / 2}
+    return 1.0 if mask is None else (math.prod(kernel) // 2 + centre[mask] / channels) / math.prod(kernel)
+
+
+def _size(x: Any) -> int:
+    return math.prod(x.shape)
+
+
+_COUNTED: dict[str, Callable[[Any, Any], float]] = {  # multiply-adds of the ops that have most of them
+    "conv2d": lambda inputs, out: _size(out) * _taps(inputs),
+    "conv_transpose2d": lambda inputs, out: _size(inputs[0]) * _taps(inputs),
+    "linear": lambda inputs, out: _size(out) * inputs[0].shape[-1],
+    "matmul": lambda inputs, out: _size(out) * inputs[0].shape[-1],
+    "lstm": lambda inputs, out: (
+        _size(out[0]) // inputs[1].shape[1] * (_size(inputs[1]) + (0 if inputs[5] is None else _size(inputs[5])))
+    ),
+    "nade": lambda inputs, out: len(inputs[0]) * (_size(inputs[1]) + _size(inputs[3])),
+}
+
+
+def _metric(value: float) -> str:
+    """A number with a prefix: 12.3 M, 450 u."""
+    for power, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""), (1e-3, "m")):
+        if value >= power:
+            return f"{value / power:.3g} {prefix}"
+    return f"{value * 1e6:.3g} u"
