@@ -8,6 +8,7 @@ from typing import Any
 MODELS = {
     "pixelcnn": "tinygen.models.pixelcnn:PixelCNN",
     "gated": "tinygen.models.gated:GatedPixelCNN",
+    "pixelcnnpp": "tinygen.models.pixelcnnpp:PixelCNNpp",
     "pixelrnn": "tinygen.models.pixelrnn:PixelRNN",
     "made": "tinygen.models.made:MADE",
     "nade": "tinygen.models.nade:NADE",

@@ -288,12 +288,15 @@ def _(gout, x, negative_slope):
 def elu(x, alpha=1.0):
     """x where x > 0, alpha * (exp(x) - 1) elsewhere."""
     n = xp(x)
-    return n.where(x > 0, x, n.expm1(n.minimum(x, 0)) * alpha)
+    if alpha == 1:
+        return n.maximum(x, n.expm1(-n.abs(x)))  # exp(x) - 1 is never below x
+    return n.maximum(x, 0) + n.expm1(n.minimum(x, 0)) * alpha
 
 
 @elu.vjp("x")
 def _(gout, x, alpha):
-    return where(x > 0, gout, gout * (exp(minimum(x, 0.0)) * alpha))
+    slope = exp(minimum(x, 0.0))
+    return gout * (slope if alpha == 1 else where(x > 0, 1.0, slope * alpha))
 
 
 # --------------------------------------------------------------------------------------------- choices and comparisons
