@@ -22,6 +22,7 @@ import numpy as np
 import tinygen as tg
 from tinygen import nn, optim
 from tinygen.models.pixelcnn import PixelCNN
+from tinygen.models.vae import VAE
 from tinygen.nn import functional as F
 from tinygen.ops.conv import channel_mask
 
@@ -303,6 +304,39 @@ def training_step(hidden: int, n: int, blocks: int = 7, levels: int = 256, size:
     )  # fmt: skip
 
 
+def vae_step(hidden: int, n: int, latent: int = 20, **options: Any) -> Case:
+    """A convolutional VAE of thresholded images, 28x28: forward, -ELBO, backward, Adam, with the same noise."""
+    generator = np.random.default_rng(1)
+    images = generator.integers(0, 2, (n, 1, 28, 28)).astype(np.uint8)
+    noise = generator.standard_normal((1, n, latent)).astype(np.float32)
+
+    def make() -> Any:
+        return VAE((1, 28, 28), 2, network="conv", likelihood="bernoulli", latent=latent, hidden=hidden,
+                   generator=np.random.default_rng(0))  # fmt: skip
+
+    def ours() -> Runs:
+        model = make()
+        optimizer = optim.Adam(model.parameters(), lr=1e-3)
+
+        def step() -> Any:
+            parts = model.parts(images, noise)
+            loss = (parts["reconstruction"] + parts["kl"]).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        return {"training step": step}
+
+    h, codes = hidden, 3 * latent  # means and log variances; codes
+    convolutions = 14 * 14 * 16 * h + 7 * 7 * 16 * 2 * h * h + 4 * 4 * 9 * 8 * h * h
+    return Case(
+        f"VAE, convolutional, {hidden} channels, {latent} latent variables, 28x28, N {n}", "Training steps",
+        {"training step": 3 * n * 2.0 * (2 * convolutions + 4 * 4 * 4 * h * codes)}, ours,
+        lambda: _torch().vae_steps(make, images, noise[0]), bound=1e-3, **options,
+    )  # fmt: skip
+
+
 def sampling(hidden: int, blocks: int, size: int, n: int, levels: int = 256, **options: Any) -> Case:
     """Images drawn from an untrained PixelCNN: what tinygen's sampler costs against the usual loop."""
     make = pixelcnn(hidden, blocks, levels, size)
@@ -440,6 +474,7 @@ CASES: list[Case] = [
     training_step(32, 64, seconds=4),
     training_step(64, 64, memory=True, seconds=4),
     training_step(16, 64, levels=2, seconds=4),
+    vae_step(32, 64, quick=True, seconds=4),
     sampling(16, 2, 8, 16, levels=17, quick=True),
     sampling(16, 7, 28, 1, seconds=4),
     sampling(16, 7, 28, 16, seconds=4),

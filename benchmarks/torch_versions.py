@@ -290,22 +290,82 @@ def pixelcnn_steps(
 
     def build(version: str, channels_last: bool, compiled: bool, settings: dict[str, Any]) -> Runs:
         net = PixelCNN(make(), hidden, blocks, version, channels_last)
-        optimizer = torch.optim.Adam(net.parameters(), **settings)
-        nats = torch.compile(net.nats) if compiled else net.nats
-        batch = torch.from_numpy(images)
-        if compiled:
-            nats(batch).backward()  # compiles both passes now: what doesn't work here fails here
-
-        def step() -> Any:
-            loss = nats(batch)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            return loss
-
-        return {"training step": step}
+        return _steps(net, (torch.from_numpy(images),), compiled, settings)
 
     return {name: functools.partial(build, *arguments) for name, arguments in _NETWORKS.items()}
+
+
+def _steps(net: Any, batch: Sequence[Any], compiled: bool, settings: dict[str, Any]) -> Runs:
+    """Forward, `net.nats(*batch)`, backward, Adam."""
+    optimizer = torch.optim.Adam(net.parameters(), **settings)
+    nats = torch.compile(net.nats) if compiled else net.nats
+    if compiled:
+        nats(*batch).backward()  # compiles both passes now: what doesn't work here fails here
+
+    def step() -> Any:
+        loss = nats(*batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return {"training step": step}
+
+
+class VAE(nn.Module):
+    """tinygen.models.vae.VAE with convolutions and a Bernoulli likelihood, layer by layer, with its weights."""
+
+    def __init__(self, model: Any, channels_last: bool) -> None:
+        super().__init__()
+        self.encoder, self.decoder = (_converted(m) for m in (model.encoder, model.decoder))
+        self.load_state_dict({k: torch.tensor(np.array(v)) for k, v in model.state_dict().items()})
+        if channels_last:
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.channels_last = channels_last
+
+    def nats(self, images: Any, noise: Any) -> Any:
+        """-ELBO, the mean over images."""
+        target = images.float()
+        x = target * 2 - 1
+        if self.channels_last:
+            x = x.to(memory_format=torch.channels_last)
+        mean, log_var = self.encoder(x).flatten(1).chunk(2, 1)
+        z = mean + noise * torch.exp(log_var / 2)
+        logits = self.decoder(z[:, :, None, None])
+        kl = 0.5 * (log_var.exp() + mean * mean - 1 - log_var).sum()
+        return (F.binary_cross_entropy_with_logits(logits, target, reduction="sum") + kl) / len(images)
+
+
+def _converted(layers: Any) -> nn.Sequential:
+    """tinygen's layers as PyTorch's; what brings images into rows and back has no counterpart."""
+    found: list[nn.Module] = []
+    for layer in layers:
+        name = type(layer).__name__
+        if name in ("Conv2d", "ConvTranspose2d"):
+            settings = {k: layer.settings[k] for k in ("stride", "padding")}
+            found.append(getattr(nn, name)(layer.in_channels, layer.out_channels, layer.kernel_size, **settings))
+        else:
+            found.append(nn.ReLU() if name == "ReLU" else nn.Identity())
+    return nn.Sequential(*found)
+
+
+_STEPS = {  # channels_last, compiled, settings of Adam
+    "usual": (False, False, {}),
+    "fused Adam": (False, False, {"fused": True}),
+    "channels_last, fused Adam": (True, False, {"fused": True}),
+    "torch.compile, fused Adam": (False, True, {"fused": True}),
+    "torch.compile, channels_last, fused Adam": (True, True, {"fused": True}),
+}
+
+
+def vae_steps(make: Callable[[], Any], images: np.ndarray, noise: np.ndarray) -> dict[str, Callable[[], Runs]]:
+    """Training steps of the convolutional VAE `make()`: forward, -ELBO, backward, Adam. noise: (N, latent)."""
+
+    def build(channels_last: bool, compiled: bool, settings: dict[str, Any]) -> Runs:
+        batch = torch.tensor(images), torch.tensor(noise)
+        return _steps(VAE(make(), channels_last), batch, compiled, settings)
+
+    return {name: functools.partial(build, *arguments) for name, arguments in _STEPS.items()}
 
 
 def pixelcnn_samples(make: Callable[[], Any], hidden: int, blocks: int, n: int) -> dict[str, Callable[[], Runs]]:
