@@ -20,13 +20,15 @@ from typing import Any
 import numpy as np
 
 import tinygen as tg
-from tinygen import nn, optim
+from tinygen import native, nn, optim
 from tinygen.models.pixelcnn import PixelCNN
 from tinygen.models.vae import VAE
 from tinygen.nn import functional as F
 from tinygen.ops.conv import channel_mask
+from tinygen.ops.device import array_module
 
 Runs = dict[str, Callable[[], Any]]  # what is measured -> a call of it
+DEVICE = "cpu"  # where tinygen's side is set up
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Case:
     threads: bool = True  # whether it is measured with several threads too
     seconds: float = 1.0  # of measuring, relative to other cases
     extra: dict[str, Callable[[], Runs]] = field(default_factory=dict)  # contestants beside the two libraries
+    arrays: Callable[[], list[np.ndarray]] | None = None  # the inputs, of a case that is a function of them
 
 
 def _torch() -> Any:
@@ -80,7 +83,7 @@ def function(
         return {n: functools.partial(torch_versions.runs, v, arrays, constants) for n, v in versions.items()}
 
     amounts = {"forward": flops, "forward + backward": flops * (1 + backward)}
-    return Case(name, section, amounts, lambda: _runs(ours, arrays(), constants), their_runs, **options)
+    return Case(name, section, amounts, lambda: _runs(ours, arrays(), constants), their_runs, arrays=arrays, **options)
 
 
 def normal(generator: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
@@ -109,7 +112,7 @@ def matrix(o: int, i: int) -> Callable[[np.random.Generator], np.ndarray]:
 def _runs(f: Callable[..., Any], inputs: Sequence[np.ndarray], constants: Sequence[int]) -> Runs:
     floats = [a.dtype.kind == "f" for a in inputs]
     tensors = [
-        tg.tensor(a, requires_grad=i not in constants) if is_float else a
+        tg.tensor(placed(a), requires_grad=i not in constants) if is_float else a
         for i, (a, is_float) in enumerate(zip(inputs, floats, strict=True))
     ]
     leaves = [t for t in tensors if isinstance(t, tg.Tensor) and t.requires_grad]
@@ -117,7 +120,7 @@ def _runs(f: Callable[..., Any], inputs: Sequence[np.ndarray], constants: Sequen
         gradient = np.random.default_rng(1).standard_normal(f(*tensors).shape, np.float32)
     if gradient.ndim == 4:
         gradient = np.ascontiguousarray(gradient.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
-    upstream = tg.tensor(gradient)
+    upstream = tg.tensor(placed(gradient))
 
     def forward() -> Any:
         with tg.no_grad():
@@ -130,6 +133,11 @@ def _runs(f: Callable[..., Any], inputs: Sequence[np.ndarray], constants: Sequen
         return [leaf.grad for leaf in leaves]
 
     return {"forward": forward, "forward + backward": both}
+
+
+def placed(array: np.ndarray) -> Any:
+    """The array on DEVICE."""
+    return native.moved(array, array_module(DEVICE))
 
 
 def masked(
@@ -196,7 +204,7 @@ def lstm_cells(i: int, h: int, steps: int, n: int, **options: Any) -> Case:
     """LSTMCell in a loop."""
 
     def ours(x: Any, *weights: Any) -> Any:
-        h_c = (tg.tensor(np.zeros((n, h), np.float32)),) * 2
+        h_c = (tg.tensor(placed(np.zeros((n, h), np.float32))),) * 2
         outputs = []
         for t in range(steps):
             h_c = F.lstm_cell(x[t], h_c, *weights)
@@ -285,7 +293,7 @@ def training_step(hidden: int, n: int, blocks: int = 7, levels: int = 256, size:
     make = pixelcnn(hidden, blocks, levels, size)
 
     def ours() -> Runs:
-        model = make()
+        model = make().to(DEVICE)
         optimizer = optim.Adam(model.parameters(), lr=1e-3)
 
         def step() -> Any:
@@ -358,9 +366,9 @@ def adam(hidden: int, **options: Any) -> Case:
 
     def ours() -> Runs:
         generator = np.random.default_rng(0)
-        parameters = [nn.Parameter(generator.standard_normal(s, np.float32)) for s in shapes]
+        parameters = [nn.Parameter(placed(generator.standard_normal(s, np.float32))) for s in shapes]
         for p in parameters:
-            p.grad = tg.tensor(generator.standard_normal(p.shape, np.float32))
+            p.grad = tg.tensor(placed(generator.standard_normal(p.shape, np.float32)))
         optimizer = optim.Adam(parameters)
 
         def update() -> Any:

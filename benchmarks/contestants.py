@@ -59,5 +59,6 @@ def _arrays(result: Any) -> list[np.ndarray]:
     if isinstance(result, np.ndarray):
         return [result]
     if hasattr(result, "detach"):
-        return [np.array(result.detach().numpy())]
+        result = result.detach()
+        return [np.array((result.cpu() if hasattr(result, "cpu") else result).numpy())]
     return []  # nothing to compare: a process that ran

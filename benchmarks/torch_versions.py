@@ -290,7 +290,7 @@ def pixelcnn_steps(
 
     def build(version: str, channels_last: bool, compiled: bool, settings: dict[str, Any]) -> Runs:
         net = PixelCNN(make(), hidden, blocks, version, channels_last)
-        return _steps(net, (torch.from_numpy(images),), compiled, settings)
+        return _steps(net, (torch.tensor(images),), compiled, settings)
 
     return {name: functools.partial(build, *arguments) for name, arguments in _NETWORKS.items()}
 

@@ -1,9 +1,9 @@
 """A stand-in for CuPy on a machine without a GPU: NumPy arrays behind CuPy's interface, and no wider than it.
 
-`install` puts it in the place of the module cupy. It has only the names and keywords of CuPy that cupy.json lists, and it
-is as narrow where CuPy differs from NumPy: NumPy arrays and lists are refused; results of elementwise functions are in C
-order, whatever their inputs' order; reductions give 0-d arrays; an index out of range wraps around, and one that names an
-element twice in an assignment is an error here, since its result isn't defined there; new memory isn't zero.
+`install` puts it in the place of the module cupy. It has only the names and keywords of CuPy that cupy.json lists, and
+is as narrow where CuPy differs from NumPy: NumPy arrays and lists are refused; results of elementwise functions are in
+C order, whatever their inputs' order; reductions give 0-d arrays; an index out of range wraps around, and one that
+names an element twice in an assignment is an error here, since its result isn't defined there; new memory isn't zero.
 Addresses are those of the arrays in the CPU's memory, on which the emulated kernels run.
 """
 
@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import functools
 import json
-import math
+import operator
+import sys
+import time
 import types
 from typing import Any
 
@@ -122,8 +124,6 @@ class ndarray:
         return self.transpose()
 
     def __getattr__(self, name: str) -> Any:
-        if name in HAS["attributes"]:
-            return getattr(self._host, name)
         if name not in HAS["methods"] or name.startswith("__"):
             raise AttributeError(f"cupy.ndarray has no {name}")
         return functools.partial(self._method, name)
@@ -285,8 +285,6 @@ class _Event:
     """A moment on the device."""
 
     def record(self, stream: Any = None) -> None:
-        import time
-
         self.time = time.perf_counter()
 
     def synchronize(self) -> None:
@@ -348,14 +346,14 @@ def _operator(form: str, name: str) -> Any:
     return operate
 
 
+for _name in {*HAS["attributes"]} - {"base"}:
+    if not hasattr(ndarray, _name):
+        setattr(ndarray, _name, property(operator.attrgetter(f"_host.{_name}")))
 cupy = _module()
 _operators()
-assert math.isinf(cupy.inf)
 
 
 def install(monkeypatch: Any) -> types.ModuleType:
     """Within a test, cupy is the stand-in."""
-    import sys
-
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     return cupy
