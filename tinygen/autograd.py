@@ -391,12 +391,10 @@ def _is_inside(filename: str) -> bool:
 
 def describe(values: Iterable[Any]) -> str:
     """Arguments in a few words: `float32 (2, 3), float32 (3,) on cuda, 1, None`."""
-
-    def one(v: Any) -> str:
-        where = " on cuda" if hasattr(v, "get") else ""
-        return f"{v.dtype} {v.shape}{where}" if hasattr(v, "dtype") else repr(v)[:40]
-
-    return ", ".join(map(one, values))
+    return ", ".join(
+        f"{v.dtype} {v.shape}{' on cuda' if hasattr(v, 'get') else ''}" if hasattr(v, "dtype") else repr(v)[:40]
+        for v in values
+    )
 
 
 # --------------------------------------------------------------------------------------------------------- backward
@@ -461,9 +459,8 @@ def grad(
         grad_outputs = [grad_outputs]
     if len(grad_outputs) != len(outputs):
         raise ValueError(f"grad: {len(grad_outputs)} grad_outputs for {len(outputs)} outputs")
-    for i, x in enumerate(inputs):
-        if not x.requires_grad:
-            raise ValueError(f"grad: inputs[{i}] does not require a gradient")
+    if constant := [i for i, x in enumerate(inputs) if not x.requires_grad]:
+        raise ValueError(f"grad: inputs[{constant[0]}] does not require a gradient")
     targets = [x._source[0] if x._source else x for x in inputs]
     grads = _propagate(outputs, grad_outputs, set(targets), retain_graph, create_graph)
     found = [[grads.get(key, 0)] for key in targets]
