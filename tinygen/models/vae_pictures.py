@@ -13,7 +13,6 @@ import numpy as np
 
 from tinygen.data import Dataset
 from tinygen.models.model import Picture
-from tinygen.models.posteriors import Categorical
 
 COLOURS = np.array([[230, 75, 65], [70, 140, 235], [245, 185, 45], [60, 175, 95], [165, 100, 220], [250, 135, 60],
                     [65, 200, 210], [235, 110, 175], [150, 110, 75], [150, 155, 165]], np.uint8)  # fmt: skip
@@ -44,31 +43,36 @@ def interpolations(model: Any, train: Dataset, test: Dataset, generator: np.rand
 
 
 def manifold(model: Any, train: Dataset, test: Dataset, generator: np.random.Generator) -> Picture:
-    """draw the plane of two latent variables: an image for each pair of quantiles (slide 94)"""
-    if isinstance(model.posterior, Categorical) or model.posterior.latent < 2:
-        raise ValueError("manifold needs a posterior of two Gaussian variables at least")
-    side, (across, down) = 20, _most_used(model, test)[:2]
-    quantiles = [NormalDist().inv_cdf((i + 0.5) / side) for i in range(side)]
-    z = np.zeros((side, side, model.posterior.size))
-    z[:, :, across], z[:, :, down] = np.array(quantiles), np.array(quantiles)[:, None]
-    return Picture(_decoded(model, z.reshape(side * side, -1)), side,
-                   f"variable {across} across, {down} down, the others 0", 256)  # fmt: skip
+    """draw the plane of the two most used latent variables: an image for each pair of quantiles (slide 94)"""
+    q, used = model.posterior, _most_used(model, test)
+    values = _values(q, np.array([NormalDist().inv_cdf((i + 0.5) / 20) for i in range(20)]))
+    z = np.zeros((1, q.size)) if q.size == q.latent else np.full((1, q.size), q.latent / q.size)
+    for variable in used[:2]:
+        z = _set(q, z, variable, values)
+    names = " and ".join(map(str, used[1::-1]))
+    return Picture(_decoded(model, z), len(values), f"latent variables {names} down and across", 256)
 
 
 def traversals(model: Any, train: Dataset, test: Dataset, generator: np.random.Generator) -> Picture:
     """draw what one latent variable at a time does to a test image (slide 96)"""
-    q, code = model.posterior, model.encode(test.images[:1])[0]
-    rows, used = [], _most_used(model, test)[:10]
-    for variable in used:
-        if isinstance(q, Categorical):
-            z = np.repeat(code[None].reshape(1, q.latent, q.categories), q.categories, axis=0)
-            z[:, variable] = np.eye(q.categories)
-        else:
-            z = np.repeat(code[None], 11, axis=0)
-            z[:, variable] = np.linspace(-3, 3, 11)
-        rows.append(z.reshape(len(z), -1))
+    q, code, used = model.posterior, model.encode(test.images[:1]), _most_used(model, test)[:10]
+    values = _values(q, np.linspace(-3, 3, 11))
+    z = np.concatenate([_set(q, code, variable, values) for variable in used])
     caption = f"each row: one variable from end to end, the most used first: {', '.join(map(str, used))}"
-    return Picture(_decoded(model, np.concatenate(rows)), len(rows[0]), caption, 256)
+    return Picture(_decoded(model, z), len(values), caption, 256)
+
+
+def _values(q: Any, numbers: np.ndarray) -> np.ndarray:
+    """What a latent variable can be set to: these numbers (n, 1), or each of its categories (n, n)."""
+    return numbers[:, None] if q.size == q.latent else np.eye(q.size // q.latent)
+
+
+def _set(q: Any, z: np.ndarray, variable: int, values: np.ndarray) -> np.ndarray:
+    """Codes (N, size) with one variable set to each of the values in turn: (n * N, size), the values outermost."""
+    z = np.tile(z, (len(values), 1, 1))
+    width = q.size // q.latent
+    z[:, :, variable * width : (variable + 1) * width] = values[:, None]
+    return z.reshape(-1, q.size)
 
 
 def scatter(model: Any, train: Dataset, test: Dataset, generator: np.random.Generator) -> Picture:
