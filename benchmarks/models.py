@@ -56,8 +56,10 @@ ENTRIES = [
     Entry("Gated PixelCNN, told the class", "gated", {"hidden": 16, "layers": 5, "classes": 10}),
     Entry("Row LSTM", "pixelrnn", {"rnn": "row", "hidden": 16, "layers": 2}),
     Entry("Diagonal BiLSTM", "pixelrnn", {"rnn": "diagonal", "hidden": 16, "layers": 2}),
+    Entry("Multi-scale, Row LSTM", "multiscale", {"rnn": "row", "hidden": 16, "layers": 2}),
     Entry("VAE", "vae", {"likelihood": "bernoulli"}, lr=1e-3),
     Entry("PixelCNN, 256 levels", "pixelcnn", {"hidden": 16, "blocks": 7}, levels=256),
+    Entry("PixelCNN++", "pixelcnnpp", {"hidden": 16}, levels=256),
 ]
 
 

@@ -10,6 +10,7 @@ MODELS = {
     "gated": "tinygen.models.gated:GatedPixelCNN",
     "pixelcnnpp": "tinygen.models.pixelcnnpp:PixelCNNpp",
     "pixelrnn": "tinygen.models.pixelrnn:PixelRNN",
+    "multiscale": "tinygen.models.multiscale:MultiScalePixelRNN",
     "made": "tinygen.models.made:MADE",
     "nade": "tinygen.models.nade:NADE",
     "autoencoder": "tinygen.models.autoencoder:Autoencoder",

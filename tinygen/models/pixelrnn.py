@@ -12,6 +12,9 @@ figures 4 and 5 right, table 1.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 import numpy as np
 
 from tinygen import Tensor, nn
@@ -30,7 +33,10 @@ class RowState(nn.Conv2d):
 
 
 class RowLSTM(nn.Module):
-    """x + conv1x1(Row LSTM of x): 2h channels, h in the LSTM; kernels of 3 pixels in a row."""
+    """x + conv1x1(Row LSTM of x): 2h channels, h in the LSTM; kernels of 3 pixels in a row.
+
+    given: (N, 4h, H, W), is added to what x contributes to the gates.
+    """
 
     def __init__(self, hidden: int, channels: int, generator: np.random.Generator) -> None:
         self.channels = channels
@@ -38,12 +44,13 @@ class RowLSTM(nn.Module):
         self.state = RowState(hidden, generator)
         self.output = nn.MaskedConv2d(hidden, 2 * hidden, 1, "B", channels, generator=generator)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.output(self.state(gates(self.input(x), self.channels)))
+    def forward(self, x: Tensor, given: Tensor | None = None) -> Tensor:
+        z = self.input(x) if given is None else self.input(x) + given
+        return x + self.output(self.state(gates(z, self.channels)))
 
 
 class DiagonalBiLSTM(nn.Module):
-    """x + conv1x1(Diagonal BiLSTM of x): 2h channels, h in each of its two LSTMs."""
+    """x + conv1x1(Diagonal BiLSTM of x): 2h channels, h in each of its two LSTMs. given: (N, 8h, H, W), 4h for each."""
 
     def __init__(self, hidden: int, channels: int, generator: np.random.Generator) -> None:
         self.channels = channels
@@ -55,8 +62,12 @@ class DiagonalBiLSTM(nn.Module):
         )
         self.output = nn.MaskedConv2d(hidden, 2 * hidden, 1, "B", channels, generator=generator)
 
-    def forward(self, x: Tensor) -> Tensor:
-        left, right = (gates(layer(x), self.channels) for layer in (self.left, self.right))
+    def forward(self, x: Tensor, given: Tensor | None = None) -> Tensor:
+        left, right = self.left(x), self.right(x)
+        if given is not None:
+            half = given.shape[1] // 2
+            left, right = left + given[:, :half], right + given[:, half:]
+        left, right = (gates(z, self.channels) for z in (left, right))
         return x + self.output(F.diagonal_bilstm(left, right, self.state_left.weight, self.state_right.weight))
 
 
@@ -103,13 +114,16 @@ class PixelRNN(Autoregressive):
 
         self.border = int(rnn == "diagonal")
         self.input = conv(channels, 2 * hidden, 7, "A")
-        self.layers = nn.Sequential(*(LAYERS[rnn](hidden, channels, generator) for _ in range(layers)))
+        self.layers = nn.ModuleList(LAYERS[rnn](hidden, channels, generator) for _ in range(layers))
         self.head = nn.Sequential(
             nn.ReLU(), conv(2 * hidden, 2 * hidden, 1, "B"),
             nn.ReLU(), conv(2 * hidden, channels * levels, 1, "B"),
         )  # fmt: skip
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Scaled images (N, C, H, W) -> logits (N, levels, C, H, W)."""
-        features = self.layers(self.input(F.pad(x, (0, self.border))))
+    def forward(self, x: Tensor, given: Sequence[Tensor] = ()) -> Tensor:
+        """Scaled images (N, C, H, W) -> logits (N, levels, C, H, W). given: what each layer is told of every pixel."""
+        border = (0, self.border)
+        features = self.input(F.pad(x, border))
+        for layer, told in itertools.zip_longest(self.layers, given):
+            features = layer(features, None if told is None else F.pad(told, border))
         return self.by_level(self.head(features[..., : x.shape[3]]))
