@@ -1,6 +1,7 @@
 """Builds csrc/ into tinygen._native with cffi, and its CUDA kernels into tinygen/_cuda.so with nvcc.
 
-Without a C compiler the install goes on: the NumPy definitions run. Without nvcc it goes on without the GPU, and says so.
+Without a C compiler the install goes on: the NumPy definitions run. Without nvcc it goes on, too, and says that there are
+no CUDA kernels.
 """
 
 import os
@@ -17,7 +18,7 @@ HERE = Path(__file__).parent
 FLAGS = ["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-pthread"]
 ARCHITECTURES = (75, 80, 86, 89, 90)  # and the last one as PTX, for what comes after it
 CUDA_FLAGS = ["-std=c++17", "-O3", "-cudart", "static", "-Xcompiler", "-fPIC,-fvisibility=hidden"]
-CUDA_FLAGS += ["-Werror", "all-warnings", "-Xptxas", "-warn-spills,-warn-lmem-usage,-Werror"]
+CUDA_FLAGS += ["-Xfatbin", "-compress-all", "-Werror", "all-warnings", "-Xptxas", "-warn-spills,-warn-lmem-usage,-Werror"]
 
 
 def declarations(header: str) -> str:
@@ -27,9 +28,10 @@ def declarations(header: str) -> str:
 
 
 def nvcc_path() -> str | None:
-    """NVCC of the environment, one on the path, or that of CUDA's usual place."""
-    home = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda")) / "bin" / "nvcc"
-    return os.environ.get("NVCC") or shutil.which("nvcc") or (str(home) if home.exists() else None)
+    """NVCC of the environment (empty: none), one on the path, or that of CUDA's usual place."""
+    if "NVCC" in os.environ:
+        return os.environ["NVCC"] or None
+    return shutil.which("nvcc") or shutil.which("nvcc", path=os.environ.get("CUDA_HOME", "/usr/local/cuda") + "/bin")
 
 
 def nvcc_command(nvcc: str, out: str, architectures: tuple[int, ...] = ARCHITECTURES) -> list[str]:

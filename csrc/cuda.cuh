@@ -54,7 +54,7 @@ struct __align__(sizeof(real) * width) pack { real v[width]; };
 
 /* As many as make 16 bytes. */
 template <class real>
-constexpr int widest() { return 16 / (int)sizeof(real); }
+__host__ __device__ constexpr int widest() { return 16 / (int)sizeof(real); }
 
 /* --- on the device -------------------------------------------------------------------------------------- */
 

@@ -9,14 +9,23 @@ struct add {
     __device__ void operator()(const real *x, real *y) const { y[0] = x[0] + x[1]; }
 };
 
+template <class real>
 struct relu {
-    template <class real>
-    __device__ void operator()(const real *x, real *y) const { y[0] = larger(x[0], real(0)); }
+    real slope;
+    __device__ void operator()(const real *x, real *y) const
+    {
+        y[0] = x[0] > 0 || x[0] != x[0] ? x[0] : slope != 0 ? slope * x[0] : 0;
+    }
 };
 
+/* Of gy and y. */
+template <class real>
 struct relu_backward {
-    template <class real>
-    __device__ void operator()(const real *x, real *gx) const { gx[0] = x[1] > 0 ? x[0] : 0; }
+    real slope;
+    __device__ void operator()(const real *x, real *gx) const
+    {
+        gx[0] = x[1] > 0 ? x[0] : slope != 0 ? slope * x[0] : 0;
+    }
 };
 
 struct tanh_of {
@@ -58,6 +67,28 @@ struct adam {
     }
 };
 
+enum { TILE = 32, TILE_STRIPS = 8 };
+
+/* A block a tile of a matrix: read and written in rows, turned in shared memory. */
+template <class real>
+__global__ void __launch_bounds__(TILE * TILE_STRIPS)
+transpose(int64_t rows, int64_t columns, int64_t tiles, const real *x, real *y)
+{
+    SHARED(real, tile, [TILE][TILE + 1]);
+    int64_t across = ceil_of<int64_t>(columns, TILE), matrix = blockIdx.x / tiles, at = blockIdx.x % tiles;
+    int64_t row = at / across * TILE, column = at % across * TILE;
+    int lane = threadIdx.x % TILE, strip = threadIdx.x / TILE;
+    x += matrix * rows * columns;
+    y += matrix * rows * columns;
+    for (int i = strip; i < TILE; i += TILE_STRIPS)
+        if (row + i < rows && column + lane < columns)
+            tile[i][lane] = x[(row + i) * columns + column + lane];
+    __syncthreads();
+    for (int i = strip; i < TILE; i += TILE_STRIPS)
+        if (column + i < columns && row + lane < rows)
+            y[(column + i) * rows + row + lane] = tile[lane][i];
+}
+
 template <int ins, int outs, class function>
 int each(int dtype, int64_t rows, int64_t columns, const source (&in)[ins], const target (&out)[outs], function f)
 {
@@ -73,14 +104,24 @@ int tg_add(int dtype, int64_t n, const void *x, const void *y, void *out, int)
     return each(dtype, 1, n, {{x, 0}, {y, 0}}, {{out, 0}}, add());
 }
 
-int tg_relu(int dtype, int64_t n, const void *x, void *y, int)
+int tg_relu(int dtype, int64_t n, double slope, const void *x, void *y, int)
 {
-    return each(dtype, 1, n, {{x, 0}}, {{y, 0}}, relu());
+    if (!rows_valid(dtype, 1, n))
+        return TG_BAD_ARGUMENT;
+    return typed(dtype, [&](auto zero) {
+        typedef decltype(zero) real;
+        return map<real>(1, n, {{x, 0}}, {{y, 0}}, relu<real>{(real)slope});
+    });
 }
 
-int tg_relu_backward(int dtype, int64_t n, const void *gy, const void *y, void *gx, int)
+int tg_relu_backward(int dtype, int64_t n, double slope, const void *gy, const void *y, void *gx, int)
 {
-    return each(dtype, 1, n, {{gy, 0}, {y, 0}}, {{gx, 0}}, relu_backward());
+    if (!rows_valid(dtype, 1, n))
+        return TG_BAD_ARGUMENT;
+    return typed(dtype, [&](auto zero) {
+        typedef decltype(zero) real;
+        return map<real>(1, n, {{gy, 0}, {y, 0}}, {{gx, 0}}, relu_backward<real>{(real)slope});
+    });
 }
 
 int tg_tanh(int dtype, int64_t n, const void *x, void *y, int)
@@ -104,6 +145,22 @@ int tg_gated_backward(int dtype, int64_t rows, int64_t channels, const void *x, 
     int64_t half = channels * element_size(dtype), pitch = 2 * channels;
     return each(dtype, rows, channels, {{x, pitch}, {(const char *)x + half, pitch}, {gy, channels}},
                 {{gx, pitch}, {(char *)gx + half, pitch}}, gated_backward());
+}
+
+int tg_transpose(int dtype, int64_t n, int64_t rows, int64_t columns, const void *x, void *y, int)
+{
+    if (n < 0 || n > MOST || !rows_valid(dtype, n, 1) || !rows_valid(dtype, rows, columns))
+        return TG_BAD_ARGUMENT;
+    int64_t tiles = ceil_of<int64_t>(rows, TILE) * ceil_of<int64_t>(columns, TILE);
+    if (tiles && n > INT32_MAX / tiles)
+        return TG_BAD_ARGUMENT;
+    return typed(dtype, [&](auto zero) {
+        typedef decltype(zero) real;
+        if (n && tiles)
+            LAUNCH(transpose<real>, (unsigned)(n * tiles), TILE * TILE_STRIPS, rows, columns, tiles, (const real *)x,
+                   (real *)y);
+        return launched();
+    });
 }
 
 int tg_adam(int dtype, int64_t n, const void *g, void *p, void *m, void *v, int64_t step, double lr, double beta1,

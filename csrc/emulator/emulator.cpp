@@ -395,7 +395,8 @@ const char *cudaGetErrorString(cudaError_t error)
 }
 
 /* The order of threads and blocks: 0 forwards, -1 backwards, above 0 the seed of a random one. */
-extern "C" __attribute__((visibility("default"))) void tg_emulator_order(int64_t seed)
+extern "C" __attribute__((visibility("default"))) void tg_emulator_order(int64_t seed);
+void tg_emulator_order(int64_t seed)
 {
     emulator::seed = seed;
 }

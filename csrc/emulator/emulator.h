@@ -26,6 +26,8 @@ struct dim3 {
     dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
 };
 
+static inline int min(int a, int b) { return a < b ? a : b; }
+
 namespace emulator {
 
 /* Of the thread that runs. */

@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 COMPILER = os.environ.get("CXX", "g++")
 FLAGS = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-Icsrc"]
-FLAGS += ["-Wall", "-Wextra", "-Wconversion", "-Wno-unknown-pragmas", "-Werror"]  # the pragmas are nvcc's
+FLAGS += ["-Wall", "-Wextra", "-Wconversion", "-Wmissing-declarations", "-Wno-unknown-pragmas", "-Werror"]  # the pragmas are nvcc's
 SCHEDULER = Path("csrc/emulator/emulator.cpp")
 
 

@@ -1,0 +1,154 @@
+/* Sampling from an autoregressive network, each of whose numbers is computed once (tinygen.h has the contract): a
+ * block an image, from its first value to its last, so nothing waits but the block's threads for each other. The
+ * image's state and the weights stay in the caches; weights are read row by row, neighbours by neighbours. */
+#include "cuda.cuh"
+
+namespace {
+
+enum { SAMPLE_THREADS = 128, MOST_LEVELS = 256, NARROW = 16 };
+
+template <class real>
+struct network {
+    tg_sampler s;
+    const tg_layer *layers;
+    const int64_t *runs, *starts;
+    const tg_step *steps;
+    const int32_t *places, *logits;
+    const real *weights, *scaled;
+    const double *uniform;
+    real *state;
+    uint8_t *x;
+};
+
+/* The part of W v, for one number, that falls to a group of threads: every `groups`-th row. */
+template <class real>
+__device__ __forceinline__ real share(const network<real> &e, const tg_layer &layer, const real *x, int64_t column,
+                                      int group, int groups)
+{
+    const real *w = e.weights + layer.weights + layer.ld + column;
+    real sum = 0;
+    int64_t row = 0;                                    /* of the run's first number */
+    for (int64_t r = layer.run; r < layer.run + layer.runs; r++) {
+        int64_t from = e.runs[2 * r], length = e.runs[2 * r + 1];
+        for (int64_t i = (group + groups - row % groups) % groups; i < length; i += groups)
+            sum += x[from + i] * w[(row + i) * layer.ld];
+        row += length;
+    }
+    return sum;
+}
+
+/* out = b + W v, or y + W v; threads that have no number of their own take rows of W from those that have. */
+template <class real>
+__device__ __forceinline__ void linear(const network<real> &e, const tg_layer &layer, const tg_step &step, real *state)
+{
+    SHARED(real, shares, [SAMPLE_THREADS]);
+    int columns = SAMPLE_THREADS, self = (int)threadIdx.x;
+    while (columns > NARROW && layer.n <= columns / 2)
+        columns /= 2;
+    int column = self % columns, group = self / columns, groups = SAMPLE_THREADS / columns;
+    for (int64_t first = 0; first < layer.n; first += columns) {
+        int64_t j = first + column;
+        shares[self] = j < layer.n ? share(e, layer, state + step.x, j, group, groups) : 0;
+        __syncthreads();
+        if (group == 0 && j < layer.n) {
+            real sum = layer.kind == TG_LINEAR ? e.weights[layer.weights + j] : state[step.y + j];
+            for (int g = 0; g < groups; g++)
+                sum += shares[g * columns + column];
+            state[step.out + j] = sum;
+        }
+        __syncthreads();
+    }
+}
+
+template <class real>
+__device__ __forceinline__ real apply(int64_t kind, real x, real y)
+{
+    switch (kind) {
+    case TG_RELU: return larger(x, real(0));
+    case TG_ELU: return x > 0 || x != x ? x : expm1(x);
+    case TG_TANH: return tanh(x);
+    case TG_SIGMOID: return sigmoid(x);
+    case TG_ADD: return x + y;
+    case TG_SUB: return x - y;
+    case TG_MUL: return x * y;
+    case TG_GATED: return tanh(x) * sigmoid(y);
+    default: return x;
+    }
+}
+
+/* The level at which the cumulative probability passes u; in float64 whatever the network's type, and added up by
+ * one thread, in order, as the C kernel does. */
+template <class real>
+__device__ __forceinline__ void draw(const network<real> &e, const real *state, int64_t value, double u, uint8_t *to)
+{
+    SHARED(double, x, [MOST_LEVELS]);
+    SHARED(int, likeliest, [1]);
+    const int levels = (int)e.s.levels, self = (int)threadIdx.x;
+    for (int i = self; i < levels; i += SAMPLE_THREADS)
+        x[i] = (double)state[e.logits[value * levels + i]];
+    __syncthreads();
+    if (self == 0) {
+        likeliest[0] = 0;
+        for (int i = 1; i < levels; i++)
+            if (x[i] > x[likeliest[0]])
+                likeliest[0] = i;
+    }
+    __syncthreads();
+    double top = x[likeliest[0]];
+    __syncthreads();
+    for (int i = self; i < levels; i += SAMPLE_THREADS)
+        x[i] = exp((x[i] - top) / e.s.temperature);
+    __syncthreads();
+    if (self == 0) {
+        int level = 0;
+        for (int i = 1; i < levels; i++)
+            x[i] += x[i - 1];
+        for (int i = 0; i < levels - 1; i++)
+            level += x[i] <= u * x[levels - 1];
+        *to = (uint8_t)(e.s.temperature == 0 ? likeliest[0] : level);
+    }
+}
+
+template <class real>
+__global__ void __launch_bounds__(SAMPLE_THREADS, 4) sample_images(network<real> e)
+{
+    const int64_t image = blockIdx.x;
+    real *state = e.state + image * e.s.size;
+    uint8_t *x = e.x + image * e.s.values;
+    for (int64_t value = e.s.first; value < e.s.last; value++) {
+        if (value && threadIdx.x == 0)
+            state[e.places[value - 1]] = e.scaled[x[value - 1]];
+        __syncthreads();
+        for (int64_t i = e.starts[value]; i < e.starts[value + 1]; i++) {
+            const tg_step step = e.steps[i];
+            const tg_layer layer = e.layers[step.layer];
+            if (layer.kind <= TG_LINEAR_FROM) {
+                linear(e, layer, step, state);
+                continue;
+            }
+            for (int64_t j = threadIdx.x; j < layer.n; j += SAMPLE_THREADS)
+                state[step.out + j] = apply(layer.kind, state[step.x + j], state[step.y + j]);
+            __syncthreads();
+        }
+        if (value >= e.s.known)
+            draw(e, state, value, e.uniform[value * e.s.n + image], x + value);
+    }
+}
+
+}
+
+int tg_sample(int dtype, const tg_sampler *s, const tg_layer *layers, const int64_t *runs, const void *weights,
+              const tg_step *steps, const int64_t *starts, const int32_t *places, const void *scaled,
+              const int32_t *logits, const double *uniform, void *state, uint8_t *x, int)
+{
+    if (s->n < 0 || s->n > MOST || s->levels < 1 || s->levels > MOST_LEVELS || s->first < 0 || s->last > s->values)
+        return TG_BAD_ARGUMENT;
+    return typed(dtype, [&](auto zero) {
+        typedef decltype(zero) real;
+        network<real> e = {*s, layers, runs, starts, steps, places, logits, (const real *)weights, (const real *)scaled,
+                           uniform, (real *)state, x};
+        if (s->n)
+            LAUNCH(sample_images<real>, (unsigned)s->n, SAMPLE_THREADS, e);
+        return launched();
+    });
+}
