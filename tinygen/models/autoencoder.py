@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tinygen import Tensor, nn, no_grad, optim, tensor
+from tinygen import Tensor, nn, no_grad, optim
 from tinygen.data import Dataset, Minibatches
 from tinygen.models import coders
 from tinygen.models.classical import PCA
@@ -89,9 +89,8 @@ class Autoencoder(Model):
 
     def means(self, z: np.ndarray) -> np.ndarray:
         """Codes (N, latent) decoded: (N, C, H, W) in levels, floats."""
-        dtype = next(self.parameters()).dtype
         with no_grad():
-            parts = [self.decoder(tensor(z[i : i + ROWS].astype(dtype))).numpy() for i in range(0, len(z), ROWS)]
+            parts = [self.decoder(self.tensor(z[i : i + ROWS])).numpy() for i in range(0, len(z), ROWS)]
         return np.clip((np.concatenate(parts) + 1) / 2, 0, 1) * (self.levels - 1)
 
     def sample(
@@ -134,7 +133,7 @@ def fit(net: nn.Module, x: Tensor, labels: np.ndarray, generator: np.random.Gene
     epochs = itertools.chain.from_iterable(itertools.repeat(batches))
     for images, targets in itertools.islice(epochs, steps):
         optimizer.zero_grad()
-        F.cross_entropy(net(tensor(images)), targets).backward()
+        F.cross_entropy(net(x.new_tensor(images)), targets).backward()
         optimizer.step()
 
 

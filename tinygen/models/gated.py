@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinygen import Tensor, nn, tensor
+from tinygen import Tensor, nn
 from tinygen.models.autoregressive import Autoregressive
 from tinygen.nn import functional as F
 
@@ -96,7 +96,7 @@ class GatedPixelCNN(Autoregressive):
 
     def forward(self, x: Tensor, labels: np.ndarray | None = None) -> Tensor:
         """Scaled images (N, C, H, W), labels (N,) if there are classes -> logits (N, levels, C, H, W)."""
-        c = None if labels is None else tensor(np.eye(self.classes, dtype=x.dtype)[labels])
+        c = None if labels is None else x.new_tensor(np.eye(self.classes)[labels])
         v = h = x
         for layer in self.layers:
             v, h = layer(v, h, c)

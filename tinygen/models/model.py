@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from tinygen import Tensor, nn, optim, tensor
+from tinygen import Tensor, nn, optim
 from tinygen.data import Dataset
 
 if TYPE_CHECKING:
@@ -176,5 +176,4 @@ class Model(nn.Module):
 
     def tensor(self, values: np.ndarray) -> Tensor:
         """Numbers as its networks take them: of the parameters' dtype, on their device."""
-        parameter = next(self.parameters())
-        return tensor(values.astype(parameter.dtype)).to(parameter.device)
+        return next(self.parameters()).new_tensor(values)

@@ -17,8 +17,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from tinygen import Tensor, exp, logsumexp, nn, tensor
-from tinygen.autograd import xp
+from tinygen import Tensor, exp, logsumexp, nn
 from tinygen.nn import functional as F
 
 Kind = Literal["gaussian", "mixture", "categorical"]
@@ -70,7 +69,7 @@ class Gaussian(nn.Module):
 
     def draw(self, h: Tensor, noise: np.ndarray) -> Tensor:
         mean, log_var = self.split(h)
-        return mean + exp(log_var * 0.5) * _like(h, noise)
+        return mean + exp(log_var * 0.5) * h.new_tensor(noise)
 
     def kl(self, h: Tensor, z: Tensor) -> Tensor:
         return self.kl_by_variable(h).sum(-1)
@@ -83,7 +82,7 @@ class Gaussian(nn.Module):
         return log_normal(z, *self.split(h)) - log_prior(z)
 
     def log_weights(self, h: Tensor, draws: int) -> Tensor:
-        return _like(h, np.full((draws, len(h)), -math.log(draws)))
+        return h.new_tensor(np.full((draws, len(h)), -math.log(draws)))
 
     def prior(self, generator: np.random.Generator, n: int) -> np.ndarray:
         return generator.standard_normal((n, self.latent))
@@ -130,7 +129,7 @@ class Mixture(Gaussian):
 
     def draw(self, h: Tensor, noise: np.ndarray) -> Tensor:
         mean, log_var = self.split(h)
-        z = mean + exp(log_var * 0.5) * self._by_component(_like(h, noise))
+        z = mean + exp(log_var * 0.5) * self._by_component(h.new_tensor(noise))
         return z.reshape(noise.shape)
 
     def kl(self, h: Tensor, z: Tensor) -> Tensor:
@@ -185,11 +184,11 @@ class Categorical(nn.Module):
         return F.log_softmax(h.reshape(len(h), self.latent, self.categories), 2)
 
     def draw(self, h: Tensor, noise: np.ndarray) -> Tensor:
-        scores = self.split(h) + _like(h, noise)
+        scores = self.split(h) + h.new_tensor(noise)
         if self.training:
             z = F.softmax(scores * (1 / self.temperature), 3)
         else:
-            z = _like(h, scores.numpy().argmax(axis=3)[..., None] == np.arange(self.categories))
+            z = h.new_tensor(scores.numpy().argmax(axis=3)[..., None] == np.arange(self.categories))
         return z.reshape(*noise.shape[:2], self.size)
 
     def kl(self, h: Tensor, z: Tensor) -> Tensor:
@@ -206,7 +205,7 @@ class Categorical(nn.Module):
         return (z * log_p).sum(-1) + self.latent * math.log(self.categories)
 
     def log_weights(self, h: Tensor, draws: int) -> Tensor:
-        return _like(h, np.full((draws, len(h)), -math.log(draws)))
+        return h.new_tensor(np.full((draws, len(h)), -math.log(draws)))
 
     def prior(self, generator: np.random.Generator, n: int) -> np.ndarray:
         chosen = generator.integers(0, self.categories, (n, self.latent, 1))
@@ -214,8 +213,3 @@ class Categorical(nn.Module):
 
     def mean(self, h: Tensor) -> Tensor:
         return exp(self.split(h)).reshape(len(h), self.size)
-
-
-def _like(h: Tensor, array: np.ndarray) -> Tensor:
-    """An array beside h: of its dtype, on its device."""
-    return tensor(xp(h._array).asarray(array, h.dtype))

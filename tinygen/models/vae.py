@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tinygen import Tensor, exp, logsumexp, no_grad, tensor
+from tinygen import Tensor, exp, logsumexp, no_grad
 from tinygen.data import Dataset
 from tinygen.models import coders, likelihoods, posteriors, vae_pictures
 from tinygen.models.independent import independent_nats
@@ -203,7 +203,7 @@ class VAE(Model):
 
     def codes(self, z: np.ndarray) -> Tensor:
         """Codes (N, size) as (N, 1, size): draws for no image in particular."""
-        return tensor(np.asarray(z)[:, None].astype(next(self.parameters()).dtype))
+        return self.tensor(np.asarray(z)[:, None])
 
     def encode(self, images: np.ndarray) -> np.ndarray:
         """The middle of q(z given x) of each image: (N, size)."""

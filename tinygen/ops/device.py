@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tinygen import cuda, native
-from tinygen._tensor import Tensor
+from tinygen._tensor import Tensor, leaf
 from tinygen.autograd import op
 from tinygen.ops import shape
 from tinygen.ops._samples import normal, sample
@@ -41,6 +41,13 @@ def to(x: Tensor, target: Any) -> Tensor:
 def device(x: Tensor) -> str:
     """Where the tensor is: "cpu" or "cuda"."""
     return "cpu" if isinstance(x._array, np.ndarray) else "cuda"
+
+
+def new_tensor(x: Tensor, data: Any, requires_grad: bool = False) -> Tensor:
+    """A leaf tensor of these values, copied: numbers, an array or a tensor; of x's dtype, on x's device."""
+    data = data._array if isinstance(data, Tensor) else data
+    values = native.beside(x._array, np.asarray(data, x.dtype) if native.xp(data) is np else data)
+    return leaf(native.xp(values).array(values, x.dtype, order="K"), requires_grad)
 
 
 def is_device(target: Any) -> bool:
