@@ -121,15 +121,15 @@ def _code(node: ast.AST) -> Iterator[ast.AST]:
                 yield from _code(part)
 
 
-def killed(mutant: Mutant) -> bool:
-    """Whether a test of the mutant's file fails on a copy of the package that has it."""
-    name = mutant.file.relative_to(ROOT / "tinygen").as_posix()
+def killed(mutant: Mutant, tests: list[str]) -> bool:
+    """Whether one of the tests fails on a copy of the package that has the mutant."""
+    name = mutant.file.relative_to(ROOT / "tinygen")
     with tempfile.TemporaryDirectory() as folder:
         for part in ("tinygen", "tests"):
             shutil.copytree(ROOT / part, Path(folder, part), ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", folder)
         Path(folder, "tinygen", name).write_text(mutant.applied())
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *TESTS.get(name, OPS)]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
         environment = {**os.environ, "PYTHONPATH": folder, "CI": "1", "TINYGEN_REQUIRE_PARITY": ""}
         done = subprocess.run(
             command, cwd=folder, env=environment, capture_output=True,
@@ -156,7 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = random.Random(args.seed).sample(every, min(args.n, len(every)))
     alive = []
     for number, mutant in enumerate(chosen, 1):
-        dead = killed(mutant)
+        dead = killed(mutant, TESTS.get(mutant.file.relative_to(package).as_posix(), OPS))
         alive += [] if dead else [mutant]
         print(f"{number:>4}/{len(chosen)}  {'killed' if dead else 'LIVES '}  {mutant}", flush=True)
     score = 1 - len(alive) / len(chosen)

@@ -1,0 +1,76 @@
+"""The suite itself: it notices errors, covers the code, doesn't depend on its order, and runs on every Python.
+
+Here a sample of each; with TINYGEN_FULL=1 in the environment all of it, which takes an hour or two.
+"""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import mutation
+
+ROOT = Path(__file__).parent.parent
+FULL = os.environ.get("TINYGEN_FULL") == "1"
+LEAST = (3, 11)
+PYTHONS = [python for minor in range(LEAST[1], 40) if (python := shutil.which(f"python3.{minor}"))]
+REST = ["-q", "-p", "no:cacheprovider", "--ignore=tests/test_suite.py"]
+
+
+def run(*command, python=sys.executable, **environment):
+    environment = {**os.environ, "TINYGEN_FULL": "", **environment}
+    done = subprocess.run([python, "-m", *command], cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.fault("S01")
+def test_small_errors_are_noticed(capsys):
+    assert mutation.main(["-n", "100" if FULL else "2"]) == 0, capsys.readouterr().out
+
+
+def test_what_changes_nothing_is_no_error():
+    harmless = mutation.Mutant(mutation.ROOT / "tinygen" / "ops" / "pool.py", 0, 0, "# the same\n")
+    assert not mutation.killed(harmless, ["tests/test_layout.py"])
+
+
+@pytest.mark.fault("S02")
+def test_branches_are_covered(tmp_path):
+    """Of the sample: those of the engine, by its own tests."""
+    tests = ["-n", "auto"] if FULL else ["tests/test_autograd.py"]
+    files = "tinygen/*" if FULL else "tinygen/_tensor.py,tinygen/autograd.py"
+    environment = {"COVERAGE_FILE": str(tmp_path / "coverage")}
+    run("coverage", "run", "-m", "pytest", *REST, *tests, **environment)
+    run("coverage", "combine", "-q", str(tmp_path), **environment)
+    report = run("coverage", "report", f"--include={files}", **environment)
+    assert int(re.search(r"TOTAL.* (\d+)%", report).group(1)) >= 95, report
+
+
+@pytest.mark.fault("S03")
+@pytest.mark.parametrize("seed", range(10) if FULL else [1])
+def test_any_order(seed):
+    tests = ["-n", "auto"] if FULL else ["tests/test_autograd.py", "tests/test_nn.py", "tests/test_optim.py"]
+    run("pytest", *REST, "-p", "randomly", f"--randomly-seed={seed}", *tests)
+
+
+@pytest.mark.fault("S04")
+def test_the_oldest_python_understands_every_file():
+    assert f'requires-python = ">={LEAST[0]}.{LEAST[1]}"' in (ROOT / "pyproject.toml").read_text()
+    for file in [*ROOT.glob("tinygen/**/*.py"), *ROOT.glob("tests/**/*.py"), *ROOT.glob("benchmarks/**/*.py")]:
+        ast.parse(file.read_text(), str(file), feature_version=LEAST)
+
+
+@pytest.mark.fault("S04")
+def test_every_python_that_is_installed(tmp_path):
+    """Of the sample: none but the one that runs this."""
+    for python in PYTHONS if FULL else []:
+        folder = tmp_path / Path(python).name
+        run("venv", str(folder), python=python)
+        run("pip", "install", "-q", f"{ROOT}[test]", python=folder / "bin" / "python")
+        run("pytest", *REST, "-n", "auto", python=folder / "bin" / "python")
+    assert sys.version_info >= LEAST
