@@ -1,0 +1,250 @@
+"""python -m benchmarks.autoencoders: the lecture on autoencoders and VAEs, measured (slides 9 to 12 and 37 to 99).
+
+Each part prints a table and writes pictures into --out; all of them together take minutes on one core. Fashion-MNIST.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's own threads would get in the way of tinygen's
+
+import functools
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.models import DATA, SEED, Entry, training
+from tinygen import native
+from tinygen.cli import Parser
+from tinygen.data import Dataset
+from tinygen.models.autoencoder import Autoencoder, accuracy, classifier, fit
+from tinygen.models.classical import (
+    PCA,
+    GaussianMixture,
+    Histogram,
+    KernelDensity,
+    kmeans,
+    mutual_information,
+    purity,
+)  # fmt: skip
+from tinygen.models.model import Model, Picture
+from tinygen.training.config import Config
+from tinygen.training.images import save_picture
+
+SEEDS = range(6)
+
+
+@functools.cache
+def data(levels: int) -> tuple[Dataset, Dataset]:
+    """Training and test set."""
+    return Config("vae", DATA, levels).datasets()
+
+
+@functools.cache
+def trained(epochs: float, levels: int = 2, model: str = "vae", lr: float = 1e-3, **options: Any) -> tuple[Any, float]:
+    """A model after so many epochs, and the seconds that they took."""
+    state = training(Entry(model, model, options, levels, lr), data(levels)[0])
+    state.config.epochs, start = epochs, time.process_time()
+    state.model.train()
+    while state.done < 1:
+        state.advance(state.done)
+    return state.model.eval(), time.process_time() - start
+
+
+def table(head: str, rows: Iterable[Sequence[Any]]) -> str:
+    """Markdown."""
+    lines = [head, " | ".join("---" for _ in head.split("|"))]
+    lines += [" | ".join(f"{c:.4g}" if isinstance(c, float) else str(c) for c in row) for row in rows]
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def spread(values: Sequence[float], scale: float = 1) -> str:
+    """Mean and standard deviation."""
+    return f"{scale * np.mean(values):.2f} +- {scale * np.std(values, ddof=1):.2f}"
+
+
+def drawn(model: Model, out: Path, *names: str, prefix: str = "") -> None:
+    """Write pictures of a model."""
+    train, test = data(model.levels)
+    for name in names:
+        picture: Picture = model.pictures()[name](model, train, test, np.random.default_rng(SEED))
+        save_picture(out / f"{prefix or type(model).__name__.lower()}-{name}.png", picture, model.levels)
+
+
+# ------------------------------------------------------------------------------------------------------------ the parts
+
+
+def clusters(out: Path) -> str:
+    """Slides 9 to 11: k-means against the classes, PCA's share of the variance."""
+    train, _ = data(256)
+    x = train.images.reshape(len(train), -1).astype(np.float32) / 255
+    found = [kmeans(x, 10, np.random.default_rng(seed)) for seed in SEEDS]
+    rows = [
+        ("k-means, k = 10: purity", spread([purity(f.labels, train.labels) for f in found])),
+        ("k-means, k = 10: mutual information", spread([mutual_information(f.labels, train.labels) for f in found])),
+    ]
+    explained = PCA(x, 128).explained
+    rows += [(f"PCA: variance explained by {k}", f"{explained[k - 1]:.3f}") for k in (2, 20, 64, 128)]
+    return table("Fashion-MNIST, 60,000 images | ", rows)
+
+
+def densities(out: Path) -> str:
+    """Slide 12: the density of one variable, an image's mean brightness; mean log-likelihood of the test set."""
+    (train, test), kinds = data(256), dict[str, Any]()
+    x, new = (d.images.mean(axis=(1, 2, 3)) / 255 for d in (train, test))
+    kinds["one Gaussian"] = GaussianMixture(x, 1)
+    kinds["histogram, 40 bins"] = Histogram(x, 40)
+    kinds["kernel density, of 5,000"] = KernelDensity(x[:5000])
+    kinds["mixture of 5 Gaussians"] = GaussianMixture(x, 5, 100)
+    plot(out / "densities.png", x, kinds)
+    rows = [(name, f"{np.log(np.maximum(p.density(new), 1e-9)).mean():.4f}") for name, p in kinds.items()]
+    return table("density of the mean brightness | log-likelihood of the test set, nats", rows)
+
+
+def plot(path: Path, x: np.ndarray, kinds: dict[str, Any]) -> None:
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
+    at = np.linspace(0, x.max(), 500)
+    axes.hist(x, 120, density=True, color="0.85")
+    for name, p in kinds.items():
+        axes.plot(at, p.density(at), label=name, linewidth=1.2)
+    axes.set(xlabel="mean brightness", ylabel="density")
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def autoencoder(out: Path) -> str:
+    """Slides 42 to 46 and 49: an autoencoder against PCA with codes of the same size; why it can't generate."""
+    (model, seconds), (train, test) = trained(4, 256, "autoencoder", 2e-3), data(256)
+    (figure,) = model.evaluate(train, test, np.random.default_rng(SEED))
+    drawn(model, out, "reconstruct", "generate", "interpolate", "scatter")
+    rows = [("autoencoder, 64 numbers", figure.value), *figure.beside.items(), ("seconds of training", seconds)]
+    return table("test set | mean squared error, of 1,000", rows)
+
+
+def finetuning(out: Path) -> str:
+    """Slides 47 and 48: classifiers from the autoencoder's encoder and from scratch, with few labels."""
+    (pretrained, _), (train, test) = trained(4, 256, "autoencoder", 2e-3), data(256)
+    weights, rows = pretrained.state_dict(), []
+    for labels in (100, 1000):
+        found: dict[bool, list[float]] = {True: [], False: []}
+        for seed in SEEDS:
+            chosen = np.random.default_rng([seed, labels])
+            index = np.concatenate([chosen.choice(np.flatnonzero(train.labels == c), labels // 10, replace=False)
+                                    for c in range(10)])  # fmt: skip
+            for started in found:
+                generator = np.random.default_rng(seed)
+                model = Autoencoder(train.images.shape[1:], 256, generator=generator)
+                if started:
+                    model.load_state_dict(weights)
+                net = classifier(model, 10, generator)
+                fit(net, model.scaled(train.images[index]), train.labels[index], generator)
+                found[started].append(accuracy(net, model.scaled(test.images), test.labels))
+        gain = np.subtract(found[True], found[False])
+        rows.append((labels, *(spread(found[k], 100) for k in (True, False)), spread(list(gain), 100)))
+    return table(f"labels, {len(SEEDS)} seeds | accuracy from the autoencoder, % | from scratch, % | gain", rows)
+
+
+GATE = {"epochs": 17, "likelihood": "bernoulli"}
+
+
+def vae(out: Path) -> str:
+    """Slides 66 to 97: the VAE of Kingma & Welling, 784-400-20, on thresholded images."""
+    model, seconds = trained(**GATE)
+    train, test = data(2)
+    figures = model.evaluate(train, test, np.random.default_rng(SEED))
+    drawn(model, out, "reconstruct", "prior", "traverse", "interpolate", "variables", "scatter")
+    rows = [(f.name, f"{f.value:.2f}" + (f" +- {f.error:.2f}" if f.error else ""), f.unit) for f in figures]
+    rows += [(name, f"{v:.2f}", figures[4].unit) for name, v in figures[4].beside.items()]
+    return table("VAE 784-400-20, 17 epochs | test set |", [*rows, ("training", f"{seconds:.0f}", "s of one core")])
+
+
+def bounds(out: Path) -> str:
+    """Slides 64, 65 and 80: how tight the bound is, and how the estimate from the prior spreads, by draws of z."""
+    (model, _), (_, test) = trained(**GATE), data(2)
+    images, rows = test.images[:100], []
+    for k in (1, 10, 100, 1000, 5000):
+        repeated = [f(images, k, np.random.default_rng(seed)) for f in (model.bound, model.prior_estimate)
+                    for seed in range(5)]  # fmt: skip
+        posterior, prior = np.reshape(repeated, (2, 5, -1))
+        rows.append((k, *(f"{v.mean():.1f} (+- {v.std(axis=0, ddof=1).mean():.1f})" for v in (posterior, prior))))
+    head = "draws of z | log p(x), 100 images, z from q(z given x) | z from the prior"
+    return table(head + ", nats (+- of an image, over repetitions)", rows)
+
+
+def variants(out: Path) -> str:
+    """Slide 98: other posteriors, objectives and networks after equally many images."""
+    options: dict[str, dict[str, Any]] = {
+        "Gaussian": {}, "mixture of 4 Gaussians": {"posterior": "mixture"}, "IWAE, K = 5": {"importance": 5},
+        "20 variables of 10 categories": {"posterior": "categorical"}, "convolutional": {"network": "conv"},
+        "beta 0.25": {"beta": 0.25}, "beta 4": {"beta": 4.0}, "beta 16": {"beta": 16.0},
+    }  # fmt: skip
+    return compared(options, {"likelihood": "bernoulli"}, 2, out)
+
+
+def likelihoods(out: Path) -> str:
+    """Slide 57: decoders for grey values."""
+    options: dict[str, dict[str, Any]] = {
+        "discretized logistic": {}, "Gaussian, sigma learned": {"likelihood": "gaussian"},
+        "Gaussian, sigma 0.2": {"likelihood": "gaussian", "sigma": 0.2},
+    }  # fmt: skip
+    return compared(options, {}, 256, out)
+
+
+def compared(options: dict[str, dict[str, Any]], common: dict[str, Any], levels: int, out: Path) -> str:
+    rows = []
+    for name, own in options.items():
+        model, seconds = trained(3, levels, **common, **own)
+        _, test = data(levels)
+        generator = np.random.default_rng(SEED)
+        reconstruction, kl = (part.mean() for part in model.elbo(test.images, generator))
+        bound = -model.bound(test.images[:200], 500, generator).mean()
+        active = f"{(model.activity(test.images) > 0.01).sum()} of {model.posterior.latent}"
+        shown = [f"{v:.1f}" for v in (reconstruction + kl, reconstruction, kl, bound, seconds)]
+        bits = f"{model.bits_per_dim(reconstruction + kl):.3f}"
+        rows.append((name, *shown[:1], bits, *shown[1:4], active, shown[4]))
+        drawn(model, out, "traverse", "prior", prefix=name.replace(" ", "-").replace(",", ""))
+    head = "3 epochs | -ELBO, nats | bits/dim | reconstruction | KL | weighted bound, K = 500, of 200 images"
+    return table(f"{head} | active | s", rows)
+
+
+def manifold(out: Path) -> str:
+    """Slide 94: a VAE of two latent variables, its plane and the classes on it."""
+    model, _ = trained(10, latent=2, likelihood="bernoulli")
+    drawn(model, out, "manifold", "scatter", prefix="plane")
+    return table(
+        "VAE of two variables, 10 epochs | nats", [("-ELBO", model.validation(data(2)[1], np.random.default_rng(0)))]
+    )
+
+
+PARTS: dict[str, Callable[[Path], str]] = {f.__name__: f for f in (
+    clusters, densities, autoencoder, finetuning, vae, bounds, variants, likelihoods, manifold,
+)}  # fmt: skip
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the parts that are named, or all."""
+    p = Parser(prog="python -m benchmarks.autoencoders", description=__doc__.splitlines()[0])
+    p.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
+    p.add_argument("--out", type=Path, default=Path("benchmarks/results/autoencoders"), help="(default %(default)s)")
+    args = p.parse_args(argv)
+    if unknown := set(args.parts) - set(PARTS):
+        p.error(f"there is no part {min(unknown)}; there are {', '.join(PARTS)}")
+    native.set_num_threads(1)
+    args.out.mkdir(parents=True, exist_ok=True)
+    for name in args.parts or PARTS:
+        text = f"{(PARTS[name].__doc__ or '').strip()}\n\n{PARTS[name](args.out)}\n"
+        (args.out / f"{name}.md").write_text(text)
+        print(f"{name}: {text}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
