@@ -119,7 +119,7 @@ def test_train_and_sample(data):
     assert 1 < bits < 3
     assert 1.5 < floor < 1.8  # of noise: log2(3), and a little for what 36 images don't tell
     assert lines[-3:] == [
-        f"samples: {folder}/samples.png", f"complete: {folder}/complete.png", f"all of it: {folder}/report.html; more samples: tinygen sample {folder}"
+        f"samples: {folder}/samples.png", f"test images, their upper halves, four completions: {folder}/complete.png", f"all of it: {folder}/report.html; more samples: tinygen sample {folder}"
     ]  # fmt: skip
     assert "100%  step 5  " in first.stderr
     assert len(set(size(folder / "samples.png"))) == 1

@@ -17,12 +17,14 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
+from tinygen import cuda
 from tinygen.models import MODELS, model_class
 from tinygen.models.autoregressive import Autoregressive
 from tinygen.training.config import Config, kind, located, options
 from tinygen.training.progress import say
 
 EPOCHS = 20  # of training, if nothing is said of its length
+DEVICES, WHERE = ("cpu", "cuda", "auto"), "where it computes; auto: on the GPU if there is one (default cpu)"
 
 
 class Parser(argparse.ArgumentParser):
@@ -41,8 +43,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Exit 2, with the nearest known word for each that isn't one."""
         known = [s for action in self._actions for s in (*action.option_strings, *map(str, action.choices or ()))]
-        given = "" if "are required" in message else message.partition("(choose")[0]
-        words = [w.partition("=")[0].strip("',:()") for w in given.split()]
+        unknown = message.partition("unrecognized arguments:")[2] or message.partition("invalid choice:")[2]
+        words = [w.partition("=")[0].strip("',:()") for w in unknown.partition("(choose")[0].split()]
         guesses = [m for w in words if w not in known for m in difflib.get_close_matches(w, known, 1)]
         hint = f" (did you mean {guesses[0]}?)" if guesses else ""
         self.exit(2, f"{self.prog}: {message}{hint}\n")
@@ -65,7 +67,13 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt as e:
         say(f"interrupted{f': {e}' if e.args else ''}", sys.stderr)
         return 130
-    except (ValueError, ArithmeticError, MemoryError, OSError) as e:  # what a user can mend, in one sentence
+    except (
+        ValueError,
+        ArithmeticError,
+        MemoryError,
+        OSError,
+        cuda.CudaError,
+    ) as e:  # what a user can mend, in one sentence
         say(f"tinygen {args.command}: {e}", sys.stderr)
         return 2 if isinstance(e, (ValueError, FileNotFoundError, FileExistsError)) else 1
 
@@ -140,9 +148,8 @@ def _add_train(models: Any, name: str) -> None:
 
 def _add_destination(p: argparse.ArgumentParser, default: Any) -> None:
     p.add_argument("--out", type=Path, default=default, help="the run folder (default: the next free runs/MODEL-N)")
-    p.add_argument(
-        "--dry-run", action="store_true", default=default, help="only say how large it is and how long it takes"
-    )
+    p.add_argument("--dry-run", action="store_true", default=default, help="only say what it would cost")
+    p.add_argument("--device", choices=DEVICES, default=default, help=WHERE)
 
 
 def _add_commands_of_runs(commands: Any) -> None:
@@ -151,6 +158,7 @@ def _add_commands_of_runs(commands: Any) -> None:
         p.add_argument("folder", metavar="RUN", type=Path, help="a run folder, such as runs/pixelcnn-1, or last; or a "
                        "checkpoint in it")  # fmt: skip
         p.add_argument("--seed", type=seed, default=0, help="of the random numbers (default %(default)s)")
+        p.add_argument("--device", choices=DEVICES, default="cpu", help=WHERE)
         p.set_defaults(run=command)
         return p
 
@@ -213,11 +221,11 @@ def _train_again(args: argparse.Namespace) -> None:
     from tinygen.training.loop import resume, train
 
     if args.resume is not None:
-        resume(args.resume)
+        resume(args.resume, _device(args))
     else:
         config = Config.read(args.config)
         config.epochs = config.epochs if config.epochs or config.minutes else EPOCHS
-        train(config, args.out, args.dry_run)
+        train(config, args.out, args.dry_run, _device(args))
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -232,7 +240,7 @@ def _train(args: argparse.Namespace) -> None:
     weights = args.weights and str(Path(args.weights).absolute())
     config = Config(args.model, located(args.data), args.levels, chosen, args.seed, args.batch_size, args.lr, epochs,
                     args.minutes, weights)  # fmt: skip
-    train(config, args.out, args.dry_run)
+    train(config, args.out, args.dry_run, _device(args))
 
 
 def _check_causal(args: argparse.Namespace) -> int:
@@ -278,7 +286,13 @@ def _export(args: argparse.Namespace) -> None:
 def _run(args: argparse.Namespace) -> Any:
     from tinygen.training.run import Run
 
-    return Run.existing(args.folder)
+    run = Run.existing(args.folder)
+    run.device = _device(args)
+    return run
+
+
+def _device(args: argparse.Namespace) -> str:
+    return cuda.resolve(args.device or "cpu")
 
 
 def _commands() -> Any:

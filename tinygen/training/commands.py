@@ -16,16 +16,14 @@ from tinygen.training.run import Run
 def finish(run: Run, train: Dataset, test: Dataset) -> None:
     """The test figures, samples and all other pictures of a run that is trained, and its report."""
     config, model, state = run.load()
-    if "best" in state:
+    if run.best.exists():
         run.say(f"from here on with the weights of step {state['step']:,}, whose validation was best")
     _figures(run, model, train, test, config.seed)
     if _samples(model):
         save_picture(run.samples, Picture(samples(model, 64, config.seed)), model.levels)  # as `tinygen sample` does
         run.say(f"samples: {run.samples}")
     for name in model.pictures():
-        path = run.folder / f"{name}.png"
-        save_picture(path, picture(model, name, train, test, config.seed), model.levels)
-        run.say(f"{name}: {path}")
+        _draw(run, model, name, train, test, config.seed, run.folder / f"{name}.png")
     report.write(run)
     more = f"; more samples: tinygen sample {run.quoted}" if _samples(model) else ""
     run.say(f"all of it: {run.report}{more}")
@@ -70,8 +68,15 @@ def draw(run: Run, name: str, seed: int, out: Path | None) -> None:
         raise ValueError(f"{config.model} has no {name}{others}")
     path = _writable(out or run.folder / f"{name}-{seed}.png")
     train, _, test = config.sets()
+    _draw(run, model, name, train, test, seed, path)
+    report.write(run)
+
+
+def _draw(run: Run, model: Model, name: str, train: Dataset, test: Dataset, seed: int, path: Path) -> None:
     found = picture(model, name, train, test, seed)
     save_picture(path, found, model.levels)
+    results = run.read_results()
+    run.write_results(results | {"captions": results.get("captions", {}) | {path.stem: found.caption}})
     run.say(f"{found.caption or name}: {path}")
 
 

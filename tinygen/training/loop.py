@@ -25,29 +25,30 @@ from tinygen.training.state import Training
 SHOWN = 16  # images of a snapshot
 
 
-def train(config: Config, out: Path | None = None, dry: bool = False) -> Run | None:
+def train(config: Config, out: Path | None = None, dry: bool = False, device: str = "cpu") -> Run | None:
     """Train a model as configured, save it, and show how good it is. What is wrong shows before a folder is made.
 
     Everything random comes from generators seeded with `config.seed`: the same seed gives the same bytes on one
     machine, if the run is bounded by epochs rather than by minutes.
 
-    dry: only say what it would cost.
+    dry: only say what it would cost. device: "cpu" or "cuda".
     """
     sets = config.sets()
-    cost = measure(config, build(config, sets[0], np.random.default_rng(config.seed)), sets[0])
+    cost = measure(config, build(config, sets[0], np.random.default_rng(config.seed), device), sets[0])
     generator = np.random.default_rng(config.seed)
-    training = Training(config, build(config, sets[0], generator), sets[0], generator)
+    training = Training(config, build(config, sets[0], generator, device), sets[0], generator)
     if dry:
         say(f"{_about(training, sets)}\n{cost}; {cost.estimate(training)}")
         return None
     run = Run.create(config.model, out)
+    run.device = device
     with run.held():
         run.begin(config)
         _go(run, training, sets, cost, f"into {run.folder}")
     return run
 
 
-def resume(path: Path) -> Run:
+def resume(path: Path, device: str = "cpu") -> Run:
     """Go on with a run at the step of its last checkpoint, as if it had never stopped: the same losses, the same bytes.
 
     path: a run folder, or "last" for the one of runs/ that was saved last.
@@ -56,6 +57,7 @@ def resume(path: Path) -> Run:
     what differs), FileExistsError while another process trains it.
     """
     run = Run.existing(path)
+    run.device = device
     with run.held():
         config, model, state = run.load(run.checkpoint)
         sets = config.sets()
@@ -66,12 +68,12 @@ def resume(path: Path) -> Run:
     return run
 
 
-def build(config: Config, data: Dataset, generator: np.random.Generator) -> Model:
+def build(config: Config, data: Dataset, generator: np.random.Generator, device: str = "cpu") -> Model:
     """The model before its first step."""
     model = model_class(config.model)(data.images.shape[1:], data.levels, **config.options, generator=generator)
     if config.weights is not None:
         weights.take(model, Path(config.weights))
-    return model
+    return model.to(device)
 
 
 def fit(training: Training, hooks: Sequence[Hook]) -> bool:
@@ -109,7 +111,10 @@ def _go(run: Run, training: Training, sets: Sets, cost: Cost, where: str) -> Non
     try:
         if not fit(training, _hooks(run, training, sets, cost)):
             raise KeyboardInterrupt(f"saved at step {training.step}; to go on: tinygen train --resume {run.quoted}")
-        commands.finish(run, train, test)
+        try:
+            commands.finish(run, train, test)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"it is trained; its test figures: tinygen evaluate {run.quoted}") from None
     except (KeyboardInterrupt, ArithmeticError, OSError) as e:
         run.note(f"stopped: {e}")
         raise

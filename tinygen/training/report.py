@@ -83,17 +83,24 @@ def write(run: Run) -> None:
     results = run.read_results()
     config, environment = (_read_toml(run.folder / name) for name in ("config.toml", "environment.toml"))
     title = f"{config.get('model', 'a run')} on {Path(str(config.get('data', '?'))).stem}"
+    captions = results.get("captions", {})
     pictures = [run.samples, *sorted(p for p in run.folder.glob("*.png") if p != run.samples)]
+
+    def caption(path: Path) -> str:
+        return captions.get(path.stem) or path.stem
+
     parts = [
         f"<header><h1>{_text(title)}</h1><p>{_text(run.folder.name)}, {_progress(results)}</p></header>",
         _section("Test", _figures(results.get("figures", []))),
         _section("While it trained", _curves(run)),
         _section("What it drew, by step", _images(sorted(run.snapshots.glob("step-*.png")), _step_of)),
-        _section("At the end", _images([p for p in pictures if p.exists()], lambda path: path.stem, "large")),
+        _section("At the end", _images([p for p in pictures if p.exists()], caption, "large")),
         _section("Messages", _messages(results.get("messages", []))),
+        "<div class=tables>",
         _section("Cost", _table(_cost(results))),
-        _section("Configuration", _table(config | config.pop("options", {})) if config else ""),
+        _section("Configuration", _table(config | config.pop("options", {}))),
         _section("Environment", _table(environment)),
+        "</div>",
         _section("Log", _log(run)),
     ]
     page = _PAGE.replace("{title}", _text(title)).replace("{body}", "\n".join(filter(None, parts)))
@@ -194,7 +201,7 @@ def _curves(run: Run) -> str:
         if len(points) > 1:
             label = _text(name.replace("_", " "))
             drawing = _curve(points[:, 0], points[:, 1], label)
-            drawings.append(f"<figure>{drawing}<figcaption>{label}</figcaption></figure>")
+            drawings.append(f"<figure><figcaption>{label}</figcaption>{drawing}</figure>")
     return f"<div class=curves>{''.join(drawings)}</div>" if drawings else ""
 
 
@@ -261,6 +268,7 @@ h2 { margin: 2rem 0 .6rem; font-size: 1.1rem; }
 header p, .figure p, figcaption, small, summary { color: var(--quiet); margin: 0; }
 .figures { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 15rem), 1fr)); }
 .figure b { font-size: 1.7rem; font-variant-numeric: tabular-nums; }
+.tables { display: grid; column-gap: 2rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 18rem), 1fr)); }
 .curves { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); }
 .images { display: grid; gap: .8rem; grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); }
 .images.large { grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); }

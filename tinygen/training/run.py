@@ -50,10 +50,11 @@ class Run:
     Attributes:
         checkpoint: what training goes on from.
         chosen: what is sampled and evaluated, if it isn't the best.
+        device: where models compute, "cpu" or "cuda". No part of what the folder holds.
     """
 
     def __init__(self, folder: Path, chosen: Path | None = None) -> None:
-        self.folder, self.chosen = folder, chosen
+        self.folder, self.chosen, self.device = folder, chosen, "cpu"
         self.checkpoint = folder / CHECKPOINT
         self.best = folder / "best.safetensors"
         self.metrics = folder / METRICS
@@ -210,8 +211,7 @@ class Run:
                 f"its model needs more memory than the file accounts for ({e})" if isinstance(e, MemoryError) else what
             )
             raise CheckpointError(f"{path}: not a checkpoint that this tinygen can use: {what}") from e
-        model.eval()
-        return config, model, state
+        return config, model.to(self.device).eval(), state
 
 
 def write_text(path: Path, text: str) -> None:

@@ -17,6 +17,7 @@ from tinygen import Tensor
 from tinygen.data import Dataset, Minibatches
 from tinygen.hooks import detect_nan
 from tinygen.models.model import Batch, Model
+from tinygen.native import xp
 from tinygen.optim import Optimizer
 from tinygen.training.checkpoint import CheckpointError
 from tinygen.training.config import Config
@@ -179,7 +180,7 @@ def _named(optimizer: Optimizer, model: Model) -> dict[str, Tensor]:
 def _not_finite(tensors: dict[str, Any]) -> str:
     """ "NAME is nan" or "NAME is inf" of the first that isn't finite everywhere, or nothing."""
     for name, value in tensors.items():
-        array = value.numpy()
-        if not np.isfinite(array).all():
-            return f"{name} is {'nan' if np.isnan(array).any() else 'inf'}"
+        array, n = value._array, xp(value._array)
+        if not n.isfinite(array).all():
+            return f"{name} is {'nan' if n.isnan(array).any() else 'inf'}"
     return ""
