@@ -36,6 +36,7 @@ LANES = {"7.5": 64, "8.0": 64}  # float32 units of a multiprocessor; newer ones 
 NEEDED = ("cffi", "setuptools", "pytest", "hypothesis", "pillow", "tqdm")  # beside CuPy and PyTorch
 MAX_COPIES = 32
 CALLS = 15
+COPIED = 1 << 26  # numbers, far more than any cache holds
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -128,7 +129,7 @@ def machine() -> dict[str, Any]:
     p = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
     capability = f"{p['major']}.{p['minor']}"
     clock = cupy.cuda.Device().attributes.get("ClockRate", 0) * 1e3
-    source = cupy.ones(1 << 26, "float32")
+    source = cupy.ones(COPIED, "float32")
     copy = median_seconds([lambda: source.copy()] * 2, cupy_stopwatch, 0.2)
     return {
         "name": p["name"].decode(), "capability": capability, "CuPy": cupy.__version__,

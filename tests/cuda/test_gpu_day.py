@@ -127,6 +127,7 @@ def test_the_machine(device, monkeypatch):
         monkeypatch.setattr(device.cuda, "Device", lambda: one, raising=False)
         monkeypatch.setattr(cuda, "require", lambda: device)
         monkeypatch.setattr(gpu, "CALLS", 2)
+        monkeypatch.setattr(gpu, "COPIED", 1000)
         assert gpu.machine()["flops"] == 10 * 64 * 2 * 1e9
     found = gpu.machine()
     assert found["bytes"] > 0

@@ -12,6 +12,10 @@ STEPS = 20
 FAMILIES = {
     "PixelCNN": ("pixelcnn", {"hidden": 3, "blocks": 1}),
     "Row LSTM": ("pixelrnn", {"hidden": 3, "layers": 1}),
+    "VAE": ("vae", {"latent": 2, "hidden": 6}),
+    "convolutional VAE": ("vae", {"network": "conv", "latent": 2, "hidden": 2, "likelihood": "gaussian"}),
+    "WGAN-GP": ("gan", {"variant": "wgan-gp", "latent": 3, "width": 6}),
+    "DCGAN": ("dcgan", {"latent": 3, "width": 2}),
 }
 every_family = pytest.mark.parametrize("name", FAMILIES)
 
@@ -20,7 +24,7 @@ def trained(name, device, steps=STEPS):
     """(numbers of each step, all arrays of the model and its optimizers afterwards)."""
     model_name, options = FAMILIES[name]
     generator = np.random.default_rng(0)
-    images = np.random.default_rng(1).integers(0, 5, (24, 1, 5, 4)).astype(np.uint8)
+    images = np.random.default_rng(1).integers(0, 5, (24, 1, 6, 4)).astype(np.uint8)
     data = Dataset(images, levels=5, labels=np.arange(24) % 3, name="random")
     model = model_class(model_name)(data.images.shape[1:], data.levels, **options, generator=generator)
     training = Training(Config(model_name, batch_size=4), model.to(device), data, generator)

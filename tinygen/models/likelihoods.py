@@ -62,7 +62,7 @@ class Bernoulli(Likelihood):
         super().__init__(levels)
 
     def nats(self, output: Tensor, images: np.ndarray) -> Tensor:
-        return F.softplus(output) - output * images.astype(output.dtype)
+        return F.softplus(output) - output * output.new_tensor(images)
 
     def mean(self, output: np.ndarray) -> np.ndarray:
         return np.tanh(output / 2) / 2 + 0.5
@@ -95,7 +95,7 @@ class Gaussian(Likelihood):
 
     def nats(self, output: Tensor, images: np.ndarray) -> Tensor:
         log_sigma = clamp(self.log_sigma, min=self.least)
-        z = (output - (images * (2 / (self.levels - 1)) - 1).astype(output.dtype)) * exp(-log_sigma)
+        z = (output - output.new_tensor(images * (2 / (self.levels - 1)) - 1)) * exp(-log_sigma)
         return z * z * 0.5 + (log_sigma - self.least)
 
     def sample(self, output: np.ndarray, generator: np.random.Generator, temperature: float = 1.0) -> np.ndarray:

@@ -14,6 +14,7 @@ import numpy as np
 from tinygen import ops
 from tinygen._tensor import Array, Tensor
 from tinygen.autograd import xp
+from tinygen.native import beside
 from tinygen.ops import loss as _loss
 from tinygen.ops import recurrent as _recurrent
 from tinygen.ops.normalize import batch_norm as _batch_norm
@@ -462,7 +463,7 @@ def discretized_logistic_nll(
     if not isinstance(levels, int) or levels < 2:
         raise ValueError(f"discretized_logistic_nll: levels must be an integer of at least 2, got {levels!r}")
     _loss.check_labels("discretized_logistic_nll: target", target, levels)
-    dtype, half = mean.dtype, 1 / (levels - 1)
+    target, dtype, half = beside(_raw(mean), target), mean.dtype, 1 / (levels - 1)
     distance = (target * (2 * half) - 1).astype(dtype) - mean
     inverse = ops.exp(-ops.clamp(log_scale, -7.0, 7.0))
     first, last = (target == 0).astype(dtype), (target == levels - 1).astype(dtype)
