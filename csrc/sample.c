@@ -4,6 +4,8 @@
  * Threads own groups of images through all values, so nothing waits. Within a group a step is done for one
  * image after the other, products for as many at once as the register tile takes: that is why a batch
  * costs little more than one image. What an image gets never depends on its group. */
+#include <math.h>
+#include <stdatomic.h>
 #include <string.h>
 #include "tile.h"
 
@@ -33,6 +35,7 @@ typedef struct {
     uint8_t *x;
     int dtype;
     int64_t size, group;                        /* bytes of a number; images in a group */
+    atomic_llong failed;                        /* the first value that can't be drawn */
 } sampler;
 
 typedef struct { int64_t first, count; char *state[GROUP]; } images;
@@ -84,34 +87,55 @@ static double number(const sampler *e, const char *state, int64_t at)
     return e->dtype == TG_F32 ? ((const float *)state)[at] : ((const double *)state)[at];
 }
 
-/* The level at which the cumulative probability passes u; in float64 whatever the network's type. */
-static uint8_t draw(const sampler *e, const char *state, int64_t value, double u)
+/* The level at which the cumulative probability passes u, in float64 whatever the network's type; -1 if there
+ * is none, since a logit is NaN or infinity. */
+static int draw(const sampler *e, const char *state, int64_t value, double u)
 {
     const int64_t levels = e->s->levels;
     const int32_t *at = e->logits + value * levels;
     double x[MOST_LEVELS], top, sum = 0;
-    int64_t likeliest = 0, level = 0;
-    for (int64_t i = 0; i < levels; i++) {
+    int likeliest = 0, level = 0, nan = 0;
+    for (int i = 0; i < levels; i++) {
         x[i] = number(e, state, at[i]);
+        nan |= isnan(x[i]);
         if (x[i] > x[likeliest])
             likeliest = i;
     }
-    if (e->s->temperature == 0)
-        return (uint8_t)likeliest;
     top = x[likeliest];
-    for (int64_t i = 0; i < levels; i++)
+    if (nan || isinf(top))
+        return -1;
+    if (e->s->temperature == 0)
+        return likeliest;
+    for (int i = 0; i < levels; i++)
         x[i] = (x[i] - top) / e->s->temperature;
     e->exp(x, x, levels);
-    for (int64_t i = 0; i < levels; i++)
+    for (int i = 0; i < levels; i++)
         x[i] = sum += x[i];
-    for (int64_t i = 0; i < levels - 1; i++)
+    for (int i = 0; i < levels - 1; i++)
         level += x[i] <= u * sum;
-    return (uint8_t)level;
+    return level;
+}
+
+/* Draws a value for each image of a group; 0 if that can't be done. */
+static int draw_group(sampler *e, int64_t value, const images *g)
+{
+    const tg_sampler *s = e->s;
+    for (int64_t j = 0; j < g->count; j++) {
+        int level = draw(e, g->state[j], value, e->uniform[value * s->n + g->first + j]);
+        if (level < 0) {
+            long long before = atomic_load(&e->failed);
+            while (value < before && !atomic_compare_exchange_weak(&e->failed, &before, value))
+                continue;
+            return 0;
+        }
+        e->x[(g->first + j) * s->values + value] = (uint8_t)level;
+    }
+    return 1;
 }
 
 static void sample_group(void *context, int64_t item, int slot)
 {
-    const sampler *e = context;
+    sampler *e = context;
     const tg_sampler *s = e->s;
     images g = {item * e->group, min64(e->group, s->n - item * e->group), {0}};
     (void)slot;
@@ -122,9 +146,8 @@ static void sample_group(void *context, int64_t item, int slot)
             memcpy(g.state[j] + e->places[value - 1] * e->size,
                    e->scaled + e->x[(g.first + j) * s->values + value - 1] * e->size, (size_t)e->size);
         run_steps(e, value, &g);
-        for (int64_t j = 0; j < g.count && value >= s->known; j++)
-            e->x[(g.first + j) * s->values + value] =
-                draw(e, g.state[j], value, e->uniform[value * s->n + g.first + j]);
+        if (value >= s->known && !draw_group(e, value, &g))
+            return;
     }
 }
 
@@ -199,7 +222,7 @@ int tg_sample(int dtype, const tg_sampler *s, const tg_layer *layers, const int6
     sampler e = {.s = s, .k = tiles(dtype), .apply = applies[tg_isa()][dtype], .exp = exps[tg_isa()][TG_F64],
                  .layers = layers, .runs = runs, .weights = weights, .steps = steps, .starts = starts,
                  .places = places, .scaled = scaled, .logits = logits, .uniform = uniform, .state = state,
-                 .x = x, .dtype = dtype, .size = element_size(dtype)};
+                 .x = x, .dtype = dtype, .size = element_size(dtype), .failed = s->values};
     for (int64_t i = 0; i < s->layers; i++)
         if (!valid_layer(&e, layers + i))
             return TG_BAD_ARGUMENT;
@@ -209,5 +232,6 @@ int tg_sample(int dtype, const tg_sampler *s, const tg_layer *layers, const int6
     threads = clamp_threads(threads);
     e.group = max64(1, min64(GROUP, ceil_div(s->n, threads)));
     parallel(ceil_div(s->n, e.group), threads, sample_group, &e);
-    return TG_OK;
+    int64_t failed = atomic_load(&e.failed);
+    return failed < s->values ? (int)(-1 - failed) : TG_OK;
 }

@@ -146,7 +146,8 @@ int tg_cross_entropy_backward(int dtype, int64_t rows, int64_t classes, const vo
  *
  * At last, from value `known` on, a level is drawn: where the cumulative softmax(state[logits[value]] /
  * temperature) passes uniform[value] (0: the likeliest). So a caller may stop anywhere, and also draw by
- * itself. */
+ * itself. Besides 0 and the error codes, the answer may be -1 - value: the first one that can't be drawn,
+ * because a logit is NaN, or none is finite or below infinity; images may have come further. */
 enum { TG_LINEAR, TG_LINEAR_FROM, TG_COPY, TG_RELU, TG_ELU, TG_TANH, TG_SIGMOID,
        TG_ADD, TG_SUB, TG_MUL, TG_GATED /* tanh(x) * sigmoid(y) */ };
 typedef struct { int64_t kind, n, run, runs, low, high, ld, weights; } tg_layer;

@@ -453,7 +453,10 @@ SAMPLER_LAYERS = ("linear", "linear from", "copy", "relu", "elu", "tanh", "sigmo
 
 
 def sample(schedule, scaled, uniform, state, x, first, last, known, temperature):
-    """See `tinygen.models.cached.Sampler.run`: changes state and x in place. schedule: `tinygen.models.schedule`'s."""
+    """See `tinygen.models.cached.Sampler.run`: changes state and x in place; -1, or the value that can't be drawn.
+
+    schedule: see `tinygen.models.schedule`.
+    """
     s, levels = schedule, len(scaled)
     if not _accepts(state, s.weights, scaled) or not isinstance(state, np.ndarray):
         return NotImplemented
@@ -476,8 +479,7 @@ def sample(schedule, scaled, uniform, state, x, first, last, known, temperature)
         kernel_arrays[name] = ffi.from_buffer(ctype, a, require_writable=name in ("state", "x"))
     sizes = (n, values, levels, s.size, len(s.layers), len(s.runs), len(s.steps), len(s.weights))
     struct = ffi.new("tg_sampler *", (*sizes, first, last, known, temperature))
-    _call("tg_sample", state, struct, *kernel_arrays.values())
-    return x
+    return -_call("tg_sample", state, struct, *kernel_arrays.values()) - 1
 
 
 # ---------------------------------------------------------------------------------------------------- calling a kernel
@@ -520,14 +522,12 @@ def _contiguous(a: Any) -> Any:
 
 def _packed(a: Any) -> Any:
     """`_contiguous`, not counted."""
-    if not isinstance(a, np.ndarray):
-        return xp(a).ascontiguousarray(a)
     memory = a.transpose(_memory_order(a))
-    dense = memory.flags.c_contiguous and a.flags.aligned and a.size >= SMALL
+    dense = memory.flags.c_contiguous and _aligned(a) and a.size >= SMALL
     matrices = _matrices(a.shape, a.strides) if dense and _accepts(a) else None
     if matrices is None:
-        return np.require(a, requirements=["C", "A"])
-    out = empty(a.shape, a.dtype)
+        return np.require(a, requirements=["C", "A"]) if isinstance(a, np.ndarray) else xp(a).ascontiguousarray(a)
+    out = new(a.shape, a)
     _call("tg_transpose", a, *matrices, memory, out)
     return out
 
@@ -552,8 +552,8 @@ def _writeable(a: Any) -> bool:
     return a.flags.writeable if isinstance(a, np.ndarray) else True
 
 
-def _call(kernel: str, model: Any, *arguments: Any) -> None:
-    """Run a kernel of the model's dtype on the arrays' memory. Arguments: arrays, None, structs, numbers."""
+def _call(kernel: str, model: Any, *arguments: Any) -> int:
+    """Run a kernel of the model's dtype on the arrays' memory (arrays, None, structs, numbers): its answer."""
     dtype = _DTYPES[model.dtype]
     if not isinstance(model, np.ndarray):
         code = cuda.call(kernel, dtype, arguments)
@@ -562,8 +562,9 @@ def _call(kernel: str, model: Any, *arguments: Any) -> None:
         code = getattr(lib, kernel)(dtype, *values, _threads)
     if code == lib.TG_NO_MEMORY:
         raise MemoryError(f"{kernel}: no memory for its scratch space")
-    if code:
+    if code > 0:
         raise ValueError(f"{kernel}: sizes that no array can have")
+    return code
 
 
 # --------------------------------------------------------------------------------------------------------- buffer pool

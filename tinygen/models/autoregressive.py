@@ -35,9 +35,20 @@ class Autoregressive(Model):
 
     classes = 0
 
-    def logits(self, x: Tensor, labels: np.ndarray | None = None) -> Tensor:
+    def network(self, x: Tensor, labels: np.ndarray | None = None) -> Tensor:
         """The network's output, given the labels if it is one of classes."""
         return self(x, labels) if self.classes else self(x)
+
+    def of_levels(self, output: Tensor, x: Tensor) -> Tensor:
+        """Logits (N, levels, C, H, W) from the network's output; a model may give parameters (N, K, H, W) instead.
+
+        What the output at a pixel says of a colour may depend on the pixel's colours before it, x (N, C, H, W).
+        """
+        return output
+
+    def logits(self, x: Tensor, labels: np.ndarray | None = None) -> Tensor:
+        """Of every level of every value, given those before it: (N, levels, C, H, W)."""
+        return self.of_levels(self.network(x, labels), x)
 
     def nats(self, images: np.ndarray, labels: np.ndarray | None = None) -> Tensor:
         """-log p(x) of each image, in nats, (N,). What training makes small."""
@@ -168,24 +179,14 @@ class Autoregressive(Model):
         """What `complete` does, by its definition: the network for one value after the other. uniform: (values, N)."""
         channels, height, width = self.image_shape
         x, numbers = x.copy(), iter(uniform)
-        conditional = self.conditional(x, known) if labels is None else self.conditional(x, known, labels)
         for row in range(known, height):
             self.tell(row / height, f"drawing {len(x):,} images {channels}x{height}x{width}")
             for column in range(width):
                 for channel in range(channels):
-                    logits = conditional(channel, row, column)
-                    x[:, channel, row, column] = draw(logits, next(numbers), temperature)
+                    logits = self.logits(self.scale(x), labels).numpy()[:, :, channel, row, column]
+                    place = f" at row {row}, column {column}"
+                    x[:, channel, row, column] = draw(logits, next(numbers), temperature, place)
         return x
-
-    def conditional(
-        self, x: np.ndarray, known: int, labels: np.ndarray | None = None
-    ) -> Callable[[int, int, int], np.ndarray]:
-        """A function of channel, row and column: the logits (N, levels) of this value, given those of x before it.
-
-        It is called in order, from the first value after the `known` rows on, while x fills up. This one runs the
-        whole network every time (slide 33: that is what makes these models slow); a model may know better.
-        """
-        return lambda channel, row, column: self.logits(self.scale(x), labels).numpy()[:, :, channel, row, column]
 
 
 def completions(model: Autoregressive, train: Dataset, test: Dataset, generator: np.random.Generator) -> Picture:

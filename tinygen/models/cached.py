@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinygen import native
+from tinygen import Tensor, native
 from tinygen.autograd import is_reference
 from tinygen.models.schedule import Schedule, Trace, schedule
 
@@ -43,23 +43,29 @@ class Sampler:
     def __init__(self, model: Autoregressive, labels: np.ndarray | None = None) -> None:
         kinds, self.which = np.unique([] if labels is None else labels, return_inverse=True)
         plans = [_plan(model, label) for label in kinds.tolist() or [None]]
-        self.schedule, self.constants = plans[0][0], [constants for _, constants in plans]
+        self.model, self.schedule = model, plans[0][0]
+        self.constants = [constants for _, constants in plans]
         levels = np.arange(model.levels)[:, None, None, None]
         self.scaled = np.ascontiguousarray(model.scale(levels).numpy().ravel())
-        self.layers, self.runs = self.schedule.layers.tolist(), self.schedule.runs.tolist()
 
     def complete(self, images: np.ndarray, known: int, uniform: np.ndarray, temperature: float) -> np.ndarray:
         """Images (N, C, H, W) uint8 whose first `known` values are kept, the others drawn.
 
-        uniform: numbers from 0 to 1 (values - known, N).
+        uniform: numbers from 0 to 1, (values - known, N). Raises FloatingPointError for logits that aren't finite.
         """
         n, channels, height, width = images.shape
         values = channels * height * width
         x = np.ascontiguousarray(images.transpose(0, 2, 3, 1)).reshape(n, values)
-        numbers = np.concatenate([np.zeros((known, n)), uniform])
-        state, chunk = self.state(n), max(1, _CHUNK // max(1, n * self.schedule.weights.size))
-        for first in range(0, values, chunk):
-            self.run(state, x, first, min(values, first + chunk), known, numbers, temperature)
+        numbers, state = np.concatenate([np.zeros((known, n)), uniform]), self.state(n)
+        if self.schedule.softmax:
+            chunk = max(1, _CHUNK // max(1, n * self.schedule.weights.size))
+            for first in range(0, values, chunk):
+                self.run(state, x, first, min(values, first + chunk), known, numbers, temperature)
+        else:
+            for value in range(values):
+                self.run(state, x, value, value + 1, values, numbers, temperature)
+                if value >= known:
+                    x[:, value] = draw(self.logits(state, x, value), numbers[value], temperature, self.place(value))
         return x.reshape(n, height, width, channels).transpose(0, 3, 1, 2)
 
     def state(self, n: int) -> np.ndarray:
@@ -70,6 +76,18 @@ class Sampler:
             state[:, place] = constants[0] if len(constants) == 1 else np.stack(constants)[self.which]
         return state
 
+    def place(self, value: int) -> str:
+        """` at row 3, column 4`."""
+        channels, _, width = self.model.image_shape
+        return f" at row {value // channels // width}, column {value // channels % width}"
+
+    def logits(self, state: np.ndarray, x: np.ndarray, value: int) -> np.ndarray:
+        """Of a value's levels (N, levels), by what the network gives at its pixel and the colours drawn before."""
+        channels = self.model.image_shape[0]
+        output = state[:, self.schedule.results[value], None, None]
+        colours = self.scaled[x[:, value // channels * channels :][:, :channels, None, None]]
+        return self.model.of_levels(Tensor(output), Tensor(colours)).numpy()[:, :, value % channels, 0, 0]
+
     def run(
         self, state: np.ndarray, x: np.ndarray, first: int, last: int, known: int, uniform: np.ndarray,
         temperature: float,
@@ -77,37 +95,53 @@ class Sampler:
         """Values first to last of x (N, values), in which those before `known` are given. See csrc/tinygen.h."""
         s = self.schedule
         if not is_reference():
-            done = native.sample(s, self.scaled, uniform, state, x, first, last, known, temperature)
-            if done is not NotImplemented:
+            drawn = s if s.softmax else s._replace(results=np.zeros((len(s.places), len(self.scaled)), np.int32))
+            failed = native.sample(drawn, self.scaled, uniform, state, x, first, last, known, temperature)
+            if failed is not NotImplemented:
+                if failed >= 0:
+                    raise FloatingPointError(_not_finite(state[:, s.results[failed]], self.place(failed)))
                 return
+        layers, runs = s.layers.tolist(), s.runs.tolist()
         for value in range(first, last):
             if value:
                 state[:, s.places[value - 1]] = self.scaled[x[:, value - 1]]
-            for step in s.steps[s.starts[value] : s.starts[value + 1]].tolist():
-                self._step(state, *step)
+            for layer, *places in s.steps[s.starts[value] : s.starts[value + 1]].tolist():
+                _step(state, s.weights, layers[layer], runs, *places)
             if value >= known:
-                x[:, value] = draw(state[:, s.results[value]], uniform[value], temperature)
-
-    def _step(self, state: np.ndarray, layer: int, out: int, x: int, y: int) -> None:
-        number, n, run, runs, _, _, ld, at = self.layers[layer]
-        kind, result, other = native.SAMPLER_LAYERS[number], state[:, out : out + n], state[:, y : y + n]
-        if kind in _FUNCTIONS:
-            result[...] = _FUNCTIONS[kind](state[:, x : x + n], other)
-            return
-        seen = [state[:, x + a : x + a + length] for a, length in self.runs[run : run + runs]]
-        v = np.concatenate([state[:, :0], *seen], axis=1)
-        weight = self.schedule.weights[at : at + (1 + v.shape[1]) * ld].reshape(-1, ld)[:, :n]
-        result[...] = (weight[0] if kind == "linear" else other) + v @ weight[1:]
+                x[:, value] = draw(state[:, s.results[value]], uniform[value], temperature, self.place(value))
 
 
-def draw(logits: np.ndarray, uniform: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """For each row of logits (N, levels), the level at which the cumulative probability passes uniform (N,)."""
+def _step(
+    state: np.ndarray, weights: np.ndarray, layer: list[int], runs: list[list[int]], out: int, x: int, y: int
+) -> None:
+    number, n, run, count, _, _, ld, at = layer
+    kind, result, other = native.SAMPLER_LAYERS[number], state[:, out : out + n], state[:, y : y + n]
+    if kind in _FUNCTIONS:
+        result[...] = _FUNCTIONS[kind](state[:, x : x + n], other)
+        return
+    v = np.concatenate([state[:, :0], *(state[:, x + a : x + a + k] for a, k in runs[run : run + count])], axis=1)
+    rows = weights[at : at + (1 + v.shape[1]) * ld].reshape(-1, ld)[:, :n]
+    result[...] = (rows[0] if kind == "linear" else other) + v @ rows[1:]
+
+
+def draw(logits: np.ndarray, uniform: np.ndarray, temperature: float = 1.0, place: str = "") -> np.ndarray:
+    """For each row of logits (N, levels), the level at which the cumulative probability passes uniform (N,).
+
+    Raises FloatingPointError, which names the place, if a logit is NaN, or none of a row's is finite.
+    """
+    top = logits.max(axis=1, keepdims=True)
+    if not np.isfinite(top).all():
+        raise FloatingPointError(_not_finite(logits, place))
     if temperature == 0:
         return logits.argmax(axis=1)
-    below = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    below = logits.astype(np.float64) - top
     with np.errstate(over="ignore"):  # a tiny temperature gives -inf, hence probability 0
         cumulative = np.exp(below / temperature).cumsum(axis=1)
     return (cumulative <= uniform[:, None] * cumulative[:, -1:]).sum(axis=1)
+
+
+def _not_finite(logits: np.ndarray, place: str) -> str:
+    return f"a logit is {'nan' if np.isnan(logits).any() else 'infinite'}{place}"
 
 
 # ------------------------------------------------------------------------- plans, kept until the model's weights change

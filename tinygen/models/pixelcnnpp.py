@@ -13,11 +13,9 @@ Likelihood and Other Modifications (2017), section 2, figure 2. Its weight norma
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
-from tinygen import Tensor, cat, cumsum, logsumexp, nn, stack, tanh, tensor
+from tinygen import Tensor, cat, cumsum, logsumexp, nn, stack, tanh
 from tinygen.models.autoregressive import Autoregressive
 from tinygen.models.model import Batch
 from tinygen.nn import functional as F
@@ -145,7 +143,7 @@ class PixelCNNpp(Autoregressive):
         generator: draws what is dropped; None where nothing is.
         """
         n, _, height, width = x.shape
-        ones = tensor(np.ones((n, height, width, 1), x.dtype).transpose(0, 3, 1, 2))
+        ones = x.new_tensor(np.ones((n, height, width, 1)).transpose(0, 3, 1, 2))
         x = F.pad(cat(x, ones, dim=1), (0, -width % self.multiple, 0, -height % self.multiple))
         above, left = F.pad(x, (0, 0, 1, 0))[:, :, :-1], F.pad(x, (1, 0))[..., :-1]
         streams = self.above(above), self.row_above(above) + self.left(left)
@@ -162,7 +160,7 @@ class PixelCNNpp(Autoregressive):
         """The components' logits (N, K, H, W), means and log scales (N, K, C, H, W), given the colours before each."""
         n, _, height, width = parameters.shape
         c = self.image_shape[0]
-        p = parameters.reshape(n, self.mixtures, -1, height, width)
+        p = parameters.reshape(n, self.mixtures, parameters.shape[1] // self.mixtures, height, width)
         means, factors = [p[:, :, 1]], tanh(p[:, :, 1 + 2 * c :])
         for i in range(1, c):
             mean = p[:, :, 1 + i]
@@ -183,13 +181,9 @@ class PixelCNNpp(Autoregressive):
     def loss(self, batch: Batch, generator: np.random.Generator) -> dict[str, Tensor]:
         return {"nats": self.nats(batch.images, generator=generator).mean()}
 
-    def logits(self, x: Tensor, labels: np.ndarray | None = None) -> Tensor:
-        """Of every level of every value, given those before it: (N, levels, C, H, W)."""
-        return self.by_components(self(x), x)
-
-    def by_components(self, parameters: Tensor, x: Tensor) -> Tensor:
-        """The same from the mixtures' parameters. A component counts as much as it explains the colours before."""
-        logits, mean, log_scale = self.mixture(parameters, x)
+    def of_levels(self, output: Tensor, x: Tensor) -> Tensor:
+        """Logits from the mixtures' parameters. A component counts as much as it explains the colours before."""
+        logits, mean, log_scale = self.mixture(output, x)
         levels = np.arange(self.levels).reshape(-1, 1, 1, 1)
         its_own = np.rint((x.numpy() + 1) * ((self.levels - 1) / 2)).clip(0, self.levels - 1).astype(int)
         nats = F.discretized_logistic_nll(mean, log_scale, its_own[:, None], self.levels, reduction="none")
@@ -197,14 +191,3 @@ class PixelCNNpp(Autoregressive):
         mean, log_scale = mean[:, :, None], log_scale[:, :, None]
         each = F.discretized_logistic_nll(mean, log_scale, levels, self.levels, reduction="none")
         return logsumexp(known[:, :, None] - each, 1)
-
-    def conditional(
-        self, x: np.ndarray, known: int, labels: np.ndarray | None = None
-    ) -> Callable[[int, int, int], np.ndarray]:
-        """As its base class says; the levels' probabilities are computed at the one pixel only."""
-
-        def logits(channel: int, row: int, column: int) -> np.ndarray:
-            here, image = (..., slice(row, row + 1), slice(column, column + 1)), self.scale(x)
-            return self.by_components(self(image)[here], image[here]).numpy()[:, :, channel, 0, 0]
-
-        return logits

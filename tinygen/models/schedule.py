@@ -65,12 +65,13 @@ class Buffer:
 
 
 class Elementwise(NamedTuple):
-    """out = kind(x, y), numbers (pixels, channels) each; rank (pixels,): the order among steps of the same time."""
+    """out = kind(x, y), numbers (pixels, channels) each; rank (pixels,): the order of steps whose time is the same."""
 
     kind: str
     out: np.ndarray
     x: np.ndarray
     y: np.ndarray
+    time: np.ndarray
     rank: np.ndarray
 
 
@@ -97,6 +98,15 @@ class Product(NamedTuple):
     rank: np.ndarray
 
 
+class _Unreadable(Tensor):
+    """Has no values yet."""
+
+    def numpy(self) -> np.ndarray:
+        raise NotSchedulable("what isn't an op of the image")
+
+    item = __bool__ = __float__ = __int__ = numpy  # type: ignore[assignment]
+
+
 class Trace:
     """What a model's network does with one image, and when. Raises NotSchedulable.
 
@@ -107,7 +117,10 @@ class Trace:
 
     def __init__(self, model: Any, label: int | None = None) -> None:
         channels, height, width = model.image_shape
-        self.dtype = next(model.parameters()).dtype
+        weight = next(model.parameters())._array
+        if not isinstance(weight, np.ndarray):
+            raise NotSchedulable("a model on a GPU")
+        self.dtype = weight.dtype
         self.buffers: list[Buffer] = []
         self.notes: list[Elementwise | Product] = []
         self._count, self.time = 1, np.zeros(1 << 16, np.int32)
@@ -117,7 +130,7 @@ class Trace:
         self.time[self.image.numbers] = 1 + np.arange(height * width * channels).reshape(height, width, channels)
         x = self.placeholders(self.image.numbers.transpose(2, 0, 1)[None])
         with no_grad(), hook(self):
-            result = model.logits(Tensor(x), None if label is None else np.array([label]))
+            result = model.network(_Unreadable(x), None if label is None else np.array([label]))
             self.result = self.numbers(result._array)
 
     # -- numbers. In arrays of the network's type they stand as bits: what moves numbers moves them.
@@ -191,8 +204,8 @@ class Trace:
     def note(self, kind: str, out: np.ndarray, x: np.ndarray, y: np.ndarray, rank: np.ndarray | None = None) -> None:
         """An elementwise step of numbers (..., C), and when they are known."""
         out, x, y = (v.reshape(-1, out.shape[-1]) for v in (out, x, y))
-        self.time[out] = np.maximum(self.time[x], self.time[y])
-        self.notes.append(Elementwise(kind, out, x, y, self._rank(len(out), rank)))
+        time = self.time[out] = np.maximum(self.time[x], self.time[y])
+        self.notes.append(Elementwise(kind, out, x, y, time, self._rank(len(out), rank)))
 
     def _rank(self, n: int, rank: np.ndarray | None) -> np.ndarray:
         return (self._op << 32) + (np.zeros(n, np.int64) if rank is None else rank)
@@ -315,16 +328,17 @@ class Trace:
         known = self.time[source.numbers[0, 0]]
         if (np.diff(known) < 0).any():
             raise NotSchedulable("nade of values in another order")
-        total, hidden = self.new(1, 1, len(bias)), self.new(1, len(weight), len(bias))
+        total, hidden = self.new(1, 1, len(bias)), self.new(1, 1, len(bias))  # for one value after the other
         out, here = self.new(1, *output.shape[:2]), np.zeros(1, np.int64)
         first, shift = total.numbers[0, :, 0], np.zeros(output.shape[1], output.dtype)
         for d, time in enumerate(np.concatenate([[0], known[:-1]])[:, None]):
             taps = [Tap(0, 0, d - 1, weight[d - 1 : d])] if d else []
             self.product(source, taps, here, here, bias, first, first if d else None, time, here + 3 * d)
             self.time[total.numbers] = time
-            self.note("sigmoid", hidden.numbers[:, d], total.numbers[0], total.numbers[0], here + 3 * d + 1)
-            tap = Tap(0, 0, 0, output[d].T)
-            self.product(hidden, [tap], here, here + d, shift, out.numbers[0, d, :1], None, None, here + 3 * d + 2)
+            self.note("sigmoid", hidden.numbers, total.numbers, total.numbers, here + 3 * d + 1)
+            self.time[out.numbers[0, d]] = time
+            tap, result = Tap(0, 0, 0, output[d].T), out.numbers[0, d, :1]
+            self.product(hidden, [tap], here, here, shift, result, None, time, here + 3 * d + 2)
         return self.placeholders(out.numbers)
 
     # -- recurrence
@@ -392,8 +406,8 @@ class Schedule(NamedTuple):
 
     layers (L, 8): kind, n, run, runs, low, high, ld, weights. runs (R, 2). weights: of the network's type. steps
     (S, 4): layer, out, x, y. starts (T + 1,): for T values. places (T,): where the image's values stand. results
-    (T, K): where what the network gives for each stands, for a softmax its logits. size: of an image's numbers.
-    constants: the places of the trace's constants.
+    (T, K): where what the network gives for each stands. size: of an image's numbers. constants: the places of the
+    trace's constants. softmax: whether results are logits.
     """
 
     layers: np.ndarray
@@ -405,12 +419,15 @@ class Schedule(NamedTuple):
     results: np.ndarray
     size: int
     constants: list[slice]
+    softmax: bool
 
 
 def schedule(trace: Trace) -> Schedule:
     """The steps of a trace in order. Raises ValueError if a value's logits depend on itself or a later one."""
-    values = trace.image.numbers.size
-    results = trace.result[0].transpose(2, 3, 1, 0).reshape(values, -1)
+    values, colours = trace.image.numbers.size, trace.image.shape[2]
+    softmax = trace.result.ndim == 5  # (1, levels, C, H, W); else (1, K, H, W), for all colours of a pixel
+    by_colour = trace.result[0] if softmax else trace.result[0][:, None].repeat(colours, 1)
+    results = by_colour.transpose(2, 3, 1, 0).reshape(values, -1)
     late = trace.time[results].max(1) > np.arange(values)
     if late.any():
         raise ValueError(f"the model isn't autoregressive: value {late.argmax()} would depend on itself or a later one")
@@ -430,6 +447,7 @@ def schedule(trace: Trace) -> Schedule:
         np.array(steps.layers, np.int64).reshape(-1, 8), np.array(steps.runs, np.int64).reshape(-1, 2),
         np.concatenate([np.zeros(0, trace.dtype), *steps.weights]), order.astype(np.int32, "C"), starts,
         place[trace.image.numbers].ravel().astype(np.int32), place[results].astype(np.int32, "C"), size, constants,
+        softmax,
     )  # fmt: skip
 
 
@@ -449,7 +467,7 @@ def _share_places(trace: Trace, results: np.ndarray) -> None:
     for note in trace.notes:
         if isinstance(note, Elementwise):
             for operand in (note.x, note.y):
-                read(operand, trace.time[note.out])
+                read(operand, note.time)
             continue
         if not note.source.whole:
             numbers = note.source.numbers[note.row, note.column]
@@ -468,7 +486,7 @@ class _Steps:
     """The notes of a trace as steps, in places."""
 
     def __init__(self, trace: Trace, place: np.ndarray, values: int) -> None:
-        self.place, self.time, self.values = place, trace.time, values
+        self.place, self.values = place, values
         self.layers: list[tuple[int, ...]] = []
         self.runs: list[tuple[int, int]] = []
         self.weights: list[np.ndarray] = []
@@ -491,10 +509,10 @@ class _Steps:
     def elementwise(self, note: Elementwise) -> None:
         """A step for each stretch of numbers that are known together and lie together in memory."""
         pixels, channels = note.out.shape
-        time, beyond = self.time[note.out], np.arange(channels)
+        beyond = np.arange(channels)
         places = [np.where(v == 0, beyond, self.place[v]) for v in (note.out, note.x, note.y)]
         begins = np.ones((pixels, channels), bool)
-        begins[:, 1:] = np.any([np.diff(p, axis=1) != 1 for p in places] + [np.diff(time, axis=1) != 0], axis=0)
+        begins[:, 1:] = np.any([np.diff(p, axis=1) != 1 for p in places] + [np.diff(note.time, axis=1) != 0], axis=0)
         at = np.flatnonzero(begins)
         lengths = np.diff(at, append=begins.size)
         layer = np.zeros_like(at)
@@ -503,7 +521,7 @@ class _Steps:
             if self._elementwise[note.kind, n] == len(self.layers):
                 self.layers.append((SAMPLER_LAYERS.index(note.kind), n, 0, 0, 0, n, 0, 0))
         rank = note.rank.repeat(channels)[at]
-        self._parts.append((time.ravel()[at], rank, layer, *(p.ravel()[at] for p in places)))
+        self._parts.append((note.time.ravel()[at], rank, layer, *(p.ravel()[at] for p in places)))
 
     def product(self, note: Product) -> None:
         """A layer, and a step for each pixel. Taps that follow each other in memory are one run."""
