@@ -63,6 +63,16 @@ class FeatureNet(nn.Module):
         return digest.hexdigest()[:12]
 
 
+def has_features(train: Dataset) -> bool:
+    """Whether a network can be trained on it: it has labels, and images of at least 4x4."""
+    return train.labels is not None and min(train.images.shape[2:]) >= 4
+
+
+def class_names(train: Dataset) -> list[str]:
+    """The names of a labelled data set's classes, numbers where they have none."""
+    return list(train.classes) or [str(i) for i in range(1 + int(np.asarray(train.labels).max()))]
+
+
 @functools.lru_cache(maxsize=4)  # a Dataset never changes, and is known by its identity
 def feature_net(train: Dataset, seed: int = 0) -> FeatureNet:
     """The network for a training set: from the cache folder, or trained now (20 s for 60,000 images) and kept there.
@@ -71,8 +81,8 @@ def feature_net(train: Dataset, seed: int = 0) -> FeatureNet:
     """
     if train.labels is None:
         raise ValueError(f"features need labels, and the data set {train.name!r} has none")
-    classes = len(train.classes) or int(train.labels.max()) + 1
-    net = FeatureNet(train.images.shape[1:], train.levels, classes, generator=np.random.default_rng(seed))
+    shape, classes = train.images.shape[1:], len(class_names(train))
+    net = FeatureNet(shape, train.levels, classes, generator=np.random.default_rng(seed))
     key = hashlib.sha256(train.images.tobytes() + train.labels.tobytes() + f"{train.levels} {seed}".encode())
     path = cache_folder() / f"features-{key.hexdigest()[:16]}.npz"
     if not _load(path, net):

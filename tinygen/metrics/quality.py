@@ -10,7 +10,7 @@ import numpy as np
 
 from tinygen.data import Dataset
 from tinygen.metrics.distance import frechet_distance, nearest, precision_recall
-from tinygen.metrics.features import feature_net
+from tinygen.metrics.features import class_names, feature_net, has_features
 from tinygen.models.model import Figure
 
 MOST = 10_000  # images of each kind
@@ -36,11 +36,11 @@ def quality(
     The rarest class, by the same network. The memorisation ratio: the median distance to the nearest training image, of
     generated over that of test images, pixel by pixel: far below 1, the model repeats its training images.
 
-    Without labels there are no features, and the memorisation ratio alone is given.
+    Without features (`has_features`), or with fewer than 4 images, the memorisation ratio alone is given.
     """
     n = min(len(images), len(test), MOST)
     figures = []
-    if train.labels is not None:
+    if has_features(train) and n > 3:
         tell(0.0, "training the feature network")
         net = feature_net(train)
         tell(0.3, "calibrating")
@@ -68,12 +68,6 @@ def rarest(classes: np.ndarray, train: Dataset) -> Figure:
     least = int(shares.argmin())
     others = {name: float(share) for i, (name, share) in enumerate(zip(names, shares, strict=True)) if i != least}
     return Figure(f"rarest class, {names[least]}", float(shares[least]), "%", beside=others)
-
-
-def class_names(train: Dataset) -> list[str]:
-    """The names of a labelled data set's classes, numbers where they have none."""
-    assert train.labels is not None
-    return list(train.classes) or [str(i) for i in range(int(train.labels.max()) + 1)]
 
 
 @functools.lru_cache(maxsize=4)

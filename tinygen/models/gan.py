@@ -15,10 +15,11 @@ import numpy as np
 
 from tinygen import Tensor, cat, nn, no_grad, optim, tensor
 from tinygen.data import Dataset
-from tinygen.metrics.features import feature_net
-from tinygen.metrics.quality import MOST, class_names, quality
+from tinygen.metrics.features import class_names, feature_net, has_features
+from tinygen.metrics.quality import MOST, quality
+from tinygen.models import gan_pictures
 from tinygen.models.health import diagnosis
-from tinygen.models.model import Figure, Model
+from tinygen.models.model import Figure, Model, Picture
 from tinygen.models.variants import VARIANTS, slopes
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Game(nn.Module):
 
     def noise(self, n: int, generator: np.random.Generator) -> Tensor:
         """n codes z, normal, (n, *noise)."""
-        return next(self.parameters()).new_tensor(generator.standard_normal((n, *self.shape)))
+        return tensor(generator.standard_normal((n, *self.shape)).astype(next(self.parameters()).dtype))
 
     def fake(self, z: Tensor, labels: np.ndarray | None = None) -> Tensor:
         """G(z), with labels where there are classes."""
@@ -71,7 +72,7 @@ class Game(nn.Module):
             raise ValueError(f"labels must be {len(x)} of 0 to {self.classes - 1}, got {got}")
         planes = np.zeros((len(x), *x.shape[2:], self.classes), x.dtype)
         planes[np.arange(len(x)), ..., labels] = 1
-        return cat(x, x.new_tensor(np.moveaxis(planes, -1, 1)), dim=1)
+        return cat(x, tensor(np.moveaxis(planes, -1, 1)), dim=1)
 
     def step(
         self, real: Callable[[], tuple[Tensor, np.ndarray | None]], minimise: Minimise, generator: np.random.Generator
@@ -202,7 +203,7 @@ class GAN(Model):
 
         parts = self.game.step(real, training.minimise, training.generator)
         self.played = training.step + 1
-        if training.dataset.labels is None:
+        if not has_features(training.dataset):
             return parts
         if self.played % LOOK == 0:
             self.look(training.dataset, self.played)
@@ -223,8 +224,11 @@ class GAN(Model):
         else:
             slope = f"  slope {parts['slope']:.2f}" if "slope" in parts else ""
             text = f"D(x) - D(G(z)) {real - fake:.3f}{slope}"
-        words = diagnosis(parts, self.game.variant, *map(int, self.missing.numpy())) if self.played >= WARM else []
-        return "; ".join([text, *words[:1]])
+        return text
+
+    def health(self, parts: dict[str, float]) -> list[str]:
+        missing, classes = map(int, self.missing.numpy())
+        return diagnosis(parts, self.game.variant, missing, classes) if self.played >= WARM else []
 
     def evaluate(self, train: Dataset, test: Dataset, generator: np.random.Generator) -> list[Figure]:
         """`metrics.quality` of as many samples as test images; with classes, how often they are as asked for."""
@@ -238,6 +242,14 @@ class GAN(Model):
             beside = {"real images": 100 * float((real == test.labels).mean())}
             figures.append(Figure("classes as asked for", 100 * float((found == labels).mean()), "%", beside=beside))
         return figures
+
+    @classmethod
+    def pictures(cls) -> dict[str, Callable[..., Picture]]:
+        """Nearest training images, interpolation, arithmetic on codes, truncation."""
+        return {
+            "neighbours": gan_pictures.neighbours, "interpolate": gan_pictures.interpolation,
+            "arithmetic": gan_pictures.arithmetic, "truncate": gan_pictures.truncation,
+        }  # fmt: skip
 
     # -- samples
 
@@ -259,7 +271,7 @@ class GAN(Model):
         return np.round((np.clip(x, -1, 1) + 1) * ((self.levels - 1) / 2)).astype(np.uint8)
 
     def _codes(self, z: np.ndarray) -> Tensor:
-        return self.tensor(z.reshape(len(z), *self.game.shape))
+        return tensor(z.reshape(len(z), *self.game.shape).astype(next(self.parameters()).dtype))
 
     def codes(self, n: int, generator: np.random.Generator, truncation: float = math.inf) -> np.ndarray:
         """n codes (n, latent) from N(0, I); numbers beyond +-truncation are drawn again.
