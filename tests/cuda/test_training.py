@@ -5,10 +5,11 @@ import pytest
 
 from tinygen.data import Dataset
 from tinygen.models import model_class
+from tinygen.models.model import Batch, Model
 from tinygen.training.run import Config
 from tinygen.training.state import Training
 
-STEPS = 20
+STEPS, LEVELS = 20, 5
 FAMILIES = {
     "PixelCNN": ("pixelcnn", {"hidden": 3, "blocks": 1}),
     "Row LSTM": ("pixelrnn", {"hidden": 3, "layers": 1}),
@@ -16,21 +17,49 @@ FAMILIES = {
     "convolutional VAE": ("vae", {"network": "conv", "latent": 2, "hidden": 2, "likelihood": "gaussian"}),
     "WGAN-GP": ("gan", {"variant": "wgan-gp", "latent": 3, "width": 6}),
     "DCGAN": ("dcgan", {"latent": 3, "width": 2}),
+    "Diagonal BiLSTM": ("pixelrnn", {"rnn": "diagonal", "hidden": 3, "layers": 1}),
+    "Gated PixelCNN given the class": ("gated", {"hidden": 3, "layers": 2, "classes": 3}),
+    "MADE": ("made", {"hidden": 5}),
+    "NADE": ("nade", {"hidden": 3}),
+    "autoencoder": ("autoencoder", {"latent": 2}),
+    "PixelCNN++": ("pixelcnnpp", {"hidden": 2, "blocks": 1}),
 }
 every_family = pytest.mark.parametrize("name", FAMILIES)
 
 
+def built(name, generator=None):
+    """(the model, images for it)."""
+    family, options = FAMILIES[name]
+    images = np.random.default_rng(1).integers(0, LEVELS, (24, 1, 6, 4)).astype(np.uint8)
+    generator = generator or np.random.default_rng(0)
+    return model_class(family)(images.shape[1:], LEVELS, **options, generator=generator), images
+
+
 def trained(name, device, steps=STEPS):
     """(numbers of each step, all arrays of the model and its optimizers afterwards)."""
-    model_name, options = FAMILIES[name]
     generator = np.random.default_rng(0)
-    images = np.random.default_rng(1).integers(0, 5, (24, 1, 6, 4)).astype(np.uint8)
-    data = Dataset(images, levels=5, labels=np.arange(24) % 3, name="random")
-    model = model_class(model_name)(data.images.shape[1:], data.levels, **options, generator=generator)
-    training = Training(Config(model_name, batch_size=4), model.to(device), data, generator)
+    model, images = built(name, generator)
+    data = Dataset(images, levels=LEVELS, labels=np.arange(len(images)) % 3, name="random")
+    training = Training(Config("a family", batch_size=4), model.to(device), data, generator)
     numbers = [training.advance(step / steps) for step in range(steps)]
     states = {f"{k}.{n}": v for k, o in training.optimizers.items() for n, v in o.state_dict().items()}
     return numbers, model.state_dict() | states
+
+
+@every_family
+def test_it_draws_and_judges_on_the_device_as_on_the_cpu(name, device):
+    drawn, judged = [], []
+    for where in ("cpu", "cuda"):
+        model, images = built(name)
+        model.to(where).eval()
+        labels = np.arange(3) if getattr(model, "classes", 0) else None
+        if type(model).sample is not Model.sample:
+            drawn.append(model.sample(3, np.random.default_rng(2), labels=labels))
+        if type(model).validation is not Model.validation:
+            judged.append(model.validation(Batch(images[:5], np.arange(5) % 3), np.random.default_rng(3)))
+    assert drawn or judged
+    for on_cpu, there in (found for found in (drawn, judged) if found):
+        np.testing.assert_allclose(there, on_cpu, rtol=1e-4)
 
 
 @every_family

@@ -360,8 +360,9 @@ def _(gout, x, min, max):
 
 @op
 def where(condition, x, y):
-    """x where the (boolean) condition holds, y elsewhere."""
-    return xp(condition).where(condition, x, y)
+    """x where the (boolean) condition holds, y elsewhere. A condition on the CPU is taken to where x and y are."""
+    model = next((v for v in (x, y) if hasattr(v, "dtype")), condition)
+    return xp(model).where(native.beside(model, condition), x, y)
 
 
 @where.vjp("x")
