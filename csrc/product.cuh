@@ -83,7 +83,7 @@ static __device__ __forceinline__ void multiply(const real (&a)[SLICE][rows + PA
                                                 int row, int column, real (&sums)[own][COLUMNS])
 {
     const int width = widest<real>();
-#pragma unroll
+#pragma unroll 8
     for (int k = 0; k < SLICE; k++) {
         pack<real, width> x[own / width], y[COLUMNS / width];
 #pragma unroll
@@ -159,11 +159,12 @@ static int tiles(const left &a, const right &b, const epilogue &e, extent size)
     return launched();
 }
 
-/* Large tiles where there are enough of them; float64 is there to check float32 and makes do with small ones. */
+/* Large tiles where there are enough of them and 16 bytes can be read at once; float64 is there to check float32
+ * and makes do with small ones. */
 template <class real, int width_a, int width_b, class left, class right, class epilogue>
 static int product(const left &a, const right &b, const epilogue &e, extent size)
 {
-    if constexpr (sizeof(real) == 4)
+    if constexpr (sizeof(real) == 4 && width_a > 1 && width_b > 1)
         if (ceil_of<int64_t>(size.m, LARGE_ROWS) * ceil_of<int64_t>(size.n, LARGE_COLUMNS) >= BUSY)
             return tiles<real, LARGE_ROWS, LARGE_COLUMNS, width_a, width_b>(a, b, e, size);
     return tiles<real, SMALL_TILE, SMALL_TILE, width_a, width_b>(a, b, e, size);

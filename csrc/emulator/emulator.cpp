@@ -86,16 +86,30 @@ asm(".text\n"
     "    popq %r15; popq %r14; popq %r13; popq %r12; popq %rbx; popq %rbp\n"
     "    ret\n");
 
+/* The process ends, with what the block's threads are doing: how many, and the first of them. */
 [[noreturn]] void fail(const char *what)
 {
     const dim3 &b = here.block;
     fprintf(stderr, "emulator: %s, block (%u, %u, %u): %s\n", now.kernel, b.x, b.y, b.z, what);
-    for (const fiber &f : now.fibers)
-        if (f.state == ENDED)
-            fprintf(stderr, "  thread (%u, %u, %u) has ended\n", f.thread.x, f.thread.y, f.thread.z);
-        else
-            fprintf(stderr, "  thread (%u, %u, %u) waits at %s:%d\n", f.thread.x, f.thread.y, f.thread.z,
-                    f.file ? f.file : "-", f.line);
+    std::vector<bool> told(now.fibers.size());
+    for (size_t i = 0; i < now.fibers.size(); i++) {
+        const fiber &f = now.fibers[i];
+        int count = 0;
+        for (size_t j = i; j < now.fibers.size() && !told[i]; j++) {
+            const fiber &other = now.fibers[j];
+            if (other.state == f.state && (f.state == ENDED || (other.line == f.line && other.file == f.file))) {
+                told[j] = j > i;
+                count++;
+            }
+        }
+        if (count)
+            fprintf(stderr, "  %d threads, (%u, %u, %u) the first: ", count, f.thread.x, f.thread.y, f.thread.z);
+        if (count && f.state == ENDED)
+            fprintf(stderr, "ended\n");
+        else if (count)
+            fprintf(stderr, "%s %s:%d\n", f.state == READY ? "between barriers, behind" : "waiting at",
+                    f.file ? f.file : "the start", f.line);
+    }
     abort();
 }
 

@@ -18,7 +18,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 COMPILER = os.environ.get("CXX", "g++")
 FLAGS = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-Icsrc"]
-FLAGS += ["-Wall", "-Wextra", "-Wconversion", "-Wmissing-declarations", "-Wno-unknown-pragmas", "-Werror"]  # the pragmas are nvcc's
+FLAGS += ["-Wall", "-Wextra", "-Wconversion", "-Wmissing-declarations", "-Werror"]
+FLAGS += ["-Wno-unknown-pragmas"]  # those are nvcc's
 SCHEDULER = Path("csrc/emulator/emulator.cpp")
 
 
@@ -29,10 +30,10 @@ def emulator(*flags: str, scheduler: tuple[str, ...] = ("-O2",), extra: tuple[Pa
     Raises CalledProcessError if the compiler fails.
     """
     flags = flags or ("-O1",)
-    kernels = [*sorted((ROOT / "csrc").glob("*.cu")), *extra]
+    kernels = [p.relative_to(ROOT) for p in [*sorted((ROOT / "csrc").glob("*.cu")), *extra]]
     text = [sys.version, COMPILER, *flags, "|", *scheduler, *map(str, extra)]
-    sources = [*kernels, *(p for p in (ROOT / "csrc").rglob("*") if p.suffix in (".h", ".cuh", ".cpp"))]
-    content = [p.read_bytes() for p in sorted(sources)]
+    headers = sorted(p for p in (ROOT / "csrc").rglob("*") if p.suffix in (".h", ".cuh", ".cpp"))
+    content = [p.read_bytes() for p in [*map(ROOT.joinpath, kernels), *headers]]
     digest = hashlib.sha256(b"\0".join([*(t.encode() for t in text), *content])).hexdigest()
     folder = ROOT / "build" / f"emulator-{digest[:16]}"
     if not (folder / "emulator.so").exists():
@@ -48,7 +49,7 @@ def emulator(*flags: str, scheduler: tuple[str, ...] = ("-O2",), extra: tuple[Pa
 def _build(folder: Path, kernels: list[Path], flags: tuple[str, ...], scheduler: tuple[str, ...]) -> None:
     def compile_one(source: Path) -> str:
         own = scheduler if source == SCHEDULER else ("-x", "c++", *flags)
-        out = str(folder / f"{source.stem}.o")
+        out = str(folder / f"{source.parent.name}_{source.stem}.o")
         run([COMPILER, *FLAGS, *own, "-c", str(source), "-o", out])
         return out
 
