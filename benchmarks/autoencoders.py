@@ -47,7 +47,7 @@ def data(levels: int) -> tuple[Dataset, Dataset]:
 
 @functools.cache
 def trained(epochs: float, levels: int = 2, model: str = "vae", lr: float = 1e-3, **options: Any) -> tuple[Any, float]:
-    """A model after so many epochs, and the seconds that they took."""
+    """A model after so many epochs in batches of 64, and the seconds that they took."""
     state = training(Entry(model, model, options, levels, lr), data(levels)[0])
     state.config.epochs, start = epochs, time.process_time()
     state.model.train()
@@ -122,7 +122,7 @@ def plot(path: Path, x: np.ndarray, kinds: dict[str, Any]) -> None:
 
 def autoencoder(out: Path) -> str:
     """Slides 42 to 46 and 49: an autoencoder against PCA with codes of the same size; why it can't generate."""
-    (model, seconds), (train, test) = trained(4, 256, "autoencoder", 2e-3), data(256)
+    (model, seconds), (train, test) = trained(4, 256, "autoencoder", 2e-3, latent=64), data(256)
     (figure,) = model.evaluate(train, test, np.random.default_rng(SEED))
     drawn(model, out, "reconstruct", "generate", "interpolate", "scatter")
     rows = [("autoencoder, 64 numbers", figure.value), *figure.beside.items(), ("seconds of training", seconds)]
@@ -131,7 +131,7 @@ def autoencoder(out: Path) -> str:
 
 def finetuning(out: Path) -> str:
     """Slides 47 and 48: classifiers from the autoencoder's encoder and from scratch, with few labels."""
-    (pretrained, _), (train, test) = trained(4, 256, "autoencoder", 2e-3), data(256)
+    (pretrained, _), (train, test) = trained(4, 256, "autoencoder", 2e-3, latent=64), data(256)
     weights, rows = pretrained.state_dict(), []
     for labels in (100, 1000):
         found: dict[bool, list[float]] = {True: [], False: []}
@@ -141,7 +141,7 @@ def finetuning(out: Path) -> str:
                                     for c in range(10)])  # fmt: skip
             for started in found:
                 generator = np.random.default_rng(seed)
-                model = Autoencoder(train.images.shape[1:], 256, generator=generator)
+                model = Autoencoder(train.images.shape[1:], 256, latent=64, generator=generator)
                 if started:
                     model.load_state_dict(weights)
                 net = classifier(model, 10, generator)

@@ -36,10 +36,8 @@ class Autoencoder(Model):
         generator: draws the initial weights.
     """
 
-    lr, batch_size = 2e-3, 64
-
     def __init__(
-        self, image_shape: tuple[int, int, int], levels: int, *, network: coders.Kind = "conv", latent: int = 64,
+        self, image_shape: tuple[int, int, int], levels: int, *, network: coders.Kind = "conv", latent: int = 8,
         hidden: int | None = None, generator: np.random.Generator,
     ) -> None:  # fmt: skip
         super().__init__(image_shape, levels)

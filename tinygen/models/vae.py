@@ -47,7 +47,6 @@ class VAE(Model):
     Raises ValueError for options that don't fit together, or a likelihood that doesn't fit the levels.
     """
 
-    lr, batch_size = 1e-3, 64
     evaluated = 1000, 500  # test images and draws of z for the importance-weighted bound
 
     def __init__(
@@ -105,7 +104,7 @@ class VAE(Model):
         return {name: part.mean() for name, part in self.parts(batch.images, noise).items()}
 
     def progress(self, parts: dict[str, float]) -> str:
-        nats = {name: value for name, value in parts.items() if name != "penalty"}
+        nats = {name: parts[name] for name in ("reconstruction", "kl", "tightening") if name in parts}
         shown = " ".join(f"{'+' if value >= 0 else '-'} {name} {abs(value):.2f}" for name, value in nats.items())
         return f"{sum(nats.values()):.2f} nats = {shown.removeprefix('+ ')}"
 
