@@ -33,7 +33,7 @@ def evaluate(run: Run, seed: int) -> None:
     """Say the test figures, beside those of trivial models, and keep them in the run's report."""
     config, model, _ = run.load()
     train, _, test = config.sets()
-    binary = f"; grey values of {test.levels / 2:.0f} and above are 1" if config.levels == 2 else ""
+    binary = ", thresholded: 1 from half the greatest value up" if config.levels == 2 else ""
     run.say(f"{config.model} on {len(test):,} test images of {test.name}, {test.levels} levels{binary}")
     _figures(run, model, train, test, seed)
     report.write(run)
@@ -50,11 +50,10 @@ def _figures(run: Run, model: Model, train: Dataset, test: Dataset, seed: int) -
 
 def sample(run: Run, n: int, seed: int, temperature: float, label: int | None, out: Path | None) -> None:
     """Draw images into a PNG."""
-    _, model, _ = run.load()
+    config, model, _ = run.load()
     path = _writable(out or run.folder / f"samples-{seed}.png")
     if not _samples(model):
-        others = " | ".join(model.pictures()) or "nothing"
-        raise ValueError(f"{type(model).__name__} cannot be sampled from; it offers: {others}")
+        raise ValueError(f"{config.model} cannot be sampled from{_offers(model)}")
     drawn = samples(model, n, seed, temperature, label)
     save_picture(path, Picture(drawn), model.levels)
     run.say(f"{n} samples: {path}")
@@ -64,8 +63,7 @@ def draw(run: Run, name: str, seed: int, out: Path | None) -> None:
     """Draw one of the model's further pictures into a PNG."""
     config, model, _ = run.load()
     if name not in model.pictures():
-        others = f"; it offers: {', '.join(model.pictures())}" if model.pictures() else ""
-        raise ValueError(f"{config.model} has no {name}{others}")
+        raise ValueError(f"{config.model} has no {name}{_offers(model)}")
     path = _writable(out or run.folder / f"{name}-{seed}.png")
     train, _, test = config.sets()
     _draw(run, model, name, train, test, seed, path)
@@ -88,6 +86,10 @@ def export(run: Run, out: Path | None) -> None:
     run.say(f"{len(model.state_dict())} tensors: {path}")
     run.say(f"in PyTorch: safetensors.torch.load_file({str(path)!r})")
     run.say(f"to start from them here: tinygen train {config.model} --weights {shlex.quote(str(path))} ...")
+
+
+def _offers(model: Model) -> str:
+    return f"; it offers: {', '.join(model.pictures())}" if model.pictures() else ""
 
 
 def _samples(model: Model) -> bool:

@@ -41,7 +41,7 @@ from tinygen.training.progress import say
 
 CHECKPOINT = "last.safetensors"
 METRICS = "metrics.csv"
-BUILDING = 1 << 28, 16  # bytes that building a model may take, and how many times its file's size more
+BUILDING = 1 << 26, 16  # bytes that building a model may take, and how many times its file's size more
 
 
 class Run:
@@ -206,10 +206,9 @@ class Run:
             state = _unpack(about["state"], tensors)
             model.load_state_dict(state.pop("model"))
         except (AttributeError, KeyError, TypeError, ValueError, MemoryError) as e:
-            what = f"it has no {e}" if isinstance(e, KeyError) else e
-            what = (
-                f"its model needs more memory than the file accounts for ({e})" if isinstance(e, MemoryError) else what
-            )
+            what = f"it has no {e}" if isinstance(e, KeyError) else str(e)
+            if isinstance(e, MemoryError):
+                what = "the model that it describes is far larger than the file"
             raise CheckpointError(f"{path}: not a checkpoint that this tinygen can use: {what}") from e
         return config, model.to(self.device).eval(), state
 
