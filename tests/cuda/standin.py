@@ -156,7 +156,7 @@ class ndarray:
         return own(*args, **kwargs)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        if ufunc.__name__ not in HAS["ufuncs"] or method not in ("__call__", "at"):
+        if not hasattr(cupy, ufunc.__name__) or method not in ("__call__", "at"):
             return NotImplemented
         if "out" in kwargs:
             (kwargs["out"],) = kwargs["out"]
@@ -179,7 +179,7 @@ class ndarray:
         return float(self._host)
 
     def __repr__(self) -> str:
-        return f"cupy{self._host!r}"
+        return f"<cupy.ndarray {self.dtype} {self.shape}>"
 
     def __getitem__(self, index: Any) -> Any:
         return _device(self._host[_index(index, self.shape, False)], (self,))
