@@ -1,12 +1,13 @@
 """Which of the faults that tinygen has to survive are covered by a test that passes: `python -m tests.faults`.
 
-It runs the tests that carry `@pytest.mark.fault("R04", ...)` and prints a table; arguments go to pytest (`-n auto`,
-`tests/test_cli.py`, ...). A fault is green if a test of it passed and none failed. What no test covers isn't green, nor
+It runs the tests that carry `@pytest.mark.fault("R04", ...)` and prints a table; with `--full` all of the long ones
+(200 times kill -9, ...), else a sample. Other arguments go to pytest (`-n auto`, `tests/test_cli.py`, ...). A fault is green if a test of it passed and none failed. What no test covers isn't green, nor
 is what was not run; those that need a GPU are counted apart. Exit code 0 if all the others are green.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 
@@ -135,11 +136,15 @@ def table(counts: dict[str, Counter[str]]) -> str:
 
 def main(arguments: list[str]) -> int:
     """Run the marked tests and print the table."""
+    full = "--full" in arguments
+    os.environ["TINYGEN_FULL"] = "1" if full else ""
+    arguments = [a for a in arguments if a != "--full"]
     code = pytest.main(["-q", "-m", "fault", "-p", "tests.faults", *arguments])
     from tests import faults as plugin  # what pytest loaded: this module by its proper name
 
     print(table(plugin.outcomes))
-    print(f"This run: pytest {' '.join(arguments) or 'of all tests'}; pytest's exit code {int(code)}")
+    extent = "the long tests whole" if full else "of the long tests a sample"
+    print(f"This run: pytest {' '.join(arguments) or 'of all tests'}, {extent}; pytest's exit code {int(code)}")
     green = all(verdict(plugin.outcomes[number]) == "passed" for number in FAULTS if number not in GPU)
     return 0 if green and code == 0 else 1
 

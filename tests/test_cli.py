@@ -451,12 +451,14 @@ def test_that_nobody_listens_does_not_stop_training(data, pipe):
         assert done.stdout.count("\n") == 1
 
 
-LONG = ["--hidden", "3", "--blocks", "1", "--batch-size", "8", "--epochs", "120"]
+FULL = os.environ.get("TINYGEN_FULL") == "1"
+KILLS = 200 if FULL else 4
+LONG = ["--hidden", "3", "--blocks", "1", "--batch-size", "8", "--epochs", str(max(120, 6 * KILLS))]
 
 
 @pytest.fixture(scope="module")
 def long_run(data, tmp_path_factory) -> dict[str, bytes]:
-    """What 600 steps leave behind if nothing stops them."""
+    """What hundreds of steps leave behind if nothing stops them."""
     folder = tmp_path_factory.mktemp("runs") / "long"
     assert cli.main(["train", "pixelcnn", "--data", data, "--out", str(folder), *LONG]) == 0
     return left(folder)
@@ -491,7 +493,6 @@ def test_ctrl_c_and_sigterm_exit_130_and_the_command_shown_goes_on(data, long_ru
     assert left("my run") == long_run
 
 
-KILLS = int(os.environ.get("TINYGEN_KILLS", "4"))
 SAVING_ALWAYS = "import sys; from tinygen import cli; from tinygen.training import hooks; hooks.SAVE_SECONDS = 0; "
 
 
@@ -619,7 +620,11 @@ def test_the_table_of_faults(tmp_path):
         "3 of 62 are green; of 3 more, which need a GPU, 1\nRED: R02, R06\nSKIPPED: R05\nNO TEST RAN: G01, "
         in done.stdout
     )
-    assert f"{path}; pytest's exit code 1" in done.stdout
+    assert f"{path}, of the long tests a sample; pytest's exit code 1" in done.stdout
+
+    path.write_text("import os\ndef test(): assert os.environ['TINYGEN_FULL'] == '1'\ntest()")
+    done = subprocess.run([*command, "--full"], capture_output=True, text=True, check=False, timeout=120, cwd=root)
+    assert f"{path}, the long tests whole; pytest's exit code 5" in done.stdout  # 5: nothing to run
 
     path.write_text("import pytest\n@pytest.mark.fault('R99')\ndef test(): pass")
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd=root)
