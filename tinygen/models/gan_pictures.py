@@ -5,6 +5,7 @@ Lecture slides 125 and 126 (nearest training images), 129 to 133 (interpolation,
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,11 +33,11 @@ def slerp(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
 
     Source: White, Sampling Generative Networks (2016), section 2.1.
     """
-    lengths = np.linalg.norm(a), np.linalg.norm(b)
-    angle = np.arccos(np.clip(a @ b / max(lengths[0] * lengths[1], 1e-12), -1, 1))
-    if np.sin(angle) < 1e-6:  # one direction, or opposite ones: there is no arc between them
+    lengths = float(np.linalg.norm(a) * np.linalg.norm(b))
+    angle = math.acos(min(max(float(a @ b) / lengths, -1), 1)) if lengths else 0.0
+    if math.sin(angle) < 1e-6:  # one direction, opposite ones, or none: there is no arc between them
         return lerp(a, b, t)
-    return (np.sin((1 - t) * angle)[:, None] * a + np.sin(t * angle)[:, None] * b) / np.sin(angle)
+    return (np.sin((1 - t) * angle)[:, None] * a + np.sin(t * angle)[:, None] * b) / math.sin(angle)
 
 
 def interpolation(model: GAN, train: Dataset, test: Dataset, generator: np.random.Generator) -> Picture:

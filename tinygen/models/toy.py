@@ -69,10 +69,14 @@ class Toy:
         players = {"discriminator": self.game.D, "generator": self.game.G}
         self.optimizers = {n: optim.Adam(p.parameters(), lr, self.game.variant.betas) for n, p in players.items()}
 
-    def train(self, steps: int) -> dict[str, float]:
-        """So many steps, over which the learning rates fall to zero in a straight line; the last one's numbers."""
+    def train(self, steps: int, tell: Callable[[float], None] = lambda done: None) -> dict[str, float]:
+        """So many steps, over which the learning rates fall to zero in a straight line; the last one's numbers.
+
+        tell: is told how much is done, of 1.
+        """
         parts: dict[str, float] = {}
         for step in range(steps):
+            tell(step / steps)
             for optimizer in self.optimizers.values():
                 optimizer.param_groups[0]["lr"] = self.lr * (1 - step / steps)
             parts = self.game.step(self._real, self._minimise, self.generator)
