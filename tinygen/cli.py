@@ -20,6 +20,7 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 from tinygen import cuda
 from tinygen.models import MODELS, model_class
 from tinygen.models.autoregressive import Autoregressive
+from tinygen.models.variants import VARIANTS
 from tinygen.training.config import Config, kind, located, options
 from tinygen.training.progress import say
 
@@ -118,6 +119,7 @@ def parser() -> Parser:
     for name in MODELS:
         if issubclass(model_class(name), Autoregressive):
             _add_check_causal(checked, name)
+    _add_toy(commands)
     commands.add_parser("gradcheck", help="check the gradients in a Python file, and say what is wrong with them")
     doctor = commands.add_parser("doctor", help="say what this machine has, and whether every kernel is right on it")
     doctor.set_defaults(run=_doctor)
@@ -176,6 +178,17 @@ def _add_commands_of_runs(commands: Any) -> None:
     add_out(add("export", "write the weights for PyTorch, as plain .safetensors", _export), "weights.safetensors")
 
 
+def _add_toy(commands: Any) -> None:
+    p = commands.add_parser("toy", help="a GAN in the plane, drawn with what its discriminator thinks of every point")
+    p.add_argument("--variant", choices=VARIANTS, default="non-saturating", help="(default %(default)s)")
+    p.add_argument("--density", choices=("eight-gaussians", "swiss-roll"), default="eight-gaussians")
+    p.add_argument("--steps", type=whole_number, default=2000, help="of the generator (default %(default)s)")
+    p.add_argument("--seed", type=seed, default=0, help="of all random numbers (default %(default)s)")
+    p.add_argument("--losses", action="store_true", help="instead draw both of the generator's losses over D(G(z))")
+    p.add_argument("--out", type=Path, default=Path("toy.png"), help="the PNG to write (default %(default)s)")
+    p.set_defaults(run=_toy)
+
+
 def _add_check_causal(models: Any, name: str) -> None:
     p = models.add_parser(name, description="Prove by gradients that no output sees its own or a later value, and draw "
                           "what the middle pixel sees. The weights are random: the structure decides.")  # fmt: skip
@@ -204,6 +217,29 @@ def _reads(annotation: Any) -> dict[str, Any]:
     if kind is bool:
         return {"action": argparse.BooleanOptionalAction}
     return {"type": {int: integer, float: real}.get(kind, str), "choices": choices}
+
+
+def _toy(args: argparse.Namespace) -> None:
+    import numpy as np
+
+    from tinygen.models import toy
+    from tinygen.training.images import save_picture
+    from tinygen.training.progress import Bar
+
+    _needs("PIL", "Pillow")
+    _needs("tqdm", "tqdm")
+    if args.losses:
+        found = toy.loss_picture()
+    else:
+        game = toy.Toy(args.variant, args.density, generator=np.random.default_rng(args.seed))
+        with Bar() as bar:
+            game.train(args.steps, lambda done: bar.show(done, f"{args.variant} on {args.density}"))
+        found = game.picture(np.random.default_rng(args.seed))
+        if args.density == "eight-gaussians":
+            modes, good = toy.modes_and_good(game.sample(10_000, np.random.default_rng(args.seed)))
+            say(f"{modes} of 8 modes, {good:.1%} good samples (the density's own: 98.9%)")
+    save_picture(args.out, found, 256)
+    say(f"{found.caption}: {args.out}")
 
 
 def _doctor(args: argparse.Namespace) -> int:
