@@ -42,7 +42,7 @@ class Sampler:
 
     def __init__(self, model: Autoregressive, labels: np.ndarray | None = None) -> None:
         kinds, self.which = np.unique([] if labels is None else labels, return_inverse=True)
-        plans = [_plan(model, label) for label in kinds.tolist() or [None]]
+        plans = [_plan(model, label) for label in kinds.tolist() or [0 if model.classes else None]]
         self.model, self.schedule = model, plans[0][0]
         self.constants = [constants for _, constants in plans]
         levels = np.arange(model.levels)[:, None, None, None]

@@ -1,4 +1,4 @@
-"""PixelCNN++: a U-shaped network that sees all pixels before each one, and a mixture of logistics (lecture slide 35).
+"""PixelCNN++: a U-shaped network that sees far, and a mixture of logistics (lecture slide 35).
 
     u       sees the rows above                                     convolutions of 2 x 3 pixels
     ul      sees the pixels to the left in the row itself, and u    convolutions of 2 x 2 pixels
@@ -187,7 +187,8 @@ class PixelCNNpp(Autoregressive):
         levels = np.arange(self.levels).reshape(-1, 1, 1, 1)
         its_own = np.rint((x.numpy() + 1) * ((self.levels - 1) / 2)).clip(0, self.levels - 1).astype(int)
         nats = F.discretized_logistic_nll(mean, log_scale, its_own[:, None], self.levels, reduction="none")
-        known = F.log_softmax(logits, 1)[:, :, None] - (cumsum(nats, 2) - nats)
+        before = F.pad(cumsum(nats, 2)[:, :, :-1], (0, 0, 0, 0, 1, 0))
+        known = F.log_softmax(logits, 1)[:, :, None] - before
         mean, log_scale = mean[:, :, None], log_scale[:, :, None]
         each = F.discretized_logistic_nll(mean, log_scale, levels, self.levels, reduction="none")
         return logsumexp(known[:, :, None] - each, 1)
