@@ -369,7 +369,7 @@ def vae_steps(make: Callable[[], Any], images: np.ndarray, noise: np.ndarray) ->
 
 
 def pixelcnn_samples(make: Callable[[], Any], hidden: int, blocks: int, n: int) -> dict[str, Callable[[], Runs]]:
-    """Sampling as usually written: the whole network once for each position."""
+    """Sampling as usually written, the whole network once for each position; and with what is known remembered."""
 
     def build(version: str, channels_last: bool) -> Runs:
         model = make()
@@ -394,7 +394,64 @@ def pixelcnn_samples(make: Callable[[], Any], hidden: int, blocks: int, n: int) 
         "usual": lambda: build("usual", False),
         "channels_last": lambda: build("usual", True),
         "cropped": lambda: build("cropped", False),
+        "cached loop": lambda: {"sampling": cached_sampler(make(), hidden, blocks, n)},
     }
+
+
+def cached_sampler(model: Any, hidden: int, blocks: int, n: int) -> Callable[[], Any]:
+    """PixelCNN on grey images, pixel by pixel: each convolution is a product with the pixels that it saw before."""
+    net = PixelCNN(model, hidden, blocks, "usual", False)
+    (_, height, width), levels = model.image_shape, model.levels
+    caches: list[Any] = []
+
+    def layer(conv: Any) -> Callable[[Any, int, int], Any]:
+        o, i, k, _ = conv.weight.shape
+        side, bias = k // 2, conv.bias.detach()
+        taps = k * side + side + (i > 1)  # those before the centre; mask B: the centre too
+        weight = conv.weight.detach().permute(0, 2, 3, 1).reshape(o, -1)[:, : taps * i].contiguous()
+        if k == 1:
+            return lambda x, row, column: F.linear(x, weight, bias)
+        cache = torch.zeros(n, height + side, width + 2 * side, i)
+        caches.append(cache)
+
+        def forward(x: Any, row: int, column: int) -> Any:
+            here = cache[:, row + side]
+            if i > 1:
+                here[:, column + side] = x
+            above = cache[:, row : row + side, column : column + k].reshape(n, -1)
+            left = here[:, column : column + side + (i > 1)].reshape(n, -1)
+            return F.linear(torch.cat([above, left], 1), weight, bias)
+
+        return forward
+
+    first, *rest = net.layers
+    into, image = layer(first), caches[0]
+    body = [[layer(m) for m in b.layers if isinstance(m, nn.Conv2d)] for b in rest if isinstance(b, ResidualBlock)]
+    head = [layer(m) for m in rest if isinstance(m, nn.Conv2d)]
+
+    @torch.inference_mode()
+    def sample() -> Any:
+        generator = np.random.default_rng(0)
+        x = torch.zeros((n, 1, height, width), dtype=torch.uint8)
+        for cache in caches:
+            cache.zero_()
+        for row in range(height):
+            for column in range(width):
+                y = into(None, row, column)
+                for block in body:
+                    z = y
+                    for convolution in block:
+                        z = convolution(torch.relu(z), row, column)
+                    y = y + z
+                for convolution in head:
+                    y = convolution(torch.relu(y), row, column)
+                p = y.double().softmax(1).cumsum(1)
+                u = torch.from_numpy(generator.random(n))[:, None]
+                x[:, 0, row, column] = level = (p <= u * p[:, -1:]).sum(1)
+                image[:, row + 3, column + 3, 0] = level * (2 / (levels - 1)) - 1
+        return x
+
+    return sample
 
 
 def adam(shapes: Sequence[Sequence[int]]) -> dict[str, Callable[[], Runs]]:
