@@ -359,7 +359,7 @@ def sampling(hidden: int, blocks: int, size: int, n: int, levels: int = 256, **o
         def sample() -> Any:
             uniform = np.random.default_rng(0).random((size * size, n))
             with tg.no_grad():
-                return model.complete_naively(images, 0, uniform, 1.0)
+                return model.complete_naively(images, np.zeros(size * size, bool), uniform, 1.0)
 
         return {"sampling": sample}
 

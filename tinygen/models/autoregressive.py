@@ -165,28 +165,34 @@ class Autoregressive(Model):
             raise ValueError(f"temperature must not be negative, got {temperature}")
         self.scaled(images)  # refuses images that don't fit, also where there is nothing to draw
         x, labels = np.array(images, np.uint8), self.checked(labels, len(images))
-        first = known * width * channels
-        uniform = generator.random((self.dimensions - first, len(x)))
+        given = self.order() < known * width * channels
+        uniform = generator.random((self.dimensions - given.sum(), len(x)))
         with no_grad():
             try:
-                return Sampler(self, labels).complete(x, first, uniform, temperature)
+                return Sampler(self, labels).complete(x, given, uniform, temperature)
             except NotSchedulable:
-                return self.complete_naively(x, known, uniform, temperature, labels)
+                return self.complete_naively(x, given, uniform, temperature, labels)
 
     def complete_naively(
-        self, x: np.ndarray, known: int, uniform: np.ndarray, temperature: float, labels: np.ndarray | None = None
-    ) -> np.ndarray:
-        """What `complete` does, by its definition: the network for one value after the other. uniform: (values, N)."""
+        self, x: np.ndarray, given: np.ndarray, uniform: np.ndarray, temperature: float,
+        labels: np.ndarray | None = None,
+    ) -> np.ndarray:  # fmt: skip
+        """What `complete` does, by its definition: the network for one value after the other.
+
+        given: which values are known, in order. uniform: a number for each of the others, (values, N).
+        """
         channels, height, width = self.image_shape
-        x, numbers = x.copy(), iter(uniform)
-        for row in range(known, height):
-            self.tell(row / height, f"drawing {len(x):,} images {channels}x{height}x{width}")
-            for column in range(width):
-                for channel in range(channels):
-                    logits = self.logits(self.scale(x), labels).numpy()[:, :, channel, row, column]
-                    place = f" at row {row}, column {column}"
-                    x[:, channel, row, column] = draw(logits, next(numbers), temperature, place)
+        x = x.copy()
+        for place, numbers in zip(self.order()[~given].tolist(), uniform, strict=True):
+            row, column, channel = place // (channels * width), place // channels % width, place % channels
+            self.tell(place / self.dimensions, f"drawing {len(x):,} images {channels}x{height}x{width}")
+            logits = self.logits(self.scale(x), labels).numpy()[:, :, channel, row, column]
+            x[:, channel, row, column] = draw(logits, numbers, temperature, f" at row {row}, column {column}")
         return x
+
+    def order(self) -> np.ndarray:
+        """Where the values stand in an image (H, W, C), in the order in which they are drawn: (dimensions,)."""
+        return np.arange(self.dimensions)
 
 
 def completions(model: Autoregressive, train: Dataset, test: Dataset, generator: np.random.Generator) -> Picture:

@@ -7,7 +7,10 @@ csrc/sample.c the kernel.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import weakref
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,25 +51,32 @@ class Sampler:
         levels = np.arange(model.levels)[:, None, None, None]
         self.scaled = np.ascontiguousarray(model.scale(levels).numpy().ravel())
 
-    def complete(self, images: np.ndarray, known: int, uniform: np.ndarray, temperature: float) -> np.ndarray:
-        """Images (N, C, H, W) uint8 whose first `known` values are kept, the others drawn.
+    def complete(self, images: np.ndarray, given: np.ndarray, uniform: np.ndarray, temperature: float) -> np.ndarray:
+        """Images (N, C, H, W) uint8 with the values that aren't given drawn.
 
-        uniform: numbers from 0 to 1, (values - known, N). Raises FloatingPointError for logits that aren't finite.
+        given: which are, in the model's order. uniform: a number from 0 to 1 for each of the others, (values, N).
+        Raises FloatingPointError for logits that aren't finite.
         """
         n, channels, height, width = images.shape
-        values = channels * height * width
-        x = np.ascontiguousarray(images.transpose(0, 2, 3, 1)).reshape(n, values)
-        numbers, state = np.concatenate([np.zeros((known, n)), uniform]), self.state(n)
-        if self.schedule.softmax:
-            chunk = max(1, _CHUNK // max(1, n * self.schedule.weights.size))
-            for first in range(0, values, chunk):
-                self.run(state, x, first, min(values, first + chunk), known, numbers, temperature)
-        else:
-            for value in range(values):
-                self.run(state, x, value, value + 1, values, numbers, temperature)
-                if value >= known:
-                    x[:, value] = draw(self.logits(state, x, value), numbers[value], temperature, self.place(value))
-        return x.reshape(n, height, width, channels).transpose(0, 3, 1, 2)
+        flat, order = images.transpose(0, 2, 3, 1).reshape(n, channels * height * width).copy(), self.model.order()
+        x, numbers, state = np.ascontiguousarray(flat[:, order]), np.zeros((len(order), n)), self.state(n)
+        numbers[~given] = uniform
+        for first, last in self.stretches(given, n):
+            if self.schedule.softmax or given[first]:
+                self.run(state, x, first, last, last if given[first] else first, numbers, temperature)
+            else:
+                self.run(state, x, first, last, last, numbers, temperature)
+                x[:, first] = draw(self.logits(state, x, first), numbers[first], temperature, self.place(first))
+        flat[:, order] = x
+        return flat.reshape(n, height, width, channels).transpose(0, 3, 1, 2)
+
+    def stretches(self, given: np.ndarray, n: int) -> Iterator[tuple[int, int]]:
+        """The values in calls of `run`: of given ones, or such that are to be drawn, and of bounded work."""
+        chunk = max(1, _CHUNK // max(1, n * self.schedule.weights.size))
+        ends = [0, *(np.flatnonzero(np.diff(given)) + 1).tolist(), len(given)]
+        for begin, end in itertools.pairwise(ends):
+            step = chunk if self.schedule.softmax or given[begin] else 1
+            yield from ((first, min(end, first + step)) for first in range(begin, end, step))
 
     def state(self, n: int) -> np.ndarray:
         """Memory for the numbers of n images, with all that is constant."""
@@ -79,7 +89,8 @@ class Sampler:
     def place(self, value: int) -> str:
         """` at row 3, column 4`."""
         channels, _, width = self.model.image_shape
-        return f" at row {value // channels // width}, column {value // channels % width}"
+        row, column = divmod(int(self.model.order()[value]) // channels, width)
+        return f" at row {row}, column {column}"
 
     def logits(self, state: np.ndarray, x: np.ndarray, value: int) -> np.ndarray:
         """Of a value's levels (N, levels), by what the network gives at its pixel and the colours drawn before."""
@@ -149,6 +160,19 @@ def _not_finite(logits: np.ndarray, place: str) -> str:
 _plans: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()  # model -> its weights, {label: plan}
 
 
+@contextlib.contextmanager
+def _on_cpu(tensors: list[Tensor]) -> Iterator[None]:
+    """Within it a model's tensors are on the CPU: one value after the other is no work for a GPU."""
+    arrays = [t._array for t in tensors]
+    try:
+        for t in tensors:
+            t._array = native.moved(t._array, np)
+        yield
+    finally:
+        for t, array in zip(tensors, arrays, strict=True):
+            t._array = array
+
+
 def _plan(model: Autoregressive, label: int | None) -> tuple[Schedule, list[np.ndarray]]:
     """A model's schedule, and its constants for this label."""
     tensors = [*model.parameters(), *(b for _, b in model.named_buffers())]
@@ -158,7 +182,8 @@ def _plan(model: Autoregressive, label: int | None) -> tuple[Schedule, list[np.n
         plans = {}
         _plans[model] = weights, plans
     if label not in plans:
-        trace = Trace(model, label)
+        with _on_cpu(tensors):
+            trace = Trace(model, label)
         constants = [b.values for b in trace.buffers if b.values is not None]
         plans[label] = next(iter(plans.values()))[0] if plans else schedule(trace), constants
     return plans[label]

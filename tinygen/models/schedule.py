@@ -26,6 +26,7 @@ from tinygen import Tensor, hook, no_grad
 from tinygen.autograd import Call
 from tinygen.native import SAMPLER_LAYERS
 from tinygen.ops.conv import _out_size, _taps
+from tinygen.ops.shape import _is_basic
 
 MOVES = {"reshape", "permute", "transpose", "flip", "getitem", "pad", "broadcast_to"}
 UNARY, BINARY = {"relu", "elu", "tanh", "sigmoid"}, {"add", "sub", "mul"}
@@ -111,23 +112,22 @@ class Trace:
     """What a model's network does with one image, and when. Raises NotSchedulable.
 
     Attributes:
-        image: the numbers of the image. result: those of what the network gives for it.
+        image: the numbers of the image. order: the model's. result: the numbers that the network gives.
         time: of every number, how many values have been drawn when it can be known. Number 0 is the constant 0.
     """
 
     def __init__(self, model: Any, label: int | None = None) -> None:
         channels, height, width = model.image_shape
-        weight = next(model.parameters())._array
-        if not isinstance(weight, np.ndarray):
-            raise NotSchedulable("a model on a GPU")
-        self.dtype = weight.dtype
+        self.dtype = next(model.parameters()).dtype
         self.buffers: list[Buffer] = []
         self.notes: list[Elementwise | Product] = []
         self._count, self.time = 1, np.zeros(1 << 16, np.int32)
         self._placeholders: dict[int, np.ndarray] = {}
         self._op = 0  # steps of the same time run in the order of the ops
-        self.image = self.new(height, width, channels)
-        self.time[self.image.numbers] = 1 + np.arange(height * width * channels).reshape(height, width, channels)
+        self.image, self.order = self.new(height, width, channels), model.order()
+        drawn = 1 + np.argsort(self.order).astype(np.int32)
+        self.time[self.image.numbers.ravel()] = drawn
+        self.turn = np.concatenate([[0], np.maximum.accumulate(drawn)])  # of each place: all before it are drawn
         x = self.placeholders(self.image.numbers.transpose(2, 0, 1)[None])
         with no_grad(), hook(self):
             result = model.network(_Unreadable(x), None if label is None else np.array([label]))
@@ -157,7 +157,7 @@ class Trace:
         array = np.asarray(value)
         if id(value) in self._placeholders:
             return np.ascontiguousarray(array).view(f"i{self.dtype.itemsize}")
-        axis = 1 if len(shape) == 4 else len(shape) - 1
+        axis = 1 if len(shape) in (4, 5) else len(shape) - 1
         lengths = [1] * (len(shape) - array.ndim) + list(array.shape)
         lengths[axis] = shape[axis]
         rows = np.moveaxis(np.broadcast_to(array, lengths), axis, -1).astype(self.dtype)
@@ -172,7 +172,7 @@ class Trace:
         name = call.op.name
         if not any(id(v) in self._placeholders for v in inputs):
             return run()
-        if name in MOVES:
+        if name in MOVES or (name == "index_add" and _is_basic(inputs[1])):
             return self._remember(run())
         if name in ("cat", "stack"):
             parts = [self.placeholders(self.numbers(v, v.shape)) for v in inputs[:-1]]
@@ -189,14 +189,17 @@ class Trace:
     def elementwise(self, kind: str, x: Any, y: Any = None) -> np.ndarray:
         """An op of one array, or of two with broadcasting."""
         shape = np.broadcast_shapes(np.shape(x), () if y is None else np.shape(y))
+        mask, image = (x, y) if id(y) in self._placeholders else (y, x)
+        if kind == "mul" and id(mask) not in self._placeholders and np.isin(mask, (0, 1)).all():
+            return self.placeholders(np.where(mask, self.numbers(image), 0))
         a = np.broadcast_to(self.numbers(x, shape), shape)
         return self._combine(kind, a, a if y is None else np.broadcast_to(self.numbers(y, shape), shape))
 
     def _combine(self, kind: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Elementwise on numbers of one shape; in memory the channels come last."""
-        order = (2, 3, 0, 1) if x.ndim == 4 else tuple(range(x.ndim))
+        order = {4: (2, 3, 0, 1), 5: (3, 4, 0, 2, 1)}.get(x.ndim, tuple(range(x.ndim)))
         rows, others = x.transpose(order), y.transpose(order)
-        height, width = rows.shape[:2] if x.ndim == 4 else (1, x.size // x.shape[-1])
+        height, width = rows.shape[:2] if x.ndim in (4, 5) else (1, x.size // x.shape[-1])
         out = self.new(height, width, x.size // (height * width))
         self.note(kind, out.numbers, rows.reshape(out.shape), others.reshape(out.shape))
         return self.placeholders(out.numbers.reshape(rows.shape).transpose(np.argsort(order)))
@@ -264,8 +267,8 @@ class Trace:
         out, groups = self.new(size[0], size[1], len(weight)), channels if mask else 1
         row, column = (a.ravel() * s for a, s in zip(np.indices(size), stride, strict=True))
         turn, (height, width, colours) = 0, self.image.shape
-        if mask and source.shape[0] == height and source.shape[1] >= width:
-            turn = (row * width + np.minimum(column, width)) * colours  # of the pixel, before which nobody asks for it
+        if mask and source.shape[0] == height and source.shape[1] >= width:  # nobody asks before it is the pixel's turn
+            turn = self.turn[(row * width + np.minimum(column, width)) * colours]
         for group in np.split(np.arange(len(weight)), groups):
             taps = []
             for (i, j), _, keep in _taps(weight.shape, size, stride, dilation, mask, channels):
@@ -427,7 +430,7 @@ def schedule(trace: Trace) -> Schedule:
     values, colours = trace.image.numbers.size, trace.image.shape[2]
     softmax = trace.result.ndim == 5  # (1, levels, C, H, W); else (1, K, H, W), for all colours of a pixel
     by_colour = trace.result[0] if softmax else trace.result[0][:, None].repeat(colours, 1)
-    results = by_colour.transpose(2, 3, 1, 0).reshape(values, -1)
+    results = by_colour.transpose(2, 3, 1, 0).reshape(values, -1)[trace.order]
     late = trace.time[results].max(1) > np.arange(values)
     if late.any():
         raise ValueError(f"the model isn't autoregressive: value {late.argmax()} would depend on itself or a later one")
@@ -442,12 +445,12 @@ def schedule(trace: Trace) -> Schedule:
         place[buffer.numbers] = buffer.at(row, column)[..., None] + np.arange(buffer.shape[2])
     steps = _Steps(trace, place, values)
     order, starts = steps.order()
+    places = place[trace.image.numbers.ravel()[trace.order]]
     constants = [slice(b.place, b.place + b.values.size) for b in trace.buffers if b.values is not None]
     return Schedule(
         np.array(steps.layers, np.int64).reshape(-1, 8), np.array(steps.runs, np.int64).reshape(-1, 2),
         np.concatenate([np.zeros(0, trace.dtype), *steps.weights]), order.astype(np.int32, "C"), starts,
-        place[trace.image.numbers].ravel().astype(np.int32), place[results].astype(np.int32, "C"), size, constants,
-        softmax,
+        places.astype(np.int32), place[results].astype(np.int32, "C"), size, constants, softmax,
     )  # fmt: skip
 
 
