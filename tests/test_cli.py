@@ -101,8 +101,9 @@ def test_train_and_sample(data):
     assert first.returncode == 0, first.stderr
     folder = Path("runs/pixelcnn-1")
     assert sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()) == [
-        "best.safetensors", "complete.png", "config.toml", "environment.toml", "last.safetensors", "log.txt", "metrics.csv",
-        "report.html", "results.json", "samples.png", *(f"samples/step-00000{i}.png" for i in range(1, 6)),
+        "best.safetensors", "complete.png", "config.toml", "environment.toml", "last.safetensors", "log.txt",
+        "metrics.csv", "report.html", "results.json", "samples.png",
+        *(f"samples/step-00000{i}.png" for i in range(1, 6)),
     ]  # fmt: skip
     lines = first.stdout.splitlines()
     said = [line[21:] for line in (folder / "log.txt").read_text().splitlines()]
@@ -119,8 +120,10 @@ def test_train_and_sample(data):
     assert 1 < bits < 3
     assert 1.5 < floor < 1.8  # of noise: log2(3), and a little for what 36 images don't tell
     assert lines[-3:] == [
-        f"samples: {folder}/samples.png", f"test images, their upper halves, four completions: {folder}/complete.png", f"all of it: {folder}/report.html; more samples: tinygen sample {folder}"
-    ]  # fmt: skip
+        f"samples: {folder}/samples.png",
+        f"test images, their upper halves, four completions: {folder}/complete.png",
+        f"all of it: {folder}/report.html; more samples: tinygen sample {folder}",
+    ]
     assert "100%  step 5  " in first.stderr
     assert len(set(size(folder / "samples.png"))) == 1
     assert size(folder / "samples.png")[0] > 400

@@ -291,6 +291,12 @@ def test_looking_at_a_model_changes_nothing_and_the_best_is_kept(monkeypatch):
     assert final.read_bytes() == Path("again.png").read_bytes()
 
 
+def test_minutes_end_with_a_look_too():
+    run = trained(epochs=None, minutes=0.01)
+    assert rows(run)[-1]["validation"]
+    assert sorted(run.snapshots.iterdir())[-1].stem == f"step-{len(rows(run)):06}"
+
+
 @pytest.mark.parametrize("n", [5, 19, 20, 399, 45_000])
 def test_what_is_held_out(n, monkeypatch):
     images = np.arange(n).astype(np.uint16).view(np.uint8).reshape(n, 1, 1, 2)

@@ -89,10 +89,10 @@ def fit(training: Training, hooks: Sequence[Hook]) -> bool:
             stack.enter_context(hook)
         while training.done < 1 and not came:
             row = {"step": training.step + 1, **training.advance(training.done)}
-            for hook in hooks:
-                hook.step(row)
             if training.config.minutes is not None:
                 training.seconds = before + time.monotonic() - start
+            for hook in hooks:
+                hook.step(row)
     training.model.eval()
     return not came
 

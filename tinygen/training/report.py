@@ -22,7 +22,7 @@ from tinygen.training.run import Run, write_text
 from tinygen.training.state import Training
 
 ASKED = 100  # steps between two questions for the model's health
-POINTS, FEW = 200, 30  # at most so many points make a curve; fewer than so many are marked
+POINTS, FEW = 150, 30  # at most so many points make a curve; fewer than so many are marked
 WIDTH, HEIGHT, LEFT, BELOW, ABOVE = 420, 220, 52, 24, 10  # of a curve, in its own units
 
 
@@ -207,7 +207,8 @@ def _curves(run: Run) -> str:
 
 def _curve(steps: np.ndarray, values: np.ndarray, label: str) -> str:
     """Values over steps as SVG: means over groups of steps as a line, their least and greatest as a band."""
-    groups = np.array_split(np.arange(len(steps)), min(POINTS, len(steps)))
+    size = -(-len(steps) // POINTS)
+    groups = [slice(i, i + size) for i in range(0, len(steps), size)]
     x = np.array([steps[g].mean() for g in groups])
     mean, low, high = (np.array([f(values[g]) for g in groups]) for f in (np.mean, np.min, np.max))
     seen = mean[len(groups) // 20 :]  # without the first fall, which would squeeze all that follows
