@@ -47,7 +47,7 @@ def main() -> int:
         if finding.advice:
             print(f"{indent}-> {finding.advice}", flush=True)
         findings.append(finding)
-    broken = [f.what for f in findings if f.state == "broken"]
+    broken = [f.what.strip() for f in findings if f.state == "broken"]
     print(f"broken: {', '.join(broken)}" if broken else "all that is needed works")
     return 1 if broken else 0
 
@@ -136,7 +136,7 @@ def _self_test(name: str, place: Callable[[np.ndarray], Any]) -> Finding:
         return Finding("broken", f"  {name}", f"the self-test failed: {type(e).__name__}: {e}", "install tinygen again")
     wrong = {kernel: error for kernel, error in worst.items() if not error <= 1}
     if wrong:
-        told = ", ".join(f"{kernel} ({error:.0f} times the rounding)" for kernel, error in wrong.items())
+        told = ", ".join(f"{kernel} (by {error:.0e} roundings)" for kernel, error in wrong.items())
         return Finding("broken", f"  {name}", f"differ from their definitions: {told}", "install tinygen again")
     return Finding("ok", f"  {name}", f"{len(worst)} kernels agree with their definitions: {', '.join(sorted(worst))}")
 

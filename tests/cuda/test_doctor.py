@@ -1,0 +1,121 @@
+"""tinygen doctor: every kernel is tested, what is broken is named, what is missing comes with what to do."""
+
+import re
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cuda.conftest import REAL, forget
+from tinygen import cli, cuda, doctor, native
+
+HEADER = (Path(__file__).parents[2] / "csrc" / "tinygen.h").read_text()
+TESTED = set(re.findall(r"^int tg_(\w+)\(int dtype", HEADER, re.M)) - {"sample"}  # that one takes a model
+
+
+def findings():
+    return {f.what.strip(): f for f in doctor.examine()}
+
+
+@pytest.fixture
+def properties(device, monkeypatch):
+    """The GPU that there seems to be."""
+    if not REAL:
+        values = {"name": b"A GPU", "major": 9, "minor": 0, "totalGlobalMem": 80 << 30}
+        monkeypatch.setattr(device.cuda, "Device", lambda: types.SimpleNamespace(id=0), raising=False)
+        monkeypatch.setattr(device.cuda.runtime, "getDeviceProperties", lambda i: values, raising=False)
+
+
+def test_on_this_machine_all_that_is_needed_works(capsys):
+    assert cli.main(["doctor"]) == 0
+    said = capsys.readouterr().out
+    assert said.endswith("all that is needed works\n")
+    assert "tinygen" in said.split("\n")[0]
+    assert max(map(len, said.split("\n"))) <= 120
+
+
+def test_every_kernel_is_tested_in_every_instruction_set():
+    found = findings()
+    with native.instruction_set("avx512") as best:
+        isas = native.ISAS[: native.ISAS.index(best) + 1]
+    for isa in isas:
+        assert (found[isa].state, found[isa].found) == (
+            "ok", f"{len(TESTED)} kernels agree with their definitions: {', '.join(sorted(TESTED))}")  # fmt: skip
+
+
+def test_every_kernel_is_tested_on_the_gpu(properties):
+    found = findings()
+    assert found["GPU"].state == found["CuPy"].state == found["CUDA kernels"].state == "ok"
+    assert found["cuda"].found.startswith(f"{len(TESTED)} kernels agree with their definitions: adam, add")
+    if not REAL:
+        assert found["GPU"].found == "A GPU, 80 GiB, compute capability 9.0"
+
+
+@pytest.mark.parametrize("error", [1e-2, np.nan])
+def test_a_kernel_that_is_wrong_is_named(error, monkeypatch, capsys):
+    call = native._call
+
+    def wrong(kernel, model, *arguments):
+        code = call(kernel, model, *arguments)
+        if kernel == "tg_gated":
+            arguments[-1].ravel()[0] += error
+        return code
+
+    monkeypatch.setattr(native, "_call", wrong)
+    assert doctor.main() == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"! baseline differ from their definitions: [^!]*gated \(by [\de+inf]+ roundings\)", said)
+    assert "conv2d (" not in said
+    assert "broken: baseline" in said
+
+
+def test_a_kernel_that_fails_is_reported_and_the_rest_goes_on(monkeypatch):
+    def fail(*arguments):
+        raise OSError("no luck")
+
+    monkeypatch.setattr(native, "_call", fail)
+    found = findings()
+    assert found["baseline"].state == "broken"
+    assert "the self-test failed: OSError: no luck" in found["baseline"].found
+    assert found["pillow"].state in ("ok", "missing")
+
+
+def test_without_a_c_library_the_definitions_do(monkeypatch, capsys):
+    monkeypatch.setattr(native, "lib", None)
+    monkeypatch.setattr(doctor.shutil, "which", lambda *a, **k: None)
+    monkeypatch.delenv("CC", raising=False)
+    assert doctor.main() == 0
+    said = capsys.readouterr().out
+    assert " - C compiler     none\n" in said
+    assert " - C kernels      not built: the NumPy definitions run, which are slower\n" in said
+    assert "-> install a C compiler and Python's headers (python3-dev), then tinygen again" in said
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_cuda_library_that_is_missing_or_broken(there, tmp_path, monkeypatch):
+    monkeypatch.setattr(cuda, "LIBRARY", tmp_path / "_cuda.so")
+    if there:
+        (tmp_path / "_cuda.so").write_text("no library")
+    forget()
+    found = findings()["CUDA kernels"]
+    forget()
+    assert found.state == ("broken" if there else "missing")
+    assert "it takes nvcc (the CUDA toolkit): install that, then tinygen again" in found.advice
+
+
+def test_a_program_that_does_not_run_is_no_obstacle(monkeypatch):
+    monkeypatch.setenv("CC", "/nowhere/gcc")
+    assert "/nowhere/gcc doesn't run" in findings()["C compiler"].found
+
+
+def test_packages_that_are_missing_come_with_the_command(monkeypatch):
+    version = doctor.importlib.metadata.version
+
+    def without(name):
+        if name == "pillow":
+            raise doctor.importlib.metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(doctor.importlib.metadata, "version", without)
+    assert findings()["pillow"] == doctor.Finding("missing", "pillow", "not installed", "pip install 'tinygen[train]'")
