@@ -22,6 +22,9 @@ from benchmarks.models import DATA, SEED, Entry, training
 from tinygen import native
 from tinygen.cli import Parser
 from tinygen.data import Dataset
+from tinygen.metrics.distance import frechet_distance, precision_recall
+from tinygen.metrics.features import feature_net
+from tinygen.metrics.quality import calibration
 from tinygen.models.autoencoder import Autoencoder, accuracy, classifier, fit
 from tinygen.models.classical import (
     PCA,
@@ -224,8 +227,27 @@ def manifold(out: Path) -> str:
     )
 
 
+def generation(out: Path) -> str:
+    """Slides 49 and 92: codes from the prior, decoded by a VAE and by an autoencoder, beside a linear model."""
+    train, test = data(256)
+    (model, _), (plain, _) = trained(8, 256, likelihood="gaussian"), trained(4, 256, "autoencoder", 2e-3, latent=64)
+    net, generator = feature_net(train), np.random.default_rng(SEED)
+    codes = PCA(plain.encode(train.images), plain.latent)
+    drawn(model, out, "prior", "reconstruct", prefix="grey")
+    known = calibration(train, test)
+    rows = [(name, known.distance[name], known.precision[name], known.recall[name]) for name in known.distance]
+    for name, images in {
+        "VAE, means of p(x given z)": model.means(model.posterior.prior(generator, 10_000)),
+        "autoencoder, codes from N(0, I)": plain.means(generator.standard_normal((10_000, plain.latent))),
+        "autoencoder, codes from N(mean, covariance)": plain.means(codes.sample(10_000, generator)),
+    }.items():
+        real, fake = (net.of(x)[0] for x in (test.images, np.round(images).astype(np.uint8)))
+        rows.append((name, frechet_distance(real, fake), *precision_recall(real, fake)))
+    return table("10,000 images | FD* | precision | recall", rows)
+
+
 PARTS: dict[str, Callable[[Path], str]] = {f.__name__: f for f in (
-    clusters, densities, autoencoder, finetuning, vae, bounds, variants, likelihoods, manifold,
+    clusters, densities, autoencoder, finetuning, vae, bounds, variants, likelihoods, manifold, generation,
 )}  # fmt: skip
 
 
