@@ -252,7 +252,8 @@ class PixelCNN(nn.Module):
             conv(c, 2 * h, 7, "A"), *(ResidualBlock(conv, h) for _ in range(blocks)),
             nn.ReLU(), conv(2 * h, 2 * h, 1, "B"), nn.ReLU(), conv(2 * h, c * model.levels, 1, "B"),
         )  # fmt: skip
-        self.load_state_dict({k: torch.tensor(np.array(v)) for k, v in model.state_dict().items()})
+        weights = map(torch.tensor, map(np.array, model.state_dict().values()))
+        self.load_state_dict(dict(zip(self.state_dict(), weights, strict=True)))  # in the same order
         if channels_last:
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.levels, self.channels_last = model.levels, channels_last

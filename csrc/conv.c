@@ -28,6 +28,7 @@ typedef struct {
     run *run;
     const char *weight;
     char *packed, *bias, *output, *copies;
+    const char *add, *mask;                             /* arrays like the output, or NULL */
     int64_t copy_bytes, items;
     int64_t out_image, out_row, out_column;
 } correlation;
@@ -117,7 +118,8 @@ static inline void advance(cursor *p, const correlation *c, const phase *f, int6
 /* One block of B against all pixels of the region; meanwhile the lines from `ahead` are fetched, `bytes` a
  * pixel. */
 static void multiply_block(const correlation *c, const phase *f, const product *p, int64_t pixels,
-                           int64_t rows, const char *a, char *out, int add, const char *ahead, int64_t bytes)
+                           int64_t rows, const char *a, char *out, int accumulate, const char *ahead,
+                           int64_t bytes)
 {
     int vectors = (int)ceil_div(p->n, c->k->vector);
     int64_t tiles = ceil_div(pixels, c->k->product_rows[vectors]);
@@ -131,9 +133,15 @@ static void multiply_block(const correlation *c, const phase *f, const product *
         for (int64_t i = 0; i < m; i++) {
             from[i] = a + at.a * c->s.size;
             to[i] = out + at.c * c->s.size;
+            for (int64_t line = 0; line < p->n * c->s.size; line += LINE) {     /* read after the product */
+                if (p->mask)
+                    __builtin_prefetch((char *)to[i] + p->mask + line);
+                if (p->add)
+                    __builtin_prefetch((char *)to[i] + p->add + line);
+            }
             advance(&at, c, f, rows);
         }
-        c->k->product[vectors][m](p, from, add ? (const void *const *)to : NULL, to);
+        c->k->product[vectors][m](p, from, accumulate ? (const void *const *)to : NULL, to);
     }
 }
 
@@ -145,16 +153,18 @@ static void multiply_phase(const correlation *c, const phase *f, region r, const
     const char *b = c->packed + (c->ldb ? column : f->packed + f->depth * column) * size;
     int64_t pixels = r.images * rows * f->columns;
     int64_t first = f->first_run, last = first + f->runs, depth;
-    int add = 0;
+    int accumulate = 0;
     do {                                        /* also with no run at all: then the output is the bias */
         product p = {.runs = c->run + first, .ldb = ld, .n = n, .b = b,
                      .bias = c->bias && !c->scatter ? c->bias + column * size : NULL};
         for (depth = 0; first < last && (!depth || depth + c->run[first].len <= DEPTH); first++, p.count++)
             depth += c->run[first].len;
-        multiply_block(c, f, &p, pixels, rows, a, out + (f->target + column) * size, add, ahead,
-                       add ? 0 : ceil_div(bytes, pixels));
+        p.mask = c->mask && first == last ? (intptr_t)c->mask - (intptr_t)c->output : 0;
+        p.add = c->add && first == last ? (intptr_t)c->add - (intptr_t)c->output : 0;
+        multiply_block(c, f, &p, pixels, rows, a, out + (f->target + column) * size, accumulate, ahead,
+                       accumulate ? 0 : ceil_div(bytes, pixels));
         b += depth * ld * size;
-        add = 1;
+        accumulate = 1;
     } while (first < last);
 }
 
@@ -328,37 +338,62 @@ static int correlate(correlation *c, const void *bias)
     return TG_OK;
 }
 
-int tg_conv2d(int dtype, const tg_conv_shape *s, const void *x, const void *w, const void *bias, void *y,
-              int threads)
+static int forward(int dtype, const tg_conv_shape *s, const void *x, const void *w, const void *bias,
+                   const void *add, void *y, int relu, int threads)
 {
     if (!conv_valid(dtype, s))
         return TG_BAD_ARGUMENT;
     if (!s->n || !s->oh || !s->ow || !s->co)
         return TG_OK;
     correlation c = {.shape = s, .k = tiles(dtype), .threads = clamp_threads(threads), .weight = w,
-                     .output = y, .columns = s->co, .out_column = s->co,
+                     .add = add, .output = y, .columns = s->co, .out_column = s->co,
                      .out_row = s->ow * s->co, .out_image = s->oh * s->ow * s->co};
     c.s = (source){.data = x, .size = element_size(dtype), .n = s->n, .h = s->h, .w = s->w, .channels = s->ci,
-                   .step_y = s->stride_h, .step_x = s->stride_w};
+                   .step_y = s->stride_h, .step_x = s->stride_w, .relu = relu ? c.k->relu : NULL};
     if (s->n * s->oh * s->ow <= DIRECT && s->co % c.k->vector == 0
         && (s->mask == TG_MASK_NONE || s->groups == 1))
         c.ldb = s->co;
     return correlate(&c, bias);
 }
 
-int tg_conv_transpose2d(int dtype, const tg_conv_shape *s, const void *y, const void *w, const void *bias,
-                        void *x, int threads)
+static int adjoint(int dtype, const tg_conv_shape *s, const void *y, const void *w, const void *bias,
+                   const void *positive, void *x, int threads)
 {
     if (!conv_valid(dtype, s))
         return TG_BAD_ARGUMENT;
     if (!s->n || !s->h || !s->w || !s->ci)
         return TG_OK;
     correlation c = {.shape = s, .k = tiles(dtype), .threads = clamp_threads(threads), .weight = w,
-                     .output = x, .columns = s->ci, .transposed = 1,
+                     .mask = positive, .output = x, .columns = s->ci, .transposed = 1,
                      .out_column = s->stride_w * s->ci, .out_row = s->stride_h * s->w * s->ci,
                      .out_image = s->h * s->w * s->ci};
     c.s = (source){.data = y, .size = element_size(dtype), .n = s->n, .h = s->oh, .w = s->ow,
                    .channels = s->co, .step_y = 1, .step_x = 1};
-    choose_flat(&c);
+    if (!positive)
+        choose_flat(&c);
     return correlate(&c, bias);
+}
+
+int tg_conv2d(int dtype, const tg_conv_shape *s, const void *x, const void *w, const void *bias, void *y,
+              int threads)
+{
+    return forward(dtype, s, x, w, bias, NULL, y, 0, threads);
+}
+
+int tg_relu_conv2d(int dtype, const tg_conv_shape *s, const void *x, const void *w, const void *bias,
+                   const void *add, void *y, int threads)
+{
+    return forward(dtype, s, x, w, bias, add, y, 1, threads);
+}
+
+int tg_conv_transpose2d(int dtype, const tg_conv_shape *s, const void *y, const void *w, const void *bias,
+                        void *x, int threads)
+{
+    return adjoint(dtype, s, y, w, bias, NULL, x, threads);
+}
+
+int tg_relu_conv2d_input(int dtype, const tg_conv_shape *s, const void *gy, const void *w, const void *x,
+                         void *gx, int threads)
+{
+    return adjoint(dtype, s, gy, w, NULL, x, gx, threads);
 }

@@ -29,6 +29,7 @@ typedef struct {
     /* an item: so many images, so many rows; items of each kind */
     int64_t images, band, groups, bands;
     int64_t row, image;                                 /* strides of what is read, in elements */
+    void (*relu)(const void *from, void *to, int64_t n);        /* what is read is max(x, 0); or NULL */
 } source;
 
 /* Pixels of one item, or chunk: rows [row0, row0 + rows) of images [n0, n0 + images). */

@@ -232,18 +232,30 @@ static int sum_weight(weight_sum *g, int threads)
     return TG_OK;
 }
 
-int tg_conv2d_weight(int dtype, const tg_conv_shape *s, const void *x, const void *gy, void *gw, void *gbias,
-                     int threads)
+static int weight(int dtype, const tg_conv_shape *s, const void *x, const void *gy, void *gw, void *gbias,
+                  int relu, int threads)
 {
     if (!conv_valid(dtype, s))
         return TG_BAD_ARGUMENT;
     weight_sum g = {.shape = s, .k = tiles(dtype), .gy = gy, .gw = gw, .gbias = gbias};
     g.s = (source){.data = x, .size = element_size(dtype), .n = s->n, .h = s->h, .w = s->w, .channels = s->ci,
-                   .step_y = s->stride_h, .step_x = s->stride_w};
+                   .step_y = s->stride_h, .step_x = s->stride_w, .relu = relu ? g.k->relu : NULL};
     if (s->n && s->oh && s->ow && s->co)
         return sum_weight(&g, clamp_threads(threads));
     memset(gw, 0, (size_t)(s->kh * s->kw * s->ci * s->co * g.s.size));
     if (gbias)
         memset(gbias, 0, (size_t)(s->co * g.s.size));
     return TG_OK;
+}
+
+int tg_conv2d_weight(int dtype, const tg_conv_shape *s, const void *x, const void *gy, void *gw, void *gbias,
+                     int threads)
+{
+    return weight(dtype, s, x, gy, gw, gbias, 0, threads);
+}
+
+int tg_relu_conv2d_weight(int dtype, const tg_conv_shape *s, const void *x, const void *gy, void *gw,
+                          void *gbias, int threads)
+{
+    return weight(dtype, s, x, gy, gw, gbias, 1, threads);
 }

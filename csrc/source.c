@@ -56,7 +56,7 @@ void plan_box(source *s, const phase *phases, int64_t count, const tap *taps)
         s->top = s->left = bottom = right = 0;
     s->span_y = bottom - s->top + 1;
     s->span_x = right - s->left + 1;
-    s->in_place = s->top >= 0 && s->left >= 0 && (s->rows - 1) * s->step_y + bottom < s->h
+    s->in_place = !s->relu && s->top >= 0 && s->left >= 0 && (s->rows - 1) * s->step_y + bottom < s->h
         && (s->columns - 1) * s->step_x + right < s->w;
 }
 
@@ -117,9 +117,11 @@ static void copy_row(const source *s, int64_t n, int64_t y, char *to)
     if (y < 0 || y >= s->h)
         x0 = x1 = width;
     memset(to, 0, (size_t)(x0 * pixel));
-    if (x1 > x0)
-        memcpy(to + x0 * pixel, s->data + ((n * s->h + y) * s->w + x0 + s->left) * pixel,
-               (size_t)((x1 - x0) * pixel));
+    const char *from = s->data + ((n * s->h + y) * s->w + x0 + s->left) * pixel;
+    if (x1 > x0 && s->relu)
+        s->relu(from, to + x0 * pixel, (x1 - x0) * s->channels);
+    else if (x1 > x0)
+        memcpy(to + x0 * pixel, from, (size_t)((x1 - x0) * pixel));
     memset(to + x1 * pixel, 0, (size_t)((width - x1) * pixel));
 }
 

@@ -9,12 +9,15 @@
 enum { TILE_ROWS = 8, TILE_VECTORS = 4, SUM_ROWS = 12, NEAR = 16 };
 
 /* Rows of A against a panel of B:  C[m][:n] = start[m] (else bias, else 0) + sum over runs, over k < len,
- * of A[m][run.a + k] * B[.][:n] where B's rows are simply numbered on from run to run. */
+ * of A[m][run.a + k] * B[.][:n] where B's rows are simply numbered on from run to run. At last C is 0 where
+ * the array that lies `mask` bytes after it isn't above 0, and the one `add` bytes after it is added (0: no
+ * such array). */
 typedef struct { int64_t a, len; } run;
 typedef struct {
     const run *runs;
     int64_t count, ldb, n;
     const void *b, *bias;
+    intptr_t mask, add;
 } product;
 typedef void (*product_tile)(const product *p, const void *const *a, const void *const *start,
                              void *const *c);
@@ -44,6 +47,7 @@ typedef struct {
     void (*add_steps)(const void *from, int64_t from_step, void *to, int64_t to_step, int64_t count,
                       int64_t n);
     void (*add_rows)(const void *from, void *to, int64_t rows, int64_t n);      /* to += the sum of rows */
+    void (*relu)(const void *from, void *to, int64_t n);                        /* to = max(from, 0) */
 } tile_kernels;
 
 const tile_kernels *tiles(int dtype);

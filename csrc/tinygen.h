@@ -60,6 +60,15 @@ int tg_conv_transpose2d(int dtype, const tg_conv_shape *s, const void *y, const 
 int tg_conv2d_weight(int dtype, const tg_conv_shape *s, const void *x, const void *gy, void *gw, void *gbias,
                      int threads);
 
+/* The same for y = conv(max(x, 0), w) + bias + add, with add like y, or NULL: what residual blocks are made of
+ * takes no pass over memory of its own. NaN in x stays NaN. gx is 0 where x isn't above 0. */
+int tg_relu_conv2d(int dtype, const tg_conv_shape *s, const void *x, const void *w, const void *bias,
+                   const void *add, void *y, int threads);
+int tg_relu_conv2d_input(int dtype, const tg_conv_shape *s, const void *gy, const void *w, const void *x,
+                         void *gx, int threads);
+int tg_relu_conv2d_weight(int dtype, const tg_conv_shape *s, const void *x, const void *gy, void *gw,
+                          void *gbias, int threads);
+
 /* --- recurrence ----------------------------------------------------------------------------------------- */
 
 /* An LSTM over images, rows of pixels (n, h, w), gates in the order i, f, g, o:

@@ -244,7 +244,7 @@ def test_repr_shows_the_structure():
     assert repr(net) == (
         "Sequential(\n"
         "  (0): Conv2d(1, 2, kernel_size=(3, 3), stride=2, padding=0, dilation=1)\n"
-        "  (1): MaskedConv2d(2, 4, kernel_size=(3, 3), mask='B', channels=2, bias=False)\n"
+        "  (1): MaskedConv2d(2, 4, kernel_size=(3, 3), mask='B', channels=2, relu=False, bias=False)\n"
         "  (2): Sequential(\n    (0): ReLU()\n    (1): Dropout(p=0.1)\n  )\n"
         "  (3): Linear(4, 2)\n)"
     )
@@ -492,6 +492,21 @@ def test_masked_convolution_sees_exactly_the_past(size, half, mask, channels, fa
         seen = behind > (0, 0) or (behind == (0, 0) and (groups > 0 if mask == "A" else groups >= 0))
         near = abs(behind[0]) <= half[0] and abs(behind[1]) <= half[1]
         assert (g.numpy()[(0, *i)] != 0) == (seen and near)
+
+
+@settings(max_examples=20)
+@given(st.sampled_from([(1, 1), (3, 3), (5, 1)]), st.sampled_from("AB"), st.integers(1, 33), st.booleans(), seeds)
+def test_a_masked_convolution_of_relu_and_a_sum_are_the_same_as_separate_ops(kernel, mask, outputs, adds, seed):
+    x, weight, bias = normal(2, 3, 5, 4, seed=seed), normal(outputs, 3, *kernel, seed=seed + 1), normal(outputs)
+    add = normal(2, outputs, 5, 4, seed=seed + 2) if adds else None
+    inputs = [t for t in (x, weight, bias, add) if t is not None]
+    one = F.masked_conv2d(x, weight, bias, mask, relu=True, add=add)
+    several = F.masked_conv2d(F.relu(x), weight, bias, mask)
+    several = several if add is None else several + add
+    np.testing.assert_allclose(one.numpy(), several.numpy(), rtol=1e-12, atol=1e-12)
+    g = rng(seed).standard_normal(one.shape)
+    for got, want in zip(tinygen.grad(one, inputs, g), tinygen.grad(several, inputs, g), strict=True):
+        np.testing.assert_allclose(got.numpy(), want.numpy(), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(("mask", "channels"), [("A", 1), ("B", 1), ("A", 3), ("B", 3)])

@@ -96,33 +96,48 @@ def instruction_set(name: str) -> Iterator[str]:
 # --------------------------------------------------------------------------------------------------------- convolution
 
 
-def conv2d(x, weight, bias, size, stride, padding, dilation, mask, channels):
+def conv2d(x, weight, bias, size, stride, padding, dilation, mask, channels, relu=False, add=None):
     """See `tinygen.ops.conv2d`; `size` is the output's (height, width)."""
-    if not _accepts(x, weight, bias):
+    if not _accepts(x, weight, bias, add):
         return NotImplemented
     n, o, ci, co = len(x), len(weight), x.shape[1], weight.shape[1]
     if ci != co:
         raise ValueError(f"weight is for {co} input channels, x has {ci}")
     shape = _conv_shape(n, x.shape[2:], ci, size, o, weight.shape[2:], stride, padding, dilation, mask, channels)
     y = new((n, *size, o), x)
-    _call("tg_conv2d", x, shape, _nhwc(x), _hwio(weight), _vector("bias", bias, o), y)
-    return y.transpose(0, 3, 1, 2)
+    if add is not None and add.shape != (n, o, *size):
+        raise ValueError(f"add must have the output's shape {(n, o, *size)}, got {add.shape}")
+    x, fused = _rectified(x, relu)
+    arrays = _nhwc(x), _hwio(weight), _vector("bias", bias, o)
+    if fused:
+        _call("tg_relu_conv2d", x, shape, *arrays, None if add is None else _nhwc(add), y)
+    else:
+        _call("tg_conv2d", x, shape, *arrays, y)
+    y = y.transpose(0, 3, 1, 2)
+    return y if fused or add is None else y + add
 
 
-def conv_transpose2d(y, weight, bias, size, stride, padding, dilation, mask, channels):
+def conv_transpose2d(y, weight, bias, size, stride, padding, dilation, mask, channels, positive=None):
     """See `tinygen.ops.conv_transpose2d`."""
-    if not _accepts(y, weight, bias):
+    if not _accepts(y, weight, bias, positive):
         return NotImplemented
     n, (o, i) = len(y), weight.shape[:2]
     if y.shape[1] != o:
         raise ValueError(f"weight is for {o} channels, y has {y.shape[1]}")
     shape = _conv_shape(n, size, i, y.shape[2:], o, weight.shape[2:], stride, padding, dilation, mask, channels)
     x = new((n, *size, i), y)
-    _call("tg_conv_transpose2d", y, shape, _nhwc(y), _hwio(weight), _vector("bias", bias, i), x)
+    if positive is not None and (positive.shape != (n, i, *size) or bias is not None):
+        raise ValueError(f"positive must have the output's shape {(n, i, *size)}, without a bias, got {positive.shape}")
+    if positive is not None and isinstance(y, np.ndarray):
+        _call("tg_relu_conv2d_input", y, shape, _nhwc(y), _hwio(weight), _nhwc(positive), x)
+    else:
+        _call("tg_conv_transpose2d", y, shape, _nhwc(y), _hwio(weight), _vector("bias", bias, i), x)
+        if positive is not None:
+            x *= positive.transpose(0, 2, 3, 1) > 0
     return x.transpose(0, 3, 1, 2)
 
 
-def conv2d_weight(x, y, kernel_size, stride, padding, dilation, mask, channels):
+def conv2d_weight(x, y, kernel_size, stride, padding, dilation, mask, channels, relu=False):
     """See `tinygen.ops.conv2d_weight`."""
     if not _accepts(x, y):
         return NotImplemented
@@ -131,8 +146,14 @@ def conv2d_weight(x, y, kernel_size, stride, padding, dilation, mask, channels):
         raise ValueError(f"x has {n} images, y has {len(y)}")
     shape = _conv_shape(n, x.shape[2:], i, y.shape[2:], o, kernel_size, stride, padding, dilation, mask, channels)
     weight, bias = new((*kernel_size, i, o), x), new((o,), x)
-    _call("tg_conv2d_weight", x, shape, _nhwc(x), _nhwc(y), weight, bias)
+    x, fused = _rectified(x, relu)
+    _call("tg_relu_conv2d_weight" if fused else "tg_conv2d_weight", x, shape, _nhwc(x), _nhwc(y), weight, bias)
     return weight.transpose(3, 2, 0, 1), bias
+
+
+def _rectified(x, relu):
+    """(x, whether it is left to the kernel to take max(x, 0)); only those on the CPU do."""
+    return (xp(x).maximum(x, 0), False) if relu and not isinstance(x, np.ndarray) else (x, relu)
 
 
 def matmul(x, y):

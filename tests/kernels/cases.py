@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -165,18 +166,31 @@ def _weight(generator, s):
     return np.where(definitions.all_keeps(s), normal(generator, s.kh, s.kw, s.ci, s.co), np.nan)
 
 
-def conv2d(generator, **wanted):
+def conv2d(generator, relu=False, **wanted):
     s = conv_shape(generator, **wanted)
-    (x, _), w, bias = _images(generator, s), _weight(generator, s), maybe(generator, normal(generator, s.co))
-    scale = definitions.conv2d(s, abs(x), abs(w), None if bias is None else abs(bias)) * (s.kh * s.kw * s.ci + 2)
+    (x, y), w, bias = _images(generator, s), _weight(generator, s), maybe(generator, normal(generator, s.co))
     arguments = [Struct("tg_conv_shape *", s), In(x), In(w), bias if bias is None else In(bias)]
-    answer = definitions.conv2d(s, x, w, bias)
-    return Case("tg_conv2d", [*arguments, Out(answer.shape)], [(answer, scale)])
+    if not relu:
+        scale = definitions.conv2d(s, abs(x), abs(w), None if bias is None else abs(bias)) * (s.kh * s.kw * s.ci + 2)
+        answer = definitions.conv2d(s, x, w, bias)
+        return Case("tg_conv2d", [*arguments, Out(answer.shape)], [(answer, scale)])
+    add, positive = maybe(generator, y), np.maximum(x, 0)
+    answer, scale = definitions.conv2d(s, positive, w, bias), definitions.conv2d(s, positive, abs(w), None)
+    scale += 0 if bias is None else abs(bias)
+    if add is not None:
+        answer, scale = answer + add, scale + abs(add)
+    arguments += [add if add is None else In(add), Out(answer.shape)]
+    return Case("tg_relu_conv2d", arguments, [(answer, scale * (s.kh * s.kw * s.ci + 3))])
 
 
-def conv_transpose2d(generator, **wanted):
+def conv_transpose2d(generator, relu=False, **wanted):
     s = conv_shape(generator, **wanted)
-    (_, y), w, bias = _images(generator, s), _weight(generator, s), maybe(generator, normal(generator, s.ci))
+    (x, y), w, bias = _images(generator, s), _weight(generator, s), maybe(generator, normal(generator, s.ci))
+    if relu:
+        x[generator.random(x.shape) < 0.1] = 0
+        answer, scale = (definitions.conv_transpose2d(s, *a, None) * (x > 0) for a in ((y, w), (abs(y), abs(w))))
+        arguments = [Struct("tg_conv_shape *", s), In(y), In(w), In(x), Out(answer.shape)]
+        return Case("tg_relu_conv2d_input", arguments, [(answer, scale * (s.kh * s.kw * s.co + 2))])
     scale = definitions.conv_transpose2d(s, abs(y), abs(w), None if bias is None else abs(bias))
     arguments = [Struct("tg_conv_shape *", s), In(y), In(w), bias if bias is None else In(bias)]
     answer = definitions.conv_transpose2d(s, y, w, bias)
@@ -184,15 +198,18 @@ def conv_transpose2d(generator, **wanted):
     return Case("tg_conv_transpose2d", [*arguments, Out(answer.shape)], [(answer, scale * terms)])
 
 
-def conv2d_weight(generator, **wanted):
+def conv2d_weight(generator, relu=False, **wanted):
     s = conv_shape(generator, **wanted)
     x, gy = _images(generator, s)
-    answers = list(zip(definitions.conv2d_weight(s, x, gy), definitions.conv2d_weight(s, abs(x), abs(gy)), strict=True))
+    seen = np.maximum(x, 0) if relu else x
+    sums = (definitions.conv2d_weight(s, *arrays) for arrays in ((seen, gy), (abs(seen), abs(gy))))
+    answers = list(zip(*sums, strict=True))
     answers = [(answer, scale * (s.n * s.oh * s.ow + 2)) for answer, scale in answers]
     outputs = [Out(answer.shape) for answer, _ in answers]
     if generator.random() < 0.3:
         outputs[1], answers = None, answers[:1]
-    return Case("tg_conv2d_weight", [Struct("tg_conv_shape *", s), In(x), In(gy), *outputs], answers)
+    name = "tg_relu_conv2d_weight" if relu else "tg_conv2d_weight"
+    return Case(name, [Struct("tg_conv_shape *", s), In(x), In(gy), *outputs], answers)
 
 
 # ---------------------------------------------------------------------------------------------------------- recurrence
@@ -556,6 +573,9 @@ KERNELS = {
     "tg_conv2d": conv2d,
     "tg_conv_transpose2d": conv_transpose2d,
     "tg_conv2d_weight": conv2d_weight,
+    "tg_relu_conv2d": partial(conv2d, relu=True),
+    "tg_relu_conv2d_input": partial(conv_transpose2d, relu=True),
+    "tg_relu_conv2d_weight": partial(conv2d_weight, relu=True),
     "tg_lstm": lstm,
     "tg_lstm_backward": lstm_backward,
     "tg_lstm_weight": lstm_weight,

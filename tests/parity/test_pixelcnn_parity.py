@@ -56,10 +56,10 @@ class Twin:
         h = self.convolve(x, "layers.0", "A")
         for block in range(1, self.blocks + 1):
             r = h
-            for layer in (1, 3, 5):
+            for layer in (0, 1, 2):
                 r = self.convolve(relu(r), f"layers.{block}.layers.{layer}", "B")
             h = h + r
-        for layer in (2, 4):
+        for layer in (1, 2):
             h = self.convolve(relu(h), f"layers.{self.blocks + layer}", "B")
         logits = torch.stack(h.split(self.levels, dim=1), dim=2)  # (N, levels, C, H, W)
         target = torch.tensor(images, dtype=torch.int64)

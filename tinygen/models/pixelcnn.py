@@ -19,16 +19,13 @@ class ResidualBlock(nn.Module):
         super().__init__()
 
         def conv(inputs: int, outputs: int, kernel_size: int) -> nn.Module:
-            return nn.MaskedConv2d(inputs, outputs, kernel_size, "B", channels, generator=generator)
+            return nn.MaskedConv2d(inputs, outputs, kernel_size, "B", channels, relu=True, generator=generator)
 
-        self.layers = nn.Sequential(
-            nn.ReLU(), conv(2 * hidden, hidden, 1),
-            nn.ReLU(), conv(hidden, hidden, 3),
-            nn.ReLU(), conv(hidden, 2 * hidden, 1),
-        )  # fmt: skip
+        self.layers = nn.Sequential(conv(2 * hidden, hidden, 1), conv(hidden, hidden, 3), conv(hidden, 2 * hidden, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x)
+        first, second, last = self.layers
+        return last(second(first(x)), add=x)
 
 
 class PixelCNN(Autoregressive):
@@ -53,18 +50,15 @@ class PixelCNN(Autoregressive):
         if blocks < 0:
             raise ValueError(f"blocks must not be negative, got {blocks}")
 
-        def conv(inputs: int, outputs: int, kernel_size: int, mask: str) -> nn.Module:
-            return nn.MaskedConv2d(inputs, outputs, kernel_size, mask, channels, generator=generator)
+        def conv(inputs: int, outputs: int, kernel_size: int, mask: str = "B", relu: bool = True) -> nn.Module:
+            return nn.MaskedConv2d(inputs, outputs, kernel_size, mask, channels, relu=relu, generator=generator)
 
         def block() -> nn.Module:
-            if residual:
-                return ResidualBlock(hidden, channels, generator)
-            return nn.Sequential(nn.ReLU(), conv(2 * hidden, 2 * hidden, 3, "B"))
+            return ResidualBlock(hidden, channels, generator) if residual else conv(2 * hidden, 2 * hidden, 3)
 
         self.layers = nn.Sequential(
-            conv(channels, 2 * hidden, 7, "A"), *(block() for _ in range(blocks)),
-            nn.ReLU(), conv(2 * hidden, 2 * hidden, 1, "B"),
-            nn.ReLU(), conv(2 * hidden, channels * levels, 1, "B"),
+            conv(channels, 2 * hidden, 7, "A", relu=False), *(block() for _ in range(blocks)),
+            conv(2 * hidden, 2 * hidden, 1), conv(2 * hidden, channels * levels, 1),
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:

@@ -260,8 +260,16 @@ class Trace:
         self.notes.append(Product(source, row, column, taps, bias, out, y, time, self._rank(len(row), rank)))
 
     def _conv2d(
-        self, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, mask: Any, channels: int
-    ) -> np.ndarray:
+        self, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, mask: Any, channels: int,
+        relu: bool, add: Any,
+    ) -> np.ndarray:  # fmt: skip
+        if relu:
+            x = self.elementwise("relu", x)
+            self._op += 1
+        if add is not None:
+            product = self._conv2d(x, weight, bias, stride, padding, dilation, mask, channels, False, None)
+            self._op += 1
+            return self.elementwise("add", product, add)
         source = self.source(self.numbers(x)[0].transpose(1, 2, 0))
         size = _out_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
         out, groups = self.new(size[0], size[1], len(weight)), channels if mask else 1
@@ -283,9 +291,9 @@ class Trace:
 
     def _conv_transpose2d(
         self, y: Any, weight: Any, bias: Any, size: Any, stride: Any, padding: Any, dilation: Any, mask: Any,
-        channels: int,
+        channels: int, positive: Any,
     ) -> np.ndarray:  # fmt: skip
-        if mask:
+        if mask or positive is not None:
             raise NotSchedulable("a transposed convolution with a mask")
         source = self.source(self.numbers(y)[0].transpose(1, 2, 0))
         out = self.new(size[0], size[1], weight.shape[1])

@@ -84,8 +84,9 @@ def conv_transpose2d(
 
 
 def masked_conv2d(
-    input: Tensor, weight: Tensor, bias: Tensor | None = None, mask: str = "A", channels: int = 1
-) -> Tensor:
+    input: Tensor, weight: Tensor, bias: Tensor | None = None, mask: str = "A", channels: int = 1,
+    relu: bool = False, add: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """PixelCNN's convolution: (N, I, H, W) -> (N, O, H, W), where an output depends on earlier pixels only.
 
     Rows above count as earlier, and pixels to the left in the same row. The pixel itself is seen as far as
@@ -93,12 +94,15 @@ def masked_conv2d(
     grey images, 3 for RGB); mask "A" shows a group only the groups before it, mask "B" itself too. Weights of
     hidden taps aren't used, and get gradient 0. weight: (O, I, KH, KW), KH and KW odd; bias: (O,).
 
+    relu: of relu(input) instead, and add, (N, O, H, W), to the result: the two other parts of a residual block, which
+    as ops of their own would each read and write whole images.
+
     Source: van den Oord, Kalchbrenner, Kavukcuoglu, Pixel Recurrent Neural Networks (2016), section 3.4.
     """
     _check_conv("masked_conv2d", input, weight, bias, 1, 1, 0)
     _check_mask(weight.shape, mask, channels)
     kh, kw = weight.shape[2:]
-    return ops.conv2d(input, weight, bias, (1, 1), (kh // 2, kw // 2), (1, 1), mask, channels)
+    return ops.conv2d(input, weight, bias, (1, 1), (kh // 2, kw // 2), (1, 1), mask, channels, relu, add)
 
 
 def _check_mask(weight_shape: Any, mask: str, channels: int) -> None:

@@ -89,18 +89,20 @@ class Conv2d(_Conv):
 class MaskedConv2d(_Conv):
     """PixelCNN's convolution with mask "A" or "B": (N, in_channels, H, W) -> (N, out_channels, H, W).
 
-    channels: the colour groups that the mask orders. See `functional.masked_conv2d`.
+    channels: the colour groups that the mask orders. relu: of relu(input). See `functional.masked_conv2d`.
     """
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Any, mask: str, channels: int = 1,
-        bias: bool = True, *, generator: np.random.Generator,
+        bias: bool = True, relu: bool = False, *, generator: np.random.Generator,
     ) -> None:  # fmt: skip
-        super().__init__(in_channels, out_channels, kernel_size, bias, generator, mask=mask, channels=channels)
+        settings: dict[str, Any] = {"mask": mask, "channels": channels, "relu": relu}
+        super().__init__(in_channels, out_channels, kernel_size, bias, generator, **settings)
         F._check_mask(self.weight.shape, mask, channels)
 
-    def forward(self, input: Tensor) -> Tensor:
-        return F.masked_conv2d(input, self.weight, self.bias, **self.settings)
+    def forward(self, input: Tensor, add: Tensor | None = None) -> Tensor:
+        """add: what is added to the result, of its shape."""
+        return F.masked_conv2d(input, self.weight, self.bias, **self.settings, add=add)
 
 
 class ConvTranspose2d(_Conv):

@@ -23,43 +23,54 @@ import numpy as np
 from tinygen import native
 from tinygen.autograd import op, xp
 from tinygen.ops._samples import normal, sample
+from tinygen.ops.elementwise import relu_backward
 from tinygen.ops.reduce import sum
 from tinygen.ops.shape import broadcast_to, reshape
 
 
 @op
-def conv2d(x, weight, bias=None, stride=(1, 1), padding=(0, 0), dilation=(1, 1), mask=None, channels=1):
-    """y = conv(x, weight) + bias. x: (N, I, H, W), weight: (O, I, KH, KW), bias: (O,) or None -> (N, O, OH, OW).
+def conv2d(
+    x, weight, bias=None, stride=(1, 1), padding=(0, 0), dilation=(1, 1), mask=None, channels=1, relu=False, add=None
+):
+    """y = conv(x, weight) + bias + add. x: (N, I, H, W), weight: (O, I, KH, KW), bias: (O,) or None.
 
-    OH = (H + 2 padding - dilation (KH - 1) - 1) // stride + 1, and so OW.
+    -> (N, O, OH, OW), and so add, or None. OH = (H + 2 padding - dilation (KH - 1) - 1) // stride + 1, and so OW.
+    relu: of max(x, 0) in x's place.
     """
     size = _out_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
+    x = xp(x).maximum(x, 0) if relu else x
     y = xp(x).zeros((len(x), *size, len(weight)), x.dtype)
     padded = _padded(x, padding)
     for tap, window, keep in _taps(weight.shape, size, stride, dilation, mask, channels):
         y += padded[window] @ _kept(weight[:, :, *tap], keep).T
-    return _nchw(_biased(y, bias))
+    y = _nchw(_biased(y, bias))
+    return y if add is None else y + add
 
 
 @op
 def conv_transpose2d(
-    y, weight, bias=None, size=(1, 1), stride=(1, 1), padding=(0, 0), dilation=(1, 1), mask=None, channels=1
-):
-    """The adjoint of `conv2d` in x, plus bias (I,). y: (N, O, OH, OW), weight: (O, I, KH, KW) -> (N, I, *size)."""
+    y, weight, bias=None, size=(1, 1), stride=(1, 1), padding=(0, 0), dilation=(1, 1), mask=None, channels=1,
+    positive=None,
+):  # fmt: skip
+    """The adjoint of `conv2d` in x, plus bias (I,). y: (N, O, OH, OW), weight: (O, I, KH, KW) -> (N, I, *size).
+
+    positive: for the adjoint of a convolution of max(x, 0), that x: without a bias, and 0 where x isn't above 0.
+    """
     _check_size(size, weight.shape[2:], y.shape[2:], stride, padding, dilation)
     (ph, pw), (h, w) = padding, size
     x = xp(y).zeros((len(y), h + 2 * ph, w + 2 * pw, weight.shape[1]), y.dtype)
     rows = y.transpose(0, 2, 3, 1)
     for tap, window, keep in _taps(weight.shape, y.shape[2:], stride, dilation, mask, channels):
         x[window] += rows @ _kept(weight[:, :, *tap], keep)
-    x = x[:, ph : ph + h, pw : pw + w]
-    return _nchw(_biased(x, bias))
+    x = _nchw(_biased(x[:, ph : ph + h, pw : pw + w], bias))
+    return x if positive is None else relu_backward(x, positive)
 
 
 @op(outputs=("weight", "bias"))
-def conv2d_weight(x, y, kernel_size, stride=(1, 1), padding=(0, 0), dilation=(1, 1), mask=None, channels=1):
+def conv2d_weight(x, y, kernel_size, stride=(1, 1), padding=(0, 0), dilation=(1, 1), mask=None, channels=1, relu=False):
     """The adjoint of `conv2d` in (weight, bias). x: (N, I, H, W), y: (N, O, OH, OW) -> (O, I, KH, KW), (O,)."""
     _check_size(x.shape[2:], kernel_size, y.shape[2:], stride, padding, dilation)
+    x = xp(x).maximum(x, 0) if relu else x
     weight = xp(x).zeros((*kernel_size, x.shape[1], y.shape[1]), x.dtype).transpose(3, 2, 0, 1)
     padded = _padded(x, padding)
     rows = y.transpose(0, 2, 3, 1).reshape(-1, y.shape[1])
@@ -72,23 +83,28 @@ def conv2d_weight(x, y, kernel_size, stride=(1, 1), padding=(0, 0), dilation=(1,
 
 
 @conv2d.vjp("x")
-def _(gout, x_shape, weight, stride, padding, dilation, mask, channels):
-    return conv_transpose2d(gout, weight, None, x_shape[2:], stride, padding, dilation, mask, channels)
+def _(gout, x, weight, stride, padding, dilation, mask, channels, relu):
+    return _to_image(gout, weight, x, stride, padding, dilation, mask, channels, relu)
 
 
 @conv2d.vjp("weight", "bias")
-def _(gout, x, weight_shape, stride, padding, dilation, mask, channels):
-    return conv2d_weight(x, gout, weight_shape[2:], stride, padding, dilation, mask, channels)
+def _(gout, x, weight_shape, stride, padding, dilation, mask, channels, relu):
+    return conv2d_weight(x, gout, weight_shape[2:], stride, padding, dilation, mask, channels, relu)
+
+
+@conv2d.vjp("add")
+def _(gout):
+    return gout
 
 
 @conv_transpose2d.vjp("y")
-def _(gout, weight, stride, padding, dilation, mask, channels):
-    return conv2d(gout, weight, None, stride, padding, dilation, mask, channels)
+def _(gout, weight, stride, padding, dilation, mask, channels, positive):
+    return conv2d(_where(gout, positive), weight, None, stride, padding, dilation, mask, channels)
 
 
 @conv_transpose2d.vjp("weight")
-def _(gout, y, weight_shape, stride, padding, dilation, mask, channels):
-    return conv2d_weight(gout, y, weight_shape[2:], stride, padding, dilation, mask, channels)[0]
+def _(gout, y, weight_shape, stride, padding, dilation, mask, channels, positive):
+    return conv2d_weight(_where(gout, positive), y, weight_shape[2:], stride, padding, dilation, mask, channels)[0]
 
 
 @conv_transpose2d.vjp("bias")
@@ -96,39 +112,52 @@ def _(gout):
     return sum(gout, (0, 2, 3))
 
 
+@conv_transpose2d.vjp("positive")
+def _(positive):
+    return positive * 0.0  # constant on either side of the kink
+
+
 @conv2d_weight.vjp("x")
-def _(gweight, x_shape, y, stride, padding, dilation, mask, channels):
-    if gweight is None:
-        return None
-    return conv_transpose2d(y, gweight, None, x_shape[2:], stride, padding, dilation, mask, channels)
+def _(gweight, x, y, stride, padding, dilation, mask, channels, relu):
+    return None if gweight is None else _to_image(y, gweight, x, stride, padding, dilation, mask, channels, relu)
 
 
 @conv2d_weight.vjp("y")
-def _(gweight, gbias, x, y_shape, stride, padding, dilation, mask, channels):
+def _(gweight, gbias, x, y_shape, stride, padding, dilation, mask, channels, relu):
     if gweight is None:
         return broadcast_to(reshape(gbias, (-1, 1, 1)), y_shape)
-    return conv2d(x, gweight, gbias, stride, padding, dilation, mask, channels)
+    return conv2d(x, gweight, gbias, stride, padding, dilation, mask, channels, relu)
+
+
+def _to_image(y, weight, x, stride, padding, dilation, mask, channels, relu):
+    """The adjoint in x, of max(x, 0) if relu."""
+    image, positive = x.shape[2:], x if relu else None
+    return conv_transpose2d(y, weight, None, image, stride, padding, dilation, mask, channels, positive)
+
+
+def _where(gout, positive):
+    return gout if positive is None else relu_backward(gout, positive)
 
 
 # -------------------------------------------------------------------------------------------------------------- kernels
 
 
 @conv2d.kernel
-def _(x, weight, bias, stride, padding, dilation, mask, channels):
+def _(x, weight, bias, stride, padding, dilation, mask, channels, relu, add):
     size = _out_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
-    return native.conv2d(x, weight, bias, size, stride, padding, dilation, mask, channels)
+    return native.conv2d(x, weight, bias, size, stride, padding, dilation, mask, channels, relu, add)
 
 
 @conv_transpose2d.kernel
-def _(y, weight, bias, size, stride, padding, dilation, mask, channels):
+def _(y, weight, bias, size, stride, padding, dilation, mask, channels, positive):
     _check_size(size, weight.shape[2:], y.shape[2:], stride, padding, dilation)
-    return native.conv_transpose2d(y, weight, bias, size, stride, padding, dilation, mask, channels)
+    return native.conv_transpose2d(y, weight, bias, size, stride, padding, dilation, mask, channels, positive)
 
 
 @conv2d_weight.kernel
-def _(x, y, kernel_size, stride, padding, dilation, mask, channels):
+def _(x, y, kernel_size, stride, padding, dilation, mask, channels, relu):
     _check_size(x.shape[2:], kernel_size, y.shape[2:], stride, padding, dilation)
-    return native.conv2d_weight(x, y, kernel_size, stride, padding, dilation, mask, channels)
+    return native.conv2d_weight(x, y, kernel_size, stride, padding, dilation, mask, channels, relu)
 
 
 # ------------------------------------------------------------------------------------------- what the definitions share
@@ -224,7 +253,10 @@ def _cases(generator):
 def _(generator):
     for i, o, image, kernel, rest in _cases(generator):
         yield sample(normal(generator, 2, i, *image), normal(generator, o, i, *kernel), normal(generator, o), *rest)
-    yield sample(normal(generator, 1, 1, 3, 3), normal(generator, 2, 1, 2, 2))
+        size = _out_size(image, kernel, *rest[:3])
+        x, add = normal(generator, 2, i, *image), normal(generator, 2, o, *size)
+        yield sample(x, normal(generator, o, i, *kernel), None, *rest, True, add)
+    yield sample(normal(generator, 1, 1, 3, 3), normal(generator, 2, 1, 2, 2), add=normal(generator, 1, 2, 2, 2))
 
 
 @conv_transpose2d.samples
@@ -233,6 +265,7 @@ def _(generator):
         size = _out_size(image, kernel, *rest[:3])
         y, weight, bias = normal(generator, 2, o, *size), normal(generator, o, i, *kernel), normal(generator, i)
         yield sample(y, weight, bias, image, *rest)
+        yield sample(y, weight, None, image, *rest, normal(generator, 2, i, *image))
 
 
 @conv2d_weight.samples
@@ -240,3 +273,4 @@ def _(generator):
     for i, o, image, kernel, rest in _cases(generator):
         size = _out_size(image, kernel, *rest[:3])
         yield sample(normal(generator, 2, i, *image), normal(generator, 2, o, *size), kernel, *rest)
+        yield sample(normal(generator, 2, i, *image), normal(generator, 2, o, *size), kernel, *rest, True)
