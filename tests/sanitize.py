@@ -173,9 +173,9 @@ def leaks(folder: Path, full: bool) -> list[str]:
     return [block for block in re.split(r"\n\n", output) if "leak of" in block and "csrc/" in block]
 
 
-def coverage(folder: Path) -> tuple[float, list[str]]:
-    """The share of csrc's lines that ran, in any variant, and those that didn't."""
-    _, output = run(["gcov", "-t", *(p.name for p in folder.glob("csrc_*.gcda"))], folder, {})
+def coverage(folder: Path, root: Path) -> tuple[float, list[str]]:
+    """The share of csrc's lines that ran, in any variant, and those that didn't; folder: of what gcov left in it."""
+    _, output = run(["gcov", "-t", *map(str, folder.glob("csrc_*.gcda"))], root, {})
     ran: dict[tuple[str, int], bool] = {}
     source = ""
     for text in output.splitlines():
@@ -202,7 +202,7 @@ def check(name: str, full: bool) -> bool:
         if name == "address":
             found += leaks(folder, full)
         if name == "coverage":
-            share, missing = coverage(folder)
+            share, missing = coverage(folder, folder)
             summary += f"; {share:.1%} of csrc's lines ran, all but {', '.join(missing)}"
             if share < COVERED:
                 found.append(f"less than {COVERED:.0%} of csrc's lines ran")

@@ -20,7 +20,6 @@ extern "C" void __sanitizer_finish_switch_fiber(void *fake, const void **bottom,
 #ifdef EMULATOR_TSAN
 extern "C" void *__tsan_get_current_fiber();
 extern "C" void *__tsan_create_fiber(unsigned flags);
-extern "C" void __tsan_destroy_fiber(void *fiber);
 extern "C" void __tsan_switch_to_fiber(void *fiber, unsigned flags);
 extern "C" void __tsan_acquire(void *address);
 extern "C" void __tsan_release(void *address);
@@ -37,7 +36,7 @@ namespace {
 
 enum { WARP = 32, MOST_THREADS = 1024, PAGE = 4096, STACK = 256 << 10 };
 enum { SHARED_BYTES = 48 << 10 };           /* of a block; more has to be asked for in CUDA, too */
-enum { MOST_FIBERS = 7500 };                /* of a launch under TSan, which has room for 8,000 threads */
+enum { KNOWN_THREADS = 1000 };              /* that TSan tells apart: the last ones of a launch */
 
 enum status { READY, AT_BARRIER, AT_WARP, ENDED };
 
@@ -174,13 +173,11 @@ char *stack_of(size_t i)
 void begin(fiber &f, size_t i)
 {
 #ifdef EMULATOR_TSAN
-    static std::vector<void *> alive;                   /* as long as there is room: who has ended races, too */
-    i = now.begun % MOST_FIBERS;
-    if (alive.size() <= i)
-        alive.push_back(NULL);
-    else
-        __tsan_destroy_fiber(alive[i]);
-    f.sanitizer = alive[i] = __tsan_create_fiber(0);
+    static void *known[KNOWN_THREADS];
+    i = now.begun % KNOWN_THREADS;
+    if (!known[i])
+        known[i] = __tsan_create_fiber(0);
+    f.sanitizer = known[i];
 #endif
     f.stack = stack_of(i);
     void **top = (void **)(f.stack + STACK) - 1;         /* as if called */
