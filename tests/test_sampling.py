@@ -233,6 +233,18 @@ def test_strided_and_transposed_convolutions():
         np.testing.assert_array_equal(got, naive(model, images, 2, 0))
 
 
+@given(st.integers(0, 10**6), st.lists(st.booleans(), min_size=12, max_size=12))
+def test_no_call_of_the_kernel_is_long_so_ctrl_c_is_heard(n, given):
+    """All values in order, those that are given apart from the others, and so much work at most."""
+    sampler, given = Sampler(new("row", (1, 3, 4), 3)), np.array(given)
+    stretches = list(sampler.stretches(given, n))
+    assert [first for first, _ in stretches] == [0, *(last for _, last in stretches[:-1])]
+    assert stretches[-1][1] == 12
+    for first, last in stretches:
+        assert len(set(given[first:last].tolist())) == 1
+        assert last - first == 1 or (last - first) * n * sampler.schedule.weights.size <= cached._CHUNK
+
+
 def test_what_has_no_schedule_is_drawn_by_the_plain_loop():
     model = Own(lambda x: shifted(x).abs())
     with pytest.raises(NotSchedulable, match="abs of the image"):

@@ -62,6 +62,7 @@ class Sampler:
         x, numbers, state = np.ascontiguousarray(flat[:, order]), np.zeros((len(order), n)), self.state(n)
         numbers[~given] = uniform
         for first, last in self.stretches(given, n):
+            self.model.tell(first / len(order), f"drawing {n:,} images {channels}x{height}x{width}")
             if self.schedule.softmax or given[first]:
                 self.run(state, x, first, last, last if given[first] else first, numbers, temperature)
             else:
