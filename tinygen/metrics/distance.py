@@ -21,7 +21,7 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     """
     if min(len(a), len(b)) < 2:
         raise ValueError(f"frechet_distance: takes at least 2 vectors of each, got {len(a)} and {len(b)}")
-    difference, cov_a, cov_b = a.mean(0) - b.mean(0), np.cov(a.T), np.cov(b.T)
+    difference, (cov_a, cov_b) = a.mean(0) - b.mean(0), (np.atleast_2d(np.cov(x.T)) for x in (a, b))
     values, vectors = np.linalg.eigh(cov_a)
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
     cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ cov_b @ root), 0)).sum()
@@ -49,8 +49,8 @@ def _covered(members: np.ndarray, points: np.ndarray, k: int) -> float:
 
 def nearest(points: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For each of points (N, F) the nearest of among (M, F): its index (N,), and the distance (N,)."""
-    pairs = [(d.argmin(axis=1), d.min(axis=1)) for d in _tables(points, among)]
-    return np.concatenate([i for i, _ in pairs]), np.sqrt(np.concatenate([d for _, d in pairs]))
+    index = np.concatenate([d.argmin(axis=1) for d in _tables(points, among)])
+    return index, np.linalg.norm(points - among[index].astype(np.float64), axis=1)
 
 
 def _tables(a: np.ndarray, b: np.ndarray) -> Iterator[np.ndarray]:

@@ -20,7 +20,7 @@ from tinygen.data import Dataset, Minibatches
 from tinygen.data.download import cache_folder
 from tinygen.nn import functional as F
 
-FEATURES, EPOCHS, BATCH, LR = 64, 2, 64, 2e-3
+FEATURES, EPOCHS, STEPS, BATCH, LR = 64, 2, 2000, 64, 2e-3  # at least so many epochs, and so many steps
 
 
 class FeatureNet(nn.Module):
@@ -94,7 +94,7 @@ def feature_net(train: Dataset, seed: int = 0) -> FeatureNet:
 
 def _train(net: FeatureNet, train: Dataset, generator: np.random.Generator) -> None:
     batches = Minibatches(train, min(BATCH, len(train)), generator, drop_last=True)
-    epochs = max(EPOCHS, -(-2000 // len(batches)))  # small sets are passed over more often
+    epochs = max(EPOCHS, -(-STEPS // len(batches)))
     optimizer = optim.Adam(net.parameters(), LR)
     schedule = optim.CosineAnnealingLR(optimizer, epochs * len(batches))
     for _ in range(epochs):
@@ -109,7 +109,7 @@ def _train(net: FeatureNet, train: Dataset, generator: np.random.Generator) -> N
 def _load(path: Path, net: FeatureNet) -> bool:
     """Whether the network's weights were there; what is damaged or of another version is as if it were not."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             net.load_state_dict(dict(archive))
     except Exception:  # garbage is met with errors of many kinds by zipfile and by NumPy's parser
         return False

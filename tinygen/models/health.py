@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from tinygen.models.variants import Variant
 
-WON = 0.05  # of d_loss at chance: what a discriminator has left that tells nearly all images apart
+WON = 0.1  # of d_loss at chance: what a discriminator has left that tells nearly all images apart
 BLIND = 0.98
 ALIKE = 0.3  # spread of the samples over that of the data
-FLAT = 1e-3  # norm of the generator's gradient
+FLAT = 0.02  # norm of the generator's gradient
 STEEP = 0.3  # how far from 1 the slope may be that a penalty draws to 1
 FAR = 1e4  # values of D that no healthy game comes to
 
