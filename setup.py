@@ -18,7 +18,14 @@ HERE = Path(__file__).parent
 FLAGS = ["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-pthread"]
 ARCHITECTURES = (75, 80, 86, 89, 90)  # and the last one as PTX, for what comes after it
 CUDA_FLAGS = ["-std=c++17", "-O3", "-cudart", "static", "-Xcompiler", "-fPIC,-fvisibility=hidden"]
-CUDA_FLAGS += ["-Xfatbin", "-compress-all", "-Werror", "all-warnings", "-Xptxas", "-warn-spills,-warn-lmem-usage,-Werror"]
+CUDA_FLAGS += [
+    "-Xfatbin",
+    "-compress-all",
+    "-Werror",
+    "all-warnings",
+    "-Xptxas",
+    "-warn-spills,-warn-lmem-usage,-Werror",
+]
 
 
 def declarations(header: str) -> str:
@@ -64,7 +71,9 @@ class build_all(build_ext):
         out.parent.mkdir(parents=True, exist_ok=True)
         if before.exists() and before.stat().st_mtime > newest:
             shutil.copy2(before, out)
-        elif nvcc is None:
+            return None
+        before.unlink(missing_ok=True)  # of other declarations
+        if nvcc is None:
             print("tinygen: no nvcc found: built without the CUDA kernels, everything runs on the CPU")
         elif subprocess.run(nvcc_command(nvcc, str(out)), cwd=HERE, check=False).returncode:
             print(f"tinygen: {nvcc} failed: built without the CUDA kernels, everything runs on the CPU")

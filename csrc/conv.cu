@@ -28,7 +28,7 @@ template <class real>
 struct gather {
     meeting at;
     const real *data;
-    int channels, pixels;
+    int channels, pixels, rectified;                    /* rectified: what is below 0 counts as 0 */
     struct spot { const real *image; int y, x; };
     struct tap { int y, x, channel; };
 
@@ -58,7 +58,11 @@ struct gather {
         int y = s.y + t.y, x = s.x + t.x;
         if ((unsigned)y >= (unsigned)at.y.size || (unsigned)x >= (unsigned)at.x.size)
             return {};
-        return load<width>(s.image + ((int64_t)y * at.x.size + x) * channels + t.channel);
+        pack<real, width> result = load<width>(s.image + ((int64_t)y * at.x.size + x) * channels + t.channel);
+#pragma unroll
+        for (int i = 0; i < width; i++)
+            result.v[i] = rectified ? larger(result.v[i], real(0)) : result.v[i];
+        return result;
     }
 };
 
@@ -212,21 +216,29 @@ __device__ __forceinline__ void store_columns(real *to, const real *sums, int co
         }
 }
 
+/* What a pixel's sums become: + bias + add, and 0 where `positive` isn't above 0; each may be NULL. */
+template <class real>
+struct finish { const real *bias, *add, *positive; };
+
 template <class real, int width>
 struct to_pixels {
     axis y, x;
     int height, row, channels;                          /* of the result; row: its width */
-    const real *bias;
+    finish<real> f;
     real *out;
     __device__ __forceinline__ void operator()(int i, int column, real *sums, int) const
     {
         int line = i / x.count, image = line / y.count;
         int q = x.out + (i - line * x.count) * x.out_step, p = y.out + (line - image * y.count) * y.out_step;
+        int64_t at = (((int64_t)image * height + p) * row + q) * channels;
 #pragma unroll
         for (int j = 0; j < COLUMNS; j++)
-            if (bias && column + j < channels)
-                sums[j] += bias[column + j];
-        store_columns<width>(out + (((int64_t)image * height + p) * row + q) * channels, sums, column, channels);
+            if (column + j < channels) {
+                sums[j] += f.bias ? f.bias[column + j] : 0;
+                sums[j] += f.add ? f.add[at + column + j] : 0;
+                sums[j] = f.positive && !(f.positive[at + column + j] > 0) ? 0 : sums[j];
+            }
+        store_columns<width>(out + at, sums, column, channels);
     }
 };
 
@@ -336,36 +348,51 @@ bool wide(const tg_conv_shape *s, const void *a, const void *b, const void *c)
     return s->ci % widest<real>() == 0 && s->co % widest<real>() == 0 && aligned(a) && aligned(b) && aligned(c);
 }
 
-/* conv2d, or one phase of conv_transpose2d: which of w's operands, from a source to a result of so many channels. */
+/* What a call adds to the plain convolution. */
+struct options { int rectified; const void *bias, *add, *positive; };
+
+/* One side of the meetings. */
+struct side { void *data; int64_t height, width, channels; };
+
+/* conv2d, or one phase of conv_transpose2d: which of w's operands, from a source to a result. */
 template <class real, int width, class columns>
-int correlate(const tg_conv_shape *s, const axis &y, const axis &x, const void *from, int64_t channels, const void *w,
-              const void *bias, void *to, int64_t height, int64_t row, int64_t out_channels)
+int correlate(const tg_conv_shape *s, const axis &y, const axis &x, const side &from, const void *w, const options &o,
+              const side &to)
 {
     source_pixels<real> a;
     columns b;
     a.at = {y, x, taps_before(y, x, kept_taps(s), s->kw)};
-    a.data = (const real *)from;
-    a.channels = (int)channels;
+    a.data = (const real *)from.data;
+    a.channels = (int)from.channels;
     a.pixels = (int)s->n * y.count * x.count;
+    a.rectified = o.rectified;
     b.y = y;
     b.x = x;
     b.mask = mask_of(s);
     b.taps = a.at.taps;
     b.width = (int)s->kw;
     b.w = (const real *)w;
-    to_pixels<real, width> e = {y, x, (int)height, (int)row, (int)out_channels, (const real *)bias, (real *)to};
-    return product<real, width, width>(a, b, e, whole(a.pixels, out_channels, a.at.taps * channels));
+    finish<real> f = {(const real *)o.bias, (const real *)o.add, (const real *)o.positive};
+    to_pixels<real, width> e = {y, x, (int)to.height, (int)to.width, (int)to.channels, f, (real *)to.data};
+    return product<real, width, width>(a, b, e, whole(a.pixels, to.channels, a.at.taps * from.channels));
 }
 
 template <class real, int width>
-int transposed(const tg_conv_shape *s, const void *y, const void *w, const void *bias, void *x)
+int forward(const tg_conv_shape *s, const void *x, const void *w, const options &o, void *y)
+{
+    return correlate<real, width, weight_columns<real>>(s, forward_y(s), forward_x(s), {(void *)x, s->h, s->w, s->ci}, w, o,
+                                                        {y, s->oh, s->ow, s->co});
+}
+
+template <class real, int width>
+int transposed(const tg_conv_shape *s, const void *y, const void *w, const options &o, void *x)
 {
     for (int64_t i = 0; i < min64(s->stride_h, s->h); i++)
         for (int64_t j = 0; j < min64(s->stride_w, s->w); j++) {
             axis down = phase_axis(i, s->h, s->oh, s->kh, s->stride_h, s->pad_h, s->dil_h);
             axis along = phase_axis(j, s->w, s->ow, s->kw, s->stride_w, s->pad_w, s->dil_w);
-            int error = correlate<real, width, weight_rows<real>>(s, down, along, y, s->co, w, bias, x, s->h, s->w,
-                                                                   s->ci);
+            int error = correlate<real, width, weight_rows<real>>(s, down, along, {(void *)y, s->oh, s->ow, s->co}, w, o,
+                                                                  {x, s->h, s->w, s->ci});
             if (error)
                 return error;
         }
@@ -381,13 +408,14 @@ int split_of(int64_t rows, int64_t columns, int64_t depth)
 }
 
 template <class real, int width>
-int weight_gradient(const tg_conv_shape *s, const void *x, const void *gy, void *gw, void *gbias)
+int weight_gradient(const tg_conv_shape *s, int rectified, const void *x, const void *gy, void *gw, void *gbias)
 {
     source_taps<real> a;
     a.at = {forward_y(s), forward_x(s), s->ci ? kept_taps(s) : 0};
     a.data = (const real *)x;
     a.channels = (int)max64(s->ci, 1);
     a.rows = a.at.taps * (int)s->ci;
+    a.rectified = rectified;
     a.pixels = (int)(s->n * s->oh * s->ow);
     matrix<real> b = {(const real *)gy, a.pixels, (int)s->co};
     int split = split_of(a.rows + 1, s->co, a.pixels);
@@ -410,31 +438,29 @@ int weight_gradient(const tg_conv_shape *s, const void *x, const void *gy, void 
     return error ? error : launched();
 }
 
-}
+/* --- the calls, with and without relu ------------------------------------------------------------------- */
 
-int tg_conv2d(int dtype, const tg_conv_shape *s, const void *x, const void *w, const void *bias, void *y, int)
+int run_forward(int dtype, const tg_conv_shape *s, const void *x, const void *w, const options &o, void *y)
 {
     if (!conv_fits(dtype, s))
         return TG_BAD_ARGUMENT;
     return typed(dtype, [&](auto zero) {
         typedef decltype(zero) real;
-        auto run = wide<real>(s, x, w, y) ? correlate<real, widest<real>(), weight_columns<real>>
-                                          : correlate<real, 1, weight_columns<real>>;
-        return run(s, forward_y(s), forward_x(s), x, s->ci, w, bias, y, s->oh, s->ow, s->co);
+        return (wide<real>(s, x, w, y) ? forward<real, widest<real>()> : forward<real, 1>)(s, x, w, o, y);
     });
 }
 
-int tg_conv_transpose2d(int dtype, const tg_conv_shape *s, const void *y, const void *w, const void *bias, void *x, int)
+int run_transposed(int dtype, const tg_conv_shape *s, const void *y, const void *w, const options &o, void *x)
 {
     if (!conv_fits(dtype, s))
         return TG_BAD_ARGUMENT;
     return typed(dtype, [&](auto zero) {
         typedef decltype(zero) real;
-        return (wide<real>(s, x, w, y) ? transposed<real, widest<real>()> : transposed<real, 1>)(s, y, w, bias, x);
+        return (wide<real>(s, x, w, y) ? transposed<real, widest<real>()> : transposed<real, 1>)(s, y, w, o, x);
     });
 }
 
-int tg_conv2d_weight(int dtype, const tg_conv_shape *s, const void *x, const void *gy, void *gw, void *gbias, int)
+int run_weight(int dtype, const tg_conv_shape *s, int rectified, const void *x, const void *gy, void *gw, void *gbias)
 {
     if (!conv_fits(dtype, s))
         return TG_BAD_ARGUMENT;
@@ -442,6 +468,39 @@ int tg_conv2d_weight(int dtype, const tg_conv_shape *s, const void *x, const voi
         typedef decltype(zero) real;
         auto run = wide<real>(s, x, gy, gw) && aligned(gbias) ? weight_gradient<real, widest<real>()>
                                                               : weight_gradient<real, 1>;
-        return run(s, x, gy, gw, gbias);
+        return run(s, rectified, x, gy, gw, gbias);
     });
+}
+
+}
+
+int tg_conv2d(int dtype, const tg_conv_shape *s, const void *x, const void *w, const void *bias, void *y, int)
+{
+    return run_forward(dtype, s, x, w, {0, bias, NULL, NULL}, y);
+}
+
+int tg_conv_transpose2d(int dtype, const tg_conv_shape *s, const void *y, const void *w, const void *bias, void *x, int)
+{
+    return run_transposed(dtype, s, y, w, {0, bias, NULL, NULL}, x);
+}
+
+int tg_conv2d_weight(int dtype, const tg_conv_shape *s, const void *x, const void *gy, void *gw, void *gbias, int)
+{
+    return run_weight(dtype, s, 0, x, gy, gw, gbias);
+}
+
+int tg_relu_conv2d(int dtype, const tg_conv_shape *s, const void *x, const void *w, const void *bias, const void *add,
+                   void *y, int)
+{
+    return run_forward(dtype, s, x, w, {1, bias, add, NULL}, y);
+}
+
+int tg_relu_conv2d_input(int dtype, const tg_conv_shape *s, const void *gy, const void *w, const void *x, void *gx, int)
+{
+    return run_transposed(dtype, s, gy, w, {0, NULL, NULL, x}, gx);
+}
+
+int tg_relu_conv2d_weight(int dtype, const tg_conv_shape *s, const void *x, const void *gy, void *gw, void *gbias, int)
+{
+    return run_weight(dtype, s, 1, x, gy, gw, gbias);
 }

@@ -17,7 +17,7 @@
 #define TINYGEN_PRODUCT_CUH
 #include "cuda.cuh"
 
-enum { SLICE = 16, PAD = 4, COLUMNS = 4, LIMIT = MOST + (MOST - (1 << 10)) };
+enum { SLICE = 16, PAD = 4, COLUMNS = 4, LIMIT = MOST };
 
 struct extent { int m, n, depth, split; };                  /* split: depth of each, a multiple of SLICE */
 

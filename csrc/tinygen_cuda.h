@@ -1,7 +1,8 @@
 /* What the CUDA library has besides the kernels of tinygen.h, which it exports under the same names: their
  * arrays lie in device memory, `threads` means nothing, and a call returns before its work is done, which
- * goes in order on the calling thread's stream. Labels that are no class can't be refused there: they make
- * a NaN. */
+ * goes in order on the calling thread's stream. So what stands in arrays can't be refused: a label that is
+ * no class makes a NaN, logits from which nothing can be drawn give level 0, and a sampler's tables are
+ * believed. Convolutions and LSTMs take up to 2^30 pixels and taps times channels. */
 #ifndef TINYGEN_CUDA_H
 #define TINYGEN_CUDA_H
 #ifdef __cplusplus
