@@ -291,6 +291,15 @@ def test_looking_at_a_model_changes_nothing_and_the_best_is_kept(monkeypatch):
     assert final.read_bytes() == Path("again.png").read_bytes()
 
 
+def test_snapshots_of_steps_that_are_lost_go():
+    run = trained()
+    kept = {path.name for path in run.snapshots.iterdir()}
+    for name in ("step-000999.png", "step-000013.png", "step-mine.png"):
+        (run.snapshots / name).write_text("from a future that a crash undid")
+    loop.resume(run.folder)
+    assert {path.name for path in run.snapshots.iterdir()} == kept | {"step-mine.png"}
+
+
 def test_minutes_end_with_a_look_too():
     run = trained(epochs=None, minutes=0.01)
     assert rows(run)[-1]["validation"]

@@ -133,6 +133,21 @@ def test_metrics_are_a_table_of_all_steps(tmp_path, monkeypatch, seconds):
     assert all(0.5 < model.bits_per_dim(float(row["nats"])) < 4 for row in rows)
 
 
+@pytest.mark.fault("R02")
+def test_the_metrics_are_never_behind_a_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr(hooks, "SAVE_SECONDS", 0)
+    save, seen = checkpoint.save, []
+
+    def after_a_look(path, tensors, about):
+        lines = (tmp_path / "metrics.csv").read_text().splitlines()
+        seen.append((about["state"]["step"], max(0, len(lines) - 1)))
+        save(path, tensors, about)
+
+    monkeypatch.setattr(checkpoint, "save", after_a_look)
+    trained(tmp_path)
+    assert seen == [(step, step) for step in (*range(9), 8)]
+
+
 @pytest.mark.fault("R08")
 def test_the_seed_decides_every_byte(tmp_path):
     one, same, other = (trained(tmp_path / str(i), seed).checkpoint.read_bytes() for i, seed in enumerate((0, 0, 1)))

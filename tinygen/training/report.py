@@ -171,7 +171,8 @@ def _log(run: Run) -> str:
 
 
 def _step_of(path: Path) -> str:
-    return f"{int(path.stem.rpartition('-')[2]):,}"
+    number = path.stem.rpartition("-")[2]
+    return f"{int(number):,}" if number.isdigit() else number
 
 
 def _images(paths: list[Path], caption: Callable[[Path], str], kind: str = "") -> str:

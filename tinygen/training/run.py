@@ -167,7 +167,10 @@ class Run:
             writer.writerows(rows)
 
     def rewind(self, step: int) -> None:
-        """Drop from metrics.csv what came after a step: it was not saved and is done again."""
+        """Drop the metrics and the snapshots of later steps: they were not saved and are done again."""
+        for path in self.snapshots.glob("step-*.png"):
+            if path.stem[5:].isdigit() and int(path.stem[5:]) > step:
+                path.unlink()
         end = 0
         with self.metrics.open("a+b") as file:
             file.seek(0)
