@@ -59,7 +59,8 @@ def measure(config: Config, model: Any, data: Dataset) -> Cost:
         out = run()
         if call.phase == "forward" and call.op.name in _COUNTED:
             tracked = any(isinstance(x, Tensor) and x.requires_grad for x in call.inputs)
-            flops += (3 if tracked else 1) * 2 * _COUNTED[call.op.name](call.inputs, out)
+            arguments = dict(zip(call.op.names, call.inputs, strict=True))
+            flops += (3 if tracked else 1) * 2 * _COUNTED[call.op.name](out, **arguments)
         return out
 
     with np.errstate(all="ignore"), hook(count):
@@ -74,30 +75,26 @@ def measure(config: Config, model: Any, data: Dataset) -> Cost:
     return Cost(sum(p.numel() for p in model.parameters()), flops, min(times), batches, images)
 
 
-def _taps(inputs: Any) -> float:
-    """How many weights meet at one output of a convolution."""
-    return math.prod(inputs[1].shape[1:]) * _share(inputs[1].shape[2:], inputs[-2], inputs[-1])
-
-
-def _share(kernel: tuple[int, ...], mask: str | None, channels: int) -> float:
-    """The part of a kernel's taps that its mask leaves; at the centre the part of the pairs of colours."""
-    centre = {"A": (channels - 1) / 2, "B": (channels + 1) / 2}
-    return 1.0 if mask is None else (math.prod(kernel) // 2 + centre[mask] / channels) / math.prod(kernel)
+def taps(weight: Any, mask: str | None, channels: int) -> float:
+    """How many of a convolution's weights (O, I, KH, KW) an output meets: without those that its mask leaves out."""
+    _, inputs, *kernel = weight.shape
+    before = math.prod(kernel) // 2
+    at_centre = {"A": (channels - 1) / (2 * channels), "B": (channels + 1) / (2 * channels)}  # of the pairs of colours
+    return inputs * (math.prod(kernel) if mask is None else before + at_centre[mask])
 
 
 def _size(x: Any) -> int:
-    return math.prod(x.shape)
+    return 0 if x is None else math.prod(x.shape)
 
 
-_COUNTED: dict[str, Callable[[Any, Any], float]] = {  # multiply-adds of the ops that have most of them
-    "conv2d": lambda inputs, out: _size(out) * _taps(inputs),
-    "conv_transpose2d": lambda inputs, out: _size(inputs[0]) * _taps(inputs),
-    "linear": lambda inputs, out: _size(out) * inputs[0].shape[-1],
-    "matmul": lambda inputs, out: _size(out) * inputs[0].shape[-1],
-    "lstm": lambda inputs, out: (
-        _size(out[0]) // inputs[1].shape[1] * (_size(inputs[1]) + (0 if inputs[5] is None else _size(inputs[5])))
-    ),
-    "nade": lambda inputs, out: len(inputs[0]) * (_size(inputs[1]) + _size(inputs[3])),
+# Multiply-adds of the ops that have most of them, of their output and their arguments by name.
+_COUNTED: dict[str, Callable[..., float]] = {
+    "conv2d": lambda out, weight, mask, channels, **_: _size(out) * taps(weight, mask, channels),
+    "conv_transpose2d": lambda out, y, weight, mask, channels, **_: _size(y) * taps(weight, mask, channels),
+    "linear": lambda out, input, **_: _size(out) * input.shape[-1],
+    "matmul": lambda out, x, **_: _size(out) * x.shape[-1],
+    "lstm": lambda out, weight, w_ih, **_: _size(out[0]) // weight.shape[1] * (_size(weight) + _size(w_ih)),
+    "nade": lambda out, x, weight, output, **_: len(x) * (_size(weight) + _size(output)),
 }
 
 
