@@ -52,7 +52,7 @@ class Game(nn.Module):
 
     def noise(self, n: int, generator: np.random.Generator) -> Tensor:
         """n codes z, normal, (n, *noise)."""
-        return tensor(generator.standard_normal((n, *self.shape)).astype(next(self.parameters()).dtype))
+        return next(self.parameters()).new_tensor(generator.standard_normal((n, *self.shape)))
 
     def fake(self, z: Tensor, labels: np.ndarray | None = None) -> Tensor:
         """G(z), with labels where there are classes."""
@@ -72,7 +72,7 @@ class Game(nn.Module):
             raise ValueError(f"labels must be {len(x)} of 0 to {self.classes - 1}, got {got}")
         planes = np.zeros((len(x), *x.shape[2:], self.classes), x.dtype)
         planes[np.arange(len(x)), ..., labels] = 1
-        return cat(x, tensor(np.moveaxis(planes, -1, 1)), dim=1)
+        return cat(x, x.new_tensor(np.moveaxis(planes, -1, 1)), dim=1)
 
     def step(
         self, real: Callable[[], tuple[Tensor, np.ndarray | None]], minimise: Minimise, generator: np.random.Generator
@@ -271,7 +271,7 @@ class GAN(Model):
         return np.round((np.clip(x, -1, 1) + 1) * ((self.levels - 1) / 2)).astype(np.uint8)
 
     def _codes(self, z: np.ndarray) -> Tensor:
-        return tensor(z.reshape(len(z), *self.game.shape).astype(next(self.parameters()).dtype))
+        return self.tensor(z.reshape(len(z), *self.game.shape))
 
     def codes(self, n: int, generator: np.random.Generator, truncation: float = math.inf) -> np.ndarray:
         """n codes (n, latent) from N(0, I); numbers beyond +-truncation are drawn again.

@@ -161,8 +161,8 @@ def slopes(d: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mix: np.nd
 
     mix: (N,), from 0 to 1.
     """
-    a = mix.reshape(-1, *[1] * (real.ndim - 1)).astype(real.dtype)
-    x = tensor(a * real.numpy() + (1 - a) * fake.numpy(), requires_grad=True)
+    a = real.new_tensor(mix.reshape(-1, *[1] * (real.ndim - 1)))
+    x = real.new_tensor(a * real.detach() + (1 - a) * fake.detach(), requires_grad=True)
     (g,) = grad(d(x).sum(), x, create_graph=True)
     return ((g**2).sum(tuple(range(1, x.ndim))) + 1e-30).sqrt()  # where the gradient is 0, that of its norm is 0 too
 
