@@ -107,14 +107,13 @@ def conv2d(x, weight, bias, size, stride, padding, dilation, mask, channels, rel
     y = new((n, *size, o), x)
     if add is not None and add.shape != (n, o, *size):
         raise ValueError(f"add must have the output's shape {(n, o, *size)}, got {add.shape}")
-    x, fused = _rectified(x, relu)
     arrays = _nhwc(x), _hwio(weight), _vector("bias", bias, o)
-    if fused:
+    if relu:
         _call("tg_relu_conv2d", x, shape, *arrays, None if add is None else _nhwc(add), y)
     else:
         _call("tg_conv2d", x, shape, *arrays, y)
     y = y.transpose(0, 3, 1, 2)
-    return y if fused or add is None else y + add
+    return y if relu or add is None else y + add
 
 
 def conv_transpose2d(y, weight, bias, size, stride, padding, dilation, mask, channels, positive=None):
@@ -128,12 +127,10 @@ def conv_transpose2d(y, weight, bias, size, stride, padding, dilation, mask, cha
     x = new((n, *size, i), y)
     if positive is not None and (positive.shape != (n, i, *size) or bias is not None):
         raise ValueError(f"positive must have the output's shape {(n, i, *size)}, without a bias, got {positive.shape}")
-    if positive is not None and isinstance(y, np.ndarray):
+    if positive is not None:
         _call("tg_relu_conv2d_input", y, shape, _nhwc(y), _hwio(weight), _nhwc(positive), x)
     else:
         _call("tg_conv_transpose2d", y, shape, _nhwc(y), _hwio(weight), _vector("bias", bias, i), x)
-        if positive is not None:
-            x *= positive.transpose(0, 2, 3, 1) > 0
     return x.transpose(0, 3, 1, 2)
 
 
@@ -146,14 +143,8 @@ def conv2d_weight(x, y, kernel_size, stride, padding, dilation, mask, channels, 
         raise ValueError(f"x has {n} images, y has {len(y)}")
     shape = _conv_shape(n, x.shape[2:], i, y.shape[2:], o, kernel_size, stride, padding, dilation, mask, channels)
     weight, bias = new((*kernel_size, i, o), x), new((o,), x)
-    x, fused = _rectified(x, relu)
-    _call("tg_relu_conv2d_weight" if fused else "tg_conv2d_weight", x, shape, _nhwc(x), _nhwc(y), weight, bias)
+    _call("tg_relu_conv2d_weight" if relu else "tg_conv2d_weight", x, shape, _nhwc(x), _nhwc(y), weight, bias)
     return weight.transpose(3, 2, 0, 1), bias
-
-
-def _rectified(x, relu):
-    """(x, whether it is left to the kernel to take max(x, 0)); only those on the CPU do."""
-    return (xp(x).maximum(x, 0), False) if relu and not isinstance(x, np.ndarray) else (x, relu)
 
 
 def matmul(x, y):
