@@ -174,9 +174,19 @@ def _on_cpu(tensors: list[Tensor]) -> Iterator[None]:
             t._array = array
 
 
-def _plan(model: Autoregressive, label: int | None) -> tuple[Schedule, list[np.ndarray]]:
+def _tensors(model: Any) -> list[Tensor]:
+    """All parameters and buffers; without the names that Module's own methods make, in a quarter of their time."""
+    found: list[Tensor] = []
+    modules = [model]
+    for module in modules:
+        for name, role in module._roles.items():
+            (modules if role == "module" else found).append(getattr(module, name))
+    return found
+
+
+def _plan(model: Autoregressive, label: Any) -> tuple[Schedule, list[np.ndarray]]:
     """A model's schedule, and its constants for this label."""
-    tensors = [*model.parameters(), *(b for _, b in model.named_buffers())]
+    tensors = _tensors(model)
     weights = [(t._array, None if t._version is None else t._version[0]) for t in tensors]
     kept, plans = _plans.get(model, ([], {}))
     if [(id(a), v) for a, v in kept] != [(id(a), v) for a, v in weights]:
