@@ -175,6 +175,13 @@ def test_an_image_takes_the_multiplications_of_one_forward_pass():
     assert work(new("nade", (1, 6, 7), 2)) == 20 * (41 + 42)
 
 
+def test_only_what_later_pixels_see_is_kept():
+    """The image, and in each block what its 3x3 convolution sees; the rest has room for one pixel."""
+    h, blocks, height, width = 6, 2, 28, 28
+    kept = (height + 3) * (width + 6) + blocks * h * (height + 1) * (width + 2)
+    assert kept <= schedule(Trace(new("pixelcnn", (1, height, width), 3))).size <= kept + 1000
+
+
 class Own(Autoregressive):
     """A network of any function."""
 
