@@ -38,6 +38,15 @@ def test_encoder_and_decoder_fit_images_of_any_size(network, shape):
         assert sum("ConvTranspose" in type(m).__name__ for m in up.modules()) == 4
 
 
+def test_images_become_rows_and_back_without_a_copy():
+    pixels = np.arange(48.0).reshape(2, 2, 4, 3)  # NHWC
+    rows = coders.FromImage()(tensor(pixels.transpose(0, 3, 1, 2)))
+    assert np.array_equal(rows.numpy(), pixels.reshape(2, 24))
+    again = coders.ToImage(3, 2, 4)(rows)
+    assert np.array_equal(again.numpy(), pixels.transpose(0, 3, 1, 2))
+    assert np.shares_memory(again.numpy(), rows.numpy())
+
+
 @pytest.mark.parametrize("network", ["conv", "mlp"])
 def test_gradients_and_no_conversions(network):
     generator = np.random.default_rng(0)

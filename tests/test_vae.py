@@ -230,6 +230,27 @@ def test_the_training_objective_is_minus_the_bound():
     np.testing.assert_allclose(-sum(p.numpy() for p in parts.values()), expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize("options", BOUNDED, ids=str)
+def test_what_is_evaluated_is_what_is_trained(options):
+    model = vae(**options).eval()
+    parts = model.parts(ALL_2X2, model.posterior.noise(np.random.default_rng(5), 1, 16))
+    for found, name in zip(model.elbo(ALL_2X2, np.random.default_rng(5)), ("reconstruction", "kl"), strict=True):
+        np.testing.assert_allclose(found, parts[name].numpy(), rtol=1e-12)
+    assert model.validation(Batch(ALL_2X2), np.random.default_rng(5)) == pytest.approx(total(parts).numpy().mean())
+
+
+def test_active_variables_are_those_whose_mean_varies():
+    model = vae(latent=3)
+    for p in list(model.encoder)[-1].parameters():
+        p.write()[1] = 0  # the second variable's mean knows nothing of the image
+    assert model.activity(ALL_2X2)[1] == 0
+    np.testing.assert_allclose(model.activity(ALL_2X2), model.encode(ALL_2X2).var(axis=0))
+    categories = vae(posterior="categorical", components=3, latent=2)
+    with no_grad():
+        p = np.exp(categories.posterior.split(categories.encoder(categories.scaled(ALL_2X2))).numpy())
+    np.testing.assert_allclose(categories.activity(ALL_2X2), p.var(axis=0).sum(axis=1))
+
+
 def test_a_bound_of_many_draws_is_the_same_in_however_many_steps(monkeypatch):
     model = vae()
     whole = model.bound(ALL_2X2[:3], 50, np.random.default_rng(0))
@@ -422,6 +443,14 @@ def test_samples_depend_on_the_generator_alone():
     cold = model.sample(50, np.random.default_rng(1), temperature=0)
     z = model.posterior.prior(np.random.default_rng(1), 50)
     np.testing.assert_array_equal(cold, np.round(model.means(z)).astype(np.uint8))
+
+
+@pytest.mark.parametrize("options", BOUNDED, ids=str)
+def test_samples_have_the_models_own_probabilities(options):
+    model, n = vae(scale=1.5, **options).eval(), 50_000
+    drawn = model.sample(n, np.random.default_rng(0)).reshape(n, 4) @ [8, 4, 2, 1]
+    p = np.exp(log_p(model, ALL_2X2))
+    assert (abs(np.bincount(drawn, minlength=16) / n - p) < 5 * np.sqrt(p * (1 - p) / n) + 1e-4).all()
 
 
 def test_relaxed_draws_in_training_are_categories_in_evaluation():
