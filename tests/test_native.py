@@ -465,7 +465,7 @@ def test_without_a_compiler(tmp_path):
         "--no-deps",
         "--no-index",
     ]
-    environment = os.environ | {"CC": "/bin/false", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    environment = os.environ | {"CC": "/bin/false", "NVCC": "", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     site = tmp_path / "site"
     subprocess.run([*pip, "--target", str(site), str(source)], env=environment, check=True, capture_output=True)
     assert not list((site / "tinygen").glob("_native*.so"))

@@ -24,22 +24,22 @@ SCHEDULER = Path("csrc/emulator/emulator.cpp")
 
 
 @functools.cache
-def emulator(*flags: str, scheduler: tuple[str, ...] = ("-O2",), extra: tuple[Path, ...] = ()) -> Path:
-    """The library, its kernels compiled with these flags (none: -O1), the scheduler with others, and `extra` .cu files.
+def emulator(*flags: str, scheduler: tuple[str, ...] = ("-O2",), kernels: tuple[Path, ...] = ()) -> Path:
+    """The library of these .cu files (none: all of csrc), compiled with these flags (none: -O1), and the scheduler.
 
     Raises CalledProcessError if the compiler fails.
     """
     flags = flags or ("-O1",)
-    kernels = [p.relative_to(ROOT) for p in [*sorted((ROOT / "csrc").glob("*.cu")), *extra]]
-    text = [sys.version, COMPILER, *flags, "|", *scheduler, *map(str, extra)]
+    files = [p.relative_to(ROOT) for p in kernels or sorted((ROOT / "csrc").glob("*.cu"))]
     headers = sorted(p for p in (ROOT / "csrc").rglob("*") if p.suffix in (".h", ".cuh", ".cpp"))
-    content = [p.read_bytes() for p in [*map(ROOT.joinpath, kernels), *headers]]
+    text = [sys.version, COMPILER, *FLAGS, *flags, "|", *scheduler, *map(str, files)]
+    content = [p.read_bytes() for p in [*map(ROOT.joinpath, files), *headers]]
     digest = hashlib.sha256(b"\0".join([*(t.encode() for t in text), *content])).hexdigest()
     folder = ROOT / "build" / f"emulator-{digest[:16]}"
     if not (folder / "emulator.so").exists():
         (ROOT / "build").mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=ROOT / "build") as temporary:
-            _build(Path(temporary), kernels, flags, scheduler)
+            _build(Path(temporary), files, flags, scheduler)
             folder.mkdir(exist_ok=True)
             for made in Path(temporary).iterdir():
                 made.replace(folder / made.name)  # by one process or by several: the same files

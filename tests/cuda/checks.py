@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,34 +55,32 @@ BUILDS = {
 }  # fmt: skip
 
 
-def library(name: str) -> Path:
+def library(name: str, kernels: tuple[Path, ...] = ()) -> Path:
     build = BUILDS[name]
-    return emulator(*build.flags, scheduler=build.scheduler, extra=(PLANTED,))
+    return emulator(*build.flags, scheduler=build.scheduler, kernels=kernels)
 
 
 def environment(name: str) -> dict[str, str]:
-    """In which Python has the sanitizer's runtime, and gcov writes beside the library."""
-    path = library(name)
-    strip = len(path.parent.parts) - 1  # of the folder in which it was compiled
+    """In which Python has the sanitizer's runtime."""
     found = sanitize.preloaded(sanitize.INSTRUMENTS[BUILDS[name].sanitizer])
     if name == "thread":  # thousands of threads, whose histories would fill the memory
         found["TSAN_OPTIONS"] += ":history_size=0"
-    return found | {"TINYGEN_EMULATOR": str(path), "GCOV_PREFIX": str(path.parent), "GCOV_PREFIX_STRIP": str(strip)}
+    return found
 
 
 def planted(name: str, function: str) -> tuple[int, str]:
     """A planted kernel's exit status and output, in a process of its own, on an array with nothing around it."""
+    path = library(name, (ROOT / "csrc" / "cuda.cu", PLANTED))
     program = f"""
         import ctypes
-        library, libc = ctypes.CDLL({str(library(name))!r}), ctypes.CDLL(None)
+        library, libc = ctypes.CDLL({str(path)!r}), ctypes.CDLL(None)
         libc.malloc.restype = ctypes.c_void_p
         x = (ctypes.c_float * 4096).from_address(libc.malloc(4096 * 4))
         x[:] = range(4096)
         code = library.planted_{function}(x)
         print("result", code, x[64], x[127])
     """
-    program = "\n".join(line.strip() for line in program.splitlines())
-    return sanitize.run([sys.executable, "-c", program], ROOT, environment(name))
+    return sanitize.run([sys.executable, "-c", textwrap.dedent(program)], ROOT, environment(name))
 
 
 def misses(name: str) -> list[str]:
@@ -100,13 +99,20 @@ def misses(name: str) -> list[str]:
 
 def check(name: str, full: bool) -> bool:
     """Build, run, and print what was found."""
-    folder = library(name).parent
+    path = library(name)
+    folder = path.parent
     for old in folder.glob("*.gcda"):
         old.unlink()
     found = misses(name)
-    cases = {"TINYGEN_CUDA_CASES": str(BUILDS[name].cases[full]), "CI": "1"}
+    settings = environment(name) | {
+        "TINYGEN_EMULATOR": str(path),
+        "TINYGEN_CUDA_CASES": str(BUILDS[name].cases[full]),
+        "CI": "1",
+        "GCOV_PREFIX": str(folder),  # instead of the folder, as deep, in which it was compiled
+        "GCOV_PREFIX_STRIP": str(len(folder.parts) - 1),
+    }
     options = ["-q", "-p", "no:cacheprovider", "-p", "no:faulthandler", "tests/cuda/test_kernels.py"]
-    code, output = sanitize.run([sys.executable, "-m", "pytest", *options], ROOT, environment(name) | cases)
+    code, output = sanitize.run([sys.executable, "-m", "pytest", *options], ROOT, settings)
     summary = output.strip().splitlines()[-1]
     if code:
         found.append(output)

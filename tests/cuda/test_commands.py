@@ -49,6 +49,16 @@ def test_a_run_on_the_device_is_the_one_on_the_cpu(device, data, tmp_path, capsy
     assert (len(said), len(set(said))) == (8, 2)  # nats and bits, of two trainings and two evaluations
 
 
+def test_a_gpu_whose_memory_is_used_up(device, data, tmp_path, monkeypatch, capsys):
+    def full(*arguments, **settings):
+        raise MemoryError("Out of memory allocating 1,024 bytes (allocated so far: 0 bytes).")  # CuPy's own words
+
+    monkeypatch.setattr(device, "empty", full)
+    assert train(tmp_path / "run", data, "--device", "cuda") == 1
+    said = "tinygen train: Out of memory allocating 1,024 bytes (allocated so far: 0 bytes); a smaller --batch-size"
+    assert capsys.readouterr().err.startswith(said)
+
+
 @pytest.mark.parametrize("answer", [standin.CUDARuntimeError(35), 0])
 def test_without_a_gpu_the_command_says_why(answer, data, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "cupy", cupy_that_says(answer))
