@@ -31,7 +31,7 @@ class Tensor:
         grad: for a leaf (made by `tensor`, not by an op), its gradient after `backward()`, a Tensor of its own shape
             and dtype; gradients of several `backward()` calls add up. None before.
         requires_grad: whether operations on it are recorded.
-        shape, ndim, dtype: as in NumPy.
+        shape, ndim, dtype: as in NumPy. device: "cpu" or "cuda".
     """
 
     __array_ufunc__ = None  # `ndarray * Tensor` comes to Tensor.__rmul__ instead of NumPy's elementwise loop

@@ -68,14 +68,9 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt as e:
         say(f"interrupted{f': {e}' if e.args else ''}", sys.stderr)
         return 130
-    except (
-        ValueError,
-        ArithmeticError,
-        MemoryError,
-        OSError,
-        cuda.CudaError,
-    ) as e:  # what a user can mend, in one sentence
-        say(f"tinygen {args.command}: {e}", sys.stderr)
+    except (ValueError, ArithmeticError, MemoryError, OSError, cuda.CudaError) as e:  # mended by the user
+        advice = "; a smaller --batch-size or model takes less" if isinstance(e, MemoryError) else ""
+        say(f"tinygen {args.command}: {str(e).rstrip('.')}{advice}", sys.stderr)
         return 2 if isinstance(e, (ValueError, FileNotFoundError, FileExistsError)) else 1
 
 
