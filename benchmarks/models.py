@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
                 save_grid(args.out / f"{entry.name}.png", images, entry.levels, side=400)
             row["times"] = times(entry, train)
             results.add(entry.name, row)
-            print(f"{entry.name}: {row}", flush=True)
+            print(results.line(entry.name, row), flush=True)
     print(results.table())
     return 0
 
@@ -145,7 +145,7 @@ def times(entry: Entry, train: Dataset) -> dict[str, Any]:
     found: dict[str, Any] = {"training": 1e3 * statistics.median(steps[1:]) / BATCH}
     for n in (1, 16):
         draws: list[float] = []
-        while len(draws) < 3 and sum(draws) < TIMED:
+        while not draws or (len(draws) < 3 and sum(draws) < TIMED):
             draws.append(seconds(lambda n=n: state.model.sample(n, np.random.default_rng(SEED))))
         found[f"sample, {n}"] = 1e3 * min(draws) / n
     return found | {"threads": native.get_num_threads(), "load": report.load()}
