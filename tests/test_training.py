@@ -528,7 +528,7 @@ SPOILT = {
     ),
     "gradient": (
         root_of_zero,
-        r"the gradient of layers.5.bias is nan at step 3: try a lower --lr \(backward of \w+\(.*\) gave inf\)",
+        r"the gradient of layers.\d.bias is nan at step 3: try a lower --lr \(backward of \w+\(.*\) gave inf\)",
     ),
 }
 
@@ -563,9 +563,9 @@ def test_a_parameter_that_is_not_finite_is_named_and_never_saved(tmp_path, monke
     training.save(run)
     before = run.checkpoint.read_bytes()
     list(model.layers)[-1].bias.write()[0] = value
-    with pytest.raises(FloatingPointError, match=rf"parameter layers.5.bias is {value} at step 0: try a lower --lr"):
+    with pytest.raises(FloatingPointError, match=rf"parameter layers.\d.bias is {value} at step 0: try a lower --lr"):
         training.save(run)
-    text = rf"the loss 'nats' became nan at step 1: .*\(parameter layers.5.bias is {value}\)"
+    text = rf"the loss 'nats' became nan at step 1: .*\(parameter layers.\d.bias is {value}\)"
     with pytest.raises(FloatingPointError, match=text), np.errstate(all="ignore"):
         training.advance(0.0)
     assert run.checkpoint.read_bytes() == before
