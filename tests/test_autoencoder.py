@@ -108,6 +108,7 @@ def test_pictures_and_samples():
     a, b = (model.sample(5, np.random.default_rng(1)) for _ in range(2))
     assert a.shape == (5, 1, 8, 8)
     assert np.array_equal(a, b)
+    assert model.sample(0, np.random.default_rng(1)).shape == (0, 1, 8, 8)
     still = model.sample(2, np.random.default_rng(1), temperature=0)
     assert np.array_equal(still[0], still[1])
 

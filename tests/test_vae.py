@@ -440,6 +440,7 @@ def test_samples_depend_on_the_generator_alone():
     assert np.array_equal(a, b)
     assert not np.array_equal(a, model.sample(7, np.random.default_rng(2)))
     assert model.sample(0, np.random.default_rng(1)).shape == (0, 3, 5, 4)
+    assert model.encode(a[:0]).shape == (0, 20)
     cold = model.sample(50, np.random.default_rng(1), temperature=0)
     z = model.posterior.prior(np.random.default_rng(1), 50)
     np.testing.assert_array_equal(cold, np.round(model.means(z)).astype(np.uint8))

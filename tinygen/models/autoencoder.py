@@ -13,15 +13,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tinygen import Tensor, nn, no_grad, optim
+from tinygen import Tensor, nn, optim
 from tinygen.data import Dataset, Minibatches
 from tinygen.models import coders
 from tinygen.models.classical import PCA
 from tinygen.models.model import Batch, Figure, Model, Picture
 from tinygen.models.vae_pictures import in_grey, interpolations, reconstructions, scatter
 from tinygen.nn import functional as F
-
-ROWS = 1024  # images at once in evaluation
 
 
 class Autoencoder(Model):
@@ -81,15 +79,11 @@ class Autoencoder(Model):
 
     def encode(self, images: np.ndarray) -> np.ndarray:
         """The code of each image, (N, latent)."""
-        with no_grad():
-            parts = [self.encoder(self.scaled(images[i : i + ROWS])).numpy() for i in range(0, len(images), ROWS)]
-        return np.concatenate(parts)
+        return coders.in_batches(lambda x: self.encoder(self.scaled(x)), images)
 
     def means(self, z: np.ndarray) -> np.ndarray:
         """Codes (N, latent) decoded: (N, C, H, W) in levels, floats."""
-        with no_grad():
-            parts = [self.decoder(self.tensor(z[i : i + ROWS])).numpy() for i in range(0, len(z), ROWS)]
-        return np.clip((np.concatenate(parts) + 1) / 2, 0, 1) * (self.levels - 1)
+        return np.clip((coders.in_batches(lambda z: self.decoder(self.tensor(z)), z) + 1) / 2, 0, 1) * (self.levels - 1)
 
     def sample(
         self, n: int, generator: np.random.Generator, temperature: float = 1.0, labels: np.ndarray | None = None
@@ -137,7 +131,4 @@ def fit(net: nn.Module, x: Tensor, labels: np.ndarray, generator: np.random.Gene
 
 def accuracy(net: nn.Module, x: Tensor, labels: np.ndarray) -> float:
     """The share of images (N, C, H, W), scaled, whose likeliest class is their label."""
-    with no_grad():
-        hits = [net(x[i : i + ROWS]).numpy().argmax(axis=1) == labels[i : i + ROWS]
-                for i in range(0, len(labels), ROWS)]  # fmt: skip
-    return float(np.concatenate(hits).mean())
+    return float((coders.in_batches(net, x).argmax(axis=1) == labels).mean())

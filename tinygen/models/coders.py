@@ -7,14 +7,22 @@ up, the fourth sees all that is left; so images of any size fit. Multilayer: one
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Callable
+from typing import Any, Literal, get_args
 
 import numpy as np
 
-from tinygen import Tensor, nn
+from tinygen import Tensor, nn, no_grad
 
 Kind = Literal["mlp", "conv"]
+ROWS = 1024  # images or codes at once in evaluation
 HIDDEN = {"mlp": 400, "conv": 32}  # units of the hidden layer; channels of the first convolution
+
+
+def in_batches(f: Callable[[Any], Tensor], x: Any) -> np.ndarray:
+    """f(x) without a tape, of so many rows of x at a time that memory is bounded; f treats each on its own."""
+    with no_grad():
+        return np.concatenate([f(x[i : i + ROWS]).numpy() for i in range(0, max(len(x), 1), ROWS)])
 
 
 class FromImage(nn.Module):

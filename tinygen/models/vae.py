@@ -206,15 +206,15 @@ class VAE(Model):
 
     def encode(self, images: np.ndarray) -> np.ndarray:
         """The middle of q(z given x) of each image: (N, size)."""
-        with no_grad():
-            parts = [self.posterior.mean(self.encoder(self.scaled(images[i : i + ROWS]))).numpy()
-                     for i in range(0, len(images), ROWS)]  # fmt: skip
-        return np.concatenate(parts)
+        return coders.in_batches(lambda x: self.posterior.mean(self.encoder(self.scaled(x))), images)
+
+    def outputs(self, z: np.ndarray) -> np.ndarray:
+        """What the likelihood takes, of codes (N, size): (N, outputs * C, H, W)."""
+        return coders.in_batches(lambda z: self.decoder(self.tensor(z)), z)
 
     def means(self, z: np.ndarray) -> np.ndarray:
         """The expected images of codes (N, size): (N, C, H, W) in levels, floats."""
-        with no_grad():
-            return self.likelihood.mean(self.decode(self.codes(z)).numpy()[:, 0])
+        return self.likelihood.mean(self.outputs(z))
 
     def sample(
         self, n: int, generator: np.random.Generator, temperature: float = 1.0, labels: np.ndarray | None = None
@@ -227,9 +227,7 @@ class VAE(Model):
             raise ValueError(f"VAE knows no classes: labels must be None, got {labels!r:.40}")
         if not temperature >= 0:
             raise ValueError(f"temperature must not be negative, got {temperature}")
-        with no_grad():
-            output = self.decode(self.codes(self.posterior.prior(generator, n))).numpy()[:, 0]
-        return self.likelihood.sample(output, generator, temperature)
+        return self.likelihood.sample(self.outputs(self.posterior.prior(generator, n)), generator, temperature)
 
     @classmethod
     def pictures(cls) -> dict[str, Callable[..., Picture]]:
