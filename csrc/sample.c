@@ -12,19 +12,19 @@
 enum { GROUP = 32, WIDE = 16, MOST_LEVELS = 256, LIMIT = 1 << 30 };
 
 typedef void (*apply_kernel)(int64_t kind, const void *x, const void *y, void *out, int64_t n);
-typedef void (*exp_kernel)(const void *x, void *out, int64_t n);
+typedef void (*shares_kernel)(void *x, double temperature, int64_t n);
 
 #define FAMILY "sample.inc"
 #include "variants.h"
 
 static const apply_kernel applies[][2] = TABLE(apply);
-static const exp_kernel exps[][2] = TABLE(exponentials);
+static const shares_kernel all_shares[][2] = TABLE(shares);
 
 typedef struct {
     const tg_sampler *s;
     const tile_kernels *k;
     apply_kernel apply;
-    exp_kernel exp;
+    shares_kernel shares;
     const tg_layer *layers;
     const tg_step *steps;
     const int64_t *runs, *starts;
@@ -82,37 +82,47 @@ static void run_steps(const sampler *e, int64_t value, const images *g)
 
 /* --- drawing -------------------------------------------------------------------------------------------- */
 
-static double number(const sampler *e, const char *state, int64_t at)
+/* A value's logits, in float64 whatever the network's type, and -infinity up to a multiple of WIDE. */
+static int64_t gather(const sampler *e, const char *state, int64_t value, double *x)
 {
-    return e->dtype == TG_F32 ? ((const float *)state)[at] : ((const double *)state)[at];
+    const int64_t levels = e->s->levels, padded = ceil_div(levels, WIDE) * WIDE;
+    const int32_t *at = e->logits + value * levels;
+    for (int64_t i = 0; i < levels; i++)
+        x[i] = e->dtype == TG_F32 ? ((const float *)state)[at[i]] : ((const double *)state)[at[i]];
+    for (int64_t i = levels; i < padded; i++)
+        x[i] = -INFINITY;
+    return padded;
 }
 
-/* The level at which the cumulative probability passes u, in float64 whatever the network's type; -1 if there
- * is none, since a logit is NaN or infinity. */
+static int likeliest(const double *x, int64_t levels)
+{
+    int best = 0;
+    for (int i = 0; i < levels; i++) {
+        if (isnan(x[i]))
+            return -1;
+        best = x[i] > x[best] ? i : best;
+    }
+    return isinf(x[best]) ? -1 : best;
+}
+
+/* The level at which the cumulative probability passes u; -1 if there is none, as a logit is NaN or all are
+ * infinite: then so is the sum. */
 static int draw(const sampler *e, const char *state, int64_t value, double u)
 {
-    const int64_t levels = e->s->levels;
-    const int32_t *at = e->logits + value * levels;
-    double x[MOST_LEVELS], top, sum = 0;
-    int likeliest = 0, level = 0, nan = 0;
-    for (int i = 0; i < levels; i++) {
-        x[i] = number(e, state, at[i]);
-        nan |= isnan(x[i]);
-        if (x[i] > x[likeliest])
-            likeliest = i;
-    }
-    top = x[likeliest];
-    if (nan || isinf(top))
-        return -1;
+    double x[MOST_LEVELS], sum = 0;
+    const int64_t levels = e->s->levels, padded = gather(e, state, value, x);
+    int level = 0;
     if (e->s->temperature == 0)
-        return likeliest;
-    for (int i = 0; i < levels; i++)
-        x[i] = (x[i] - top) / e->s->temperature;
-    e->exp(x, x, levels);
-    for (int i = 0; i < levels; i++)
+        return likeliest(x, levels);
+    e->shares(x, e->s->temperature, padded);
+    for (int64_t i = 0; i < levels; i++)
         x[i] = sum += x[i];
-    for (int i = 0; i < levels - 1; i++)
-        level += x[i] <= u * sum;
+    if (!(sum > 0))
+        return -1;
+    for (int64_t rest = levels - 1, half; rest > 0; rest -= half) {     /* how many of x are at most u * sum */
+        half = ceil_div(rest, 2);
+        level += x[level + half - 1] <= u * sum ? (int)half : 0;
+    }
     return level;
 }
 
@@ -219,10 +229,11 @@ int tg_sample(int dtype, const tg_sampler *s, const tg_layer *layers, const int6
 {
     if (!valid_dtype(dtype) || !valid_sizes(s))
         return TG_BAD_ARGUMENT;
-    sampler e = {.s = s, .k = tiles(dtype), .apply = applies[tg_isa()][dtype], .exp = exps[tg_isa()][TG_F64],
-                 .layers = layers, .runs = runs, .weights = weights, .steps = steps, .starts = starts,
-                 .places = places, .scaled = scaled, .logits = logits, .uniform = uniform, .state = state,
-                 .x = x, .dtype = dtype, .size = element_size(dtype), .failed = s->values};
+    sampler e = {.s = s, .k = tiles(dtype), .apply = applies[tg_isa()][dtype],
+                 .shares = all_shares[tg_isa()][TG_F64], .layers = layers, .runs = runs, .weights = weights,
+                 .steps = steps, .starts = starts, .places = places, .scaled = scaled, .logits = logits,
+                 .uniform = uniform, .state = state, .x = x, .dtype = dtype, .size = element_size(dtype),
+                 .failed = s->values};
     for (int64_t i = 0; i < s->layers; i++)
         if (!valid_layer(&e, layers + i))
             return TG_BAD_ARGUMENT;
