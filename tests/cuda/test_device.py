@@ -102,6 +102,8 @@ def test_an_index_out_of_range_raises_as_on_the_cpu(where, device):
             tinygen.ops.index_add(x, (slice(None), index[:, None] * 1), (3, 3))
     with pytest.raises(IndexError, match="out of bounds for axis 1 with size 4"):
         x[..., [0, 4]]
+    images = tinygen.tensor(drawn(3, 2, 2, 4)).to("cuda")
+    np.testing.assert_array_equal(images[1, ..., [3]].numpy(), images.numpy()[1, ..., [3]])
     with pytest.raises(IndexError, match="out of bounds for axis 0 with size 3"):
         x.gather(0, np.full((1, 4), 3))
 
@@ -309,6 +311,19 @@ def test_the_library_that_was_built_loads_without_a_driver():
         code = lib.tg_cuda_devices(count)
         assert code == 0 or (code > 1000 and count[0] == 0 and cuda.sentence(code - 1000))
     forget()
+
+
+def test_kernels_run_on_the_current_stream_of_cupy(device, monkeypatch):
+    ffi, lib = cuda.library()
+    streams = []
+    told = types.SimpleNamespace(
+        tg_cuda_stream=lambda s: streams.append(int(ffi.cast("intptr_t", s))), tg_relu=lib.tg_relu
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(device.cuda, "get_current_stream", lambda: types.SimpleNamespace(ptr=1234))
+        patch.setattr(cuda, "library", lambda: (ffi, told))
+        tinygen.tensor(drawn(3)).to("cuda").relu()
+    assert streams == [1234]
 
 
 def test_without_the_library_the_definitions_run_which_is_said_once(device, monkeypatch, tmp_path):
