@@ -212,9 +212,10 @@ def _curve(steps: np.ndarray, values: np.ndarray, label: str) -> str:
     groups = [slice(i, i + size) for i in range(0, len(steps), size)]
     x = np.array([steps[g].mean() for g in groups])
     mean, low, high = (np.array([f(values[g]) for g in groups]) for f in (np.mean, np.min, np.max))
-    seen = mean[len(groups) // 20 :]  # without the first fall, which would squeeze all that follows
-    margin = (seen.max() - seen.min() or abs(seen.max()) or 1) * 0.08
-    bottom, top, right, floor = seen.min() - margin, seen.max() + margin, WIDTH - 8, HEIGHT - BELOW
+    seen = np.sort(values[len(values) // 20 :])  # without the first fall, which would squeeze all that follows,
+    least, most = seen[len(seen) // 100], seen[-1 - len(seen) // 100]  # and the worst outliers
+    margin = (most - least or abs(most) or 1) * 0.08
+    bottom, top, right, floor = least - margin, most + margin, WIDTH - 8, HEIGHT - BELOW
 
     def across(step: Any) -> Any:
         return LEFT + (step - x[0]) / (x[-1] - x[0] or 1) * (right - LEFT)
@@ -226,7 +227,7 @@ def _curve(steps: np.ndarray, values: np.ndarray, label: str) -> str:
         return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(xs, ys, strict=True))
 
     parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role=img aria-label="{label} by step">']
-    for y in _ticks(bottom, top, 5):
+    for y in _ticks(bottom, top, 6):
         parts.append(f'<path class=rule d="M{LEFT} {up(y):.1f}H{right}"/>')
         parts.append(f"<text x={LEFT - 6} y={up(y) + 4:.1f} text-anchor=end>{_tick(y)}</text>")
     for step in _ticks(x[0], x[-1], 5):
