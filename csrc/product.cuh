@@ -144,7 +144,7 @@ product_kernel(left a, right b, epilogue e, extent size)
             e(row0 + row + i, column0 + column, sums[i], (int)blockIdx.z);
 }
 
-enum { SMALL_TILE = 32, LARGE_ROWS = 128, LARGE_COLUMNS = 64, BUSY = 64, SPLITS = 256 };
+enum { SMALL_TILE = 32, LARGE_ROWS = 128, LARGE_COLUMNS = 64, BUSY = 64, SPLITS = 1024 };
 
 template <class real, int rows, int columns, int width_a, int width_b, class left, class right, class epilogue>
 static int tiles(const left &a, const right &b, const epilogue &e, extent size)
