@@ -323,7 +323,7 @@ def vae_step(hidden: int, n: int, latent: int = 20, **options: Any) -> Case:
                    generator=np.random.default_rng(0))  # fmt: skip
 
     def ours() -> Runs:
-        model = make()
+        model = make().to(DEVICE)
         optimizer = optim.Adam(model.parameters(), lr=1e-3)
 
         def step() -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import tinygen as tg
+from tinygen.models.vae import VAE
 
 ROOT = Path(__file__).parents[1]
 CASE = "linear, 784 -> 512, N 128"
@@ -125,13 +126,20 @@ class TestCases:
         products = sum(w.shape[0] * w.shape[1] * kept[w.shape[2]] for w in weights)
         assert modules["cases"].pixelcnn_flops(2, 3, 5, 4) == 2 * 16 * products
 
+    def test_flops_of_a_vae_are_the_sum_over_its_layers(self, modules):
+        model = VAE((1, 28, 28), 2, network="conv", latent=3, hidden=2, likelihood="bernoulli",
+                    generator=np.random.default_rng(0))  # fmt: skip
+        sides = iter([14, 7, 4, 1, 1, 4, 7, 14])  # the smaller ones of each layer's input and output
+        products = sum(p.numel() * next(sides) ** 2 for p in model.parameters() if p.ndim == 4)
+        assert modules["cases"].vae_step(2, 5, latent=3).flops["training step"] == 3 * 5 * 2 * products
+
     def test_small_versions_agree_with_the_reference(self, modules):
         cases, compare = modules["cases"], modules["contestants"]
         for case in (
             cases.masked(3, 6, 3, "B", 5, 2, channels=3), cases.conv(2, 3, 4, 2, 1, 6, 2), cases.row_lstm(2, 4, 2),
             cases.transposed(3, 2, 4, 2, 1, 3, 2), cases.lstm(2, 3, 4, 2), cases.lstm_cells(2, 3, 4, 2),
             cases.diagonal_bilstm(2, 4, 2), cases.batch_norm(3, 4, 2), cases.cross_entropy(5, 3, 2),
-            cases.training_step(2, 2, blocks=1, levels=3, size=5),
+            cases.training_step(2, 2, blocks=1, levels=3, size=5), cases.vae_step(2, 2, latent=3),
         ):  # fmt: skip
             found = {name: build() for name, build in compare.contestants(case, with_torch=False).items()}
             for what in case.flops:
