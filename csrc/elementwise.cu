@@ -176,3 +176,13 @@ int tg_adam(int dtype, int64_t n, const void *g, void *p, void *m, void *v, int6
         return map<real>(1, n, {{g, 0}, {p, 0}, {m, 0}, {v, 0}}, {{p, 0}, {m, 0}, {v, 0}}, f);
     });
 }
+
+int tg_adam_list(int dtype, int64_t count, const int64_t *n, const void *const *g, void *const *p, void *const *m,
+                 void *const *v, int64_t step, double lr, double beta1, double beta2, double eps, double weight_decay,
+                 int threads)
+{
+    int code = !valid_dtype(dtype) || count < 0 || count > MOST || step < 1 ? TG_BAD_ARGUMENT : TG_OK;
+    for (int64_t i = 0; i < count && code == TG_OK; i++)
+        code = tg_adam(dtype, n[i], g[i], p[i], m[i], v[i], step, lr, beta1, beta2, eps, weight_decay, threads);
+    return code;
+}

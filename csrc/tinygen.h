@@ -177,9 +177,13 @@ int tg_sample(int dtype, const tg_sampler *s, const tg_layer *layers, const int6
 /* --- optimizers ----------------------------------------------------------------------------------------- */
 
 /* Adam's update number `step` (from 1) of p and its moments m and v, all (n), in place; weight_decay is
- * L2's. */
+ * L2's. tg_adam_list: of `count` such arrays, sizes and pointers given as lists, in one call. Both refuse
+ * arrays that overlap. */
 int tg_adam(int dtype, int64_t n, const void *g, void *p, void *m, void *v, int64_t step, double lr,
             double beta1, double beta2, double eps, double weight_decay, int threads);
+int tg_adam_list(int dtype, int64_t count, const int64_t *n, const void *const *g, void *const *p,
+                 void *const *m, void *const *v, int64_t step, double lr, double beta1, double beta2,
+                 double eps, double weight_decay, int threads);
 
 #ifdef __cplusplus
 }

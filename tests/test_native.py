@@ -304,7 +304,7 @@ def adam_arrays(dtype=np.float32):
 def run_adam(grad, p, m, v):
     """Whether the kernel ran: if not, it declines, and NumPy has the word, or it refuses."""
     try:
-        return native.adam(p, grad, m, v, 1, 1e-3, 0.9, 0.999, 1e-8, 0.0)
+        return native.adam([(grad, p, m, v)], 1, 1e-3, 0.9, 0.999, 1e-8, 0.0)
     except ValueError:
         return False
 

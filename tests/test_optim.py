@@ -91,6 +91,33 @@ def test_a_parameter_without_gradient_stays():
 
 
 @pytest.mark.fault("T01")
+@given(
+    st.lists(st.tuples(st.sampled_from([(), (0,), (3,), (4, 5), (20000,), (3, 2, 3, 3)]), st.booleans(), st.booleans()),
+             min_size=1, max_size=8),
+    st.sampled_from([optim.Adam, optim.AdamW]), st.sampled_from([0, 0.1]), st.integers(0, 2**32),
+)  # fmt: skip
+def test_all_parameters_in_one_call_are_as_each_by_the_definition(shapes, make, decay, seed):
+    """Of either type, in any order in memory, some without a gradient at some steps, so that their counts differ."""
+    found = []
+    for mode in (tinygen.enable_grad, tinygen.reference):
+        generator = np.random.default_rng(seed)
+        params = []
+        for shape, wide, turned in shapes:
+            array = generator.standard_normal(shape).astype(np.float64 if wide else np.float32)
+            params.append(Parameter(array.T if turned else array))
+        optimizer = make(params, lr=0.01, weight_decay=decay)
+        with mode():
+            for _ in range(3):
+                give_gradients(params, generator)
+                for p in params:
+                    if generator.random() < 0.3:
+                        p.grad = None
+                optimizer.step()
+        found.append(values(params) + [s[k] for s in optimizer.state for k in sorted(s)])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
+
+
 def test_a_step_between_forward_and_backward_is_noticed():
     p = Parameter(np.array([1.0, 2.0]))
     loss = (p * p).sum()

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import math
 import os
 import sys
@@ -179,8 +178,10 @@ def channel_sums(x):
     rows = x.transpose(0, 2, 3, 1)
     if not rows.flags.c_contiguous or x.size < SMALL:
         return NotImplemented
-    sums = matmul(xp(x).ones((1, x.size // x.shape[1]), x.dtype), rows.reshape(-1, x.shape[1]))
-    return sums if sums is NotImplemented else sums[0]
+    pixels, channels = x.size // x.shape[1], x.shape[1]
+    side_by_side = math.gcd(pixels, max(1 << (64 // channels).bit_length() >> 1, 1))  # or most of a vector idles
+    sums = matmul(xp(x).ones((1, pixels // side_by_side), x.dtype), rows.reshape(-1, side_by_side * channels))
+    return sums if sums is NotImplemented else sums.reshape(side_by_side, channels).sum(axis=0)
 
 
 SMALL_PRODUCT = 1 << 15  # multiplications below which NumPy is as fast as the way to a kernel
@@ -249,33 +250,49 @@ def reshape(x, shape):
     return _packed(x).reshape(shape)
 
 
-def adam(p, grad, m, v, step, lr, beta1, beta2, eps, weight_decay):
-    """See `tinygen.optim.Adam`: changes p, m and v in place; False if there is no kernel for these arrays."""
-    arrays = (grad, p, m, v)
-    if not _accepts(*arrays) or not all(_writeable(a) for a in (p, m, v)):
-        return False
-    if any(np.may_share_memory(a, b) for a, b in itertools.combinations(arrays, 2)):
-        return False
-    inputs = _side_by_side(arrays)
-    if inputs is None:
-        return False
-    _call("tg_adam", p, p.size, *inputs, step, lr, beta1, beta2, eps, weight_decay)
-    return True
+def adam(rows, step, lr, beta1, beta2, eps, weight_decay):
+    """See `tinygen.optim.Adam`; rows: (grad, p, m, v) of each parameter, of which the last three change in place.
+
+    False, and nothing is changed, if there is no kernel for one of them, or if two arrays of one overlap.
+    """
+    settings, found = (step, lr, beta1, beta2, eps, weight_decay), []
+    for row in rows:
+        inputs = _side_by_side(row) if _accepts(*row) and row[0].dtype is rows[0][0].dtype else None
+        if inputs is None or not all(map(_writeable, row[1:])):
+            return False
+        found.append(inputs)
+    if not isinstance(rows[0][0], np.ndarray):
+        for inputs in found:
+            _call("tg_adam", inputs[0], inputs[0].size, *inputs, *settings)
+        return True
+    columns = [ffi.new("void *[]", [ffi.from_buffer(a) for a in column]) for column in zip(*found, strict=True)]
+    sizes = ffi.new("int64_t[]", [inputs[0].size for inputs in found])
+    code = lib.tg_adam_list(_DTYPES[rows[0][0].dtype], len(found), sizes, *columns, *settings, _threads)
+    if code == lib.TG_NO_MEMORY:
+        raise MemoryError("tg_adam_list: no memory for its scratch space")
+    return code == lib.TG_OK
 
 
-def _side_by_side(arrays: Sequence[np.ndarray]) -> list[np.ndarray] | None:
+def _side_by_side(arrays: Sequence[np.ndarray]) -> Sequence[np.ndarray] | None:
     """Arrays of one shape and one order in memory, without gaps, as contiguous ones; None if they aren't."""
-    first = arrays[0]
-    if any(a.shape != first.shape or a.strides != first.strides or not _aligned(a) for a in arrays):
-        return None
-    axes = _memory_order(first)
-    inputs = [a.transpose(axes) for a in arrays]
-    return inputs if inputs[0].flags.c_contiguous else None
+    shape, strides = arrays[0].shape, arrays[0].strides
+    for a in arrays:
+        if a.shape != shape or a.strides != strides or not _aligned(a):
+            return None
+    if len(shape) > 1 and not arrays[0].flags.c_contiguous:
+        axes = _memory_order(arrays[0])
+        arrays = [a.transpose(axes) for a in arrays]
+    return arrays if arrays[0].flags.c_contiguous else None
 
 
 def _memory_order(a: np.ndarray) -> list[int]:
     """The axes of an array from the slowest to the fastest in memory."""
-    return sorted(range(a.ndim), key=lambda i: -a.strides[i])
+    return list(_by_stride(a.strides))
+
+
+@functools.lru_cache
+def _by_stride(strides: tuple[int, ...]) -> list[int]:
+    return sorted(range(len(strides)), key=lambda i: -strides[i])
 
 
 # --------------------------------------------------------------------------- channels: images as rows of their channels

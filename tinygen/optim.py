@@ -7,6 +7,7 @@ raises. State dicts are flat, and hold arrays and plain numbers only: they go in
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -81,9 +82,13 @@ class Optimizer:
         """Change every parameter that has a gradient."""
         states = iter(self.state)
         for group in self.param_groups:
-            for p, state in zip(group["params"], states, strict=False):
-                if p.grad is not None:
-                    self.update(p.write(), p.grad._array, state, group)
+            pairs = zip(group["params"], states, strict=False)
+            self.update_all([(p.write(), p.grad._array, state) for p, state in pairs if p.grad is not None], group)
+
+    def update_all(self, parameters: list[tuple[Array, Array, dict[str, Any]]], group: dict[str, Any]) -> None:
+        """`update` each (p, grad, state)."""
+        for p, grad, state in parameters:
+            self.update(p, grad, state, group)
 
     def update(self, p: Array, grad: Array, state: dict[str, Any], group: dict[str, Any]) -> None:
         """Change the array p in place, given its gradient (not to be changed), state and group's settings."""
@@ -201,19 +206,29 @@ class Adam(Optimizer):
     ) -> None:  # fmt: skip
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
 
-    def update(self, p: Array, grad: Array, state: dict[str, Any], group: dict[str, Any]) -> None:
+    def update_all(self, parameters: list[tuple[Array, Array, dict[str, Any]]], group: dict[str, Any]) -> None:
         lr, (beta1, beta2), eps, decay = (group[k] for k in ("lr", "betas", "eps", "weight_decay"))
+        alike: dict[Any, list[Any]] = defaultdict(list)  # what one call of the kernel can take together
+        for p, grad, state in parameters:
+            if not state:
+                state.update(step=0, exp_avg=xp(p).zeros_like(p), exp_avg_sq=xp(p).zeros_like(p))
+            state["step"] += 1
+            if decay and self.decoupled:
+                p *= 1 - lr * decay
+            alike[state["step"], p.dtype].append((grad, p, state["exp_avg"], state["exp_avg_sq"]))
+        settings = lr, beta1, beta2, eps, 0.0 if self.decoupled else decay
+        for (t, _), rows in alike.items():
+            if is_reference() or not native.adam(rows, t, *settings):
+                for grad, p, m, v in rows:
+                    self._update(grad, p, m, v, t, *settings)
+
+    @staticmethod
+    def _update(
+        grad: Array, p: Array, m: Array, v: Array, t: int, lr: float, beta1: float, beta2: float, eps: float,
+        decay: float,
+    ) -> None:  # fmt: skip
         n = xp(p)
-        if not state:
-            state.update(step=0, exp_avg=n.zeros_like(p), exp_avg_sq=n.zeros_like(p))
-        state["step"] += 1
-        m, v, t = state["exp_avg"], state["exp_avg_sq"], state["step"]
-        if decay and self.decoupled:
-            p *= 1 - lr * decay
-        elif decay:
-            grad = grad + decay * p
-        if not is_reference() and native.adam(p, grad, m, v, t, lr, beta1, beta2, eps, 0.0):
-            return
+        grad = grad + decay * p if decay else grad
         scratch = n.subtract(grad, m, out=n.empty_like(p))
         scratch *= 1 - beta1
         m += scratch

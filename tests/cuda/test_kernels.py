@@ -140,7 +140,8 @@ def test_what_is_refused(kernel, emulated):
     one = case(kernel, 3)
     call = getattr(emulated.lib, kernel)
     shape = one.arguments[0]
-    nothing = [ffi.NULL if isinstance(a, (In, Out)) or a is None or hasattr(a, "array") else a for a in one.arguments]
+    arrays = (In, Out, list, type(None))
+    nothing = [ffi.NULL if isinstance(a, arrays) or hasattr(a, "array") else a for a in one.arguments]
     if hasattr(shape, "fields"):
         for field, bad in (("n", -1), ("n", 1 << 62)):
             struct = ffi.new(shape.type, vars(shape.fields) | {field: bad})

@@ -52,22 +52,27 @@ class Case:
 
         on: what has the library that is called, as `lib`, and its `ffi`.
         """
-        kept, outputs, pointers = [], [], []
-        for slot, a in enumerate(self.arguments):
-            if isinstance(a, (In, Out, InOut)):
-                array = np.full(a.shape, np.nan) if isinstance(a, Out) else a.array
-                array = array.astype(dtype) if array.dtype.kind == "f" else array
-                placed = place(slot, array, not isinstance(a, In))
-                pointers.append(on.ffi.cast("void *", placed.ctypes.data))
-                if isinstance(a, In):
-                    kept.append((placed, array))
-                else:
-                    outputs.append(placed)
-            elif isinstance(a, Struct):
-                pointers.append(on.ffi.new(a.type, vars(a.fields)))
+        kept, outputs = [], []
+
+        def passed(slot: int, a: Any) -> Any:
+            if isinstance(a, list):  # of arrays, or of sizes
+                values = [passed(100 * (slot + 1) + i, part) for i, part in enumerate(a)]
+                return on.ffi.new("int64_t[]" if isinstance(a[0], int) else "void *[]", values)
+            if isinstance(a, Struct):
+                return on.ffi.new(a.type, vars(a.fields))
+            if not isinstance(a, (In, Out, InOut)):
+                return on.ffi.NULL if a is None else a
+            array = np.full(a.shape, np.nan) if isinstance(a, Out) else a.array
+            array = array.astype(dtype) if array.dtype.kind == "f" else array
+            placed = place(slot, array, not isinstance(a, In))
+            if isinstance(a, In):
+                kept.append((placed, array))
             else:
-                pointers.append(on.ffi.NULL if a is None else a)
-        code = getattr(on.lib, self.kernel)(DTYPES.index(dtype), *pointers, threads)
+                outputs.append(placed)
+            return on.ffi.cast("void *", placed.ctypes.data)
+
+        arguments = [passed(slot, a) for slot, a in enumerate(self.arguments)]
+        code = getattr(on.lib, self.kernel)(DTYPES.index(dtype), *arguments, threads)
         for placed, before in kept:
             assert placed.tobytes() == before.tobytes(), f"{self}: an input has changed"
         return code, [np.array(a) for a in outputs]
@@ -477,19 +482,28 @@ def cross_entropy_backward(generator, **wanted):
 # ----------------------------------------------------------------------------------------------------------- optimizer
 
 
-def adam(generator, **wanted):
-    n = _length(generator, **wanted)
-    g, p, m = (normal(generator, n) for _ in range(3))
-    (v,) = _float32(generator.uniform(0.01, 1, n))
+def adam(generator, several=False, **wanted):
+    """One array, or several: many short ones, or a few of any length."""
+    short = several and generator.random() < 0.5
+    count = int(generator.integers(1, 40 if short else 4)) if several else 1
+    lengths = [int(generator.integers(0, 50)) if short else _length(generator, **wanted) for _ in range(count)]
     step, lr = int(generator.integers(1, 1000)), float(generator.choice((1e-3, 0.1)))
     beta1, beta2 = float(generator.choice((0.5, 0.9))), float(generator.choice((0.9, 0.999)))
-    eps, decay = 1e-8, float(generator.choice((0, 0.01)))
-    answers = definitions.adam(g, p, m, v, step, lr, beta1, beta2, eps, decay)
-    size = abs(m) + abs(g) + abs(p)
-    moved = lr * size / (1 - beta1**step) / np.sqrt(answers[2] / (1 - beta2**step)) * (1 + size * size / v)
-    scales = [8 * abs(p) + 32 * moved, 8 * size, 8 * (v + size * size)]
-    arguments = [n, In(g), InOut(p), InOut(m), InOut(v), step, lr, beta1, beta2, eps, decay]
-    return Case("tg_adam", arguments, list(zip(answers, scales, strict=True)))
+    settings = [step, lr, beta1, beta2, 1e-8, float(generator.choice((0, 0.01)))]
+    arrays, answers = [], []
+    for n in lengths:
+        g, p, m = (normal(generator, n) for _ in range(3))
+        (v,) = _float32(generator.uniform(0.01, 1, n))
+        answer = definitions.adam(g, p, m, v, *settings)
+        size = abs(m) + abs(g) + abs(p)
+        moved = lr * size / (1 - beta1**step) / np.sqrt(answer[2] / (1 - beta2**step)) * (1 + size * size / v)
+        scales = [8 * abs(p) + 32 * moved, 8 * size, 8 * (v + size * size)]
+        arrays.append([In(g), InOut(p), InOut(m), InOut(v)])
+        answers.append(list(zip(answer, scales, strict=True)))
+    if not several:
+        return Case("tg_adam", [*lengths, *arrays[0], *settings], answers[0])
+    columns = [[row[i] for row in arrays] for i in range(4)]
+    return Case("tg_adam_list", [count, lengths, *columns, *settings], [row[i] for i in range(3) for row in answers])
 
 
 # ------------------------------------------------------------------------------------------------------------ sampling
@@ -592,6 +606,7 @@ KERNELS = {
     "tg_cross_entropy": cross_entropy,
     "tg_cross_entropy_backward": cross_entropy_backward,
     "tg_adam": adam,
+    "tg_adam_list": partial(adam, several=True),
     "tg_sample": sample,
 }
 HOST_ONLY = {"tg_sample"}  # kernels that have no GPU version
