@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 import tinygen as tg
 from tinygen import native, nn, optim
+from tinygen.models.dcgan import DCGAN
 from tinygen.models.pixelcnn import PixelCNN
 from tinygen.models.vae import VAE
 from tinygen.nn import functional as F
@@ -345,6 +348,46 @@ def vae_step(hidden: int, n: int, latent: int = 20, **options: Any) -> Case:
     )  # fmt: skip
 
 
+def gan_step(variant: Any, n: int, **options: Any) -> Case:
+    """DCGAN, 28x28: the discriminator's steps and the generator's, with Adam, on the same images and noise."""
+    generator = np.random.default_rng(1)
+    images = generator.integers(0, 256, (n, 1, 28, 28)).astype(np.uint8)
+    noise, mix = generator.standard_normal((n, 64, 1, 1)).astype(np.float32), generator.random(n)
+
+    def make() -> Any:
+        return DCGAN((1, 28, 28), 256, variant=variant, generator=np.random.default_rng(0))
+
+    def ours() -> Runs:
+        model = make()
+        game, optimizers = model.game, model.optimizers(2e-4)
+        others = {"discriminator": game.G, "generator": game.D}
+        fixed: Any = SimpleNamespace(standard_normal=lambda shape: noise, random=lambda n: mix)
+
+        def minimise(closure: Callable[[], dict[str, Any]], name: str) -> dict[str, float]:
+            others[name].requires_grad_(False)
+            optimizers[name].zero_grad()
+            parts = closure()
+            functools.reduce(operator.add, parts.values()).backward()
+            optimizers[name].step()
+            others[name].requires_grad_(True)
+            return {key: part.item() for key, part in parts.items()}
+
+        def step() -> Any:
+            parts = game.step(lambda: (model.scale(images), None), minimise, fixed)
+            return np.array([parts["d_loss"] + parts.get("penalty", 0.0), parts["g_loss"]])
+
+        return {"training step": step}
+
+    d = 2.0 * (14 * 14 * 16 * 64 + 7 * 7 * 16 * 64 * 128 + 7 * 7 * 128)  # forward, an image
+    g = 2.0 * (7 * 7 * 64 * 128 + 7 * 7 * 16 * 128 * 64 + 14 * 14 * 16 * 64)
+    steps, passes = make().game.steps, 6 + 6 * (variant == "wgan-gp")  # a slope: forward and back, and both again
+    return Case(
+        f"DCGAN, {variant}, 28x28, N {n}", "Training steps",
+        {"training step": n * (steps * (g + passes * d) + 2 * g + 2 * d)}, ours,
+        lambda: _torch().gan_steps(make, images, noise, mix), bound=1e-3, **options,
+    )  # fmt: skip
+
+
 def sampling(hidden: int, blocks: int, size: int, n: int, levels: int = 256, **options: Any) -> Case:
     """Images drawn from an untrained PixelCNN: what tinygen's sampler costs against the usual loop, ours too."""
     make = pixelcnn(hidden, blocks, levels, size)
@@ -493,6 +536,8 @@ CASES: list[Case] = [
     training_step(64, 64, memory=True, seconds=4),
     training_step(16, 64, levels=2, seconds=4),
     vae_step(32, 64, quick=True, seconds=4),
+    gan_step("non-saturating", 64, quick=True, seconds=4),
+    gan_step("wgan-gp", 64, seconds=4),
     sampling(16, 2, 8, 16, levels=17, quick=True),
     sampling(16, 7, 28, 1, levels=2, seconds=4),
     sampling(16, 7, 28, 16, levels=2, seconds=4),

@@ -344,9 +344,14 @@ def _converted(layers: Any) -> nn.Sequential:
         name = type(layer).__name__
         if name in ("Conv2d", "ConvTranspose2d"):
             settings = {k: layer.settings[k] for k in ("stride", "padding")}
+            settings["bias"] = layer.bias is not None
             found.append(getattr(nn, name)(layer.in_channels, layer.out_channels, layer.kernel_size, **settings))
+        elif name == "BatchNorm2d":
+            found.append(nn.BatchNorm2d(layer.num_features))
+        elif name == "LeakyReLU":
+            found.append(nn.LeakyReLU(**layer.settings))
         else:
-            found.append(nn.ReLU() if name == "ReLU" else nn.Identity())
+            found.append(getattr(nn, name)() if name in ("ReLU", "Tanh") else nn.Identity())
     return nn.Sequential(*found)
 
 
@@ -367,6 +372,66 @@ def vae_steps(make: Callable[[], Any], images: np.ndarray, noise: np.ndarray) ->
         return _steps(VAE(make(), channels_last), batch, compiled, settings)
 
     return {name: functools.partial(build, *arguments) for name, arguments in _STEPS.items()}
+
+
+def gan_steps(
+    make: Callable[[], Any], images: np.ndarray, noise: np.ndarray, mix: np.ndarray
+) -> dict[str, Callable[[], Runs]]:
+    """Training steps of the DCGAN `make()`, both players' with Adam. noise: (N, latent, 1, 1), mix: (N,).
+
+    As PyTorch's tutorial has it, what is generated once serves both players; and the discriminator's weights get no
+    gradients in the generator's step. torch.compile has no double backward, so none of its versions has a penalty.
+    """
+    penalised = bool(make().game.variant.weight)
+
+    def build(channels_last: bool, compiled: bool, settings: dict[str, Any]) -> Runs:
+        game = make().game
+        g, d = _player(game.G, channels_last), _player(game.D, channels_last)
+        on_g, on_d = (torch.optim.Adam(net.parameters(), 2e-4, game.variant.betas, **settings) for net in (g, d))
+        z, pixels, m = torch.tensor(noise), torch.tensor(images), torch.tensor(mix, dtype=torch.float32)
+
+        def d_loss(x: Any, fake: Any) -> Any:
+            real, fakes = d(x).flatten(), d(fake).flatten()
+            if not penalised:
+                return F.softplus(-real).mean() + F.softplus(fakes).mean()
+            between = torch.lerp(fake, x, m[:, None, None, None]).requires_grad_()
+            (slope,) = torch.autograd.grad(d(between).sum(), between, create_graph=True)
+            return fakes.mean() - real.mean() + 10 * ((slope.flatten(1).norm(dim=1) - 1) ** 2).mean()
+
+        def g_loss(fake: Any) -> Any:
+            scores = d(fake).flatten()
+            return -scores.mean() if penalised else F.softplus(-scores).mean()
+
+        made, of_d, of_g = (torch.compile(f) if compiled else f for f in (g, d_loss, g_loss))
+        if compiled:  # what doesn't work here fails here
+            (of_d(pixels.float(), made(z).detach()) + of_g(made(z))).backward()
+
+        def step() -> Any:
+            for _ in range(game.steps):
+                fake = made(z)
+                on_d.zero_grad()
+                lost = of_d(pixels.float() * (2 / 255) - 1, fake.detach())
+                lost.backward()
+                on_d.step()
+            on_g.zero_grad()
+            d.requires_grad_(False)
+            deceived = of_g(fake)
+            deceived.backward()
+            on_g.step()
+            d.requires_grad_(True)
+            return torch.stack([lost.detach(), deceived.detach()])
+
+        return {"training step": step}
+
+    chosen = {name: arguments for name, arguments in _STEPS.items() if not (penalised and arguments[1])}
+    return {name: functools.partial(build, *arguments) for name, arguments in chosen.items()}
+
+
+def _player(net: Any, channels_last: bool) -> Any:
+    """One of tinygen's players in PyTorch, with its weights."""
+    player = _converted(net)
+    player.load_state_dict({k: torch.tensor(np.array(v)) for k, v in net.state_dict().items()})
+    return player.to(memory_format=torch.channels_last) if channels_last else player
 
 
 def pixelcnn_samples(make: Callable[[], Any], hidden: int, blocks: int, n: int) -> dict[str, Callable[[], Runs]]:
