@@ -68,7 +68,7 @@ class Config:
         """The settings of a TOML file. Raises ValueError for one that can't be read or holds what `of` refuses."""
         try:
             return cls.of(tomllib.loads(path.read_text(encoding="utf-8")))
-        except ValueError as e:  # not UTF-8 or not TOML, too
+        except (ValueError, RecursionError) as e:  # not UTF-8 or not TOML, too
             raise ValueError(f"{path}: {e}") from e
 
     def toml(self) -> str:

@@ -6,6 +6,7 @@ step's row the later ones see.
 
 from __future__ import annotations
 
+import bisect
 import math
 import time
 from typing import Any, Protocol
@@ -48,7 +49,7 @@ class Snapshots(Hook):
         self.training, self.run, self.held, self.shown = training, run, held, shown
 
     def step(self, row: dict[str, Any]) -> None:
-        reached = sum(self.training.done >= moment for moment in MOMENTS)
+        reached = bisect.bisect_right(MOMENTS, self.training.done)
         if reached > self.training.moment:
             self.training.moment = reached
             self.training.model.eval()

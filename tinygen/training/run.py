@@ -148,7 +148,7 @@ class Run:
         """What `write_results` wrote; nothing if there is no such thing."""
         try:
             results = json.loads(self.results.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return results if isinstance(results, dict) else {}
 
