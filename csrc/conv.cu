@@ -334,7 +334,8 @@ int kept_taps(const tg_conv_shape *s)
 int conv_fits(int dtype, const tg_conv_shape *s)
 {
     return conv_valid(dtype, s) && s->n * max64(s->h * s->w, s->oh * s->ow) < LIMIT
-        && s->kh * s->kw * max64(1, max64(s->ci, s->co)) < LIMIT && fits(s->h, s->oh, s->kh, s->stride_h, s->pad_h, s->dil_h)
+        && s->kh * s->kw * max64(1, max64(s->ci, s->co)) < LIMIT
+        && fits(s->h, s->oh, s->kh, s->stride_h, s->pad_h, s->dil_h)
         && fits(s->w, s->ow, s->kw, s->stride_w, s->pad_w, s->dil_w);
 }
 
@@ -352,17 +353,20 @@ bool wide(const tg_conv_shape *s, const void *a, const void *b, const void *c)
 struct options { int rectified; const void *bias, *add, *positive; };
 
 /* One side of the meetings. */
-struct side { void *data; int64_t height, width, channels; };
+struct side { int64_t height, width, channels; };
+
+side image_of(const tg_conv_shape *s) { return {s->h, s->w, s->ci}; }
+side output_of(const tg_conv_shape *s) { return {s->oh, s->ow, s->co}; }
 
 /* conv2d, or one phase of conv_transpose2d: which of w's operands, from a source to a result. */
 template <class real, int width, class columns>
-int correlate(const tg_conv_shape *s, const axis &y, const axis &x, const side &from, const void *w, const options &o,
-              const side &to)
+int correlate(const tg_conv_shape *s, const axis &y, const axis &x, const side &from, const void *source, const void *w,
+              const options &o, const side &to, void *result)
 {
     source_pixels<real> a;
     columns b;
     a.at = {y, x, taps_before(y, x, kept_taps(s), s->kw)};
-    a.data = (const real *)from.data;
+    a.data = (const real *)source;
     a.channels = (int)from.channels;
     a.pixels = (int)s->n * y.count * x.count;
     a.rectified = o.rectified;
@@ -373,15 +377,15 @@ int correlate(const tg_conv_shape *s, const axis &y, const axis &x, const side &
     b.width = (int)s->kw;
     b.w = (const real *)w;
     finish<real> f = {(const real *)o.bias, (const real *)o.add, (const real *)o.positive};
-    to_pixels<real, width> e = {y, x, (int)to.height, (int)to.width, (int)to.channels, f, (real *)to.data};
+    to_pixels<real, width> e = {y, x, (int)to.height, (int)to.width, (int)to.channels, f, (real *)result};
     return product<real, width, width>(a, b, e, whole(a.pixels, to.channels, a.at.taps * from.channels));
 }
 
 template <class real, int width>
 int forward(const tg_conv_shape *s, const void *x, const void *w, const options &o, void *y)
 {
-    return correlate<real, width, weight_columns<real>>(s, forward_y(s), forward_x(s), {(void *)x, s->h, s->w, s->ci}, w, o,
-                                                        {y, s->oh, s->ow, s->co});
+    return correlate<real, width, weight_columns<real>>(s, forward_y(s), forward_x(s), image_of(s), x, w, o,
+                                                        output_of(s), y);
 }
 
 template <class real, int width>
@@ -391,8 +395,8 @@ int transposed(const tg_conv_shape *s, const void *y, const void *w, const optio
         for (int64_t j = 0; j < min64(s->stride_w, s->w); j++) {
             axis down = phase_axis(i, s->h, s->oh, s->kh, s->stride_h, s->pad_h, s->dil_h);
             axis along = phase_axis(j, s->w, s->ow, s->kw, s->stride_w, s->pad_w, s->dil_w);
-            int error = correlate<real, width, weight_rows<real>>(s, down, along, {(void *)y, s->oh, s->ow, s->co}, w, o,
-                                                                  {x, s->h, s->w, s->ci});
+            int error = correlate<real, width, weight_rows<real>>(s, down, along, output_of(s), y, w, o, image_of(s),
+                                                                  x);
             if (error)
                 return error;
         }

@@ -229,8 +229,8 @@ int tg_batch_norm_backward(int dtype, int64_t rows, int64_t channels, const void
         factors<real> f = factors_in<real>(memory.p, channels);
         gradients<real> result = {(const real *)weight, (const real *)mean, (const real *)var, eps, (double)rows,
                                   (real *)gweight, (real *)gbias, f};
-        int error = sum_columns<real, gradient_sums<real>>({(const real *)x, (const real *)gy, (const real *)mean, channels},
-                                                           rows, channels, memory.p, result);
+        typename gradient_sums<real>::input in = {(const real *)x, (const real *)gy, (const real *)mean, channels};
+        int error = sum_columns<real, gradient_sums<real>>(in, rows, channels, memory.p, result);
         return error ? error : map<real>(rows, channels, {{gy, channels}, {x, channels}, {f.centre, 0}, {f.scale, 0},
                                                           {f.shift, 0}, {f.slope, 0}},
                                          {{gx, channels}}, normalize_backward());

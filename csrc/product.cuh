@@ -79,8 +79,9 @@ struct mover {
 
 /* sums += the slices' product, for the thread's rows and columns from (row, column). */
 template <class real, int own, int rows, int columns>
-static __device__ __forceinline__ void multiply(const real (&a)[SLICE][rows + PAD], const real (&b)[SLICE][columns + PAD],
-                                                int row, int column, real (&sums)[own][COLUMNS])
+static __device__ __forceinline__ void multiply(const real (&a)[SLICE][rows + PAD],
+                                                const real (&b)[SLICE][columns + PAD], int row, int column,
+                                                real (&sums)[own][COLUMNS])
 {
     const int width = widest<real>();
 #pragma unroll 8
