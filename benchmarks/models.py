@@ -48,7 +48,7 @@ class Entry:
 
 ENTRIES = [
     Entry("FVSBN", "made", {"hidden": 0}, lr=1e-3),
-    Entry("NADE", "nade", {"hidden": 200}),
+    Entry("NADE", "nade", {"hidden": 200}, lr=2e-2),
     Entry("MADE", "made", {"hidden": 500}, lr=1e-3),
     Entry("PixelCNN, plain", "pixelcnn", {"hidden": 16, "blocks": 6, "residual": False}),
     Entry("PixelCNN", "pixelcnn", {"hidden": 16, "blocks": 7}),

@@ -29,6 +29,8 @@ class NADE(Autoregressive):
         generator: draws the initial weights.
     """
 
+    lr = 1e-2
+
     def __init__(
         self, image_shape: tuple[int, int, int], levels: int, *, hidden: int = 200, generator: np.random.Generator
     ) -> None:
