@@ -358,7 +358,7 @@ def gan_step(variant: Any, n: int, **options: Any) -> Case:
         return DCGAN((1, 28, 28), 256, variant=variant, generator=np.random.default_rng(0))
 
     def ours() -> Runs:
-        model = make()
+        model = make().to(DEVICE)
         game, optimizers = model.game, model.optimizers(2e-4)
         others = {"discriminator": game.G, "generator": game.D}
         fixed: Any = SimpleNamespace(standard_normal=lambda shape: noise, random=lambda n: mix)
