@@ -175,6 +175,16 @@ def test_an_image_takes_the_multiplications_of_one_forward_pass():
     assert work(new("nade", (1, 6, 7), 2)) == 20 * (41 + 42)
 
 
+@pytest.mark.parametrize("name", ["pixelcnn", "gated", "row", "diagonal", "multi-scale, diagonal", "pixelcnn++"])
+def test_wide_layers_take_no_more_steps_than_narrow_ones(name):
+    kind, options = MODELS[name]
+    steps = {
+        len(schedule(Trace(kind((1, 6, 5), 3, **options | {"hidden": n}, generator=np.random.default_rng(0)))).steps)
+        for n in (2, 7, 20)
+    }
+    assert len(steps) == 1
+
+
 def test_only_what_later_pixels_see_is_kept():
     """The image, and in each block what its 3x3 convolution sees; the rest has room for one pixel."""
     h, blocks, height, width = 6, 2, 28, 28
