@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 import tinygen
 from tinygen import native, nn
+from tinygen.cli import main
 from tinygen.data import Dataset, load, subset
 from tinygen.models import gan_pictures, toy
 from tinygen.models.dcgan import DCGAN, Guidelines, discriminator_net, generator_net
@@ -509,3 +512,23 @@ def test_neighbours_shows_training_images_that_are_really_the_nearest():
     for sample, neighbour in picture.images.reshape(-1, 2, 64).astype(float):
         squares = ((data.images.reshape(300, 64) - sample) ** 2).sum(axis=1)
         assert ((neighbour - sample) ** 2).sum() == squares.min()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (
+            ("--steps", "2"),
+            r"[0-8] of 8 modes, \d+\.\d% good samples \(the density's own: 98\.9%\)\nD's field .*: toy.png\n",
+        ),
+        (("--steps", "2", "--density", "swiss-roll", "--variant", "began"), r"D's field .*: toy.png\n"),
+        (("--losses",), r"the generator's loss over D\(G\(z\)\) from 0 to 1: .*: toy.png\n"),
+    ],
+)
+def test_the_toy_command_draws_a_picture(flags, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["toy", *flags]) == 0
+    assert re.fullmatch(said, capsys.readouterr().out)
+    with Image.open("toy.png") as png:
+        assert png.mode == "RGB"
+        assert png.size[0] > 300
