@@ -267,10 +267,11 @@ def adam(rows, step, lr, beta1, beta2, eps, weight_decay):
         return True
     columns = [ffi.new("void *[]", [ffi.from_buffer(a) for a in column]) for column in zip(*found, strict=True)]
     sizes = ffi.new("int64_t[]", [inputs[0].size for inputs in found])
-    code = lib.tg_adam_list(_DTYPES[rows[0][0].dtype], len(found), sizes, *columns, *settings, _threads)
-    if code == lib.TG_NO_MEMORY:
-        raise MemoryError("tg_adam_list: no memory for its scratch space")
-    return code == lib.TG_OK
+    try:
+        _call("tg_adam_list", rows[0][0], len(found), sizes, *columns, *settings)
+    except ValueError:  # it found arrays that overlap
+        return False
+    return True
 
 
 def _side_by_side(arrays: Sequence[np.ndarray]) -> Sequence[np.ndarray] | None:

@@ -39,15 +39,16 @@ def test_every_kernel_is_tested_in_every_instruction_set():
     found = findings()
     with native.instruction_set("avx512") as best:
         isas = native.ISAS[: native.ISAS.index(best) + 1]
+    names = sorted(TESTED - {"adam"})  # which the CPU does for all parameters at once
     for isa in isas:
-        assert (found[isa].state, found[isa].found) == (
-            "ok", f"{len(TESTED)} kernels agree with their definitions: {', '.join(sorted(TESTED))}")  # fmt: skip
+        said = f"{len(names)} kernels agree with their definitions: {', '.join(names)}"
+        assert (found[isa].state, found[isa].found) == ("ok", said)
 
 
 def test_every_kernel_is_tested_on_the_gpu(properties):
     found = findings()
     assert found["GPU"].state == found["CuPy"].state == found["CUDA kernels"].state == "ok"
-    assert found["cuda"].found.startswith(f"{len(TESTED)} kernels agree with their definitions: adam, add")
+    assert found["cuda"].found.startswith(f"{len(TESTED) - 1} kernels agree with their definitions: adam, add")
     if not REAL:
         assert found["GPU"].found == "A GPU, 80 GiB, compute capability 9.0"
 
