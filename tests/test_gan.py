@@ -287,13 +287,36 @@ def test_a_spoilt_player_stops_the_training_by_name(player):
     assert states(model.game.D) == before
 
 
-def test_an_overflow_in_the_generators_own_step_names_the_op():
-    """D's step is sound, G's isn't: what G made for D is gone by then, and has to be made once more."""
+@pytest.mark.parametrize(
+    ("g_loss", "message"),
+    [
+        (lambda fake: (fake * 1e30 * 1e30).exp().mean(), r"'g_loss' became .* at step 1: .*\b(mul|exp)\b"),
+        (lambda fake: (fake * 0).abs().sqrt().mean(), r"the gradient of game\.G\..* at step 1: .*\bsqrt\b"),
+    ],
+)
+def test_what_spoils_the_generators_own_step_is_named(g_loss, message):
     model = new(GAN, variant="lsgan")
     run = training(model)
-    model.game.variant.g_loss = lambda fake: (fake * 1e30 * 1e30).exp().mean()
+    model.game.variant.g_loss = g_loss
+    with pytest.raises(FloatingPointError, match=message), np.errstate(all="ignore"):
+        run.advance(0.0)
+
+
+class Steep(nn.Module):
+    """The identity, whose gradient overflows where what comes in is large."""
+
+    def forward(self, x):
+        return x * 1e-25 * 1e25
+
+
+def test_what_spoils_a_gradient_within_the_generator_is_named():
+    """G's graph is used up when that is noticed: its images have to be made once more."""
+    model = new(GAN, variant="lsgan")
+    model.game.G = nn.Sequential(*model.game.G, Steep())
+    run = training(model)
+    model.game.variant.g_loss = lambda fake: fake.mean() * 1e35
     with (
-        pytest.raises(FloatingPointError, match=r"'g_loss' became .* at step 1: .*\b(mul|exp)\b"),
+        pytest.raises(FloatingPointError, match=r"the gradient of game\.G\..* at step 1: .*backward of mul"),
         np.errstate(all="ignore"),
     ):
         run.advance(0.0)
