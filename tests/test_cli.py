@@ -23,7 +23,8 @@ import pytest
 from PIL import Image
 
 from tinygen import cli
-from tinygen.models import MODELS
+from tinygen.models import MODELS, model_class
+from tinygen.models.autoregressive import Autoregressive
 from tinygen.models.model import Model
 from tinygen.training import checkpoint
 
@@ -641,6 +642,19 @@ def test_check_causal_proves_and_draws(capsys):
     assert "pixelcnn is causal" in said
     assert "sees 39 of the 60 before it" in said
     assert said.rstrip().endswith(".#########.\n.########..\n.####o")  # a 7x7 and a 3x3 kernel, and their blind spot
+
+
+@pytest.mark.parametrize("model", [name for name in MODELS if issubclass(model_class(name), Autoregressive)])
+def test_every_autoregressive_model_is_proved_causal(model, capsys):
+    assert main("check-causal", model, "--side", "4") == 0
+    assert f"{model} is causal" in capsys.readouterr().out
+
+
+def test_check_causal_takes_the_order_that_is_the_models(capsys):
+    assert main("check-causal", "multiscale", "--side", "5", "--hidden", "12", "--channels", "3") == 0
+    said = capsys.readouterr().out
+    assert "the middle pixel (o) sees 4 of the 4 before it (#):" in said  # of the small image's 9, first in the order
+    assert said.endswith("# # #\n\n# o\n")
 
 
 def test_check_causal_finds_what_is_not(capsys, monkeypatch):

@@ -169,7 +169,8 @@ def _add_commands_of_runs(commands: Any) -> None:
     add_out(sample, "samples-SEED.png")
     add("evaluate", "the test figures of a trained model, beside those of trivial ones", _evaluate)
     for name, function in {k: f for model in MODELS for k, f in model_class(model).pictures().items()}.items():
-        add_out(add(name, (inspect.getdoc(function) or "").split("\n")[0].rstrip("."), _draw), f"{name}-SEED.png")
+        about = (inspect.getdoc(function) or name).split("\n")[0].rstrip(".")
+        add_out(add(name, about[0].lower() + about[1:], _draw), f"{name}-SEED.png")
     add_out(add("export", "write the weights for PyTorch, as plain .safetensors", _export), "weights.safetensors")
 
 
@@ -277,24 +278,26 @@ def _train(args: argparse.Namespace) -> None:
 def _check_causal(args: argparse.Namespace) -> int:
     import numpy as np
 
-    from tinygen.gradcheck.causal import blind_spot, dependencies, picture, violations
+    from tinygen.gradcheck.causal import dependencies, picture, violations
 
     side, channels, generator = args.side, args.channels, np.random.default_rng(0)
     chosen = {p.name: getattr(args, p.name) for p in options(model_class(args.model))}
     model = model_class(args.model)((channels, side, side), 2, **chosen, generator=generator).to(np.float64).eval()
-    matrix = dependencies(model, np.zeros(model.image_shape), channels=True)
-    broken = violations(matrix)
-    for i, j in broken[:5]:
+    label = np.zeros(1, np.int64) if model.classes else None
+    matrix = dependencies(lambda x: model.logits(x, label), np.zeros(model.image_shape), channels=True)
+    order = model.order()
+    broken = violations(matrix[np.ix_(order, order)])
+    for i, j in ((order[i], order[j]) for i, j in broken[:5]):
         say(f"value {i} (row {i // channels // side}, column {i // channels % side}) sees value {j}, which comes later")
     if broken:
         say(f"{args.model} is not causal: {len(broken):,} dependencies on an output's own or a later value")
         return 1
     pixels = matrix.reshape(side * side, channels, side * side, channels)[:, 0].max(axis=-1)  # of a pixel's first value
-    middle = side // 2 * side + side // 2
-    unseen = sum(i == middle for i, _ in blind_spot(pixels))
+    rank, middle = np.argsort(order[::channels] // channels), side // 2 * side + side // 2
+    seen = np.count_nonzero(pixels[middle])
     say(f"{args.model} is causal: of {matrix.size:,} gradients all to an output's own or a later value are exactly 0\n"
-        f"the middle pixel (o) sees {middle - unseen} of the {middle} before it (#):\n"
-        f"{picture(pixels, side, side).rstrip()}")  # fmt: skip
+        f"the middle pixel (o) sees {seen} of the {rank[middle]} before it (#):\n"
+        f"{picture(pixels, side, side, rank=rank).rstrip()}")  # fmt: skip
     return 0
 
 

@@ -70,14 +70,19 @@ def blind_spot(matrix: np.ndarray) -> list[tuple[int, int]]:
     return [(int(i), int(j)) for i, j in np.argwhere(matrix == 0) if j < i]
 
 
-def picture(matrix: np.ndarray, height: int, width: int, pixel: tuple[int, int] | None = None) -> str:
+def picture(
+    matrix: np.ndarray, height: int, width: int, pixel: tuple[int, int] | None = None, rank: np.ndarray | None = None
+) -> str:
     """The receptive field of one output pixel as text, the middle one if left out.
 
     `#` it sees, `.` past that it doesn't see, `o` the pixel itself, ` ` the future, `!` itself or future that it sees.
+
+    rank: (P,), the place of each pixel in the model's order; raster order if left out.
     """
     h, w = pixel or (height // 2, width // 2)
     i = h * width + w
+    past = (np.arange(height * width) if rank is None else rank) < (i if rank is None else rank[i])
     marks = []
     for j, sees in enumerate(matrix[i] != 0):
-        marks.append(("#" if sees else ".") if j < i else "!" if sees else "o" if j == i else " ")
+        marks.append(("#" if sees else ".") if past[j] else "!" if sees else "o" if j == i else " ")
     return "\n".join("".join(marks[r * width : (r + 1) * width]).rstrip() for r in range(height))
