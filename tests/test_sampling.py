@@ -262,9 +262,17 @@ def test_no_call_of_the_kernel_is_long_so_ctrl_c_is_heard(n, given):
         assert last - first == 1 or (last - first) * n * sampler.schedule.weights.size <= cached._CHUNK
 
 
-def test_what_has_no_schedule_is_drawn_by_the_plain_loop():
-    model = Own(lambda x: shifted(x).abs())
-    with pytest.raises(NotSchedulable, match="abs of the image"):
+@pytest.mark.parametrize(
+    ("said", "function"),
+    [
+        ("abs of the image", lambda x: shifted(x).abs()),
+        ("elu of the image", lambda x: F.elu(shifted(x), 0.5)),
+        ("what isn't an op of the image", lambda x: shifted(Tensor(np.abs(x.numpy())))),
+    ],
+)
+def test_what_has_no_schedule_is_drawn_by_the_plain_loop(said, function):
+    model = Own(function)
+    with pytest.raises(NotSchedulable, match=said):
         Trace(model)
     images, _ = some(model, 3, 0)
     np.testing.assert_array_equal(model.complete(images, 1, np.random.default_rng(0)), naive(model, images, 1, 0))

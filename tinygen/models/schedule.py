@@ -177,7 +177,7 @@ class Trace:
         if name in ("cat", "stack"):
             parts = [self.placeholders(self.numbers(v, v.shape)) for v in inputs[:-1]]
             return self._remember(call.op.body(*parts, inputs[-1]))
-        if name in UNARY or name in BINARY:
+        if name in BINARY or (name in UNARY and inputs[1:] in ([], [1.0])):  # elu's alpha
             self._op += 1
             return self.elementwise(name, *inputs[: 1 + (name in BINARY)])
         self._op += 1
