@@ -167,6 +167,7 @@ def work() -> list[dict[str, Any]]:
         ("tg_cross_entropy", "256 classes", 5 * pixels * 256, 4 * pixels * 256),
         ("tg_cross_entropy_backward", "256 classes", 9 * pixels * 256, 4 * 2 * pixels * 256),
         ("tg_adam", "a million numbers", 14e6, 4 * 7e6),
+        ("tg_adam_list", "64 times 10,000 numbers", 14 * 64e4, 4 * 7 * 64e4),
         ("tg_sample", "PixelCNN, 7 blocks of 16, N 64: 784 values", *sampling(64)),
     ]
     return [bounded(*row) for row in rows]

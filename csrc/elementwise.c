@@ -116,12 +116,6 @@ static void adam_item(void *context, int64_t item, int slot)
     }
 }
 
-static int overlap(const void *a, const void *b, int64_t bytes)
-{
-    uintptr_t x = (uintptr_t)a, y = (uintptr_t)b;
-    return (x < y ? y - x : x - y) < (uintptr_t)bytes;
-}
-
 int tg_adam_list(int dtype, int64_t count, const int64_t *n, const void *const *g, void *const *p,
                  void *const *m, void *const *v, int64_t step, double lr, double beta1, double beta2,
                  double eps, double weight_decay, int threads)

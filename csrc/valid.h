@@ -21,6 +21,13 @@ static inline int countable(const int64_t *sizes, int count)
     return 1;
 }
 
+/* Whether two arrays of so many bytes share any. */
+static inline int overlap(const void *a, const void *b, int64_t bytes)
+{
+    uintptr_t x = (uintptr_t)a, y = (uintptr_t)b;
+    return (x < y ? y - x : x - y) < (uintptr_t)bytes;
+}
+
 static inline int rows_valid(int dtype, int64_t rows, int64_t columns)
 {
     const int64_t sizes[] = {rows, columns};

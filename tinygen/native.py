@@ -261,11 +261,9 @@ def adam(rows, step, lr, beta1, beta2, eps, weight_decay):
         if inputs is None or not all(map(_writeable, row[1:])):
             return False
         found.append(inputs)
-    if not isinstance(rows[0][0], np.ndarray):
-        for inputs in found:
-            _call("tg_adam", inputs[0], inputs[0].size, *inputs, *settings)
-        return True
-    columns = [ffi.new("void *[]", [ffi.from_buffer(a) for a in column]) for column in zip(*found, strict=True)]
+    on_cpu = isinstance(rows[0][0], np.ndarray)
+    pointers = [[ffi.from_buffer(a) if on_cpu else ffi.cast("void *", a.data.ptr) for a in row] for row in found]
+    columns = [ffi.new("void *[]", column) for column in zip(*pointers, strict=True)]
     sizes = ffi.new("int64_t[]", [inputs[0].size for inputs in found])
     try:
         _call("tg_adam_list", rows[0][0], len(found), sizes, *columns, *settings)
