@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tinygen.data import Dataset
-from tinygen.models import model_class
+from tinygen.models import MODELS, model_class
 from tinygen.models.model import Batch, Model
 from tinygen.training.run import Config
 from tinygen.training.state import Training
@@ -18,12 +18,19 @@ FAMILIES = {
     "WGAN-GP": ("gan", {"variant": "wgan-gp", "latent": 3, "width": 6}),
     "DCGAN": ("dcgan", {"latent": 3, "width": 2}),
     "Diagonal BiLSTM": ("pixelrnn", {"rnn": "diagonal", "hidden": 3, "layers": 1}),
+    "multi-scale PixelRNN": ("multiscale", {"hidden": 2, "layers": 1}),
     "Gated PixelCNN given the class": ("gated", {"hidden": 3, "layers": 2, "classes": 3}),
     "MADE": ("made", {"hidden": 5}),
     "NADE": ("nade", {"hidden": 3}),
     "autoencoder": ("autoencoder", {"latent": 2}),
     "PixelCNN++": ("pixelcnnpp", {"hidden": 2, "blocks": 1}),
 }
+
+
+def test_every_family_is_here():
+    assert {model for model, _ in FAMILIES.values()} == set(MODELS)
+
+
 every_family = pytest.mark.parametrize("name", FAMILIES)
 
 

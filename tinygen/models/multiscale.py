@@ -54,7 +54,7 @@ class MultiScalePixelRNN(Autoregressive):
         logits = self.large(x, self.told(x))
         between = np.ones(logits.shape[-2:], logits.dtype)
         between[SMALL] = 0
-        return logits * between + index_add(self.small(x[SMALL]), SMALL, logits.shape)
+        return logits * logits.new_tensor(between) + index_add(self.small(x[SMALL]), SMALL, logits.shape)
 
     def told(self, x: Tensor) -> list[Tensor]:
         """What the small image within x adds to the gates of each of the large one's layers, (N, 4h or 8h, H, W)."""
