@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tinygen.models.gan import GAN
 
 ROWS, STEPS = 8, 10  # of a grid of paths between codes
-AVERAGED = 3  # codes, as in the paper's figure 7
+AVERAGED, BESIDE = 30, 3  # codes (3 in Radford et al.'s figure 7), and how many of their images are shown
 
 
 def lerp(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
@@ -68,26 +68,26 @@ def neighbours(model: GAN, train: Dataset, test: Dataset, generator: np.random.G
 
 
 def arithmetic(model: GAN, train: Dataset, test: Dataset, generator: np.random.Generator) -> Picture:
-    """Bright A - dark A + dark B = bright B, on averages of three codes: slides 130 to 133 with garments for faces.
+    """Bright A - dark A + dark B = bright B, on averages of 30 codes: slides 130 to 133 with garments for faces.
 
-    Each row: the three images of bright A, their average, and so on for dark A and dark B; then what comes out. A and B
+    Each row: three images of bright A, their average, and so on for dark A and dark B; then what comes out. A and B
     are classes that the feature network sees; where there is none, images brighter on the left and on the right.
     """
     z = model.codes(2000, generator)
     labels = np.zeros(len(z), np.int64) if model.game.classes else None  # with classes all of one: codes hold the rest
     kinds, names, light = described(model.images(z, labels), train if labels is None else None)
     counts = np.bincount(kinds, minlength=len(names))
-    likely = [i for i in np.argsort(-counts, kind="stable") if counts[i] >= AVERAGED]
+    likely = [i for i in np.argsort(-counts, kind="stable") if counts[i] >= BESIDE]
     rows, captions = [], []
     for a, b in list(zip(likely[:6:2], likely[1:6:2], strict=False)) or [(likely[0], likely[0])]:
         parts = [z[extremes(kinds == kind, light)[bright]] for kind, bright in ((a, 1), (a, 0), (b, 0))]
         means = [part.mean(axis=0, keepdims=True) for part in parts]
-        rows += [np.concatenate([part, mean]) for part, mean in zip(parts, means, strict=True)]
+        rows += [np.concatenate([part[:BESIDE], mean]) for part, mean in zip(parts, means, strict=True)]
         rows.append(means[0] - means[1] + means[2])
         captions.append(f"bright {names[a]} - dark {names[a]} + dark {names[b]}")
     codes = np.concatenate(rows)
     images = model.images(codes, None if labels is None else labels[: len(codes)])
-    return Picture(images, 3 * (AVERAGED + 1) + 1, "; ".join(captions))
+    return Picture(images, 3 * (BESIDE + 1) + 1, "; ".join(captions))
 
 
 def described(images: np.ndarray, train: Dataset | None) -> tuple[np.ndarray, list[str], np.ndarray]:
@@ -104,7 +104,7 @@ def described(images: np.ndarray, train: Dataset | None) -> tuple[np.ndarray, li
 
 
 def extremes(chosen: np.ndarray, light: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The indices of the three darkest and of the three brightest of the chosen (N,) bool."""
+    """The indices of the 30 darkest and of the 30 brightest of the chosen (N,) bool; of all if there are fewer."""
     own = np.flatnonzero(chosen)
     order = own[np.argsort(light[own], kind="stable")]
-    return order[:AVERAGED], order[-AVERAGED:]
+    return order[:AVERAGED], order[-AVERAGED:][::-1]
