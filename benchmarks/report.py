@@ -128,12 +128,13 @@ def _threads(n: int) -> str:
 
 NOTES = """\
 tinygen, median and minimum: wall time of a call, of calls in turn with all other columns'. GFLOP/s count useful
-arithmetic only (a multiply-add twice, masked taps not at all), by the median; peak: the fastest large product of either
-library in this run. *usual*: PyTorch as usually written; *best*: the fastest of all PyTorch versions tried (contiguous,
-channels_last, cropped masked kernels, torch.compile and fused Adam for training steps, ...), named in the last column.
-Each of these ratios is PyTorch's wall time over tinygen's with equal thread counts: above 1 tinygen is faster. *CPU, 1
-thread*: the same with the CPU time of single-threaded calls, the steadiest figure on a machine that others use too; of
-the best version by that measure. *NumPy*: tinygen's own NumPy definition (BLAS on one thread) over its C kernel.
+arithmetic only (a multiply-add twice, masked taps not at all), by the median; peak: what multiply-adds in the registers
+alone reach in this run. *usual*: PyTorch as usually written; *best*: the fastest of all PyTorch versions tried
+(contiguous, channels_last, cropped masked kernels, torch.compile and fused Adam for training steps, ...), named in the
+last column. Each of these ratios is PyTorch's wall time over tinygen's with equal thread counts: above 1 tinygen is
+faster. *CPU, 1 thread*: the same with the CPU time of single-threaded calls, the steadiest figure on a machine that
+others use too; of the best version by that measure. *NumPy*: tinygen's own NumPy definition (BLAS on one thread) over
+its C kernel.
 
 Backward goes through each library's autograd, and gives all gradients that the case asks for. tinygen reuses the memory
 of earlier results (its own buffer pool); PyTorch allocates each result anew: part of the difference is that.

@@ -1,4 +1,5 @@
-/* The register tiles of tile.inc, in every variant, and the choice among them; images transposed. */
+/* The register tiles of tile.inc, in every variant, and the choice among them; images transposed;
+ * and what the registers can do at most. */
 #include "tile.h"
 #define FAMILY "tile.inc"
 #include "variants.h"
@@ -45,4 +46,27 @@ int tg_transpose(int dtype, int64_t n, int64_t rows, int64_t columns, const void
     t.bands = ceil_div(rows, t.band);
     parallel(n * t.bands, clamp_threads(threads), transpose_item, &t);
     return TG_OK;
+}
+
+static void peak_item(void *context, int64_t item, int slot)
+{
+    float sums[16] = {0.5f};                    /* a sum converges to 1: no overflow, no subnormal numbers */
+    int64_t *operations = context;
+    (void)slot;
+    for (int i = 1; i < 16; i++)
+        sums[i] = sums[0];
+    operations[item] = tiles(TG_F32)->multiply_adds(1 << 17, sums);
+    if (sums[0] < 0)                            /* never: but the sums are asked for */
+        operations[item] = 0;
+}
+
+int64_t tg_peak(int threads)
+{
+    enum { ITEMS = 8 };                         /* a thread: one that comes late takes fewer */
+    int64_t operations[ITEMS * MAX_THREADS], all = 0;
+    threads = clamp_threads(threads);
+    parallel(ITEMS * threads, threads, peak_item, operations);
+    for (int i = 0; i < ITEMS * threads; i++)
+        all += operations[i];
+    return all;
 }

@@ -47,6 +47,7 @@ typedef struct {
     void (*add_steps)(const void *from, int64_t from_step, void *to, int64_t to_step, int64_t count,
                       int64_t n);
     void (*add_rows)(const void *from, void *to, int64_t rows, int64_t n);      /* to += the sum of rows */
+    int64_t (*multiply_adds)(int64_t rounds, void *sums);       /* the number of operations; 2 panels of sums */
     void (*relu)(const void *from, void *to, int64_t n);                        /* to = max(from, 0) */
 } tile_kernels;
 

@@ -24,6 +24,10 @@ enum { TG_BASELINE = 0, TG_AVX2 = 1, TG_AVX512 = 2 };
 int tg_isa(void);
 int tg_set_isa(int level);
 
+/* For benchmarks: multiply-adds of float32 that touch no memory, some milliseconds on every thread. Returns
+ * the number of operations; the time they take gives the most that any kernel could reach. */
+int64_t tg_peak(int threads);
+
 /* For tests: the n-th next scratch allocation fails (1: the very next; 0: none). No kernel makes more than
  * four. */
 void tg_fail_allocation(int64_t n);

@@ -298,6 +298,12 @@ def test_gates_may_be_z_itself():
         assert same(alias.run(np.float64, 2, place)[1:], one.run(np.float64, 2))
 
 
+@pytest.mark.parametrize("name", SETS)
+def test_the_peak_counts_the_operations_of_all_threads(name):
+    with native.instruction_set(name):
+        assert 0 < 3 * native.lib.tg_peak(1) == native.lib.tg_peak(3)
+
+
 # ----------------------------------------------------------------------------------------- numbers that aren't ordinary
 
 _POSITIVE = [0.0, 1e-42, 1e-30, 9.0, 20.0, 88.5, 1e4, 3e38, np.inf]
