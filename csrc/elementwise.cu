@@ -79,7 +79,7 @@ struct adam_group {
 };
 
 template <class real>
-__global__ void __launch_bounds__(MAP_THREADS, 4) adam_arrays(adam_group<real> group, adam<real> f)
+__global__ void __launch_bounds__(MAP_THREADS, 16 / sizeof(real)) adam_arrays(adam_group<real> group, adam<real> f)
 {
     const int width = widest<real>();
     int k = 0;
