@@ -82,8 +82,8 @@ def main(argv: list[str] | None = None) -> int:
                 test = Dataset(test.images[:500], test.levels, test.labels[:500], test.name, test.classes)
             if row is None:
                 row, model = trained(entry, train, test, results.images, args.minutes)
-                images = model.sample(64, np.random.default_rng(SEED))
-                save_grid(args.out / f"{entry.name}.png", images, entry.levels, side=400)
+                images = model.sample(60, np.random.default_rng(SEED))  # of classes in turn: ten columns
+                save_grid(args.out / f"{entry.name}.png", images, entry.levels, columns=10)
             row["times"] = times(entry, train)
             results.add(entry.name, row)
             print(results.line(entry.name, row), flush=True)
