@@ -272,7 +272,7 @@ def adam(rows, step, lr, beta1, beta2, eps, weight_decay):
     return True
 
 
-def _side_by_side(arrays: Sequence[np.ndarray]) -> Sequence[np.ndarray] | None:
+def _side_by_side(arrays: Sequence[Any]) -> Sequence[Any] | None:
     """Arrays of one shape and one order in memory, without gaps, as contiguous ones; None if they aren't."""
     shape, strides = arrays[0].shape, arrays[0].strides
     for a in arrays:
