@@ -179,6 +179,7 @@ def _add_toy(commands: Any) -> None:
     p.add_argument("--variant", choices=VARIANTS, default="non-saturating", help="(default %(default)s)")
     p.add_argument("--density", choices=("eight-gaussians", "swiss-roll"), default="eight-gaussians")
     p.add_argument("--steps", type=whole_number, default=2000, help="of the generator (default %(default)s)")
+    p.add_argument("--lr", type=number, default=1e-3, help="learning rate at the start (default %(default)s)")
     p.add_argument("--seed", type=seed, default=0, help="of all random numbers (default %(default)s)")
     p.add_argument("--losses", action="store_true", help="instead draw both of the generator's losses over D(G(z))")
     p.add_argument("--out", type=Path, default=Path("toy.png"), help="the PNG to write (default %(default)s)")
@@ -227,7 +228,7 @@ def _toy(args: argparse.Namespace) -> None:
     if args.losses:
         found = toy.loss_picture()
     else:
-        game = toy.Toy(args.variant, args.density, generator=np.random.default_rng(args.seed))
+        game = toy.Toy(args.variant, args.density, lr=args.lr, generator=np.random.default_rng(args.seed))
         with Bar() as bar:
             game.train(args.steps, lambda done: bar.show(done, f"{args.variant} on {args.density}"))
         found = game.picture(np.random.default_rng(args.seed))
