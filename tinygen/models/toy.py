@@ -66,6 +66,8 @@ class Toy:
         self.game = Game(
             make(noise, 2, nn.ReLU), make(2, 2 if energy else 1, nn.LeakyReLU), variant, (noise,), critic_steps
         )
+        if self.game.variant.weight:
+            self.game.variant.weight = 0.1  # as in the code of Gulrajani et al. (2017) for points
         players = {"discriminator": self.game.D, "generator": self.game.G}
         self.optimizers = {n: optim.Adam(p.parameters(), lr, self.game.variant.betas) for n, p in players.items()}
 
