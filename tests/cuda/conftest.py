@@ -1,4 +1,7 @@
-"""The device that these tests run on: the real one under TINYGEN_GPU=1, else the stand-in and the emulated kernels."""
+"""The device that these tests run on: the real one under TINYGEN_GPU=1, else the stand-in and the emulated kernels.
+
+TINYGEN_EMULATOR: the path of the emulated kernels, built with whatever flags; by default they are built here.
+"""
 
 import os
 
@@ -23,7 +26,7 @@ def device(monkeypatch):
         yield cuda.require()
         return
     forget()
-    monkeypatch.setattr(cuda, "LIBRARY", emulator())
+    monkeypatch.setattr(cuda, "LIBRARY", os.environ.get("TINYGEN_EMULATOR") or emulator())
     yield standin.install(monkeypatch)
     forget()
 
