@@ -440,6 +440,26 @@ def test_a_label_out_of_range_is_refused_before_anything_is_written():
             assert np.isnan(output).all()
 
 
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_a_sampler_answers_which_value_can_not_be_drawn_first(wrong):
+    """Whichever of 64 images it is in; a value that is known isn't drawn, and one infinitely unlikely level is fine."""
+    for seed in range(FEW):
+        one = case("tg_sample", 80_000 + seed, n=64, values=8)
+        sizes, logits, state = one.arguments[0].fields, one.arguments[8].array, one.arguments[10].array
+        sizes.first, sizes.last, sizes.known, sizes.steps = 0, 8, seed % 3, 0
+        one.arguments[5].array[:] = 0  # no steps: logits are what the state holds
+        one.arguments[6].array[:] = sizes.size - 1  # where the values go
+        logits[:] = np.arange(sizes.levels) % (sizes.size // 2)
+        image, value = seed % 64, 2 + seed % 5
+        logits[value] += sizes.size // 2
+        logits[value] %= sizes.size - 1
+        state[image, logits[value]] = wrong
+        bad = [v for v in range(sizes.known, 8) if not np.isfinite(state[:, logits[v]].max(1)).all()]
+        for dtype in DTYPES:
+            for threads in (1, 3):
+                assert one.call(dtype, threads)[0] == (-1 - bad[0] if bad else native.lib.TG_OK)
+
+
 def test_fuzz_the_tables_of_a_sampler():
     """Any number in them changed: a refusal before anything is written, or a sampler that stays within its arrays."""
     generator, refused, runs = np.random.default_rng(0), 0, 40 * FEW

@@ -609,7 +609,6 @@ KERNELS = {
     "tg_adam_list": partial(adam, several=True),
     "tg_sample": sample,
 }
-HOST_ONLY = {"tg_sample"}  # kernels that have no GPU version
 
 
 def case(kernel: str, seed: int, **wanted) -> Case:
