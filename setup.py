@@ -1,7 +1,7 @@
 """Builds csrc/ into tinygen._native with cffi, and its CUDA kernels into tinygen/_cuda.so with nvcc.
 
-Without a C compiler the install goes on: the NumPy definitions run. Without nvcc it goes on, too, and says that there are
-no CUDA kernels.
+Without a C compiler the install goes on: the NumPy definitions run. Without nvcc it goes on, too, and says that there
+are no CUDA kernels.
 """
 
 import os
@@ -54,10 +54,10 @@ class build_all(build_ext):
     """cffi's C module as always, _cuda.so by nvcc, and _cuda_abi.py, its declarations, which need no compiler."""
 
     def run(self):
-        super().run()
         package = HERE / "tinygen" if self.inplace else Path(self.build_lib) / "tinygen"
         package.mkdir(parents=True, exist_ok=True)
         cuda_ffi.emit_python_code(str(package / "_cuda_abi.py"))
+        super().run()
 
     def get_ext_filename(self, name):
         return name.replace(".", "/") + ".so" if name.endswith("_cuda") else super().get_ext_filename(name)
