@@ -316,7 +316,7 @@ NOT_GIVEN = {
     "--depth 2.5": "must be a whole number, got '2.5'",
     "--depth --3": "expected one argument",
     "--kind diagnal": "did you mean diagonal?",
-    "--size 4": "invalid choice: 4 (choose from 3, 5)",
+    "--size 4": "(choose from 3, 5)",
     "--rate nan": "argument --rate: must be a number, got 'nan'",
     "--rate fast": "argument --rate: must be a number, got 'fast'",
     "--bare x": "argument --bare: must be a whole number, got 'x'",
