@@ -62,6 +62,7 @@ def test_what_nvcc_is_asked_for(tmp_path):
 # ------------------------------------------------------------------------------------------------------ the emulator
 
 
+@pytest.mark.fault("K15")
 @pytest.mark.parametrize("name", ["plain", "address", "thread"])
 def test_planted_faults_are_found_and_nothing_else(name):
     assert checks.misses(name) == []

@@ -42,6 +42,7 @@ def test_every_kernel_of_the_header_is_there(emulated):
         assert getattr(emulated.lib, name)
 
 
+@pytest.mark.fault("K15")
 @every_kernel
 def test_definition(kernel, emulated):
     """Each case in each type, its arrays right before or right behind a forbidden page, in some order of threads."""
@@ -52,6 +53,7 @@ def test_definition(kernel, emulated):
             one.check(one.run(dtype, place=guarded(at_end=(seed + DTYPES.index(dtype)) % 2 == 0), on=emulated))
 
 
+@pytest.mark.fault("K15")
 @every_kernel
 def test_every_order_of_threads_gives_the_same_bytes(kernel, emulated):
     for seed in range(100, 100 + CASES // 4):
