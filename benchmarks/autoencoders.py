@@ -230,7 +230,8 @@ def manifold(out: Path) -> str:
 def generation(out: Path) -> str:
     """Slides 49 and 92: codes from the prior, decoded by a VAE and by an autoencoder, beside a linear model."""
     train, test = data(256)
-    (model, _), (plain, _) = trained(8, 256, likelihood="gaussian"), trained(4, 256, "autoencoder", 2e-3, latent=64)
+    model, _ = trained(8, 256, network="conv", hidden=16, likelihood="gaussian", sigma=0.8)
+    plain, _ = trained(4, 256, "autoencoder", 2e-3, latent=64)
     net, generator = feature_net(train), np.random.default_rng(SEED)
     codes = PCA(plain.encode(train.images), plain.latent)
     drawn(model, out, "prior", "reconstruct", prefix="grey")
