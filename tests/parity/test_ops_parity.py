@@ -134,6 +134,7 @@ def test_comparisons_and_sign(name, arrays):
 @given(x=one_array(), exponent=st.sampled_from([0, 1, 2, 3, -1, -2, 0.5, 1.5, 2.0]))
 @pytest.mark.fault("G03", "G10", "G11")
 def test_pow(x, exponent):
+    x = x + 0.0 if exponent == 0.5 else x  # at -0 PyTorch takes the slope of sqrt, -inf, not pow's +inf
     compare(lambda t: t**exponent, lambda t: t**exponent, [x])
 
 
