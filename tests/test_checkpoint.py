@@ -32,6 +32,7 @@ from hypothesis.extra import numpy as hnp
 from tinygen.training import checkpoint
 from tinygen.training.checkpoint import CheckpointError, load, save
 
+MANY = 100 if os.environ.get("TINYGEN_FULL") == "1" else 1  # times the examples of the fuzzers
 KILLS = 10
 CODES = {"float64": "F64", "float32": "F32", "float16": "F16", "bool": "BOOL"}
 CODES |= {f"int{bits}": f"I{bits}" for bits in (8, 16, 32, 64)}
@@ -612,7 +613,7 @@ def mutated_headers(draw) -> dict:
 
 
 @pytest.mark.fault("R05")
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500 * MANY, deadline=None)
 @given(header=mutated_headers(), with_checksum=st.booleans())
 def test_a_mutated_header_is_refused_or_means_what_it_says(folder, header, with_checksum):
     data = bytes([1] * 32)

@@ -27,6 +27,7 @@ from PIL import Image
 from tinygen import data
 from tinygen.data import Dataset, Minibatches, download, formats, load, quantize, sources, subset, threshold
 
+MANY = 100 if os.environ.get("TINYGEN_FULL") == "1" else 1  # times the examples of the fuzzers
 SHA256_OF_DIGITS = "8f26b2bd9d135c256808f68f14fdabddde6d9c7f869ae419704b051f0f14b3b3"
 
 
@@ -389,7 +390,7 @@ def test_idx_round_trip(scratch, array, packed):
 
 
 @pytest.mark.fault("R12")
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300 * MANY, deadline=None)
 @given(
     content=st.one_of(
         st.binary(max_size=60),
@@ -797,7 +798,7 @@ def test_a_zip_directory_that_claims_much_is_refused(tmp_path):
 
 
 @pytest.mark.fault("R05", "R12")
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300 * MANY, deadline=None)
 @given(st.data())
 def test_a_damaged_npz_is_refused_by_name_or_gives_the_same_images(scratch, draw):
     images = some_images(4, 2, 3)
@@ -824,7 +825,7 @@ def test_a_zip_directory_that_python_cannot_read_is_refused_by_name(tmp_path, of
 
 
 @pytest.mark.fault("R05", "R12")
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300 * MANY, deadline=None)
 @given(
     header=st.binary(max_size=80)
     | st.text("{}()[]'\",:\\ \n0123456789descrfotan_|u1<i8LTrueFalse", max_size=120).map(str.encode)
