@@ -102,17 +102,16 @@ class Twin:
 class TwinPixelCNN(Twin):
     def logits(self, x):
         h = self.conv(x, "layers.0", "A")
-        block = 1
-        while self.has(f"layers.{block}.layers") or self.has(f"layers.{block}.1"):
+        *blocks, first, last = range(1, 1 + max(int(name.split(".")[1]) for name in self.parameters))
+        for block in blocks:
             if self.has(f"layers.{block}.layers"):
                 r = h
-                for layer in (1, 3, 5):
+                for layer in range(3):
                     r = self.conv(relu(r), f"layers.{block}.layers.{layer}", "B")
                 h = h + r
             else:
-                h = self.conv(relu(h), f"layers.{block}.1", "B")
-            block += 1
-        return self.head(h, (f"layers.{block + 1}", f"layers.{block + 3}"))
+                h = self.conv(relu(h), f"layers.{block}", "B")
+        return self.head(h, (f"layers.{first}", f"layers.{last}"))
 
 
 class TwinMADE(Twin):
