@@ -65,6 +65,14 @@ def test_winning_is_noticed_whatever_the_loss(variant):
     assert "has won" in health(new(SlowGenerator, variant=variant, width=64), 60, 1e-3)[0]
 
 
+@pytest.mark.parametrize(("changes", "collapsed"), [({}, False), ({"rate": 0.001, "gamma": 0.5}, True)])
+def test_began_learns_to_tell_images_apart_before_its_generator_collapses(changes, collapsed):
+    """By the paper's k, which is made for 200,000 steps, all samples look alike at first."""
+    model = new(variant="began", width=16, latent=16)
+    vars(model.game.variant).update(changes)
+    assert any(text.startswith("mode collapse") for text in health(model, 300, 1e-3)) == collapsed
+
+
 def test_a_run_that_goes_well_says_nothing():
     assert health(new(GAN, variant="wgan-gp", width=64, critic_steps=2), 200, 1e-3) == []
 

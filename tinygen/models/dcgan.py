@@ -125,8 +125,9 @@ class DCGAN(GAN):
             classes=classes, generator=generator,
         )  # fmt: skip
 
-    def generator(self, inputs: int, width: int, generator: np.random.Generator) -> nn.Module:
-        return generator_net(self.image_shape, inputs, width, self.rules, generator)
+    def generator(self, inputs: int, width: int, by_image: bool, generator: np.random.Generator) -> nn.Module:
+        rules = replace(self.rules, batch_norm=self.rules.batch_norm and not by_image)
+        return generator_net(self.image_shape, inputs, width, rules, generator)
 
     def discriminator(
         self, inputs: tuple[int, int, int], outputs: int, width: int, by_image: bool, generator: np.random.Generator

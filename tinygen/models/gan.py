@@ -162,15 +162,16 @@ class GAN(Model):
         inputs, outputs = (image_shape[0] + classes, *image_shape[1:]), latent if VARIANTS[variant].energy else 1
         discriminator = self.discriminator(inputs, outputs, width, VARIANTS[variant].by_image, generator)
         if VARIANTS[variant].energy:  # an autoencoder, whose decoder is built like the generator
-            discriminator = nn.Sequential(discriminator, self.generator(latent, width, generator))
+            decoder = self.generator(latent, width, VARIANTS[variant].by_image, generator)
+            discriminator = nn.Sequential(discriminator, decoder)
         self.game = Game(
-            self.generator(latent + classes, width, generator), discriminator, variant, (latent, 1, 1), critic_steps,
-            classes,
+            self.generator(latent + classes, width, False, generator), discriminator, variant, (latent, 1, 1),
+            critic_steps, classes,
         )  # fmt: skip
         self.register_buffer("missing", tensor(np.zeros(2, np.int64)))
         self.played = 0
 
-    def generator(self, inputs: int, width: int, generator: np.random.Generator) -> nn.Module:
+    def generator(self, inputs: int, width: int, by_image: bool, generator: np.random.Generator) -> nn.Module:
         """A new network from noise (N, inputs, 1, 1) to images from -1 to 1."""
         layers = [
             nn.Flatten(), nn.Linear(inputs, width, generator=generator), nn.ReLU(),
