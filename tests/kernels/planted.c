@@ -1,5 +1,6 @@
 /* Faults on purpose, to see that the sanitizers report such things in a library that Python has loaded. */
 #include <stdlib.h>
+#include <unistd.h>
 #include "internal.h"
 
 #define PLANTED __attribute__((visibility("default"), noinline))
@@ -42,11 +43,11 @@ static void add(void *context, int64_t item, int slot)
 {
     (void)context;
     (void)slot;
+    usleep(1000); /* or the calling thread alone has done all before another one wakes */
     total = total + (int)item;
 }
 
 void planted_race(void)
 {
-    for (int i = 0; i < 100; i++)
-        parallel(1000, 4, add, NULL);
+    parallel(400, 4, add, NULL);
 }
