@@ -17,14 +17,6 @@ from tinygen.models.variants import VARIANTS, slopes
 STEPS = 20
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def networks(width: int, latent: int, batch_norm: bool) -> tuple[nn.Module, nn.Module]:
     """G and D for 16x16 images as Radford et al. (2016), figure 1, describe them."""
 

@@ -26,14 +26,6 @@ from tinygen.models.pixelrnn import PixelRNN
 STEPS, BATCH, CLASSES, MIXTURES = 100, 8, 3, 2
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @functools.cache
 def mask(outputs: int, inputs: int, kernel: int, kind: str, channels: int) -> torch.Tensor:
     """(O, I, K, K) of zeros and ones, from the paper's words: section 3.4 and figure 2."""

@@ -14,8 +14,6 @@ import tinygen
 from tinygen import nn, optim
 from tinygen.nn import functional as F
 
-torch.set_num_threads(1)  # the arrays are tiny: threads only wait for each other
-
 TOLERANCE = {np.float64: 1e-10, np.float32: 3e-4}
 FEW = settings(max_examples=30)
 seeds = st.integers(0, 2**32 - 1)

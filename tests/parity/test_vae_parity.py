@@ -22,14 +22,6 @@ from tinygen.models.vae import VAE
 STEPS, BATCH = 100, 16
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class Twin:
     """The networks, from a model's own parameters by name."""
 
