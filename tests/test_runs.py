@@ -191,7 +191,9 @@ class Sized(Model):
 
 def test_operations_are_counted_twice_a_multiply_add_and_thrice_where_gradients_flow():
     data = Dataset(np.zeros((9, 1, 4, 4), np.uint8), levels=2)
-    found = cost.measure(Config("sized", batch_size=3), Sized((1, 4, 4), 2, generator=np.random.default_rng(0)), data)
+    generator = np.random.default_rng(0)
+    training = Training(Config("sized", batch_size=3), Sized((1, 4, 4), 2, generator=generator), data, generator)
+    found = cost.measure(training)
     first, conv, up, linear = 16 * 9 * 3, 4 * 4 * 3 * 5, 4 * 5 * 4 * 2, 32 * 7
     assert found.flops == 3 * 2 * (first + 3 * (conv + up + linear))
     assert (found.batches, found.images) == (1, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import time
@@ -12,8 +13,6 @@ import numpy as np
 
 from tinygen import Tensor
 from tinygen.autograd import Call, hook
-from tinygen.data import Dataset
-from tinygen.training.config import Config
 from tinygen.training.progress import duration
 from tinygen.training.state import Training
 
@@ -45,12 +44,13 @@ class Cost(NamedTuple):
         return f"about {duration(steps * self.seconds)} for {steps:,} steps of {self.images} images"
 
 
-def measure(config: Config, model: Any, data: Dataset) -> Cost:
-    """Take a few steps of a model that is thrown away; its weights don't change, as its learning rates are 0.
+def measure(training: Training) -> Cost:
+    """Take a few steps of a copy of the model, with learning rates of 0: the training itself isn't touched.
 
     A multiply-add counts as two operations, the backward pass as twice the forward one; elementwise work isn't counted.
     """
-    trial = Training(dataclasses.replace(config, lr=0.0), model, data, np.random.default_rng(config.seed))
+    config, model = dataclasses.replace(training.config, lr=0.0), copy.deepcopy(training.model)
+    trial = Training(config, model, training.dataset, np.random.default_rng(config.seed))
     model.train()
     flops = 0.0
 

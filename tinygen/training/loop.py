@@ -34,9 +34,9 @@ def train(config: Config, out: Path | None = None, dry: bool = False, device: st
     dry: only say what it would cost. device: "cpu" or "cuda".
     """
     sets = config.sets()
-    cost = measure(config, build(config, sets[0], np.random.default_rng(config.seed), device), sets[0])
     generator = np.random.default_rng(config.seed)
     training = Training(config, build(config, sets[0], generator, device), sets[0], generator)
+    cost = measure(training)
     if dry:
         say(f"{_about(training, sets)}\n{cost}; {cost.estimate(training)}")
         return None
@@ -63,8 +63,7 @@ def resume(path: Path, device: str = "cpu") -> Run:
         sets = config.sets()
         training = Training(config, model, sets[0], np.random.default_rng(config.seed))
         training.restore(run, state)
-        cost = measure(config, run.load(run.checkpoint)[1], sets[0])
-        _go(run, training, sets, cost, f"{run.folder} goes on at step {training.step}")
+        _go(run, training, sets, measure(training), f"{run.folder} goes on at step {training.step}")
     return run
 
 
