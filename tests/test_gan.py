@@ -373,7 +373,7 @@ def test_a_step_of_dcgan_converts_no_image(name, monkeypatch):
 def test_both_players_see_the_classes(cls, name):
     model = new(cls, variant=name, classes=3)
     game, generator = model.game.eval(), np.random.default_rng(0)
-    z, labels = game.noise(2, generator), np.array([0, 2])
+    z, labels = game.codes(2, generator), np.array([0, 2])
     with tinygen.no_grad():
         one, other = game.fake(z, labels), game.fake(z, labels[::-1])
         assert (one.numpy() != other.numpy()).any()

@@ -48,7 +48,8 @@ def log_p(model, images):
         z = GRID[:, None]
         log_mass = log_prior(tensor(z)).numpy() + np.log(STEP)
     with no_grad():
-        nats = np.stack([model.nats(model.codes(z), images[i : i + 1]).numpy()[:, 0] for i in range(len(images))])
+        codes = model.tensor(z[:, None])
+        nats = np.stack([model.nats(codes, images[i : i + 1]).numpy()[:, 0] for i in range(len(images))])
     return np.logaddexp.reduce(log_mass - nats, axis=1)
 
 

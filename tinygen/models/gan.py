@@ -18,6 +18,7 @@ from tinygen.data import Dataset
 from tinygen.metrics.features import class_names, feature_net, has_features
 from tinygen.metrics.quality import MOST, quality
 from tinygen.models import gan_pictures
+from tinygen.models.coders import ToImage
 from tinygen.models.health import diagnosis
 from tinygen.models.model import Figure, Model, Picture
 from tinygen.models.variants import VARIANTS, slopes
@@ -50,13 +51,14 @@ class Game(nn.Module):
         self.G, self.D, self.variant = G, D, VARIANTS[variant]()
         self.shape, self.steps, self.classes = noise, steps or self.variant.steps, classes
 
-    def noise(self, n: int, generator: np.random.Generator) -> Tensor:
-        """n codes z, normal, (n, *noise)."""
-        return next(self.parameters()).new_tensor(generator.standard_normal((n, *self.shape)))
+    def codes(self, n: int, generator: np.random.Generator) -> np.ndarray:
+        """n codes z, normal, (n, latent), where latent is how many numbers an image's noise has."""
+        return generator.standard_normal((n, math.prod(self.shape)))
 
-    def fake(self, z: Tensor, labels: np.ndarray | None = None) -> Tensor:
-        """G(z), with labels where there are classes."""
-        return self.G(self._with(z, labels))
+    def fake(self, z: np.ndarray, labels: np.ndarray | None = None) -> Tensor:
+        """G(z) of codes (N, latent), with labels where there are classes."""
+        noise = next(self.parameters()).new_tensor(z.reshape(len(z), *self.shape))
+        return self.G(self._with(noise, labels))
 
     def judge(self, x: Tensor, labels: np.ndarray | None = None) -> Tensor:
         """D(x), (N,). For BEGAN the autoencoder's mean absolute error, its equation 1 with eta = 1."""
@@ -84,7 +86,7 @@ class Game(nn.Module):
         """
         for i in range(self.steps):
             x, labels = real()
-            z, mix = self.noise(len(x), generator), generator.random(len(x))
+            z, mix = self.codes(len(x), generator), generator.random(len(x))
             with nullcontext() if i == self.steps - 1 else no_grad():
                 fake = self.fake(z, labels)
             values: dict[str, Tensor] = {}
@@ -176,7 +178,7 @@ class GAN(Model):
         layers = [
             nn.Flatten(), nn.Linear(inputs, width, generator=generator), nn.ReLU(),
             nn.Linear(width, 2 * width, generator=generator), nn.ReLU(),
-            nn.Linear(2 * width, self.dimensions, generator=generator), nn.Tanh(), ToImages(*self.image_shape),
+            nn.Linear(2 * width, self.dimensions, generator=generator), nn.Tanh(), ToImage(*self.image_shape),
         ]  # fmt: skip
         return nn.Sequential(*layers)
 
@@ -187,7 +189,7 @@ class GAN(Model):
         layers = [
             nn.Flatten(), nn.Linear(math.prod(inputs), 2 * width, generator=generator), nn.LeakyReLU(0.2),
             nn.Linear(2 * width, width, generator=generator), nn.LeakyReLU(0.2),
-            nn.Linear(width, outputs, generator=generator), ToImages(outputs, 1, 1),
+            nn.Linear(width, outputs, generator=generator), ToImage(outputs, 1, 1),
         ]  # fmt: skip
         return nn.Sequential(*layers)
 
@@ -261,18 +263,13 @@ class GAN(Model):
         try:
             with no_grad():
                 parts = [
-                    self.game.fake(
-                        self._codes(z[i : i + batch]), None if labels is None else labels[i : i + batch]
-                    ).numpy()
+                    self.game.fake(z[i : i + batch], None if labels is None else labels[i : i + batch]).numpy()
                     for i in range(0, len(z), batch)
                 ]
         finally:
             self.game.G.train(training)
         x = np.concatenate([np.zeros((0, *self.image_shape), np.float32), *parts])
         return np.round((np.clip(x, -1, 1) + 1) * ((self.levels - 1) / 2)).astype(np.uint8)
-
-    def _codes(self, z: np.ndarray) -> Tensor:
-        return self.tensor(z.reshape(len(z), *self.game.shape))
 
     def codes(self, n: int, generator: np.random.Generator, truncation: float = math.inf) -> np.ndarray:
         """n codes (n, latent) from N(0, I); numbers beyond +-truncation are drawn again.
@@ -283,7 +280,7 @@ class GAN(Model):
         """
         if not truncation > 0:
             raise ValueError(f"truncation must be above 0, got {truncation}")
-        z = generator.standard_normal((n, self.game.shape[0]))
+        z = self.game.codes(n, generator)
         while (beyond := np.abs(z) > truncation).any():
             z[beyond] = generator.standard_normal(beyond.sum())
         return z
@@ -300,13 +297,3 @@ class GAN(Model):
         if self.game.classes and labels is None:
             labels = generator.integers(0, self.game.classes, n)
         return self.images(z, labels)
-
-
-class ToImages(nn.Module):
-    """(N, C * H * W) -> images (N, C, H, W), NHWC in memory as all images are."""
-
-    def __init__(self, channels: int, height: int, width: int) -> None:
-        self.shape = height, width, channels
-
-    def forward(self, input: Tensor) -> Tensor:
-        return input.reshape(len(input), *self.shape).permute(0, 3, 1, 2)

@@ -100,7 +100,7 @@ class Toy:
     def sample(self, n: int, generator: np.random.Generator) -> np.ndarray:
         """n generated points, (n, 2)."""
         with no_grad():
-            return self.game.fake(self.game.noise(n, generator)).numpy()
+            return self.game.fake(self.game.codes(n, generator)).numpy()
 
     def field(self, side: int) -> np.ndarray:
         """D at the points of a grid over the square of +-3, (side, side), the largest y first."""

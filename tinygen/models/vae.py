@@ -152,7 +152,7 @@ class VAE(Model):
         step = max(1, ROWS // max(1, len(images)))
         with no_grad():
             for j in range(0, samples, step):
-                z = self.codes(self.posterior.prior(generator, min(step, samples - j)))
+                z = self.tensor(self.posterior.prior(generator, min(step, samples - j))[:, None])  # for every image
                 terms = -self.likelihood.nats(self.decode(z), images).sum((-3, -2, -1))
                 estimates = np.logaddexp(estimates, logsumexp(terms, 0).numpy() - math.log(samples))
         return estimates
@@ -199,10 +199,6 @@ class VAE(Model):
             return self.posterior.kl_by_variable(self.encoder(self.scaled(images))).numpy().mean(axis=0)
 
     # -- codes and images
-
-    def codes(self, z: np.ndarray) -> Tensor:
-        """Codes (N, size) as (N, 1, size): draws for no image in particular."""
-        return self.tensor(np.asarray(z)[:, None])
 
     def encode(self, images: np.ndarray) -> np.ndarray:
         """The middle of q(z given x) of each image: (N, size)."""
