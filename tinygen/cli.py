@@ -69,9 +69,16 @@ def main(argv: list[str] | None = None) -> int:
         say(f"interrupted{f': {e}' if e.args else ''}", sys.stderr)
         return 130
     except (ValueError, ArithmeticError, MemoryError, OSError, cuda.CudaError) as e:  # mended by the user
-        advice = "; a smaller --batch-size or model takes less" if isinstance(e, MemoryError) else ""
-        say(f"tinygen {args.command}: {str(e).rstrip('.')}{advice}", sys.stderr)
+        say(f"tinygen {args.command}: {_told(e)}", sys.stderr)
         return 2 if isinstance(e, (ValueError, FileNotFoundError, FileExistsError)) else 1
+
+
+def _told(e: Exception) -> str:
+    """What an exception says, without Python's quirks."""
+    if isinstance(e, OSError) and e.strerror:
+        return f"{e.filename}: {e.strerror}" if e.filename else e.strerror  # str(e) begins with a number
+    advice = "; a smaller --batch-size or model takes less" if isinstance(e, MemoryError) else ""
+    return str(e).rstrip(".") + advice
 
 
 @contextlib.contextmanager
