@@ -134,7 +134,10 @@ def test_what_is_saved_comes_back(folder, tensors, metadata):
     save(path, tensors, metadata)
     loaded, metadata_loaded = load(path)
     assert_same(loaded, tensors)
-    assert metadata_loaded == metadata
+    arrays, outlined = checkpoint.outline(path)
+    assert {n: (a.shape, a.dtype) for n, a in arrays.items()} == {n: (a.shape, a.dtype) for n, a in loaded.items()}
+    assert not any(array.any() for array in arrays.values())
+    assert metadata_loaded == outlined == metadata
     assert json.dumps(metadata_loaded, sort_keys=True) == json.dumps(metadata, sort_keys=True)  # 1, 1.0, True
     assert {name: array.tobytes() for name, array in tensors.items()} == before
 
@@ -351,21 +354,6 @@ def test_every_single_bit_matters(folder, sound):
 
 
 @pytest.mark.fault("R04")
-def test_a_thousand_random_flips_in_a_larger_file(folder):
-    generator = np.random.default_rng(0)
-    path = folder / "large.safetensors"
-    save(path, {f"layer{i}.w": generator.standard_normal((8, 9, i)) for i in range(9)}, {})
-    for bit in generator.integers(8 * path.stat().st_size, size=1000).tolist():
-        with open(path, "r+b") as file:
-            (old,) = os.pread(file.fileno(), 1, bit // 8)
-            os.pwrite(file.fileno(), bytes([old ^ 1 << bit % 8]), bit // 8)
-            with pytest.raises(CheckpointError, match=r"large\.safetensors"):
-                load(path)
-            os.pwrite(file.fileno(), bytes([old]), bit // 8)
-    load(path)
-
-
-@pytest.mark.fault("R04")
 def test_every_truncation_is_refused(folder, sound):
     for size in range(len(sound)):
         message = refused(folder / "truncated.safetensors", sound[:size])
@@ -386,6 +374,8 @@ def test_a_file_that_shrinks_while_it_is_read(folder, sound, monkeypatch):
     path = folder / "shrinking.safetensors"
     path.write_bytes(sound[:-3])
     monkeypatch.setattr(checkpoint.os, "fstat", lambda _: SimpleNamespace(st_size=len(sound)))
+    with pytest.raises(CheckpointError, match="its checksum does not match"):
+        checkpoint.outline(path)
     with pytest.raises(CheckpointError, match="it became shorter"):
         load(path)
 

@@ -576,6 +576,17 @@ def test_a_checkpoint_that_claims_a_huge_model_is_refused_within_little_memory(l
     )
 
 
+@pytest.mark.fault("R05", "R14")
+def test_a_huge_tensor_of_another_shape_is_refused_before_it_is_read():
+    run = trained()
+    tensors, about = checkpoint.load(run.best)
+    checkpoint.save("hostile", tensors | {"model.layers.0.weight": np.zeros((64, 1 << 20), np.float32)}, about)
+    done = subprocess.run([sys.executable, "-c", HOSTILE], capture_output=True, text=True, check=False, timeout=60)
+    size, _, message = done.stdout.partition(" ")
+    assert int(size) < 100_000, done.stderr  # kB, of 256 MiB
+    assert "layers.0.weight has shape (64, 1048576)" in message
+
+
 @pytest.mark.fault("R14")
 @pytest.mark.parametrize("change", [{"hidden": "3"}, {"hiden": 3}, {"hidden": True}, {"hidden": None}], ids=str)
 def test_options_that_a_checkpoint_cannot_have_are_named(change):

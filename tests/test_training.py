@@ -235,9 +235,9 @@ def without(name: str):
     return change
 
 
-def flipped(run: Run) -> None:
+def flipped(run: Run, bit: int = -790) -> None:
     data = bytearray(run.checkpoint.read_bytes())
-    data[-99] ^= 4
+    data[bit // 8] ^= 1 << bit % 8
     run.checkpoint.write_bytes(data)
 
 
@@ -271,6 +271,18 @@ def test_a_checkpoint_that_cannot_be_used_says_why(tmp_path, damage):
         run.load()
     assert "last.safetensors" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.fault("R04")
+def test_a_thousand_random_flips_in_a_run_s_checkpoint_are_refused(tmp_path):
+    run = trained(tmp_path)
+    generator = np.random.default_rng(0)
+    for bit in generator.integers(8 * run.checkpoint.stat().st_size, size=1000).tolist():
+        flipped(run, bit)
+        with pytest.raises(CheckpointError, match=r"last\.safetensors"):
+            run.load()
+        flipped(run, bit)
+    assert run.load()[2]["step"] == 8
 
 
 def test_a_folder_without_a_checkpoint_is_no_run(tmp_path):

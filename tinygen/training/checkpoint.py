@@ -17,6 +17,7 @@ import json
 import math
 import os
 import secrets
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,11 +82,20 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
     Raises CheckpointError for a file that is not sound and OSError for one that cannot be read. Memory stays
     within a small multiple of the file's size, whatever its header claims.
     """
-    try:
-        with open(path, "rb") as file:
-            return _read(file, os.fstat(file.fileno()).st_size)
-    except (CheckpointError, RecursionError) as error:  # JSON nested too deeply, to parse or to show
-        raise CheckpointError(f"checkpoint {os.fspath(path)!r} refused: {error}") from error.__cause__
+    with _sound(path) as (file, header, fields, entries):
+        raws = [np.empty(entry.end - entry.begin, np.uint8) for entry in entries]
+        if any(file.readinto(raw.data) != raw.size for raw in raws):
+            raise CheckpointError("it became shorter while being read")
+        metadata = _metadata(header, fields, raws)
+        return {e.name: _typed(e, raw).reshape(e.shape) for e, raw in zip(entries, raws, strict=True)}, metadata
+
+
+def outline(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """What `load` gives, the checksum verified, but with zeros for all values: arrays that take no memory."""
+    with _sound(path) as (file, header, fields, entries):
+        metadata = _metadata(header, fields, iter(lambda: file.read(1 << 20), b""))
+        zero = {code: np.zeros(np.dtype(dtype).itemsize, np.uint8) for code, dtype in _READABLE.items()}
+        return {e.name: np.broadcast_to(_typed(e, zero[e.code])[0], e.shape) for e in entries}, metadata
 
 
 def _header(tensors: dict[str, np.ndarray], metadata: dict[str, Any]) -> tuple[list[str], bytes]:
@@ -176,25 +186,16 @@ def _sync(folder: str) -> None:
         os.close(descriptor)
 
 
-def _read(file: io.BufferedReader, size: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    header = _read_header(file, size)
-    fields, entries = _check_header(header, size - 8 - len(header))
-    digest = hashlib.sha256(len(header).to_bytes(8, "little"))
-    digest.update(header[: _DIGEST.start] + _ZEROS + header[_DIGEST.stop :])
-    raws = []
-    for entry in entries:
-        raw = np.empty(entry.end - entry.begin, np.uint8)
-        if file.readinto(raw.data) != raw.size:
-            raise CheckpointError("it became shorter while being read")
-        digest.update(raw.data)
-        raws.append(raw)
-    if header.startswith(_PREFIX):
-        if header[_DIGEST] != digest.hexdigest().encode():
-            raise CheckpointError("its checksum does not match: it is damaged or was changed")
-        fields = _own_metadata(fields)
-    elif "tinygen_version" in fields:  # or a flipped bit in the prefix would make it a foreign file
-        raise CheckpointError("tinygen wrote it, but its checksum is gone: it is damaged or was changed")
-    return dict(map(_typed, entries, raws)), fields
+@contextlib.contextmanager
+def _sound(path: str | os.PathLike[str]) -> Iterator[tuple[io.BufferedReader, bytes, dict[str, Any], list[_Entry]]]:
+    """The file, read up to its data; its header; __metadata__ and entries. What is wrong with it names the path."""
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            header = _read_header(file, size)
+            yield file, header, *_check_header(header, size - 8 - len(header))
+    except (CheckpointError, RecursionError) as error:  # JSON nested too deeply, to parse or to show
+        raise CheckpointError(f"checkpoint {os.fspath(path)!r} refused: {error}") from error.__cause__
 
 
 def _read_header(file: io.BufferedReader, size: int) -> bytes:
@@ -248,6 +249,10 @@ def _entry(name: str, value: Any) -> _Entry:
     nbytes = math.prod(shape) * np.dtype(_READABLE[code]).itemsize
     if span[1] - span[0] != nbytes:
         raise CheckpointError(f"{where}, {code} of shape {shape!r:.80}, has data_offsets {span!r:.80}")
+    try:
+        np.broadcast_to(np.zeros((), _READABLE[code]), shape)
+    except ValueError as error:
+        raise CheckpointError(f"{where} has a shape too large for NumPy") from error
     return _Entry(span[0], span[1], name, code, shape)
 
 
@@ -255,20 +260,27 @@ def _naturals(values: Any) -> bool:
     return isinstance(values, list) and all(type(value) is int and 0 <= value < 2**63 for value in values)
 
 
-def _typed(entry: _Entry, raw: np.ndarray) -> tuple[str, np.ndarray]:
+def _typed(entry: _Entry, raw: np.ndarray) -> np.ndarray:
     array = raw.view(_READABLE[entry.code])
     if entry.code == "BF16":
         array = (array.astype("<u4") << 16).view("<f4")
     if entry.code == "BOOL" and (raw > 1).any():
         raise CheckpointError(f"tensor {entry.name!r:.80} is BOOL, but has bytes other than 0 and 1")
-    try:
-        array = array.reshape(entry.shape)
-    except ValueError as error:
-        raise CheckpointError(f"tensor {entry.name!r:.80} has a shape too large for NumPy") from error
-    return entry.name, array.astype(array.dtype.newbyteorder("="), copy=False)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def _own_metadata(fields: dict[str, str]) -> dict[str, Any]:
+def _metadata(header: bytes, fields: dict[str, str], data: Iterable[Any]) -> dict[str, Any]:
+    """What `save` was given as metadata if the checksum of header and data is right; a foreign file's __metadata__."""
+    if not header.startswith(_PREFIX):
+        if "tinygen_version" in fields:  # or a flipped bit in the prefix would make it a foreign file
+            raise CheckpointError("tinygen wrote it, but its checksum is gone: it is damaged or was changed")
+        return fields
+    digest = hashlib.sha256(len(header).to_bytes(8, "little"))
+    digest.update(header[: _DIGEST.start] + _ZEROS + header[_DIGEST.stop :])
+    for part in data:
+        digest.update(part)
+    if header[_DIGEST] != digest.hexdigest().encode():
+        raise CheckpointError("its checksum does not match: it is damaged or was changed")
     version = fields.get("tinygen_version")
     if version != _VERSION:
         raise CheckpointError(f"it has format version {version!r:.80}, this tinygen reads {_VERSION!r}")

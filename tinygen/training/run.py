@@ -199,13 +199,16 @@ class Run:
         claims one that needs far more memory than the file's size warrants.
         """
         path = path or self.chosen or (self.best if self.best.exists() else self._found().checkpoint)
-        tensors, about = checkpoint.load(path)
+        outline, about = checkpoint.outline(path)
         try:
             config = Config.of(about["config"])
             generator = np.random.default_rng(0)  # the initial weights are overwritten
             shape, levels = tuple(about["image_shape"]), about["levels"]
+            # shapes are known only when it is built, which takes what `config` claims, not what the file has
             with _little_memory(BUILDING[0] + BUILDING[1] * path.stat().st_size):
                 model = model_class(config.model)(shape, levels, **config.options, generator=generator)
+            model.load_state_dict(_unpack(about["state"], outline)["model"])  # refused before the tensors are read
+            tensors, about = checkpoint.load(path)
             state = _unpack(about["state"], tensors)
             model.load_state_dict(state.pop("model"))
         except (AttributeError, KeyError, TypeError, ValueError, MemoryError) as e:
