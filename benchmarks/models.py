@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
             if args.quick and test.labels is not None:
                 test = Dataset(test.images[:500], test.levels, test.labels[:500], test.name, test.classes)
             if row is None:
-                row, model = trained(entry, train, test, results.images, args.minutes)
+                row, model = trained(entry, train, test, max(1, results.images // BATCH), args.minutes)
                 images = model.sample(60, np.random.default_rng(SEED))  # of classes in turn: ten columns
                 save_grid(args.out / f"{entry.name}.png", images, entry.levels, columns=10)
             row["times"] = times(entry, train)
@@ -111,10 +111,10 @@ def training(entry: Entry, train: Dataset) -> Training:
 
 
 def trained(
-    entry: Entry, train: Dataset, test: Dataset, images: int, minutes: float
+    entry: Entry, train: Dataset, test: Dataset, steps: int, minutes: float
 ) -> tuple[dict[str, Any], Model]:  # fmt: skip
-    """What is known of a model after so many images, or minutes; and the model."""
-    state, start, steps = training(entry, train), time.monotonic(), max(1, images // BATCH)
+    """What is known of a model after so many steps, or minutes; and the model."""
+    state, start = training(entry, train), time.monotonic()
     model, done = state.model, 0.0
     model.train()
     while done < 1:
@@ -124,7 +124,7 @@ def trained(
             minute = (time.monotonic() - start) / 60
             print(f"{entry.name}: {state.step}/{steps}, {minute:.1f} min, {model.progress(parts)}", flush=True)
     row = {
-        "parameters": sum(p.numel() for p in model.parameters()), "images": state.step * BATCH,
+        "parameters": sum(p.numel() for p in model.parameters()), "images": state.images,
         "levels": entry.levels, "seconds": round(time.monotonic() - start, 1),
     }  # fmt: skip
     model.eval()

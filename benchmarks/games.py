@@ -1,0 +1,90 @@
+"""python -m benchmarks.games: the variants of a DCGAN on Fashion-MNIST, after equal minutes of one core each.
+
+What a step of each costs is measured first, in CPU time and in turns; then each takes as many steps as its minutes are
+worth, whatever else the machine does meanwhile. games.md is the table, VARIANT.png a grid of samples.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's own threads would get in the way of tinygen's
+
+import math
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.autoencoders import data, table
+from benchmarks.models import SEED, Entry, trained, training
+from benchmarks.timing import alternate
+from tinygen import native
+from tinygen.cli import Parser, number
+from tinygen.data import Dataset
+from tinygen.metrics.quality import calibration
+from tinygen.models.model import Figure
+from tinygen.models.variants import VARIANTS
+from tinygen.training.images import save_grid
+
+RATES = {"wgan-gp": 4e-4, "began": 4e-4}  # learning rates, where 2e-4 isn't best
+TIMED = 3.0  # seconds of each variant's steps that are timed
+HEAD = "variant | steps of G | images | CPU s | FD* | over the PCA-Gaussian's | precision | recall | rarest class"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Train all variants, or those named, and write the table."""
+    p = Parser(prog="python -m benchmarks.games", description=__doc__.splitlines()[0])
+    p.add_argument("variants", nargs="*", metavar="VARIANT", help=f"of {', '.join(VARIANTS)} (default: all)")
+    p.add_argument("--minutes", type=number, default=4.0, help="of one core, for each (default %(default)s)")
+    p.add_argument("--out", type=Path, default=Path("benchmarks/results/games"), help="folder (default %(default)s)")
+    args = p.parse_args(argv)
+    if unknown := set(args.variants) - set(VARIANTS):
+        p.error(f"there is no variant {min(unknown)}; there are {', '.join(VARIANTS)}")
+    native.set_num_threads(1)
+    args.out.mkdir(parents=True, exist_ok=True)
+    train, test = data(256)
+    entries = [Entry(v, "dcgan", {"variant": v}, 256, RATES.get(v, 2e-4)) for v in args.variants or VARIANTS]
+    cost, rows = costs(entries, train), floors(train, test)
+    for entry in entries:
+        steps = max(1, round(60 * args.minutes / cost[entry.name]))
+        row, model = trained(entry, train, test, steps, math.inf)
+        save_grid(args.out / f"{entry.name}.png", model.sample(60, np.random.default_rng(SEED)), 256, columns=10)
+        figures = [Figure(**f) for f in row["figures"]]
+        rows.append([entry.name, steps, f"{row['images']:,}", round(steps * cost[entry.name]), *shown(figures)])
+        (args.out / "games.md").write_text(table(f"{HEAD} | memorisation", rows) + "\n")
+    print((args.out / "games.md").read_text(), end="")
+    return 0
+
+
+def costs(entries: list[Entry], train: Dataset) -> dict[str, float]:
+    """CPU seconds that a step of each takes: the generator's, with the discriminator's that go with it."""
+    games = {entry.name: training(entry, train) for entry in entries}
+    for game in games.values():
+        game.advance(0.0)
+    timings = alternate({name: partial(game.advance, 0.0) for name, game in games.items()}, TIMED)
+    return {name: timing.summary()["cpu"] for name, timing in timings.items()}
+
+
+def floors(train: Dataset, test: Dataset) -> list[list[object]]:
+    """The rows of real images and of the linear model."""
+    known, one = calibration(train, test), "PCA-Gaussian"
+    return [
+        [name, "", "", "", f"{known.distance[name]:.1f}", f"{known.distance[name] / known.distance[one]:.2f}",
+         f"{known.precision[name]:.2f}", f"{known.recall[name]:.2f}", "", ""]
+        for name in ("real images", one)
+    ]  # fmt: skip
+
+
+def shown(figures: list[Figure]) -> list[str]:
+    """What the table says of `metrics.quality`."""
+    distance, precision, recall, rarest, memorisation = figures
+    return [
+        f"{distance.value:.1f}", f"{distance.value / distance.beside['PCA-Gaussian']:.2f}", f"{precision.value:.2f}",
+        f"{recall.value:.2f}", f"{rarest.name.partition(', ')[2]} {rarest.value:.1f} %", f"{memorisation.value:.2f}",
+    ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""python -m benchmarks.games: that its variants are equally long at work, and that its table says what was measured."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import games
+from tinygen.data import load
+
+
+def test_variants_take_as_many_steps_as_their_minutes_are_worth(tmp_path, monkeypatch, capsys):
+    digits = load("digits")
+    monkeypatch.setattr(games, "data", lambda levels: digits)
+    monkeypatch.setattr(games, "costs", lambda entries, train: {e.name: 0.5 + i for i, e in enumerate(entries)})
+    assert games.main(["hinge", "wgan", "--minutes", "0.05", "--out", str(tmp_path)]) == 0
+    table = (tmp_path / "games.md").read_text()
+    rows = {cells[0]: cells[1:] for cells in (line.strip("| ").split(" | ") for line in table.splitlines())}
+    assert rows["hinge"][:3] == ["6", "384", "3"]
+    assert rows["wgan"][:3] == ["2", "640", "3"]  # five batches a step
+    for name in ("hinge", "wgan", "real images"):
+        distance, share = map(float, rows[name][3:5])
+        assert share == pytest.approx(distance / float(rows["PCA-Gaussian"][3]), rel=0.01, abs=0.01)
+    assert {path.name for path in tmp_path.iterdir()} == {"games.md", "hinge.png", "wgan.png"}
+    assert capsys.readouterr().out.endswith(table)
+
+
+def test_every_game_is_timed_with_all_steps_of_its_critic(monkeypatch):
+    train, _ = load("digits")
+    drawn = {}
+
+    def alternate(runs, seconds):
+        for name, run in runs.items():
+            before = run.func.__self__.drawn
+            run()
+            drawn[name] = run.func.__self__.drawn - before
+        return timed(runs, seconds)
+
+    timed = games.alternate
+    monkeypatch.setattr(games, "TIMED", 1e-6)
+    monkeypatch.setattr(games, "alternate", alternate)
+    found = games.costs([games.Entry(v, "gan", {"variant": v, "width": 8}) for v in ("minimax", "wgan")], train)
+    assert drawn == {"minimax": 1, "wgan": 5}
+    assert min(found.values()) > 0
+
+
+def test_a_variant_that_there_is_not_is_named(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        games.main(["wgan-gb"])
+    assert stopped.value.code == 2
+    assert "there is no variant wgan-gb; there are non-saturating," in capsys.readouterr().err
