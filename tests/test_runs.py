@@ -400,6 +400,7 @@ def test_the_report_is_one_page_that_needs_nothing_else():
     assert all(link.startswith("data:image/png;base64,") for link in page.links)
     assert not re.search(r"https?:|@import|url\(", text)
     assert page.tags.count("svg") == 2  # nats and validation
+    assert "<figcaption>validation (bits/dim)</figcaption>" in text
     assert page.tags.count("img") == len(list(run.folder.rglob("*.png")))
     for figure in run.read_results()["figures"]:
         assert f"<b>{figure['value']:.{3 if figure['value'] < 10 else 2}f}</b>" in text
@@ -426,6 +427,40 @@ def test_the_report_shows_names_as_text_whatever_they_are(capsys):
     assert not {"b", "script", "i", "u", "s", "q"} & set(page.tags) - {"b"}
     assert page.tags.count("h1") == 1
     assert page.tags.count("svg") == 1  # one number of the column "odd" is no curve
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 10**9) | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+SOUND = {
+    "step": 3, "images": 24, "seconds": 0.5, "parameters": 9, "flops": 1e6,
+    "figures": [{"name": "test", "value": 1.0, "unit": "nats", "error": None, "beside": {"pixels": 2.0}}],
+    "messages": [{"step": 2, "text": "the discriminator has won"}], "captions": {"samples": "samples"},
+}  # fmt: skip
+
+
+def edited(value, data):
+    """The value, something in it changed or left out."""
+    if not isinstance(value, (dict, list)) or not value or data.draw(st.integers(0, 3)) == 0:
+        return data.draw(ANYTHING)
+    key = data.draw(st.sampled_from(sorted(value))) if isinstance(value, dict) else 0
+    if data.draw(st.booleans()) and isinstance(value, dict):
+        return {k: v for k, v in value.items() if k != key}
+    changed = edited(value[key], data)
+    return value | {key: changed} if isinstance(value, dict) else [changed]
+
+
+@given(st.data())
+def test_a_page_is_made_whatever_was_done_to_the_results(data):
+    run = Run(Path())
+    run.metrics.write_text("step,nats\n1,2.0\nx,y\n2,\n3,1.5\n")
+    run.write_results(SOUND)
+    assert run.read_results() == SOUND
+    run.write_results(edited(SOUND, data))
+    report.write(run)
+    assert Page(run.report.read_text()).tags.count("svg") == 1
 
 
 @given(
@@ -470,6 +505,10 @@ def test_evaluate_says_the_figures_beside_their_floors_and_keeps_them(capsys):
     assert run.read_results()["figures"] == before
     kept = json.loads(run.results.read_text())["figures"][0]
     assert f"test: {kept['value']:.3f} +- {kept['error']:.3f} bits/dim" in out
+    run.results.write_text(run.results.read_text().replace('"beside"', '"besides"'))
+    assert cli.main(["evaluate", "run"]) == 0
+    assert "run/results.json is not as tinygen writes it: it is begun anew\n" in capsys.readouterr().out
+    assert run.read_results()["figures"] == before
 
 
 def test_of_binarised_data_it_is_said_how(capsys):

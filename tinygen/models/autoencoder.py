@@ -34,6 +34,8 @@ class Autoencoder(Model):
         generator: draws the initial weights.
     """
 
+    validation_unit = "mean squared error"
+
     def __init__(
         self, image_shape: tuple[int, int, int], levels: int, *, network: coders.Kind = "conv", latent: int = 8,
         hidden: int | None = None, generator: np.random.Generator,

@@ -33,6 +33,7 @@ class Autoregressive(Model):
     images given their class, and everything takes labels (N,), integers 0 .. classes - 1.
     """
 
+    validation_unit = "bits/dim"
     classes = 0
 
     def network(self, x: Tensor, labels: np.ndarray | None = None) -> Tensor:

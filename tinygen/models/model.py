@@ -67,6 +67,7 @@ class Model(nn.Module):
     lr: ClassVar[float] = 2e-3  # what training takes unless told otherwise
     batch_size: ClassVar[int] = 16
     schedule: ClassVar[Literal["cosine", "constant"]] = "cosine"  # of the learning rates, over the whole training
+    validation_unit: ClassVar[str] = ""  # what `validation` is given in
 
     def __init__(self, image_shape: tuple[int, int, int], levels: int) -> None:
         super().__init__()

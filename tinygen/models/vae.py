@@ -47,6 +47,7 @@ class VAE(Model):
     Raises ValueError for options that don't fit together, or a likelihood that doesn't fit the levels.
     """
 
+    validation_unit = "nats an image"
     evaluated = 1000, 500  # test images and draws of z for the importance-weighted bound
 
     def __init__(

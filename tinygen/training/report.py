@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygen.models import MODELS, model_class
 from tinygen.training.cost import Cost
 from tinygen.training.hooks import Hook
 from tinygen.training.progress import Progress, duration
@@ -92,7 +93,7 @@ def write(run: Run) -> None:
     parts = [
         f"<header><h1>{_text(title)}</h1><p>{_text(run.folder.name)}, {_progress(results)}</p></header>",
         _section("Test", _figures(results.get("figures", []))),
-        _section("While it trained", _curves(run)),
+        _section("While it trained", _curves(run, str(config.get("model")))),
         _section("What it drew, by step", _images(sorted(run.snapshots.glob("step-*.png")), _step_of)),
         _section("At the end", _images([p for p in pictures if p.exists()], caption, "large")),
         _section("Messages", _messages(results.get("messages", []))),
@@ -131,13 +132,13 @@ def _table(rows: dict[str, Any]) -> str:
 
 
 def _progress(results: dict[str, Any]) -> str:
-    if "step" not in results:
+    if not results.keys() >= {"step", "images", "seconds"}:
         return "nothing trained yet"
     return f"{results['step']:,} steps, {results['images']:,} images, {duration(results['seconds'])}"
 
 
 def _cost(results: dict[str, Any]) -> dict[str, str]:
-    if not results.get("images"):
+    if not (results.keys() >= {"parameters", "flops", "seconds"} and results.get("images")):
         return {}
     return {
         "parameters": f"{results['parameters']:,}",
@@ -187,23 +188,32 @@ def _images(paths: list[Path], caption: Callable[[Path], str], kind: str = "") -
 # --------------------------------------------------------------------------------------------------------------- curves
 
 
-def _curves(run: Run) -> str:
-    """A drawing for each column of metrics.csv."""
+def _curves(run: Run, model: str) -> str:
+    """A drawing for each column of metrics.csv of a model of this name."""
     if not run.metrics.exists():
         return ""
-    with run.metrics.open(newline="", encoding="utf-8") as file:
+    with run.metrics.open(newline="", encoding="utf-8", errors="replace") as file:
         rows = list(csv.reader(file))
+    unit = model_class(model).validation_unit if model in MODELS else ""
     names, lines = (rows[0], rows[1:]) if rows else ([], [])
     lines = [line for line in lines if len(line) == len(names)]
     drawings = []
     for i, name in list(enumerate(names))[1:]:
-        points = np.array([(float(line[0]), float(line[i])) for line in lines if line[i]]).reshape(-1, 2)
+        points = np.array([(_number(line[0]), _number(line[i])) for line in lines]).reshape(-1, 2)
         points = points[np.isfinite(points).all(axis=1)]
         if len(points) > 1:
-            label = _text(name.replace("_", " "))
+            label = _text(name.replace("_", " ") + (f" ({unit})" if name == "validation" and unit else ""))
             drawing = _curve(points[:, 0], points[:, 1], label)
             drawings.append(f"<figure><figcaption>{label}</figcaption>{drawing}</figure>")
     return f"<div class=curves>{''.join(drawings)}</div>" if drawings else ""
+
+
+def _number(text: str) -> float:
+    """What a field of metrics.csv says; nan if it is empty, or no number."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _curve(steps: np.ndarray, values: np.ndarray, label: str) -> str:

@@ -41,6 +41,12 @@ from tinygen.training.progress import say
 
 CHECKPOINT = "last.safetensors"
 METRICS = "metrics.csv"
+_NUMBER = (int, float)
+_FIGURE = {"name": str, "value": _NUMBER, "unit": str, "error": (*_NUMBER, type(None)), "beside": {str: _NUMBER}}
+RESULTS: dict[str, Any] = {  # what of results.json the report is made of: types, lists of what [0] is, dicts
+    "step": int, "images": int, "seconds": _NUMBER, "parameters": int, "flops": _NUMBER,
+    "figures": [_FIGURE], "messages": [{"step": int, "text": str}], "captions": {str: str},
+}  # fmt: skip
 BUILDING = 1 << 26, 16  # bytes that building a model may take, and how many times its file's size more
 
 
@@ -145,12 +151,17 @@ class Run:
             file.writelines(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n" for line in text.splitlines())
 
     def read_results(self) -> dict[str, Any]:
-        """What `write_results` wrote; nothing if there is no such thing."""
+        """What `write_results` wrote; nothing, and that is said, if something else stands there."""
         try:
             results = json.loads(self.results.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            if isinstance(results, dict) and all(_alike(results[k], RESULTS[k]) for k in results.keys() & RESULTS):
+                return results
+        except FileNotFoundError:
             return {}
-        return results if isinstance(results, dict) else {}
+        except (OSError, ValueError, RecursionError):
+            pass
+        self.say(f"{self.results} is not as tinygen writes it: it is begun anew")
+        return {}
 
     def write_results(self, results: dict[str, Any]) -> None:
         """Figures and costs, as JSON."""
@@ -244,6 +255,17 @@ def _little_memory(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def _alike(value: Any, pattern: Any) -> bool:
+    """Whether a value from JSON is built as a pattern of RESULTS says."""
+    if isinstance(pattern, list):
+        return isinstance(value, list) and all(_alike(one, pattern[0]) for one in value)
+    if isinstance(pattern, dict) and str in pattern:
+        return isinstance(value, dict) and all(_alike(one, pattern[str]) for one in value.values())
+    if isinstance(pattern, dict):
+        return isinstance(value, dict) and all(k in value and _alike(value[k], one) for k, one in pattern.items())
+    return isinstance(value, pattern)
 
 
 def _pack(tree: Any, name: str, tensors: dict[str, np.ndarray]) -> Any:
