@@ -7,13 +7,14 @@ pixel, NADE's hidden layers and the colours one after the other.
 from __future__ import annotations
 
 import functools
+import itertools
 
 import numpy as np
 import pytest
 import torch
 from torch.nn.functional import conv2d, conv_transpose2d, cross_entropy, elu, linear, pad, relu
 
-from tinygen import optim
+from tests.parity.side_by_side import assert_one_gradient, assert_one_training, train
 from tinygen.data import Minibatches, load
 from tinygen.models.gated import GatedPixelCNN
 from tinygen.models.made import MADE
@@ -323,22 +324,10 @@ def pair(name, images, levels, dtype):
 @pytest.mark.parametrize("data", [grey, colour])
 def test_trained_side_by_side(data, name):
     model, twin, data = pair(name, *data(), np.float64)
-    mine = optim.Adam(model.parameters(), lr=1e-3)
-    theirs = torch.optim.Adam(twin.parameters.values(), lr=1e-3)
-    batches, losses = Minibatches(data, BATCH, np.random.default_rng(1), drop_last=True), []
-    while len(losses) < STEPS:
-        for batch in batches:
-            loss, expected = model.nats(*batch).mean(), twin.loss(*batch)
-            losses.append((loss.item(), expected.item()))
-            for optimizer, value in ((mine, loss), (theirs, expected)):
-                optimizer.zero_grad()
-                value.backward()
-                optimizer.step()
-    ours, torchs = np.array(losses).T
-    np.testing.assert_allclose(ours, torchs, rtol=1e-9)
-    for parameter, p in model.named_parameters():
-        expected = twin.parameters[parameter].detach()
-        np.testing.assert_allclose(p.numpy(), expected, rtol=1e-6, atol=1e-9, err_msg=parameter)
+    batches = Minibatches(data, BATCH, np.random.default_rng(1), drop_last=True)
+    stream = itertools.islice(itertools.chain.from_iterable(itertools.repeat(batches)), STEPS)
+    ours, torchs = train(model, twin, 1e-3, ((model.nats(*batch).mean(), twin.loss(*batch)) for batch in stream))
+    assert_one_training(model, twin, ours, torchs)
     assert ours[-10:].mean() < 0.99 * ours[:10].mean()  # and it did learn
 
 
@@ -347,11 +336,4 @@ def test_trained_side_by_side(data, name):
 def test_the_same_loss_and_gradients_in_float32(data, name):
     model, twin, data = pair(name, *data(), np.float32)
     batch = [array[:BATCH] for array in data]
-    loss, expected = model.nats(*batch).mean(), twin.loss(*batch)
-    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
-    loss.backward()
-    expected.backward()
-    for parameter, p in model.named_parameters():
-        theirs = twin.parameters[parameter].grad.numpy()
-        atol = 1e-4 * np.abs(theirs).max()
-        np.testing.assert_allclose(p.grad.numpy(), theirs, rtol=0, atol=atol, err_msg=parameter)
+    assert_one_gradient(model, twin, model.nats(*batch).mean(), twin.loss(*batch))

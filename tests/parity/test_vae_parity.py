@@ -13,7 +13,7 @@ import torch
 from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 from torch.nn.functional import conv2d, conv_transpose2d, linear, mse_loss, relu
 
-from tinygen import optim
+from tests.parity.side_by_side import assert_one_gradient, assert_one_training, train
 from tinygen.data import load, threshold
 from tinygen.models.autoencoder import Autoencoder
 from tinygen.models.model import Batch
@@ -114,44 +114,23 @@ def losses(model, twin, images, generator):
     return sum(parts[1:], parts[0]).mean(), twin.loss(images, noise, model.beta, model.importance)
 
 
+def steps(model, twin, images, generator):
+    for _ in range(STEPS):
+        yield losses(model, twin, images[generator.integers(0, len(images), BATCH)], generator)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_trained_side_by_side_in_float64(name):
     model, twin, images = pair(name, np.float64)
-    mine = optim.Adam(model.parameters(), lr=2e-3)
-    theirs = torch.optim.Adam(twin.parameters.values(), lr=2e-3)
-    generator, found = np.random.default_rng(1), []
-    for _ in range(STEPS):
-        pairs = losses(model, twin, images[generator.integers(0, len(images), BATCH)], generator)
-        found.append([loss.item() for loss in pairs])
-        for optimizer, loss in zip((mine, theirs), pairs, strict=True):
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    ours, torchs = np.array(found).T
-    np.testing.assert_allclose(ours, torchs, rtol=1e-9)
-    for parameter, p in model.named_parameters():
-        expected = twin.parameters[parameter].detach()
-        np.testing.assert_allclose(p.numpy(), expected, rtol=1e-6, atol=1e-9, err_msg=parameter)
+    ours, torchs = train(model, twin, 2e-3, steps(model, twin, images, np.random.default_rng(1)))
+    assert_one_training(model, twin, ours, torchs)
     assert ours[-10:].mean() < 0.98 * ours[0]  # and it did learn
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_same_loss_and_gradients_in_float32_and_the_same_in_the_end(name):
     model, twin, images = pair(name, np.float32)
-    loss, expected = losses(model, twin, images[:BATCH], np.random.default_rng(1))
-    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
-    loss.backward()
-    expected.backward()
-    for parameter, p in model.named_parameters():
-        theirs = twin.parameters[parameter].grad.numpy()
-        np.testing.assert_allclose(p.grad.numpy(), theirs, rtol=0, atol=1e-4 * np.abs(theirs).max(), err_msg=parameter)
-    optimizers = optim.Adam(model.parameters(), lr=2e-3), torch.optim.Adam(twin.parameters.values(), lr=2e-3)
-    generator = np.random.default_rng(2)
-    for _ in range(STEPS):
-        pairs = losses(model, twin, images[generator.integers(0, len(images), BATCH)], generator)
-        for optimizer, loss in zip(optimizers, pairs, strict=True):
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+    assert_one_gradient(model, twin, *losses(model, twin, images[:BATCH], np.random.default_rng(1)))
+    train(model, twin, 2e-3, steps(model, twin, images, np.random.default_rng(2)))
     loss, expected = losses(model, twin, images, np.random.default_rng(3))
     assert abs(loss.item() - expected.item()) < 1.5  # nats: roundings grow in training
