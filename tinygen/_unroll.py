@@ -18,7 +18,8 @@ from tinygen._tensor import Tensor
 def call(op: Any, scope: dict[str, Any]) -> Callable[..., Any]:
     """`Op.__call__` for the common case; hands over to it in any other.
 
-    Common: neither the reference nor hooks, arguments that are Tensors of one dtype or plain Python values.
+    Common: neither the reference nor hooks, arguments that are Tensors of one dtype, or plain Python values and tuples
+    of such.
     """
     args, raws = ", ".join(op.names), ", ".join(f"{n}_" for n in op.names)
     defaults = {f"_default_{n}": p.default for n, p in op.signature.parameters.items() if p.default is not p.empty}
@@ -32,7 +33,7 @@ def call(op: Any, scope: dict[str, Any]) -> Callable[..., Any]:
         if {n}_.dtype is not _dtype:
             if _dtype is not None: return _op({args})
             _dtype = {n}_.dtype
-    elif {n}.__class__ in _plain: {n}_ = {n}
+    elif {n}.__class__ in _plain or {n}.__class__ is tuple and _plain.issuperset(map(type, {n})): {n}_ = {n}
     else: return _op({args})"""
         for i, n in enumerate(op.names)
     )
@@ -47,6 +48,9 @@ def call(op: Any, scope: dict[str, Any]) -> Callable[..., Any]:
     _out{i}._array = _raw{i}"""
         for i in numbers
     )
+    if op.view:
+        wrap += f"""
+    if {first}.__class__ is _Tensor: _out0._version = {first}._version"""
     link = "".join(
         f"""
         if _raw{i}.dtype is _dtype: _out{i}.requires_grad, _out{i}._source = True, (_number + {i}, _node)"""

@@ -42,8 +42,7 @@ import numpy as np
 
 from tinygen import _unroll as unroll
 from tinygen import native
-from tinygen._tensor import Tensor
-from tinygen._tensor import leaf as make_leaf
+from tinygen._tensor import Tensor, leaf
 from tinygen.native import xp
 
 # ------------------------------------------------------------------------------------------------------------ modes
@@ -200,9 +199,11 @@ class Op:
         self.rules: list[tuple[tuple[str, ...], Callable[..., Any]]] = []  # (targets, function)
         self.body = self.run = self._positional(body)  # run: the kernel if there is one
         self.least = 0  # the size of the first argument from which it runs
+        # (total, gout, *saved): adds the gradient of the only input to the sum so far, in place, where that is faster.
+        self.adds: Callable[..., None] | None = None
         self.make_samples: Callable[[np.random.Generator], Iterable[Any]] | None = None
         self.plans: dict[Any, Plan] = {}
-        common = not (self.variadic or view or casts)
+        common = not (self.variadic or casts)
         scope = {"mode": _mode.get, "default": _DEFAULT, "plain": _PLAIN, "fail": _fail, "describe": describe}
         self.function = functools.wraps(body)(unroll.call(self, scope) if common else lambda *a, **k: self(*a, **k))
         vars(self.function).update(op=self, vjp=self.vjp, kernel=self.kernel, samples=self.samples)
@@ -406,14 +407,14 @@ def backward(
     """Add d(tensor)/d(leaf) to `leaf.grad` for every leaf that it was computed from. See `Tensor.backward`."""
     grads = _propagate([tensor], [gradient], None, retain_graph, create_graph)
     # Only now, when nothing can fail any more, is anything changed.
-    for leaf in list(grads):
-        held = [grads.pop(leaf)]
+    for x in list(grads):
+        held = [grads.pop(x)]
         if create_graph:
-            leaf.grad = held[0] if leaf.grad is None else leaf.grad + held[0]
-        elif leaf.grad is None or leaf.grad._version is None:  # none yet, or one that is part of a graph
-            leaf.grad = _own(leaf, held if leaf.grad is None else [leaf.grad._array + held[0]])
+            x.grad = held[0] if x.grad is None else x.grad + held[0]
+        elif x.grad is None or x.grad._version is None:  # none yet, or one that is part of a graph
+            x.grad = _own(x, held if x.grad is None else [x.grad._array + held[0]])
         else:
-            array = leaf.grad.write()
+            array = x.grad.write()
             array += held[0]
 
 
@@ -424,10 +425,10 @@ def _own(model: Tensor, held: list[Any]) -> Tensor:
     """
     same = held[0].__class__ is model._array.__class__ and held[0].strides == model._array.strides
     if same and sys.getrefcount(held[0]) == 2 and (held[0].base is None or sys.getrefcount(held[0].base) == 2):
-        return make_leaf(held[0])
+        return leaf(held[0])
     array = native.empty_like(model._array)
     array[...] = held[0]
-    return make_leaf(array)
+    return leaf(array)
 
 
 def grad(
@@ -468,10 +469,7 @@ def grad(
     return tuple(g[0] if isinstance(g[0], Tensor) else _own(x, g) for x, g in zip(inputs, found, strict=True))
 
 
-def _propagate(
-    outputs: Sequence[Tensor], gradients: Sequence[Any], targets: set[Any] | None,
-    retain_graph: bool | None, create_graph: bool,
-) -> dict[Any, Any]:  # fmt: skip
+def _propagate(outputs: Sequence[Tensor], gradients: Any, targets: Any, retain_graph: Any, create_graph: bool) -> Any:
     """The gradients of all leaves, or of the targets only, by key: node's number plus output's, or the leaf itself.
 
     The newest node with a gradient is always next: all that was made from it is newer, so its gradient is complete.
@@ -498,13 +496,12 @@ def _propagate(
                 if g.shape != shape or g.dtype is not dtype:
                     g = _fit(g, shape, dtype, node)
                 key: Any = source[0] if source.__class__ is tuple else source
-                if key in grads:
-                    if key in owned:
-                        grads[key] += g
-                    else:
-                        grads[key] = add(grads[key], g)
-                        if not create_graph:
-                            owned.add(key)
+                if key in owned:
+                    grads[key] += g
+                elif key in grads:
+                    grads[key] = add(grads[key], g)
+                    if not create_graph:
+                        owned.add(key)
                 elif key is source:
                     grads[key] = g
                 elif path is None or source[1].number in path or key in (targets or ()):
@@ -521,7 +518,11 @@ def _propagate(
                 node.check()
             try:
                 if default and plan.reference is mode.reference and len(plan.op.outputs) == 1:
-                    results = plan.vjp(grads.pop(number), *saved)
+                    gout, source, results = grads.pop(number), sources[0], ()
+                    if plan.op.adds and (key := source[0] if source.__class__ is tuple else source) in owned:
+                        plan.op.adds(grads[key], gout, *saved)
+                    else:
+                        results = plan.vjp(gout, *saved)
                 else:
                     results = _run_rules(node, grads, nodes, targets or (), create_graph, mode.hooks)
             except Exception as e:

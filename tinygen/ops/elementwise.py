@@ -22,7 +22,7 @@ def add(x, y):
     return x + y
 
 
-add.kernel(partial(native.elementwise, "tg_add"), least=native.SMALL)
+add.kernel(partial(native.elementwise, "tg_add"), least=1 << 18)  # below, NumPy's is faster
 
 
 @add.vjp("x")

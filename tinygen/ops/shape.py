@@ -99,14 +99,22 @@ def _(gout, x_shape, index):
     return index_add(gout, index, x_shape)
 
 
+def _add_at(total, gout, x_shape, index):
+    """Of the elements of an array taken one after the other, each adds to its own, not zeros to all the others."""
+    if _is_basic(index):
+        total[index] += gout
+    else:
+        xp(total).add.at(total, _placed(total, index), gout)
+
+
+getitem.op.adds = _add_at
+
+
 @op
 def index_add(x, index, shape):
     """Zeros of the given shape to which x is added at [index], also where it repeats: the adjoint of `getitem`."""
     out = xp(x).zeros_like(x, shape=shape)  # in x's order in memory, if it has as many axes
-    if _is_basic(index):
-        out[index] = x
-    else:
-        xp(x).add.at(out, _placed(out, index), x)
+    _add_at(out, x, shape, index)
     return out
 
 
