@@ -528,6 +528,7 @@ CASES: list[Case] = [
     batch_norm(64, 28, 32),
     batch_norm(256, 8, 64),
     cross_entropy(256, 28, 32, quick=True),
+    cross_entropy(2, 28, 64),
     cross_entropy(10, 1, 1024),
     adam(16),
     adam(64, quick=True),
