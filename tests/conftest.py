@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 
 import pytest
 from hypothesis import settings
@@ -15,6 +16,8 @@ collect_ignore_glob = [] if _TORCH else ["parity/*"]
 
 
 def pytest_configure(config):
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell starts what it runs in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not _TORCH and os.environ.get("TINYGEN_REQUIRE_PARITY") == "1":
         raise pytest.UsageError("TINYGEN_REQUIRE_PARITY=1, but PyTorch isn't installed (pip install torch)")
 

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import html.parser
 import json
+import platform
 import re
 import signal
 import subprocess
@@ -27,7 +28,7 @@ from tinygen.models.gated import GatedPixelCNN
 from tinygen.models.model import Batch, Model
 from tinygen.models.pixelcnn import PixelCNN
 from tinygen.ops.conv import channel_mask
-from tinygen.training import checkpoint, commands, config, cost, hooks, loop, report
+from tinygen.training import checkpoint, commands, config, cost, environment, hooks, loop, report
 from tinygen.training.checkpoint import CheckpointError
 from tinygen.training.config import Config
 from tinygen.training.images import save_picture
@@ -153,6 +154,20 @@ def test_the_folder_says_what_was_asked_for_and_where_it_ran():
     about = tomllib.loads((run.folder / "environment.toml").read_text())
     assert about["numpy"] == np.__version__
     assert about.keys() >= {"tinygen", "python", "processor", "threads", "kernels"}
+
+
+def test_where_neither_git_nor_the_system_tells(monkeypatch, tmp_path):
+    def unreadable(path, **_):
+        raise PermissionError(path)
+
+    monkeypatch.setenv("PATH", "")  # no git
+    monkeypatch.setattr(Path, "read_text", unreadable)
+    about = environment.environment()
+    assert about["commit"] is None
+    assert about["processor"] == (platform.processor() or platform.machine())
+    monkeypatch.undo()
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "tinygen" / "training" / "environment.py"))
+    assert environment.environment()["commit"] is None  # installed, not a clone
 
 
 def test_a_path_of_data_is_kept_so_that_the_run_goes_on_from_anywhere(monkeypatch):

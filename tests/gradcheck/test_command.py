@@ -1,6 +1,7 @@
 """`tinygen gradcheck FILE[::NAME]` and the pytest plugin, as a student runs them."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +98,62 @@ def test_unknown_layers_get_guessed_or_given_inputs(tmp_path):
     assert "five_inputs()" in str(reports["five_backward"])
 
 
+SANDWICHES = """
+from tests.gradcheck.layers import *
+
+def affine_relu_forward(x, w, b):
+    a, fc = affine_forward(x, w, b)
+    out, r = relu_forward(a)
+    return out, (fc, r)
+
+def affine_relu_backward(dout, cache):
+    return affine_backward(relu_backward(dout, cache[1]), cache[0])
+
+def affine_bn_relu_forward(x, w, b, gamma, beta, bn_param):
+    a, fc = affine_forward(x, w, b)
+    a, bn = batchnorm_forward(a, gamma, beta, bn_param)
+    out, r = relu_forward(a)
+    return out, (fc, bn, r)
+
+def affine_bn_relu_backward(dout, cache):
+    da, dgamma, dbeta = batchnorm_backward(relu_backward(dout, cache[2]), cache[1])
+    return *affine_backward(da, cache[0]), dgamma, dbeta
+
+def conv_relu_pool_forward(x, w, b, conv_param, pool_param):
+    a, conv = conv_forward_naive(x, w, b, conv_param)
+    a, r = relu_forward(a)
+    out, pool = max_pool_forward_naive(a, pool_param)
+    return out, (conv, r, pool)
+
+def conv_relu_pool_backward(dout, cache):
+    return conv_backward_naive(relu_backward(max_pool_backward_naive(dout, cache[2]), cache[1]), cache[0])
+"""
+
+
+def test_layers_of_layers(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(SANDWICHES)
+    reports = list(check_file(file))
+    assert [r.verdict for r in reports] == ["right"] * 3
+    assert reports[1].right == ["dx", "dw", "db", "dgamma", "dbeta"]
+    file.write_text(SANDWICHES.replace("relu_backward(dout, cache[2])", "dout"))
+    assert [r.verdict for r in check_file(file)] == ["right", "wrong", "right"]
+
+
+def test_what_has_no_known_inputs_or_partner_is_left_out(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "def alone_backward(d, c): return d\n"
+        "class Sized:\n"
+        "    def __init__(self, size): pass\n"
+        "    def forward(self, x): return x\n"
+        "    def backward(self, d): return d\n"
+        "class Model:\n"
+        "    def loss(self, X, y): return 0.0, {}\n"
+    )
+    assert [r.verdict for r in check_file(file)] == ["not run"] * 2
+
+
 def test_a_hang_on_one_shape_is_reported_and_the_rest_goes_on(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
@@ -122,7 +179,7 @@ def pytest_run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str
     return subprocess.run(
         [*command, *arguments],
         cwd=folder,
-        env={"PYTHONPATH": f"{ROOT}:{folder}", "PATH": ""},
+        env=os.environ | {"PYTHONPATH": f"{ROOT}:{folder}", "PATH": ""},
         capture_output=True,
         text=True,
     )

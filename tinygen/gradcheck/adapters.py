@@ -250,6 +250,12 @@ LIBRARIES: dict[str, Callable[..., tuple[list[Array], Pull]]] = {
 }
 
 
+class TorchModule(Foreign):
+    """A PyTorch module as a function of its parameters and inputs."""
+
+    grad_name = Module.grad_name
+
+
 def module_of(module: Any, inputs: Sequence[Any], loss: Callable[..., Any] | None = None) -> Subject:
     """The subject for a module of tinygen or PyTorch: its parameters and its inputs."""
     roots = {c.__module__.partition(".")[0] for c in type(module).__mro__}
@@ -268,6 +274,6 @@ def module_of(module: Any, inputs: Sequence[Any], loss: Callable[..., Any] | Non
         out = torch.func.functional_call(own, state, args[len(names) :])
         return loss(out) if loss else out
 
-    subject = Foreign("torch", fn, [*own.parameters(), *inputs], type(module).__name__)
+    subject = TorchModule("torch", fn, [*own.parameters(), *inputs], type(module).__name__)
     subject.names = [*names, *argument_names(module.forward, len(inputs))]
     return subject
