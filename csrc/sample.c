@@ -13,28 +13,31 @@ enum { GROUP = 32, WIDE = 16, MOST_LEVELS = 256, LIMIT = 1 << 30 };
 
 typedef void (*apply_kernel)(int64_t kind, const void *x, const void *y, void *out, int64_t n);
 typedef void (*shares_kernel)(void *x, double temperature, int64_t n);
+typedef void (*add_intervals_kernel)(void *x, double weight, double first, double step, int64_t n);
 
 #define FAMILY "sample.inc"
 #include "variants.h"
 
 static const apply_kernel applies[][2] = TABLE(apply);
 static const shares_kernel all_shares[][2] = TABLE(shares);
+static const add_intervals_kernel all_add_intervals[][2] = TABLE(add_intervals);
 
 typedef struct {
     const tg_sampler *s;
     const tile_kernels *k;
     apply_kernel apply;
     shares_kernel shares;
+    add_intervals_kernel add_intervals;
     const tg_layer *layers;
     const tg_step *steps;
     const int64_t *runs, *starts;
-    const int32_t *places, *logits;
+    const int32_t *places, *results;
     const char *weights, *scaled;
     const double *uniform;
     char *state;
     uint8_t *x;
     int dtype;
-    int64_t size, group;                        /* bytes of a number; images in a group */
+    int64_t size, group, drawn_from;            /* bytes of a number; images in a group; results of a value */
     atomic_llong failed;                        /* the first value that can't be drawn */
 } sampler;
 
@@ -82,13 +85,79 @@ static void run_steps(const sampler *e, int64_t value, const images *g)
 
 /* --- drawing -------------------------------------------------------------------------------------------- */
 
-/* A value's logits, in float64 whatever the network's type, and -infinity up to a multiple of WIDE. */
-static int64_t gather(const sampler *e, const char *state, int64_t value, double *x)
+/* In float64, whatever the network's type. */
+static double number(const sampler *e, const char *state, int64_t at)
+{
+    return e->dtype == TG_F32 ? ((const float *)state)[at] : ((const double *)state)[at];
+}
+
+static double log_sigmoid(double x) { return (x < 0 ? x : 0) - log1p(exp(-fabs(x))); }
+
+/* One of the logistics that are mixed: the log of its weight, its mean, 1 / its scale. */
+typedef struct { double weight, mean, inverse; } logistic;
+
+/* log of the probability of a level's interval: sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b)) */
+static double log_probability(logistic l, int level, int last)
+{
+    const double half = 1. / last, distance = 2 * half * level - 1 - l.mean;
+    double sum = level < last ? log_sigmoid((distance + half) * l.inverse) : 0;
+    sum += level > 0 ? log_sigmoid((half - distance) * l.inverse) : 0;
+    return level > 0 && level < last ? sum + log(-expm1(-2 * half * l.inverse)) : sum;
+}
+
+/* Component k of a value's mixture: it weighs as much as it explains `before`, the pixel's colours before. */
+static logistic component(const sampler *e, const char *state, int64_t value, int64_t k, const uint8_t *before)
+{
+    const int64_t colours = e->s->colours, own = e->drawn_from / e->s->mixtures;
+    const int last = (int)e->s->levels - 1;
+    const int32_t *at = e->results + value * e->drawn_from + k * own, *moves = at + 1 + 2 * colours;
+    logistic l = {.weight = number(e, state, at[0])};
+    for (int64_t i = 0; i <= value % colours; i++) {
+        if (i)
+            l.weight += log_probability(l, before[i - 1], last);
+        l.mean = number(e, state, at[1 + i]);
+        for (int64_t j = 0; j < i; j++)
+            l.mean += tanh(number(e, state, *moves++)) * (2. / last * before[j] - 1);
+        double log_scale = number(e, state, at[1 + colours + i]);
+        l.inverse = exp(-(log_scale < -7 ? -7 : log_scale > 7 ? 7 : log_scale));
+        if (!isfinite(l.mean))
+            l.weight = NAN;
+    }
+    return l;
+}
+
+/* Logs of the levels' probabilities, all short of the same number. The first interval and the last have one edge. */
+static void mix(const sampler *e, const char *state, int64_t value, const uint8_t *before, int64_t padded, double *x)
+{
+    const int64_t levels = e->s->levels;
+    const double half = 1. / (double)(levels - 1);
+    double top = -INFINITY, first = 0, last = 0;
+    for (int64_t k = 0; k < e->s->mixtures; k++)
+        top = fmax(top, component(e, state, value, k, before).weight);
+    for (int64_t i = 0; i < padded; i++)
+        x[i] = 0;
+    for (int64_t k = 0; k < e->s->mixtures; k++) {
+        logistic l = component(e, state, value, k, before);
+        double weight = exp(l.weight - top), step = 2 * half * l.inverse;
+        double begin = (half - 1 - l.mean) * l.inverse, end = (1 - half - l.mean) * l.inverse;
+        e->add_intervals(x, weight * -expm1(-step), begin, step, padded);
+        first += weight * exp(log_sigmoid(begin));
+        last += weight * exp(log_sigmoid(-end));
+    }
+    x[0] = first, x[levels - 1] = last;
+    for (int64_t i = 0; i < levels; i++)
+        x[i] = log(x[i]);
+}
+
+/* A value's logits, and -infinity up to a multiple of WIDE. */
+static int64_t gather(const sampler *e, const char *state, int64_t value, const uint8_t *before, double *x)
 {
     const int64_t levels = e->s->levels, padded = ceil_div(levels, WIDE) * WIDE;
-    const int32_t *at = e->logits + value * levels;
-    for (int64_t i = 0; i < levels; i++)
-        x[i] = e->dtype == TG_F32 ? ((const float *)state)[at[i]] : ((const double *)state)[at[i]];
+    if (e->s->mixtures)
+        mix(e, state, value, before, padded, x);
+    else
+        for (int64_t i = 0; i < levels; i++)
+            x[i] = number(e, state, e->results[value * levels + i]);
     for (int64_t i = levels; i < padded; i++)
         x[i] = -INFINITY;
     return padded;
@@ -107,10 +176,10 @@ static int likeliest(const double *x, int64_t levels)
 
 /* The level at which the cumulative probability passes u; -1 if there is none, as a logit is NaN or all are
  * infinite: then so is the sum. */
-static int draw(const sampler *e, const char *state, int64_t value, double u)
+static int draw(const sampler *e, const char *state, int64_t value, const uint8_t *before, double u)
 {
     double x[MOST_LEVELS], sum = 0;
-    const int64_t levels = e->s->levels, padded = gather(e, state, value, x);
+    const int64_t levels = e->s->levels, padded = gather(e, state, value, before, x);
     int level = 0;
     if (e->s->temperature == 0)
         return likeliest(x, levels);
@@ -131,14 +200,16 @@ static int draw_group(sampler *e, int64_t value, const images *g)
 {
     const tg_sampler *s = e->s;
     for (int64_t j = 0; j < g->count; j++) {
-        int level = draw(e, g->state[j], value, e->uniform[value * s->n + g->first + j]);
+        uint8_t *to = e->x + (g->first + j) * s->values + value;
+        const uint8_t *before = to - (s->mixtures ? value % s->colours : 0);
+        int level = draw(e, g->state[j], value, before, e->uniform[value * s->n + g->first + j]);
         if (level < 0) {
             long long before = atomic_load(&e->failed);
             while (value < before && !atomic_compare_exchange_weak(&e->failed, &before, value))
                 continue;
             return 0;
         }
-        e->x[(g->first + j) * s->values + value] = (uint8_t)level;
+        *to = (uint8_t)level;
     }
     return 1;
 }
@@ -200,7 +271,7 @@ static int valid_sizes(const tg_sampler *s)
     for (int i = 0; i < (int)(sizeof sizes / sizeof *sizes); i++)
         if (sizes[i] < 0 || sizes[i] > LIMIT)
             return 0;
-    return s->levels >= 1 && s->levels <= MOST_LEVELS && s->first >= 0 && s->first <= s->last
+    return sampler_results(s) > 0 && s->levels <= MOST_LEVELS && s->first >= 0 && s->first <= s->last
         && s->last <= s->values && s->known >= 0 && s->known <= s->values && s->temperature >= 0;
 }
 
@@ -214,8 +285,8 @@ static int valid_value(const sampler *e, int64_t value)
     for (int64_t i = from; i < to; i++)
         if (!valid_step(e, e->steps + i))
             return 0;
-    for (int64_t i = 0; i < s->levels && value >= s->known; i++)
-        if (!within(e->logits[value * s->levels + i], 1, s->size))
+    for (int64_t i = 0; i < e->drawn_from && value >= s->known; i++)
+        if (!within(e->results[value * e->drawn_from + i], 1, s->size))
             return 0;
     for (int64_t j = 0; j < s->n && value && (value == s->first || value <= s->known); j++)
         if (e->x[j * s->values + value - 1] >= s->levels)
@@ -225,14 +296,15 @@ static int valid_value(const sampler *e, int64_t value)
 
 int tg_sample(int dtype, const tg_sampler *s, const tg_layer *layers, const int64_t *runs, const void *weights,
               const tg_step *steps, const int64_t *starts, const int32_t *places, const void *scaled,
-              const int32_t *logits, const double *uniform, void *state, uint8_t *x, int threads)
+              const int32_t *results, const double *uniform, void *state, uint8_t *x, int threads)
 {
     if (!valid_dtype(dtype) || !valid_sizes(s))
         return TG_BAD_ARGUMENT;
     sampler e = {.s = s, .k = tiles(dtype), .apply = applies[tg_isa()][dtype],
-                 .shares = all_shares[tg_isa()][TG_F64], .layers = layers, .runs = runs, .weights = weights,
-                 .steps = steps, .starts = starts, .places = places, .scaled = scaled, .logits = logits,
-                 .uniform = uniform, .state = state, .x = x, .dtype = dtype, .size = element_size(dtype),
+                 .shares = all_shares[tg_isa()][TG_F64], .add_intervals = all_add_intervals[tg_isa()][TG_F64],
+                 .layers = layers, .runs = runs, .weights = weights, .steps = steps, .starts = starts,
+                 .places = places, .scaled = scaled, .results = results, .uniform = uniform, .state = state,
+                 .x = x, .dtype = dtype, .size = element_size(dtype), .drawn_from = sampler_results(s),
                  .failed = s->values};
     for (int64_t i = 0; i < s->layers; i++)
         if (!valid_layer(&e, layers + i))

@@ -13,11 +13,12 @@ struct network {
     const tg_layer *layers;
     const int64_t *runs, *starts;
     const tg_step *steps;
-    const int32_t *places, *logits;
+    const int32_t *places, *results;
     const real *weights, *scaled;
     const double *uniform;
     real *state;
     uint8_t *x;
+    int64_t drawn_from;                                 /* results of a value */
 };
 
 /* The part of W v, for one number, that falls to a group of threads: every `groups`-th row. */
@@ -76,6 +77,50 @@ __device__ __forceinline__ real apply(int64_t kind, real x, real y)
     }
 }
 
+__device__ __forceinline__ double log_sigmoid(double x) { return (x < 0 ? x : 0) - log1p(exp(-fabs(x))); }
+
+/* log of the probability of a level's interval: sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b)) */
+__device__ __forceinline__ double log_probability(double mean, double inverse, int level, int last)
+{
+    const double half = 1. / last, distance = 2 * half * level - 1 - mean;
+    double sum = level < last ? log_sigmoid((distance + half) * inverse) : 0;
+    sum += level > 0 ? log_sigmoid((half - distance) * inverse) : 0;
+    return level > 0 && level < last ? sum + log(-expm1(-2 * half * inverse)) : sum;
+}
+
+/* log of a level's share in component k of a value's mixture, and of the pixel's colours `before` it. */
+template <class real>
+__device__ double log_share(const network<real> &e, const real *state, int64_t value, int64_t k, const uint8_t *before,
+                            int level)
+{
+    const int64_t colours = e.s.colours, here = value % colours;
+    const int last = (int)e.s.levels - 1;
+    const int32_t *at = e.results + value * e.drawn_from + k * (e.drawn_from / e.s.mixtures);
+    const int32_t *moves = at + 1 + 2 * colours;
+    double sum = (double)state[at[0]];
+    for (int64_t i = 0; i <= here; i++) {
+        double mean = (double)state[at[1 + i]], log_scale = (double)state[at[1 + colours + i]];
+        for (int64_t j = 0; j < i; j++)
+            mean += tanh((double)state[*moves++]) * (2. / last * before[j] - 1);
+        double inverse = exp(-(log_scale < -7 ? -7 : log_scale > 7 ? 7 : log_scale));
+        sum += log_probability(mean, inverse, i < here ? before[i] : level, last);
+    }
+    return sum;
+}
+
+template <class real>
+__device__ double logit(const network<real> &e, const real *state, int64_t value, const uint8_t *before, int level)
+{
+    if (!e.s.mixtures)
+        return (double)state[e.results[value * e.drawn_from + level]];
+    double top = -INFINITY, sum = 0;
+    for (int64_t k = 0; k < e.s.mixtures; k++)
+        top = fmax(top, log_share(e, state, value, k, before, level));
+    for (int64_t k = 0; k < e.s.mixtures; k++)
+        sum += exp(log_share(e, state, value, k, before, level) - top);
+    return top + log(sum);
+}
+
 /* The level at which the cumulative probability passes u; in float64 whatever the network's type, and added up by
  * one thread, in order, as the C kernel does. */
 template <class real>
@@ -84,8 +129,9 @@ __device__ __forceinline__ void draw(const network<real> &e, const real *state, 
     SHARED(double, x, [MOST_LEVELS]);
     SHARED(int, likeliest, [1]);
     const int levels = (int)e.s.levels, self = (int)threadIdx.x;
+    const uint8_t *before = to - (e.s.mixtures ? value % e.s.colours : 0);
     for (int i = self; i < levels; i += SAMPLE_THREADS)
-        x[i] = (double)state[e.logits[value * levels + i]];
+        x[i] = logit(e, state, value, before, i);
     __syncthreads();
     if (self == 0) {
         likeliest[0] = 0;
@@ -139,14 +185,15 @@ __global__ void __launch_bounds__(SAMPLE_THREADS, 4) sample_images(network<real>
 
 int tg_sample(int dtype, const tg_sampler *s, const tg_layer *layers, const int64_t *runs, const void *weights,
               const tg_step *steps, const int64_t *starts, const int32_t *places, const void *scaled,
-              const int32_t *logits, const double *uniform, void *state, uint8_t *x, int)
+              const int32_t *results, const double *uniform, void *state, uint8_t *x, int)
 {
-    if (s->n < 0 || s->n > MOST || s->levels < 1 || s->levels > MOST_LEVELS || s->first < 0 || s->last > s->values)
+    if (s->n < 0 || s->n > MOST || sampler_results(s) < 1 || s->levels > MOST_LEVELS || s->first < 0
+        || s->last > s->values)
         return TG_BAD_ARGUMENT;
     return typed(dtype, [&](auto zero) {
         typedef decltype(zero) real;
-        network<real> e = {*s, layers, runs, starts, steps, places, logits, (const real *)weights, (const real *)scaled,
-                           uniform, (real *)state, x};
+        network<real> e = {*s, layers, runs, starts, steps, places, results, (const real *)weights, (const real *)scaled,
+                           uniform, (real *)state, x, sampler_results(s)};
         if (s->n)
             LAUNCH(sample_images<real>, (unsigned)s->n, SAMPLE_THREADS, e);
         return launched();

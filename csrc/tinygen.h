@@ -157,10 +157,14 @@ int tg_cross_entropy_backward(int dtype, int64_t rows, int64_t classes, const vo
  * where out is apart from what is read, or is y itself, or elementwise x. At `weights` stands b, then W' row
  * by row, each row padded to ld numbers, a multiple of 16.
  *
- * At last, from value `known` on, a level is drawn: where the cumulative softmax(state[logits[value]] /
- * temperature) passes uniform[value] (0: the likeliest). So a caller may stop anywhere, and also draw by
- * itself. Besides 0 and the error codes, the answer may be -1 - value: the first one that can't be drawn,
- * because a logit is NaN, or none is finite or below infinity; images may have come further. */
+ * At last, from value `known` on, a level is drawn: where the cumulative softmax(logits / temperature) passes
+ * uniform[value] (0: the likeliest). The logits are state[results[value]]; or, where there are K `mixtures`,
+ * those of a mixture of K discretized logistics of the C `colours`, values of a pixel that follow each other:
+ * of each component 1 + 2 C + C (C - 1) / 2 numbers stand there, its own logit, C means, C logs of scales
+ * (taken as within -7 .. 7), and coefficients (G's for R, B's for R and G, ...), whose tanh times the colour
+ * before, from -1 to 1, is added to a mean. Besides 0 and the error codes, the answer may be -1 - value: the
+ * first one that can't be drawn, because a logit is NaN, or none is finite or below infinity; images may have
+ * come further. */
 enum { TG_LINEAR, TG_LINEAR_FROM, TG_COPY, TG_RELU, TG_ELU, TG_TANH, TG_SIGMOID,
        TG_ADD, TG_SUB, TG_MUL, TG_GATED /* tanh(x) * sigmoid(y) */ };
 typedef struct { int64_t kind, n, run, runs, low, high, ld, weights; } tg_layer;
@@ -168,15 +172,16 @@ typedef struct { int32_t layer, out, x, y; } tg_step;
 typedef struct {
     int64_t n, values, levels, size;            /* images; values, levels and numbers of an image */
     int64_t layers, runs, steps, weights;       /* lengths of the arrays */
+    int64_t mixtures, colours;                  /* 0 mixtures: of softmax */
     int64_t first, last, known;
     double temperature;
 } tg_sampler;
 
-/* runs (runs, 2), starts (values + 1), places (values), scaled (levels), logits (values, levels),
+/* runs (runs, 2), starts (values + 1), places (values), scaled (levels), results (values, numbers of each),
  * uniform (values, n), x (n, values): levels, also those that are known. */
 int tg_sample(int dtype, const tg_sampler *s, const tg_layer *layers, const int64_t *runs, const void *weights,
               const tg_step *steps, const int64_t *starts, const int32_t *places, const void *scaled,
-              const int32_t *logits, const double *uniform, void *state, uint8_t *x, int threads);
+              const int32_t *results, const double *uniform, void *state, uint8_t *x, int threads);
 
 /* --- optimizers ----------------------------------------------------------------------------------------- */
 

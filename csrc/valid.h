@@ -66,4 +66,13 @@ static inline int lstm_valid(int dtype, const tg_lstm_shape *s, int initial)
     return s->diagonal ? s->taps == 2 && !initial : s->taps > 0 && s->taps % 2 && (!initial || s->n == 1);
 }
 
+/* How many numbers say how a value is distributed; 0 if there's no such distribution. */
+static inline int64_t sampler_results(const tg_sampler *s)
+{
+    const int64_t k = s->mixtures, c = s->colours;
+    if (k == 0)
+        return max64(0, s->levels);
+    return k > 0 && k <= 1 << 15 && c > 0 && c <= 1 << 8 && s->levels > 1 ? k * (1 + 2 * c + c * (c - 1) / 2) : 0;
+}
+
 #endif

@@ -409,6 +409,8 @@ def test_absurd_sizes_are_refused(kernel):
             wrong += [{"diagonal": 2}, {"diagonal": -2}, {"taps": 0}, {"taps": 4}]
         else:
             wrong += [{"levels": 0}, {"levels": 257}, {"temperature": -1.0}, {"temperature": np.nan}]
+            wrong += [{"mixtures": n} for n in ABSURD] + [{"mixtures": 1, "levels": 1}]
+            wrong += [{"mixtures": 1, "colours": n} for n in (0, *ABSURD)]
         changed = [[Struct(struct_type, SimpleNamespace(**(vars(fields) | w))), *one.arguments[1:]] for w in wrong]
     else:
         sizes = [i for i, a in enumerate(one.arguments) if isinstance(a, int) and i < 2]
@@ -450,7 +452,7 @@ def test_a_sampler_answers_which_value_can_not_be_drawn_first(wrong):
         sizes.first, sizes.last, sizes.known, sizes.steps = 0, 8, seed % 3, 0
         one.arguments[5].array[:] = 0  # no steps: logits are what the state holds
         one.arguments[6].array[:] = sizes.size - 1  # where the values go
-        logits[:] = np.arange(sizes.levels) % (sizes.size // 2)
+        logits[:] = np.arange(logits.shape[1]) % (sizes.size // 2)
         image, value = seed % 64, 2 + seed % 5
         logits[value] += sizes.size // 2
         logits[value] %= sizes.size - 1

@@ -102,9 +102,7 @@ def test_the_logits_are_the_networks(name, dtype, bound):
             row, column, channel = np.unravel_index(place, (4, 5, 3))
             sampler.run(state, values, value, value + 1, 60, np.zeros((60, 3)), 1.0)
             expected = model.logits(model.scaled(x), labels).numpy()[:, :, channel, row, column]
-            got = state[:, sampler.schedule.results[value]]
-            if not sampler.schedule.softmax:
-                got = sampler.logits(state, values, value)
+            got = sampler.logits(state, values, value)
             assert got.dtype == dtype
             np.testing.assert_allclose(got, expected, rtol=bound, atol=bound * np.abs(expected).max())
             values[:, value] = x[:, channel, row, column] = final[:, channel, row, column]

@@ -486,6 +486,7 @@ def sample(schedule, scaled, uniform, state, x, first, last, known, temperature)
     schedule: see `tinygen.models.schedule`.
     """
     s, levels = schedule, len(scaled)
+    numbers = s.mixtures * (1 + 2 * s.colours + s.colours * (s.colours - 1) // 2) or levels
     if not _accepts(state, s.weights, scaled) or not isinstance(state, np.ndarray):
         return NotImplemented
     n, values, kernel_arrays = len(state), len(s.places), {}
@@ -497,7 +498,7 @@ def sample(schedule, scaled, uniform, state, x, first, last, known, temperature)
         ("starts", s.starts, "int64_t[]", np.int64, (values + 1,)),
         ("places", s.places, "int32_t[]", np.int32, (values,)),
         ("scaled", scaled, "char[]", state.dtype, (levels,)),
-        ("results", s.results, "int32_t[]", np.int32, (values, levels)),
+        ("results", s.results, "int32_t[]", np.int32, (values, numbers)),
         ("uniform", uniform, "double[]", np.float64, (values, n)),
         ("state", state, "char[]", state.dtype, (n, s.size)),
         ("x", x, "uint8_t[]", np.uint8, (n, values)),
@@ -505,7 +506,7 @@ def sample(schedule, scaled, uniform, state, x, first, last, known, temperature)
         if a.shape != shape or a.dtype != dtype or not (a.flags.c_contiguous and a.flags.aligned):
             raise ValueError(f"sample: {name} must be {np.dtype(dtype)} {shape} in C order, got {a.dtype} {a.shape}")
         kernel_arrays[name] = ffi.from_buffer(ctype, a, require_writable=name in ("state", "x"))
-    sizes = (n, values, levels, s.size, len(s.layers), len(s.runs), len(s.steps), len(s.weights))
+    sizes = (n, values, levels, s.size, len(s.layers), len(s.runs), len(s.steps), len(s.weights), s.mixtures, s.colours)
     struct = ffi.new("tg_sampler *", (*sizes, first, last, known, temperature))
     return -_call("tg_sample", state, struct, *kernel_arrays.values()) - 1
 

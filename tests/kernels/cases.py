@@ -504,10 +504,12 @@ def _sampler_draw(generator, shares):
 def sample(generator, n=None, values=None):
     size, images = int(generator.integers(80, 300)), int(generator.choice((0, 1, 2, 5, 9, 33)) if n is None else n)
     values = int(generator.integers(1, 6)) if values is None else values
-    levels = int(generator.choice((1, 2, 3, 17, 256)))
+    mixtures, colours = int(generator.choice((0, 0, 1, 3))), int(generator.integers(1, 4))
+    levels = int(generator.choice((2 if mixtures else 1, 2, 3, 17, 256)))
+    numbers = mixtures * (1 + 2 * colours + colours * (colours - 1) // 2) or levels
     layers, runs, weights = _sampler_layers(generator, size)
     steps, starts = _sampler_steps(generator, layers, size, values)
-    places, logits = generator.integers(0, size, values), generator.integers(0, size, (values, levels))
+    places, logits = generator.integers(0, size, values), generator.integers(0, size, (values, numbers))
     scaled, state = normal(generator, levels), normal(generator, images, size)
     x = generator.integers(0, levels, (images, values))
     first, last = sorted(generator.integers(0, values + 1, 2).tolist())
@@ -519,11 +521,16 @@ def sample(generator, n=None, values=None):
         for step in steps[starts[value] : starts[value + 1]]:
             definitions.sampler_step(state, layers, runs, weights, step)
         if value >= known:
-            shares = definitions.sampler_cumulative(state, logits[value], temperature)
+            found = state[:, logits[value]]
+            if mixtures:
+                found = found.reshape(images, mixtures, numbers // mixtures)
+                found = definitions.sampler_mixture(found, x[:, value - value % colours : value], colours, levels)
+            shares = definitions.sampler_cumulative(found, temperature)
             x[:, value], uniform[value] = _sampler_draw(generator, shares)
     sizes = SimpleNamespace(
         n=images, values=values, levels=levels, size=size, layers=len(layers), runs=len(runs), steps=len(steps),
-        weights=len(weights), first=first, last=last, known=known, temperature=temperature,
+        weights=len(weights), mixtures=mixtures, colours=colours, first=first, last=last, known=known,
+        temperature=temperature,
     )  # fmt: skip
     arguments = [
         Struct("tg_sampler *", sizes), In(np.array(layers, np.int64)), In(np.array(runs, np.int64).reshape(-1, 2)),

@@ -242,8 +242,24 @@ def sampler_step(state, layers, runs, weights, step):
     state[:, out : out + n] = (state[:, y : y + n] if kind else rows[0]) + state[:, seen] @ rows[1:]
 
 
-def sampler_cumulative(state, at, temperature):
+def sampler_mixture(parameters, before, colours, levels):
+    """Logs of the levels' probabilities (n, levels), by the distribution function, given the pixel's colours before.
+
+    parameters (n, K, 1 + 2 colours + colours (colours - 1) / 2); before (n, number of them).
+    """
+    weight, here, edges = parameters[..., 0], before.shape[1], (2 * np.arange(levels - 1) + 1) / (levels - 1) - 1
+    moves = np.tanh(parameters[..., 1 + 2 * colours :])
+    for i in range(here + 1):
+        own = moves[..., i * (i - 1) // 2 :][..., :i]
+        mean = parameters[..., 1 + i] + (own * (before[:, None, :i] * (2 / (levels - 1)) - 1)).sum(2)
+        scale = np.exp(parameters[..., 1 + colours + i].clip(-7, 7))
+        below = _sigmoid((edges - mean[..., None]) / scale[..., None])
+        log_p = np.log(np.diff(below, prepend=0, append=1) + 1e-300)  # (n, K, levels)
+        weight = weight + (log_p[np.arange(len(before)), :, before[:, i]] if i < here else 0)
+    return np.logaddexp.reduce(weight[..., None] + log_p, 1)
+
+
+def sampler_cumulative(logits, temperature):
     """The levels' cumulative probabilities (n, levels)."""
-    logits = state[:, at] / temperature
-    p = np.exp(logits - logits.max(1, keepdims=True, initial=-np.inf))
+    p = np.exp((logits - logits.max(1, keepdims=True, initial=-np.inf)) / temperature)
     return p.cumsum(1) / p.sum(1, keepdims=True)

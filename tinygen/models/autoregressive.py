@@ -35,15 +35,16 @@ class Autoregressive(Model):
 
     validation_unit = "bits/dim"
     classes = 0
+    mixtures = 0  # of logistics whose parameters are the network's output, in place of logits: PixelCNN++
 
     def network(self, x: Tensor, labels: np.ndarray | None = None) -> Tensor:
         """The network's output, given the labels if it is one of classes."""
         return self(x, labels) if self.classes else self(x)
 
     def of_levels(self, output: Tensor, x: Tensor) -> Tensor:
-        """Logits (N, levels, C, H, W) from the network's output; a model may give parameters (N, K, H, W) instead.
+        """Logits (N, levels, C, H, W) from the network's output, which may be the parameters of `mixtures` instead.
 
-        What the output at a pixel says of a colour may depend on the pixel's colours before it, x (N, C, H, W).
+        What these say of a colour depends on the pixel's colours before it, x (N, C, H, W).
         """
         return output
 

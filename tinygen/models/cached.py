@@ -63,11 +63,7 @@ class Sampler:
         numbers[~given] = uniform
         for first, last in self.stretches(given, n):
             self.model.tell(first / len(order), f"drawing {n:,} images {channels}x{height}x{width}")
-            if self.schedule.softmax or given[first]:
-                self.run(state, x, first, last, last if given[first] else first, numbers, temperature)
-            else:
-                self.run(state, x, first, last, last, numbers, temperature)
-                x[:, first] = draw(self.logits(state, x, first), numbers[first], temperature, self.place(first))
+            self.run(state, x, first, last, last if given[first] else first, numbers, temperature)
         flat[:, order] = x
         return flat.reshape(n, height, width, channels).transpose(0, 3, 1, 2)
 
@@ -76,8 +72,7 @@ class Sampler:
         chunk = max(1, _CHUNK // max(1, n * self.schedule.weights.size))
         ends = [0, *(np.flatnonzero(np.diff(given)) + 1).tolist(), len(given)]
         for begin, end in itertools.pairwise(ends):
-            step = chunk if self.schedule.softmax or given[begin] else 1
-            yield from ((first, min(end, first + step)) for first in range(begin, end, step))
+            yield from ((first, min(end, first + chunk)) for first in range(begin, end, chunk))
 
     def state(self, n: int) -> np.ndarray:
         """Memory for the numbers of n images, with all that is constant."""
@@ -95,10 +90,12 @@ class Sampler:
 
     def logits(self, state: np.ndarray, x: np.ndarray, value: int) -> np.ndarray:
         """Of a value's levels (N, levels), by what the network gives at its pixel and the colours drawn before."""
-        channels = self.model.image_shape[0]
-        output = state[:, self.schedule.results[value], None, None]
+        output, channels = state[:, self.schedule.results[value]], self.model.image_shape[0]
+        if not self.schedule.mixtures:
+            return output
         colours = self.scaled[x[:, value // channels * channels :][:, :channels, None, None]]
-        return self.model.of_levels(Tensor(output), Tensor(colours)).numpy()[:, :, value % channels, 0, 0]
+        logits = self.model.of_levels(Tensor(output[:, :, None, None]), Tensor(colours))
+        return logits.numpy()[:, :, value % channels, 0, 0]
 
     def run(
         self, state: np.ndarray, x: np.ndarray, first: int, last: int, known: int, uniform: np.ndarray,
@@ -107,11 +104,10 @@ class Sampler:
         """Values first to last of x (N, values), in which those before `known` are given. See csrc/tinygen.h."""
         s = self.schedule
         if not is_reference():
-            drawn = s if s.softmax else s._replace(results=np.zeros((len(s.places), len(self.scaled)), np.int32))
-            failed = native.sample(drawn, self.scaled, uniform, state, x, first, last, known, temperature)
+            failed = native.sample(s, self.scaled, uniform, state, x, first, last, known, temperature)
             if failed is not NotImplemented:
                 if failed >= 0:
-                    raise FloatingPointError(_not_finite(state[:, s.results[failed]], self.place(failed)))
+                    raise FloatingPointError(_not_finite(self.logits(state, x, failed), self.place(failed)))
                 return
         layers, runs = s.layers.tolist(), s.runs.tolist()
         for value in range(first, last):
@@ -120,7 +116,7 @@ class Sampler:
             for layer, *places in s.steps[s.starts[value] : s.starts[value + 1]].tolist():
                 _step(state, s.weights, layers[layer], runs, *places)
             if value >= known:
-                x[:, value] = draw(state[:, s.results[value]], uniform[value], temperature, self.place(value))
+                x[:, value] = draw(self.logits(state, x, value), uniform[value], temperature, self.place(value))
 
 
 def _step(

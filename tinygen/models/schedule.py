@@ -118,7 +118,7 @@ class Trace:
 
     def __init__(self, model: Any, label: int | None = None) -> None:
         channels, height, width = model.image_shape
-        self.dtype = next(model.parameters()).dtype
+        self.dtype, self.mixtures = next(model.parameters()).dtype, model.mixtures
         self.buffers: list[Buffer] = []
         self.notes: list[Elementwise | Product] = []
         self._count, self.time = 1, np.zeros(1 << 16, np.int32)
@@ -418,7 +418,7 @@ class Schedule(NamedTuple):
     layers (L, 8): kind, n, run, runs, low, high, ld, weights. runs (R, 2). weights: of the network's type. steps
     (S, 4): layer, out, x, y. starts (T + 1,): for T values. places (T,): where the image's values stand. results
     (T, K): where what the network gives for each stands. size: of an image's numbers. constants: the places of the
-    trace's constants. softmax: whether results are logits.
+    trace's constants. mixtures: of how many logistics results are the parameters, for this many colours; 0: logits.
     """
 
     layers: np.ndarray
@@ -430,14 +430,15 @@ class Schedule(NamedTuple):
     results: np.ndarray
     size: int
     constants: list[slice]
-    softmax: bool
+    mixtures: int
+    colours: int
 
 
 def schedule(trace: Trace) -> Schedule:
     """The steps of a trace in order. Raises ValueError if a value's logits depend on itself or a later one."""
     values, colours = trace.image.numbers.size, trace.image.shape[2]
-    softmax = trace.result.ndim == 5  # (1, levels, C, H, W); else (1, K, H, W), for all colours of a pixel
-    by_colour = trace.result[0] if softmax else trace.result[0][:, None].repeat(colours, 1)
+    # (1, levels, C, H, W), or of a mixture (1, K, H, W), for all colours of a pixel
+    by_colour = trace.result[0][:, None].repeat(colours, 1) if trace.mixtures else trace.result[0]
     results = by_colour.transpose(2, 3, 1, 0).reshape(values, -1)[trace.order]
     late = trace.time[results].max(1) > np.arange(values)
     if late.any():
@@ -458,7 +459,7 @@ def schedule(trace: Trace) -> Schedule:
     return Schedule(
         np.array(steps.layers, np.int64).reshape(-1, 8), np.array(steps.runs, np.int64).reshape(-1, 2),
         np.concatenate([np.zeros(0, trace.dtype), *steps.weights]), order.astype(np.int32, "C"), starts,
-        places.astype(np.int32), place[results].astype(np.int32, "C"), size, constants, softmax,
+        places.astype(np.int32), place[results].astype(np.int32, "C"), size, constants, trace.mixtures, colours,
     )  # fmt: skip
 
 
