@@ -61,7 +61,7 @@ class Twin:
     def has(self, name):
         return any(key.startswith(name) for key in self.parameters)
 
-    def head(self, h, layers=("head.1", "head.3")):
+    def head(self, h, layers=("head.0", "head.1")):
         for layer in layers:
             h = self.conv(relu(h), layer, "B")
         return torch.stack(h.split(self.levels, dim=1), dim=2)  # (N, levels, C, H, W)
@@ -181,7 +181,7 @@ class TwinRNN(Twin):
                 more = pad(more, (0, 1))
             h = h + self.conv((self.diagonal if diagonal else self.row)(h, name, more), f"{name}.output", "B")
             layer += 1
-        return self.head(h[..., :width], (f"{prefix}head.1", f"{prefix}head.3"))
+        return self.head(h[..., :width], (f"{prefix}head.0", f"{prefix}head.1"))
 
 
 class TwinMultiScale(TwinRNN):

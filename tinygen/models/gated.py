@@ -88,11 +88,11 @@ class GatedPixelCNN(Autoregressive):
         self.classes = classes
 
         def conv(inputs: int, outputs: int) -> nn.Module:
-            return nn.MaskedConv2d(inputs, outputs, 1, "B", channels, generator=generator)
+            return nn.MaskedConv2d(inputs, outputs, 1, "B", channels, relu=True, generator=generator)
 
         self.layers = nn.ModuleList([GatedLayer(channels, hidden, 7, "A", channels, classes, generator)])
         self.layers.extend(GatedLayer(hidden, hidden, 3, "B", channels, classes, generator) for _ in range(layers - 1))
-        self.head = nn.Sequential(nn.ReLU(), conv(hidden, hidden), nn.ReLU(), conv(hidden, channels * levels))
+        self.head = nn.Sequential(conv(hidden, hidden), conv(hidden, channels * levels))
 
     def forward(self, x: Tensor, labels: np.ndarray | None = None) -> Tensor:
         """Scaled images (N, C, H, W), labels (N,) if there are classes -> logits (N, levels, C, H, W)."""

@@ -109,16 +109,13 @@ class PixelRNN(Autoregressive):
         if layers < 0:
             raise ValueError(f"layers must not be negative, got {layers}")
 
-        def conv(inputs: int, outputs: int, kernel_size: int, mask: str) -> nn.Module:
-            return nn.MaskedConv2d(inputs, outputs, kernel_size, mask, channels, generator=generator)
+        def conv(outputs: int) -> nn.Module:
+            return nn.MaskedConv2d(2 * hidden, outputs, 1, "B", channels, relu=True, generator=generator)
 
         self.border = int(rnn == "diagonal")
-        self.input = conv(channels, 2 * hidden, 7, "A")
+        self.input = nn.MaskedConv2d(channels, 2 * hidden, 7, "A", channels, generator=generator)
         self.layers = nn.ModuleList(LAYERS[rnn](hidden, channels, generator) for _ in range(layers))
-        self.head = nn.Sequential(
-            nn.ReLU(), conv(2 * hidden, 2 * hidden, 1, "B"),
-            nn.ReLU(), conv(2 * hidden, channels * levels, 1, "B"),
-        )  # fmt: skip
+        self.head = nn.Sequential(conv(2 * hidden), conv(channels * levels))
 
     def forward(self, x: Tensor, given: Sequence[Tensor] = ()) -> Tensor:
         """Scaled images (N, C, H, W) -> logits (N, levels, C, H, W). given: what each layer is told of every pixel."""
