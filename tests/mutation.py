@@ -15,11 +15,12 @@ import os
 import random
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -31,7 +32,8 @@ TESTS = {  # the tests of a file, the likeliest to notice first
     "ops/recurrent.py": ["tests/test_recurrent.py", *OPS],
     "ops/loss.py": [*OPS, "tests/test_models.py"],
 }
-SECONDS = 300  # of processor time; a mutant that takes longer is caught in a loop: killed
+SECONDS = 300  # of processor time; tests that take longer with a mutant, but not without it, have noticed it
+LATE = -signal.SIGXCPU  # the exit code of what took longer
 OPERATORS = {
     ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*", ast.FloorDiv: "*", ast.Mod: "*", ast.Pow: "*",
     ast.MatMult: "*", ast.BitAnd: "|", ast.BitOr: "&",
@@ -122,7 +124,17 @@ def _code(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def killed(mutant: Mutant, tests: list[str]) -> bool:
-    """Whether one of the tests fails on a copy of the package that has the mutant."""
+    """Whether one of the tests fails, or they don't end, on a copy of the package that has the mutant."""
+    code, output = _tests(mutant, tests)
+    if code == LATE and _tests(replace(mutant, end=mutant.start, new=""), tests)[0] == LATE:
+        raise RuntimeError(f"without any mutant {', '.join(tests)} take more than {SECONDS} s, too")
+    if code > 2 and code != 4:  # 2 and 4: it can't even be imported
+        raise RuntimeError(f"{mutant}: pytest exits {code}: {output}")
+    return code != 0
+
+
+def _tests(mutant: Mutant, tests: list[str]) -> tuple[int, str]:
+    """pytest's exit code, LATE if it was stopped, and the last it said."""
     name = mutant.file.relative_to(ROOT / "tinygen")
     with tempfile.TemporaryDirectory() as folder:
         for part in ("tinygen", "tests"):
@@ -131,13 +143,14 @@ def killed(mutant: Mutant, tests: list[str]) -> bool:
         Path(folder, "tinygen", name).write_text(mutant.applied())
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
         environment = {**os.environ, "PYTHONPATH": folder, "CI": "1", "TINYGEN_REQUIRE_PARITY": ""}
-        done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS)),
-        )  # fmt: skip
-    if done.returncode not in (0, 1, 2, 4) and done.returncode > 0:  # 2 and 4: it can't even be imported
-        raise RuntimeError(f"{mutant}: pytest exits {done.returncode}: {done.stdout.decode()[-500:]}")
-    return done.returncode != 0
+        try:
+            done = subprocess.run(
+                command, cwd=folder, env=environment, capture_output=True, timeout=10 * SECONDS,
+                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 9)),
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return LATE, ""
+    return done.returncode, done.stdout.decode()[-500:]
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import tinygen as tg
+from benchmarks import cases, contestants, report, timing
 from tinygen.models.vae import VAE
 
 ROOT = Path(__file__).parents[1]
@@ -23,17 +24,6 @@ def benchmarks(*flags, code=0):
     done = subprocess.run([sys.executable, "-m", "benchmarks", *flags], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == code, done.stderr
     return done
-
-
-@pytest.fixture(scope="module")
-def modules():
-    """The package's modules; it isn't installed, so they are found from the repository's root."""
-    sys.path.insert(0, str(ROOT))
-    try:
-        from benchmarks import cases, contestants, report, timing
-    finally:
-        sys.path.remove(str(ROOT))
-    return {"cases": cases, "contestants": contestants, "report": report, "timing": timing}
 
 
 @pytest.fixture(scope="module")
@@ -102,52 +92,51 @@ def header_of(text, line):
 
 
 class TestCases:
-    def test_names_are_distinct(self, modules):
-        names = [c.name for c in modules["cases"].CASES] + [g.name for g in modules["cases"].GROWTH]
+    def test_names_are_distinct(self):
+        names = [c.name for c in cases.CASES] + [g.name for g in cases.GROWTH]
         assert len(names) == len(set(names))
 
     @pytest.mark.parametrize(
         ("i", "o", "k", "kind", "channels"),
         [(2, 3, 3, "B", 1), (2, 3, 5, "A", 1), (3, 6, 3, "A", 3), (6, 3, 1, "B", 3)],
     )
-    def test_useful_flops_are_the_unmasked_products(self, modules, i, o, k, kind, channels):
+    def test_useful_flops_are_the_unmasked_products(self, i, o, k, kind, channels):
         # Away from the border, the gradient of the sum to a weight of ones on an image of ones counts a tap's uses.
-        case = modules["cases"].masked(i, o, k, kind, 8, 2, channels)
+        case = cases.masked(i, o, k, kind, 8, 2, channels)
         weight = tg.tensor(np.ones((o, i, k, k)), requires_grad=True)
         tg.nn.functional.masked_conv2d(tg.tensor(np.ones((1, i, k, k))), weight, None, kind, channels).sum().backward()
         taps = np.count_nonzero(weight.grad.numpy())
         assert case.flops["forward"] == 2 * taps * 2 * 8 * 8
         assert case.flops["forward + backward"] == 3 * case.flops["forward"]
 
-    def test_flops_of_a_pixelcnn_are_the_sum_over_its_layers(self, modules):
-        model = modules["cases"].pixelcnn(2, blocks=3, levels=5, size=4)()
+    def test_flops_of_a_pixelcnn_are_the_sum_over_its_layers(self):
+        model = cases.pixelcnn(2, blocks=3, levels=5, size=4)()
         weights = [np.ones(p.shape) for p in model.parameters() if p.ndim == 4]
         kept = {7: 24, 3: 5, 1: 1}
         products = sum(w.shape[0] * w.shape[1] * kept[w.shape[2]] for w in weights)
-        assert modules["cases"].pixelcnn_flops(2, 3, 5, 4) == 2 * 16 * products
+        assert cases.pixelcnn_flops(2, 3, 5, 4) == 2 * 16 * products
 
-    def test_flops_of_a_vae_are_the_sum_over_its_layers(self, modules):
+    def test_flops_of_a_vae_are_the_sum_over_its_layers(self):
         model = VAE((1, 28, 28), 2, network="conv", latent=3, hidden=2, likelihood="bernoulli",
                     generator=np.random.default_rng(0))  # fmt: skip
         sides = iter([14, 7, 4, 1, 1, 4, 7, 14])  # the smaller ones of each layer's input and output
         products = sum(p.numel() * next(sides) ** 2 for p in model.parameters() if p.ndim == 4)
-        assert modules["cases"].vae_step(2, 5, latent=3).flops["training step"] == 3 * 5 * 2 * products
+        assert cases.vae_step(2, 5, latent=3).flops["training step"] == 3 * 5 * 2 * products
 
-    def test_small_versions_agree_with_the_reference(self, modules):
-        cases, compare = modules["cases"], modules["contestants"]
+    def test_small_versions_agree_with_the_reference(self):
         for case in (
             cases.masked(3, 6, 3, "B", 5, 2, channels=3), cases.conv(2, 3, 4, 2, 1, 6, 2), cases.row_lstm(2, 4, 2),
             cases.transposed(3, 2, 4, 2, 1, 3, 2), cases.lstm(2, 3, 4, 2), cases.lstm_cells(2, 3, 4, 2),
             cases.diagonal_bilstm(2, 4, 2), cases.batch_norm(3, 4, 2), cases.cross_entropy(5, 3, 2),
             cases.training_step(2, 2, blocks=1, levels=3, size=5), cases.vae_step(2, 2, latent=3),
         ):  # fmt: skip
-            found = {name: build() for name, build in compare.contestants(case, with_torch=False).items()}
+            found = {name: build() for name, build in contestants.contestants(case, with_torch=False).items()}
             for what in case.flops:
-                error = compare.disagreement(found["tinygen"][what](), found["reference"][what]())
+                error = contestants.disagreement(found["tinygen"][what](), found["reference"][what]())
                 assert error < 1e-4, (case.name, what)
 
 
-def test_memory_holds_at_least_the_arrays(modules):
+def test_memory_holds_at_least_the_arrays():
     from benchmarks import memory
 
     megabytes = memory.measure(CASE, "tinygen", "forward + backward", 1)
@@ -168,53 +157,52 @@ class TestDisagreement:
             ([np.ones(1)], [np.ones(1), np.ones(1)], math.inf),
         ],
     )
-    def test_largest_difference_over_largest_value(self, modules, a, b, expected):
-        assert modules["contestants"].disagreement(a, b) == pytest.approx(expected)
+    def test_largest_difference_over_largest_value(self, a, b, expected):
+        assert contestants.disagreement(a, b) == pytest.approx(expected)
 
-    def test_a_wrong_contestant_is_named_and_not_timed(self, modules, monkeypatch):
+    def test_a_wrong_contestant_is_named_and_not_timed(self, monkeypatch):
         monkeypatch.syspath_prepend(str(ROOT))
         from benchmarks import __main__ as command
 
-        case = modules["cases"].Case(
+        case = cases.Case(
             "x", "s", {"forward": 1.0}, lambda: {"forward": lambda: np.ones(3)}, dict, reference=False,
             extra={"off": lambda: {"forward": lambda: np.full(3, 1.1)}},
         )  # fmt: skip
         (row,) = command.measure(case, 1, 0.001, False, False)
         assert row["wrong"] == {"off": pytest.approx(0.1)}
         assert set(row["seconds"]) == {"tinygen"}
-        assert "NOT TIMED: off is off by 1.0e-01" in modules["report"].line(row)
+        assert "NOT TIMED: off is off by 1.0e-01" in report.line(row)
 
 
 class TestTiming:
-    def test_ratio_is_the_median_of_the_ratios_within_turns(self, modules):
-        timing = modules["timing"]
+    def test_ratio_is_the_median_of_the_ratios_within_turns(self):
         ours = timing.Timing([[1.0, 1.0, 9.0], [10.0], [2.0]], [1.0, 2.0, 0.0])
         theirs = timing.Timing([[3.0], [20.0, 20.0, 30.0], [10.0]], [4.0, 4.0, 4.0])
         assert timing.ratio(theirs, ours) == 3  # of 3, 2, 5: turn 2 was slow for both
         assert timing.ratio(theirs, ours, "cpu") == 3  # of 4, 2; the clock was too coarse for turn 3
         assert theirs.summary() == {"median": 20.0, "min": 3.0, "cpu": 4.0, "calls": 5}
 
-    def test_contestants_take_turns(self, modules):
+    def test_contestants_take_turns(self):
         calls = []
-        timings = modules["timing"].alternate({name: lambda name=name: calls.append(name) for name in "ab"}, 0.05)
+        timings = timing.alternate({name: lambda name=name: calls.append(name) for name in "ab"}, 0.05)
         turns = [name for i, name in enumerate(calls) if i == 0 or calls[i - 1] != name]
         assert {len(t.turns) for t in timings.values()} <= {len(turns) // 2, len(turns) // 2 + 1, len(turns)}
         assert len(turns) >= 3
 
-    def test_growth_and_memory_have_tables(self, modules):
+    def test_growth_and_memory_have_tables(self):
         def point(x, ours, *theirs):
             seconds = {"tinygen": ours} | {f"PyTorch, {i}": s for i, s in enumerate(theirs)}
             return {"x": x, "seconds": {name: {"median": s} for name, s in seconds.items()}}
 
-        results = modules["report"].new(None, [1], False)
+        results = report.new(None, [1], False)
         points = [point(x, x**1.5, x**3.0, 4 * x**2.0) for x in (4, 16, 64)]
         results["growth"] = [{"name": "g", "x": "pixels", "what": "sampling", "points": points}]
         row = {"case": "c", "what": "forward", "threads": 1, "contestant": "tinygen", "peak": 30.4, "above": 12.6}
         results["memory"] = [row]
-        text = modules["report"].markdown(results)
+        text = report.markdown(results)
         assert "| g: sampling, x = pixels | 4 | 64 | x^1.50 | x^2.00 |" in text  # the best of PyTorch's at each x
         assert "| c | forward | 1 | tinygen | 13 | 30 |" in text
 
-    def test_slope_is_the_exponent(self, modules):
+    def test_slope_is_the_exponent(self):
         xs = [1, 2, 4, 8, 16]
-        assert modules["report"].slope(xs, [x**2.5 for x in xs]) == pytest.approx(2.5)
+        assert report.slope(xs, [x**2.5 for x in xs]) == pytest.approx(2.5)

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tinygen.data import Dataset
 
-ROOT = Path(__file__).parents[1]
-
 
 @pytest.fixture(scope="module")
 def models():
-    sys.path.insert(0, str(ROOT))
-    try:
-        from benchmarks import models
-    finally:
-        sys.path.remove(str(ROOT))
+    from benchmarks import models
+
     return models
 
 

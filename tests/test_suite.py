@@ -34,9 +34,17 @@ def test_small_errors_are_noticed(capsys):
     assert mutation.main(["-n", "100" if FULL else "2"]) == 0, capsys.readouterr().out
 
 
+HARMLESS = mutation.Mutant(mutation.ROOT / "tinygen" / "ops" / "pool.py", 0, 0, "# the same\n")
+
+
 def test_what_changes_nothing_is_no_error():
-    harmless = mutation.Mutant(mutation.ROOT / "tinygen" / "ops" / "pool.py", 0, 0, "# the same\n")
-    assert not mutation.killed(harmless, ["tests/test_layout.py"])
+    assert not mutation.killed(HARMLESS, ["tests/test_layout.py"])
+
+
+def test_what_is_as_slow_without_an_error_is_no_error_found(monkeypatch):
+    monkeypatch.setattr(mutation, "SECONDS", 0)
+    with pytest.raises(RuntimeError, match=r"without any mutant tests/test_layout\.py take more than 0 s, too"):
+        mutation.killed(HARMLESS, ["tests/test_layout.py"])
 
 
 @pytest.mark.fault("S02")
