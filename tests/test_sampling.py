@@ -21,7 +21,8 @@ from tinygen.models.nade import NADE
 from tinygen.models.pixelcnn import PixelCNN
 from tinygen.models.pixelcnnpp import PixelCNNpp
 from tinygen.models.pixelrnn import PixelRNN
-from tinygen.models.schedule import NotSchedulable, Trace, schedule
+from tinygen.models.schedule import schedule
+from tinygen.models.trace import NotSchedulable, Trace
 from tinygen.nn import functional as F
 
 CLASSES = 3
@@ -271,6 +272,15 @@ def test_no_call_of_the_kernel_is_long_so_ctrl_c_is_heard(n, given):
 def test_what_has_no_schedule_is_drawn_by_the_plain_loop(said, function):
     model = Own(function)
     with pytest.raises(NotSchedulable, match=said):
+        Trace(model)
+    images, _ = some(model, 3, 0)
+    np.testing.assert_array_equal(model.complete(images, 1, np.random.default_rng(0)), naive(model, images, 1, 0))
+
+
+def test_logits_may_be_made_of_any_output_by_the_plain_loop():
+    model = Own(lambda x: shifted(x)[:, :, 0])
+    model.of_levels = lambda output, x: 2 * output[:, :, None]
+    with pytest.raises(NotSchedulable, match="logits made of something else than a mixture"):
         Trace(model)
     images, _ = some(model, 3, 0)
     np.testing.assert_array_equal(model.complete(images, 1, np.random.default_rng(0)), naive(model, images, 1, 0))

@@ -19,7 +19,7 @@ from tinygen.data import Dataset
 from tinygen.models.cached import Sampler, draw
 from tinygen.models.independent import independent_nats
 from tinygen.models.model import Batch, Figure, Model, Picture
-from tinygen.models.schedule import NotSchedulable
+from tinygen.models.trace import NotSchedulable
 from tinygen.nn import functional as F
 
 UNKNOWN = 96  # the grey of what isn't given

@@ -1,8 +1,8 @@
 """Cached sampling: drawing images with a schedule, by which each of the network's numbers is computed once.
 
 So an image takes about as long as one forward pass, where a plain loop takes one for each of its values (lecture slide
-33). `tinygen.models.schedule` says how a network becomes a schedule; here it runs. `Sampler.run` is the definition,
-csrc/sample.c the kernel.
+33). `tinygen.models.trace` notes what a network computes, and when it can; `tinygen.models.schedule` makes steps of
+that; here they run. `Sampler.run` is the definition, csrc/sample.c the kernel.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import numpy as np
 
 from tinygen import Tensor, native
 from tinygen.autograd import is_reference
-from tinygen.models.schedule import Schedule, Trace, schedule
+from tinygen.models.schedule import Schedule, schedule
+from tinygen.models.trace import Trace
 
 if TYPE_CHECKING:
     from tinygen.models.autoregressive import Autoregressive
