@@ -115,6 +115,16 @@ def test_numpy_is_a_read_only_view():
     assert a[0] == 5
 
 
+def test_numpy_takes_a_tensor_that_needs_no_gradient():
+    t = tensor([1.5, 2.0])
+    assert np.shares_memory(np.asarray(t), t.numpy())
+    assert not np.shares_memory(np.array(t), t.numpy())
+    assert np.asarray(t, np.float64).dtype == np.float64
+    assert np.asarray(t).tolist() == [1.5, 2.0]
+    with pytest.raises(TypeError, match=r"becomes an array by \.detach\(\)\.numpy\(\)"):
+        np.asarray(var(1, 2))
+
+
 def test_an_array_on_the_left_of_an_operator():
     x = var(1, 2)
     a = np.array([3.0, 4.0])
