@@ -63,6 +63,20 @@ def test_a_step_of_pixelcnn_converts_nothing(channels, levels):
     assert native.conversions == before
 
 
+def test_adam_runs_in_its_kernel_for_every_shape_of_weight(monkeypatch):
+    """Also of one channel, and of one output: the strides of an axis of length 1 may be any."""
+    generator = np.random.default_rng(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 3, (3, 1), generator=generator), nn.Conv2d(3, 1, 4, generator=generator),
+        nn.ConvTranspose2d(1, 3, 1, generator=generator), nn.ConvTranspose2d(3, 1, 2, generator=generator),
+    )  # fmt: skip
+    optimizer = optim.Adam(net.parameters())
+    net(images(generator, 1, 9)).sum().backward()
+    if native.available():
+        monkeypatch.setattr(optim.Adam, "_update", None)  # NumPy's way
+    optimizer.step()
+
+
 def test_a_conversion_is_counted():
     generator = np.random.default_rng(0)
     net = nn.Conv2d(3, 4, 3, generator=generator)

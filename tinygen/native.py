@@ -276,7 +276,9 @@ def _side_by_side(arrays: Sequence[Any]) -> Sequence[Any] | None:
     """Arrays of one shape and one order in memory, without gaps, as contiguous ones; None if they aren't."""
     shape, strides = arrays[0].shape, arrays[0].strides
     for a in arrays:
-        if a.shape != shape or a.strides != strides or not _aligned(a):
+        if a.shape != shape or not _aligned(a):
+            return None
+        if a.strides != strides and any(s != t and n > 1 for s, t, n in zip(a.strides, strides, shape, strict=True)):
             return None
     if len(shape) > 1 and not arrays[0].flags.c_contiguous:
         axes = _memory_order(arrays[0])
