@@ -125,12 +125,12 @@ class DCGAN(GAN):
             classes=classes, generator=generator,
         )  # fmt: skip
 
-    def generator(self, inputs: int, width: int, by_image: bool, generator: np.random.Generator) -> nn.Module:
-        rules = replace(self.rules, batch_norm=self.rules.batch_norm and not by_image)
+    def generator(self, inputs: int, width: int, batch_norm: bool, generator: np.random.Generator) -> nn.Module:
+        rules = replace(self.rules, batch_norm=self.rules.batch_norm and batch_norm)
         return generator_net(self.image_shape, inputs, width, rules, generator)
 
     def discriminator(
-        self, inputs: tuple[int, int, int], outputs: int, width: int, by_image: bool, generator: np.random.Generator
+        self, inputs: tuple[int, int, int], outputs: int, width: int, batch_norm: bool, generator: np.random.Generator
     ) -> nn.Module:
-        rules = replace(self.rules, batch_norm=self.rules.batch_norm and not by_image)
+        rules = replace(self.rules, batch_norm=self.rules.batch_norm and batch_norm)
         return discriminator_net(inputs, outputs, width, rules, generator)

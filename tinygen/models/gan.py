@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 
 from tinygen import Tensor, cat, nn, no_grad, optim, tensor
-from tinygen.data import Dataset
+from tinygen.data import Dataset, subset
 from tinygen.metrics.features import class_names, feature_net, has_features
 from tinygen.metrics.quality import MOST, quality
 from tinygen.models import gan_pictures
@@ -51,6 +51,11 @@ class Game(nn.Module):
         self.G, self.D, self.variant = G, D, VARIANTS[variant]()
         self.shape, self.steps, self.classes = noise, steps or self.variant.steps, classes
 
+    def optimizers(self, lr: float) -> dict[str, optim.Optimizer]:
+        """One for each player, by its name."""
+        players = {"discriminator": self.D, "generator": self.G}
+        return {name: optim.Adam(player.parameters(), lr, self.variant.betas) for name, player in players.items()}
+
     def codes(self, n: int, generator: np.random.Generator) -> np.ndarray:
         """n codes z, normal, (n, latent), where latent is how many numbers an image's noise has."""
         return generator.standard_normal((n, math.prod(self.shape)))
@@ -63,7 +68,7 @@ class Game(nn.Module):
     def judge(self, x: Tensor, labels: np.ndarray | None = None) -> Tensor:
         """D(x), (N,). For BEGAN the autoencoder's mean absolute error, its equation 1 with eta = 1."""
         out = self.D(self._with(x, labels))
-        return (out - x).abs().mean(tuple(range(1, x.ndim))) if self.variant.energy else out.reshape(len(x))
+        return (out - x).abs().mean(tuple(range(1, x.ndim))) if self.variant.code else out.reshape(len(x))
 
     def _with(self, x: Tensor, labels: np.ndarray | None) -> Tensor:
         """x (N, C, ...) with a plane for each class behind its channels, 1 for the image's own, 0 for the others."""
@@ -101,7 +106,7 @@ class Game(nn.Module):
         parts |= minimise(deceive, "generator")
         if self.variant.logits:  # as probabilities
             means |= {name: float(values[name].sigmoid().numpy().mean()) for name in ("real", "fake")}
-        if self.variant.energy:
+        if self.variant.code:
             means["k"] = self.variant.k.item()
         means |= {"d_grad": norm(self.D.parameters()), "g_grad": norm(self.G.parameters())}
         return parts | means | {"spread": math.sqrt(variance(fake) / max(variance(x), 1e-12))}
@@ -161,20 +166,19 @@ class GAN(Model):
         for name, value in sizes.items():
             if value < (name in ("latent", "width")):
                 raise ValueError(f"{name} must be at least {int(name in ('latent', 'width'))}, got {value}")
-        inputs, outputs = (image_shape[0] + classes, *image_shape[1:]), latent if VARIANTS[variant].energy else 1
-        discriminator = self.discriminator(inputs, outputs, width, VARIANTS[variant].by_image, generator)
-        if VARIANTS[variant].energy:  # an autoencoder, whose decoder is built like the generator
-            decoder = self.generator(latent, width, VARIANTS[variant].by_image, generator)
-            discriminator = nn.Sequential(discriminator, decoder)
+        rules, inputs = VARIANTS[variant], (image_shape[0] + classes, *image_shape[1:])
+        discriminator = self.discriminator(inputs, rules.code or 1, width, not rules.by_image, generator)
+        if rules.code:  # an autoencoder, whose decoder is built like the generator
+            discriminator = nn.Sequential(discriminator, self.generator(rules.code, width, False, generator))
         self.game = Game(
-            self.generator(latent + classes, width, False, generator), discriminator, variant, (latent, 1, 1),
+            self.generator(latent + classes, width, not rules.code, generator), discriminator, variant, (latent, 1, 1),
             critic_steps, classes,
         )  # fmt: skip
         self.register_buffer("missing", tensor(np.zeros(2, np.int64)))
         self.played = 0
 
-    def generator(self, inputs: int, width: int, by_image: bool, generator: np.random.Generator) -> nn.Module:
-        """A new network from noise (N, inputs, 1, 1) to images from -1 to 1."""
+    def generator(self, inputs: int, width: int, batch_norm: bool, generator: np.random.Generator) -> nn.Module:
+        """A new network from noise (N, inputs, 1, 1) to images from -1 to 1. batch_norm: whether it may have some."""
         layers = [
             nn.Flatten(), nn.Linear(inputs, width, generator=generator), nn.ReLU(),
             nn.Linear(width, 2 * width, generator=generator), nn.ReLU(),
@@ -183,7 +187,7 @@ class GAN(Model):
         return nn.Sequential(*layers)
 
     def discriminator(
-        self, inputs: tuple[int, int, int], outputs: int, width: int, by_image: bool, generator: np.random.Generator
+        self, inputs: tuple[int, int, int], outputs: int, width: int, batch_norm: bool, generator: np.random.Generator
     ) -> nn.Module:
         """A new network from images, with planes for the classes, of shape `inputs` to (N, outputs, 1, 1)."""
         layers = [
@@ -196,8 +200,7 @@ class GAN(Model):
     # -- training
 
     def optimizers(self, lr: float) -> dict[str, optim.Optimizer]:
-        players = {"discriminator": self.game.D, "generator": self.game.G}
-        return {name: optim.Adam(player.parameters(), lr, self.game.variant.betas) for name, player in players.items()}
+        return self.game.optimizers(lr)
 
     def training_step(self, training: Training) -> dict[str, float]:
         def real() -> tuple[Tensor, np.ndarray | None]:
@@ -220,7 +223,7 @@ class GAN(Model):
 
     def progress(self, parts: dict[str, float]) -> str:
         real, fake = parts["real"], parts["fake"]
-        if self.game.variant.energy:
+        if self.game.variant.code:
             text = f"L(x) {real:.3f}  L(G(z)) {fake:.3f}  k {parts['k']:.3f}"
         elif self.game.variant.logits:
             text = f"D(x) {real:.2f}  D(G(z)) {fake:.2f}"
@@ -234,7 +237,10 @@ class GAN(Model):
         return diagnosis(parts, self.game.variant, missing, classes) if self.played >= WARM else []
 
     def evaluate(self, train: Dataset, test: Dataset, generator: np.random.Generator) -> list[Figure]:
-        """`metrics.quality` of as many samples as test images; with classes, how often they are as asked for."""
+        """`metrics.quality` of as many samples as test images; with classes, how often they are as asked for.
+
+        Where the slope of the critic is drawn to 1: what it is between 500 test images and as many samples.
+        """
         n = min(len(test), MOST)
         labels = generator.integers(0, self.game.classes, n) if self.game.classes else None
         images = self.sample(n, generator, labels=labels)
@@ -244,7 +250,16 @@ class GAN(Model):
             _, real = feature_net(train).of(test.images)
             beside = {"real images": 100 * float((real == test.labels).mean())}
             figures.append(Figure("classes as asked for", 100 * float((found == labels).mean()), "%", beside=beside))
+        if self.game.variant.weight:
+            figures.append(self.slope(subset(test, slice(500)), generator))
         return figures
+
+    def slope(self, test: Dataset, generator: np.random.Generator) -> Figure:
+        """The mean norm of D's gradient at images on lines between those of the test set and as many samples."""
+        n, labels = len(test), test.labels if self.game.classes else None
+        fake = self.scale(self.sample(n, generator, labels=labels))
+        found = slopes(lambda x: self.game.judge(x, labels), self.scale(test.images), fake, generator.random(n))
+        return Figure("critic's slope", float(found.numpy().mean()), beside={"asked for": 1.0})
 
     @classmethod
     def pictures(cls) -> dict[str, Callable[..., Picture]]:

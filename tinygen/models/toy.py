@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tinygen import Tensor, grad, nn, no_grad, optim, tensor
+from tinygen import Tensor, grad, nn, no_grad, tensor
 from tinygen.models.gan import Game, Name
 from tinygen.models.model import Picture
 from tinygen.models.variants import VARIANTS, Minimax, NonSaturating
@@ -59,17 +59,15 @@ class Toy:
         self, variant: Name, density: str = "eight-gaussians", *, noise: int = 16, width: int = 128,
         batch_size: int = 256, lr: float = 1e-3, critic_steps: int = 0, generator: np.random.Generator,
     ) -> None:  # fmt: skip
-        energy = VARIANTS[variant].energy
         self.density, self.generator = DENSITIES[density], generator
         self.batch_size, self.lr = batch_size, lr
         make = functools.partial(_perceptron, width=width, generator=generator)
-        self.game = Game(
-            make(noise, 2, nn.ReLU), make(2, 2 if energy else 1, nn.LeakyReLU), variant, (noise,), critic_steps
-        )
+        outputs = 2 if VARIANTS[variant].code else 1
+        players = make(noise, 2, nn.ReLU), make(2, outputs, nn.LeakyReLU)
+        self.game = Game(*players, variant, (noise,), critic_steps)
         if self.game.variant.weight:
             self.game.variant.weight = 0.1  # as in the code of Gulrajani et al. (2017) for points
-        players = {"discriminator": self.game.D, "generator": self.game.G}
-        self.optimizers = {n: optim.Adam(p.parameters(), lr, self.game.variant.betas) for n, p in players.items()}
+        self.optimizers = self.game.optimizers(lr)
 
     def train(self, steps: int, tell: Callable[[float], None] = lambda done: None) -> dict[str, float]:
         """So many steps, over which the learning rates fall to zero in a straight line; the last one's numbers.
