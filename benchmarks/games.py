@@ -79,7 +79,7 @@ def floors(train: Dataset, test: Dataset) -> list[list[object]]:
 
 def shown(figures: list[Figure]) -> list[str]:
     """What the table says of `metrics.quality`."""
-    distance, precision, recall, rarest, memorisation = figures
+    distance, precision, recall, rarest, memorisation, *_ = figures
     return [
         f"{distance.value:.1f}", f"{distance.value / distance.beside['PCA-Gaussian']:.2f}", f"{precision.value:.2f}",
         f"{recall.value:.2f}", f"{rarest.name.partition(', ')[2]} {rarest.value:.1f} %", f"{memorisation.value:.2f}",

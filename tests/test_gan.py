@@ -132,6 +132,18 @@ def test_slopes_are_the_norms_of_gradients_between_the_images(n, seed):
     np.testing.assert_allclose(slopes(quadratic, real, fake, mix).numpy(), expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize("classes", [0, 10])
+def test_the_evaluation_says_how_steep_the_critic_is(classes):
+    train, test = load("digits")
+    model = new(GAN, variant="wgan-gp", classes=classes).eval()
+    figure = model.evaluate(train, test, np.random.default_rng(0))[-1]
+    assert (figure.name, figure.beside) == ("critic's slope", {"asked for": 1.0})
+    last = list(model.game.D.parameters())[-2]
+    last.write()[...] *= 3  # the weights of D's last layer: it is three times as steep
+    assert model.evaluate(train, test, np.random.default_rng(0))[-1].value == pytest.approx(3 * figure.value, rel=1e-4)
+    assert "critic's slope" not in [f.name for f in new(GAN).eval().evaluate(train, test, np.random.default_rng(0))]
+
+
 def test_a_critic_without_slope_has_a_penalty_with_a_finite_gradient():
     w = tinygen.tensor(np.zeros(4), requires_grad=True)
     x = tinygen.tensor(np.ones((2, 4)))
@@ -173,6 +185,18 @@ def states(net):
 
 def gradients(net):
     return {n: None if p.grad is None else p.grad.numpy().tobytes() for n, p in net.named_parameters()}
+
+
+@pytest.mark.parametrize("name", sorted(VARIANTS))
+def test_batch_norm_is_where_the_variant_allows_it(name):
+    """Not in a critic whose gradient is penalised, and in neither player of BEGAN, whose decoder is like G."""
+    game = new(variant=name, shape=(1, 16, 16)).game
+    found = [any(isinstance(m, nn.BatchNorm2d) for m in player.modules()) for player in (game.G, game.D)]
+    assert found == {"wgan-gp": [True, False], "began": [False, False]}.get(name, [True, True])
+    if name == "began":
+        encoder, decoder = game.D
+        assert [type(m) for m in decoder] == [type(m) for m in game.G]
+        assert encoder(tinygen.tensor(np.zeros((2, 1, 16, 16), np.float32))).shape == (2, BEGAN.code, 1, 1)
 
 
 @pytest.mark.fault("M08")

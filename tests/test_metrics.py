@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tinygen.data import Dataset, load, subset
 from tinygen.metrics import features, quality
 from tinygen.metrics.distance import frechet_distance, nearest, precision_recall
-from tinygen.metrics.features import FeatureNet, feature_net
+from tinygen.metrics.features import FeatureNet, class_names, feature_net
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -172,6 +172,17 @@ def test_the_rarest_class_stands_beside_all_others(digits):
     figure = quality.rarest(np.array([0, 0, 1, 2, 3, 4, 5, 6, 7, 8]), train)
     assert (figure.name, figure.value, figure.unit) == ("rarest class, 9", 0, "%")
     assert figure.beside == {str(i): pytest.approx(20 if i == 0 else 10) for i in range(9)}
+
+
+def test_the_rarest_class_stands_beside_its_share_of_known_images(digits, figures):
+    train, test = digits
+    figure = next(f for f in figures["one class"] if f.name.startswith("rarest class"))
+    least = class_names(train).index(figure.name.removeprefix("rarest class, "))
+    known = {"real images": train.images[:360], "blurred": quality.blurred(test.images)}
+    for name, images in known.items():
+        _, classes = feature_net(train).of(images)
+        assert figure.beside[name] == pytest.approx(100 * np.mean(classes == least))
+    assert len(figure.beside) == 3 + 9
 
 
 def test_without_labels_only_copies_are_looked_for(digits):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -18,11 +19,12 @@ NEIGHBOURS = 500  # images whose nearest training image is looked for
 
 
 class Calibration(NamedTuple):
-    """What the numbers are for images of known quality: Frechet distance, precision and recall by name."""
+    """What the numbers are for images of known quality, by name: distance, precision, recall, shares of the classes."""
 
     distance: dict[str, float]
     precision: dict[str, float]
     recall: dict[str, float]
+    shares: dict[str, np.ndarray]
 
 
 def quality(
@@ -33,8 +35,9 @@ def quality(
     FD*: the Frechet distance to the test images between the features of a network trained on the data set
     (`feature_net`), whose weights' hash the name tells: below the PCA-Gaussian's, or a linear model does better.
     Precision and recall: the share of the images that look real, and of real images that are within the model's reach.
-    The rarest class, by the same network. The memorisation ratio: the median distance to the nearest training image, of
-    generated over that of test images, pixel by pixel: far below 1, the model repeats its training images.
+    The rarest class, by the same network, beside its share of known images, and the other classes. The memorisation
+    ratio: the median distance to the nearest training image, of generated over that of test images, pixel by pixel: far
+    below 1, the model repeats its training images.
 
     Without features (`has_features`), or with fewer than 4 images, the memorisation ratio alone is given.
     """
@@ -52,7 +55,7 @@ def quality(
             Figure(f"FD* (features {net.digest})", frechet_distance(real, fake), beside=known.distance),
             Figure("precision", precision, beside=known.precision),
             Figure("recall", recall, beside=known.recall),
-            rarest(classes, train),
+            rarest(classes, train, known.shares),
         ]
     tell(0.9, "looking for training images among the samples")
     return [
@@ -61,13 +64,21 @@ def quality(
     ]
 
 
-def rarest(classes: np.ndarray, train: Dataset) -> Figure:
-    """The share in percent of the class that occurs least among classes (N,), beside those of all the others."""
-    names = class_names(train)
-    shares = 100 * np.bincount(classes, minlength=len(names)) / len(classes)
-    least = int(shares.argmin())
-    others = {name: float(share) for i, (name, share) in enumerate(zip(names, shares, strict=True)) if i != least}
-    return Figure(f"rarest class, {names[least]}", float(shares[least]), "%", beside=others)
+def rarest(classes: np.ndarray, train: Dataset, known: Mapping[str, np.ndarray] = MappingProxyType({})) -> Figure:
+    """The share in percent of the class that occurs least among classes (N,), beside those of all the others.
+
+    known: before them, its share of images of known quality: the shares of all classes (`shares`) by name.
+    """
+    names, found = class_names(train), shares(classes, train)
+    least = int(found.argmin())
+    others = {name: float(share) for i, (name, share) in enumerate(zip(names, found, strict=True)) if i != least}
+    beside = {name: float(share[least]) for name, share in known.items()}
+    return Figure(f"rarest class, {names[least]}", float(found[least]), "%", beside=beside | others)
+
+
+def shares(classes: np.ndarray, train: Dataset) -> np.ndarray:
+    """How many percent of classes (N,) each class is, (number of classes,)."""
+    return 100 * np.bincount(classes, minlength=len(class_names(train))) / len(classes)
 
 
 @functools.lru_cache(maxsize=4)
@@ -76,12 +87,13 @@ def calibration(train: Dataset, test: Dataset) -> Calibration:
     n, net = min(len(train), len(test), MOST), feature_net(train)
     real = net.of(test.images[:n])[0]
     known = {"real images": train.images[:n], "blurred": blurred(test.images[:n]), "PCA-Gaussian": gaussian(train, n)}
-    features = {name: net.of(images)[0] for name, images in known.items()}
-    shares = {name: precision_recall(real, f) for name, f in features.items()}
+    seen = {name: net.of(images) for name, images in known.items()}
+    within = {name: precision_recall(real, features) for name, (features, _) in seen.items()}
     return Calibration(
-        {name: frechet_distance(real, f) for name, f in features.items()},
-        {name: precision for name, (precision, _) in shares.items()},
-        {name: recall for name, (_, recall) in shares.items()},
+        {name: frechet_distance(real, features) for name, (features, _) in seen.items()},
+        {name: precision for name, (precision, _) in within.items()},
+        {name: recall for name, (_, recall) in within.items()},
+        {name: shares(classes, train) for name, (_, classes) in seen.items()},
     )
 
 
