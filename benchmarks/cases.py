@@ -548,6 +548,7 @@ CASES: list[Case] = [
     chain("z * y", lambda z, y: z * y),
     chain("z + y", lambda z, y: z + y),
     chain("sigmoid", lambda z, y: z.sigmoid()),
+    chain("relu", lambda z, y: z.relu()),
     chain("tanh(z * y) + y", lambda z, y: (z * y).tanh() + y, 3, quick=True),
     importing(),
 ]
