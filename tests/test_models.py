@@ -636,21 +636,23 @@ ERRORS = {
     "more levels than uint8 holds": (lambda: new("pixelcnn", levels=257), "levels must be from 2 to 256, got 257"),
     "two axes": (lambda: new("pixelcnn", (8, 8)), r"image_shape must be \(channels, height, width\), got \(8, 8\)"),
     "no rows": (lambda: new("pixelcnn", (1, 0, 8)), r"image_shape must be .*got \(1, 0, 8\)"),
-    "hidden 0": (lambda: new("pixelcnn", hidden=0), "hidden must be a positive multiple of the 1 image channels, got"),
-    "hidden 4, RGB": (lambda: new("pixelcnn", (3, 2, 2), hidden=4), "multiple of the 3 image channels, got 4"),
+    "hidden 0": (lambda: new("pixelcnn", hidden=0), "hidden must be a positive multiple of the images' channels, 1"),
+    "hidden 4, RGB": (lambda: new("pixelcnn", (3, 2, 2), hidden=4), "multiple of the images' channels, 3, got 4"),
     "blocks -1": (lambda: new("pixelcnn", blocks=-1), "blocks must not be negative, got -1"),
     "made, hidden -1": (lambda: new("made", hidden=-1), "hidden must not be negative, got -1"),
     "nade, hidden 0": (lambda: new("nade", hidden=0), "hidden must be at least 1, got 0"),
     "rnn": (lambda: new("row", rnn="rows"), "rnn must be one of row, diagonal, got 'rows'"),
     "multiscale, rnn": (lambda: new("multiscale", rnn="rows"), "rnn must be one of row, diagonal, got 'rows'"),
-    "pixelrnn, hidden 4, RGB": (lambda: new("row", (3, 2, 2), hidden=4), "multiple of the 3 image channels, got 4"),
-    "pixelrnn, hidden 0": (lambda: new("diagonal", hidden=0), "positive multiple of the 1 image channels, got 0"),
+    "pixelrnn, hidden 4, RGB": (lambda: new("row", (3, 2, 2), hidden=4), "multiple of the images' channels, 3, got 4"),
+    "pixelrnn, hidden 0": (lambda: new("diagonal", hidden=0), "multiple of the images' channels, 1, got 0"),
     "pixelrnn, layers -1": (lambda: new("diagonal", layers=-1), "layers must not be negative, got -1"),
-    "gated, hidden 4, RGB": (lambda: new("gated", (3, 2, 2), hidden=4), "multiple of the 3 image channels, got 4"),
-    "gated, hidden 0": (lambda: new("gated", hidden=0), "positive multiple of the 1 image channels, got 0"),
+    "gated, hidden 4, RGB": (lambda: new("gated", (3, 2, 2), hidden=4), "multiple of the images' channels, 3, got 4"),
+    "gated, hidden 0": (lambda: new("gated", hidden=0), "multiple of the images' channels, 1, got 0"),
     "gated, no layers": (lambda: new("gated", layers=0), "layers must be at least 1, got 0"),
     "gated, classes -1": (lambda: new("gated", classes=-1), "classes must not be negative, got -1"),
     "++, no scales": (lambda: new("pixelcnn++", scales=0), "scales must be at least 1, got 0"),
+    "++, too many scales": (
+        lambda: new("pixelcnn++", (1, 8, 5), scales=5), r"scales must be at most 4 for images of \(8, 5\)"),
     "++, no mixtures": (lambda: new("pixelcnn++", mixtures=0), "mixtures must be at least 1, got 0"),
     "++, dropout": (lambda: new("pixelcnn++", dropout=1.0), r"dropout must be from 0 to below 1, got 1\.0"),
     "a mask without an order": (
@@ -671,14 +673,14 @@ ERRORS = {
     "multiscale, known": (
         lambda: new("multiscale").complete(np.zeros((1, 1, 2, 2), int), 3, GENERATOR), "known must be from 0 to 2"),
     "multiscale, temperature": (lambda: new("multiscale").sample(1, GENERATOR, -1.0), "must not be negative"),
-    "an unknown class": (lambda: told(0, 3), "labels must be from 0 to 2, got 0 to 3"),
-    "a negative class": (lambda: told(-1, 2), "labels must be from 0 to 2, got -1 to 2"),
+    "an unknown class": (lambda: told(0, 3), "labels must be from 0 to 2 for GatedPixelCNN of 3 classes, got 0 to 3"),
+    "a negative class": (lambda: told(-1, 2), "labels must be from 0 to 2 for .*, got -1 to 2"),
     "too few labels": (lambda: told(0), r"labels must be 2 integers, one for each image, got int64 \(1,\)"),
     "labels that aren't integers": (lambda: told(0.0, 1.0), "labels must be 2 integers.*got float64"),
     "no labels": (
         lambda: new("gated, classes").nats(np.zeros((2, 1, 2, 2), int)), "of 3 classes must be told the labels"),
     "unknown classes to draw": (
-        lambda: new("gated, classes").sample(1, GENERATOR, labels=np.array([7])), "from 0 to 2, got 7 to 7"),
+        lambda: new("gated, classes").sample(1, GENERATOR, labels=np.array([7])), "from 0 to 2 for .*, got 7 to 7"),
 }  # fmt: skip
 
 
@@ -695,7 +697,7 @@ def test_what_doesnt_fit_is_refused(name):
             model.complete(images, 1, GENERATOR, 1.0, labels_of(model, 1))
     if not model.classes:
         for function in (model.nats, model.log_prob, lambda images, labels: model.sample(1, GENERATOR, labels=labels)):
-            with pytest.raises(ValueError, match="knows no classes: labels must be None, got array"):
+            with pytest.raises(ValueError, match=r"knows no classes: labels must be None, got 1 of them"):
                 function(np.zeros((1, 1, 2, 2), int), np.zeros(1, int))
 
 

@@ -371,7 +371,10 @@ def seed(text: str) -> int:
 
 
 def temperature(text: str) -> float:
-    return 0.0 if text == "0" else number(text)
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"must be a number, at least 0, got {text!r}")
 
 
 def number(text: str) -> float:

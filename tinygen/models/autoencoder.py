@@ -92,7 +92,7 @@ class Autoencoder(Model):
     ) -> np.ndarray:
         """n standard normal codes, times temperature, decoded: (n, C, H, W) uint8. labels: None, there are none."""
         if labels is not None:
-            raise ValueError(f"Autoencoder knows no classes: labels must be None, got {labels!r:.40}")
+            raise ValueError(f"Autoencoder knows no classes: labels must be None, got {np.size(labels)} of them")
         return np.round(self.means(temperature * generator.standard_normal((n, self.latent)))).astype(np.uint8)
 
     @classmethod

@@ -80,15 +80,16 @@ class Autoregressive(Model):
         name = type(self).__name__
         if not self.classes:
             if labels is not None:
-                raise ValueError(f"{name} knows no classes: labels must be None, got {labels!r:.40}")
+                raise ValueError(f"{name} knows no classes: labels must be None, got {np.size(labels)} of them")
             return None
         if labels is None:
-            raise ValueError(f"{name} of {self.classes} classes must be told the labels, got None")
+            raise ValueError(f"{name} of {self.classes} classes must be told the labels, got None; has the data none?")
         found = np.asarray(labels)
         if found.shape != (n,) or found.dtype.kind not in "iu":
             raise ValueError(f"labels must be {n} integers, one for each image, got {found.dtype} {found.shape}")
         if n and not 0 <= found.min() <= found.max() < self.classes:
-            raise ValueError(f"labels must be from 0 to {self.classes - 1}, got {found.min()} to {found.max()}")
+            said = f"labels must be from 0 to {self.classes - 1} for {name} of {self.classes} classes"
+            raise ValueError(f"{said}, got {found.min()} to {found.max()}")
         return found
 
     def progress(self, parts: dict[str, float]) -> str:
@@ -122,7 +123,7 @@ class Autoregressive(Model):
         """ValueError unless so many channels fall into the groups, one for each colour, that masks order."""
         channels = self.image_shape[0]
         if hidden < 1 or hidden % channels:
-            raise ValueError(f"hidden must be a positive multiple of the {channels} image channels, got {hidden}")
+            raise ValueError(f"hidden must be a positive multiple of the images' channels, {channels}, got {hidden}")
 
     def by_level(self, x: Tensor) -> Tensor:
         """Logits (N, levels, C, H, W) from (N, C * levels, H, W): the levels of R, then those of G, then those of B."""

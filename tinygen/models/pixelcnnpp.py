@@ -117,6 +117,9 @@ class PixelCNNpp(Autoregressive):
         for name, value in (("hidden", hidden), ("blocks", blocks), ("scales", scales), ("mixtures", mixtures)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        most = max(3, 1 + (max(image_shape[1:]) - 1).bit_length())  # then the smallest image is a pixel
+        if scales > most:
+            raise ValueError(f"scales must be at most {most} for images of {image_shape[1:]} pixels, got {scales}")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be from 0 to below 1, got {dropout}")
         self.blocks, self.mixtures, channels = blocks, mixtures, image_shape[0]
