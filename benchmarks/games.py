@@ -28,7 +28,7 @@ from tinygen.models.model import Figure
 from tinygen.models.variants import VARIANTS
 from tinygen.training.images import save_grid
 
-RATES = {"wgan-gp": 4e-4, "began": 4e-4}  # learning rates, where 2e-4 isn't best
+RATES = {"wgan-gp": 4e-4, "began": 1e-3}  # learning rates, where 2e-4 isn't best
 TIMED = 3.0  # seconds of each variant's steps that are timed
 HEAD = "variant | steps of G | images | CPU s | FD* | over the PCA-Gaussian's | precision | recall | rarest class"
 
