@@ -136,12 +136,13 @@ static void pack_tap(void *context, int64_t tap, int slot)
 
 typedef struct { int64_t image, position; } place;
 
-/* What a thread works in: the places of a step, for each the rows of a product, and rows for dh, dc. */
+/* What a thread works in: the places of a step, for each the rows of a product; rows of the gates, unless
+ * they are kept; rows for dh, dc. */
 typedef struct {
     place *at;
     const void **from, **start;
     void **to;
-    char *dh, *carry;
+    char *gates, *dh, *carry;
 } workspace;
 
 static workspace workspace_of(const engine *e, int slot)
@@ -151,7 +152,7 @@ static workspace workspace_of(const engine *e, int slot)
     workspace w = {.at = (place *)p, .from = (const void **)(p + rows * 16),
                    .start = (const void **)(p + rows * 24),
                    .to = (void **)(p + rows * 32)};
-    w.dh = p + (rows * 40 + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    w.gates = w.dh = p + ceil_div(rows * 40, ALIGNMENT) * ALIGNMENT;
     w.carry = w.dh + rows * e->row;
     return w;
 }
@@ -175,7 +176,7 @@ static void forward_item(void *context, int64_t item, int slot)
         int64_t rows = places(e, p, step, w.at);
         for (int64_t r = 0; r < rows; r++) {
             int64_t at = pixel(e, w.at[r].image, step, w.at[r].position) * 4 * e->row;
-            w.to[r] = e->gates + at;
+            w.to[r] = e->gates ? e->gates + at : w.gates + r * 4 * e->row;
             w.start[r] = e->z + at;
             if (!step && !e->h0 && w.to[r] != w.start[r])
                 memcpy(w.to[r], w.start[r], (size_t)(4 * e->row));
@@ -276,7 +277,8 @@ static int run_engine(engine *e, int dtype, int threads)
     int direct = !e->backward && s->n * s->h * s->w <= DIRECT && columns % e->k->vector == 0;
     e->ldb = direct ? columns : 0;
     e->tap_bytes = depth * (direct ? columns : ceil_div(columns, e->k->vector) * e->k->vector) * e->size;
-    e->workspace_bytes = ceil_div(rows * (40 + 2 * e->row), ALIGNMENT) * ALIGNMENT + 2 * ALIGNMENT;
+    int64_t own = e->backward ? 2 * e->row : e->gates ? 0 : 4 * e->row;
+    e->workspace_bytes = ceil_div(rows * (40 + own), ALIGNMENT) * ALIGNMENT + 2 * ALIGNMENT;
     size_t zeros_at = reserve(&p, 4, (size_t)e->row);
     size_t packed_at = reserve(&p, direct ? 0 : s->taps, (size_t)e->tap_bytes);
     size_t work_at = reserve(&p, threads, (size_t)e->workspace_bytes);

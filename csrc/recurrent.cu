@@ -130,10 +130,12 @@ struct cell {
         real i = sigmoid(sums[0] + a[0]), f = sigmoid(sums[1] + a[units]);
         real g = tanh(sums[2] + a[2 * units]), o = sigmoid(sums[3] + a[3 * units]);
         real state = f * state_before(where, p, c, c0, (int)unit) + i * g;
-        to[0] = i;
-        to[units] = f;
-        to[2 * units] = g;
-        to[3 * units] = o;
+        if (gates) {
+            to[0] = i;
+            to[units] = f;
+            to[2 * units] = g;
+            to[3 * units] = o;
+        }
         c[pixel * units + unit] = state;
         h[pixel * units + unit] = o * tanh(state);
     }

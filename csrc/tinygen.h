@@ -91,7 +91,7 @@ int tg_relu_conv2d_weight(int dtype, const tg_conv_shape *s, const void *x, cons
  * and diagonal 0, h0, c0, gh0, gc0 (w, units) are the states before the first row, or all NULL. */
 typedef struct { int64_t n, h, w, units, taps, diagonal; } tg_lstm_shape;
 
-/* gates (activated), c and h from z; gates may be z itself. */
+/* gates (activated), c and h from z; gates may be z itself, or NULL if nobody will ask for them. */
 int tg_lstm(int dtype, const tg_lstm_shape *s, const void *z, const void *u, const void *h0, const void *c0,
             void *gates, void *c, void *h, int threads);
 

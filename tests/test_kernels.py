@@ -285,7 +285,7 @@ def test_a_row_lstm_with_one_live_tap_is_a_sequence():
 
 def test_gates_may_be_z_itself():
     for seed in range(FEW):
-        one = case("tg_lstm", seed)
+        one = case("tg_lstm", seed, keep=True)
         s, z, *rest = one.arguments
         slots = {}
 

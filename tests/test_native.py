@@ -225,7 +225,7 @@ def test_fuzz_lstm(x, weight, diagonal, shape):
     """A shape that doesn't belong to the arrays is refused."""
     z, u = np.ones((*x, 4 * weight[1])), np.ones((4 * weight[1], weight[1]))
     try:
-        h, c, gates = outputs_of(native.lstm(z, u, None, None, None, None, tuple(shape)))
+        h, c, gates = outputs_of(native.lstm(z, u, None, None, None, None, True, tuple(shape)))
     except (*ERRORS, OverflowError):
         return
     assert np.isfinite(h).all()

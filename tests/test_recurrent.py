@@ -200,6 +200,21 @@ def test_layers_convert_nothing():
     assert native.conversions == before
 
 
+def test_without_a_tape_no_gates_are_kept(monkeypatch):
+    generator = np.random.default_rng(0)
+    z = leaf(generator.standard_normal((2, 4, 6, 20)).astype(np.float32).transpose(0, 3, 1, 2), True)
+    row, diagonal = (leaf(_hwio(generator.standard_normal((20, 5, *k)).astype(np.float32))) for k in ((1, 3), (2, 1)))
+    made, new = [], native.new
+    monkeypatch.setattr(native, "new", lambda shape, model: (made.append(shape), new(shape, model))[1])
+    for run in (lambda: F.row_lstm(z, row), lambda: F.diagonal_lstm(z, diagonal, reverse=True)):
+        kept = run()
+        assert not native.available() or (*z.shape[2:], 20) in {shape[1:] for shape in made}
+        made.clear()
+        with tinygen.no_grad():
+            assert run().numpy().tobytes() == kept.numpy().tobytes()
+        assert all(shape[-1] != 20 for shape in made)
+
+
 def test_what_was_saved_may_be_left_out():
     for shape, features in (((3,), None), ((4, 2), 5), ((2, 3, 4), None)):
         images = len(shape) == 3

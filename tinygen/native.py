@@ -390,16 +390,17 @@ def _labels(labels):
 # ---------------------------------------------------------------------------------------------------------- recurrence
 
 
-def lstm(x, weight, h0, c0, w_ih, bias, shape):
+def lstm(x, weight, h0, c0, w_ih, bias, keep, shape):
     """See `tinygen.ops.recurrent.lstm`; shape is (N, H, W, units, taps, diagonal). -> h, c, gates."""
     if not _accepts(x, weight, h0, c0, w_ih, bias) or not x.size or not weight.size:
         return NotImplemented
-    gates = new((*x.shape[:-1], 4 * shape[3]), x)
+    gates = new((*x.shape[:-1], 4 * shape[3]), x) if keep or w_ih is not None else None
     z = _lstm_input(x, w_ih, bias, gates)
+    gates = gates if keep else None
     z, u, h0, c0 = _lstm_arrays(shape, z, weight, h0, c0)
     h, c = (new((*x.shape[:-1], shape[3]), x) for _ in range(2))
     _call("tg_lstm", x, _lstm_shape(*shape), z, u, h0, c0, gates, c, h)
-    return h, c, gates
+    return h, c, gates if keep else new((0,), x)
 
 
 def lstm_backward(gh, gc, saved, x, weight, h0, c0, w_ih, bias, needs_x, shape):

@@ -253,12 +253,15 @@ def _lstm_scale(s, answer):
     return (abs(answer) + 1) * 32 * (s.taps * s.units + s.h + s.w)
 
 
-def lstm(generator, **wanted):
+def lstm(generator, keep=None, **wanted):
     s = lstm_shape(generator, **wanted)
+    keep = generator.random() < 0.7 if keep is None else keep
     z, u, states = _lstm_arrays(generator, s)
     answers = definitions.lstm(s, z, u, *states)
     inputs = [In(z), In(u), *map(_maybe_in, states)]
     outputs = [Out(a.shape) for a in answers]
+    if not keep:
+        outputs[0], answers = None, answers[1:]
     arguments = [Struct("tg_lstm_shape *", s), *inputs, *outputs]
     return Case("tg_lstm", arguments, [(a, _lstm_scale(s, a)) for a in answers])
 

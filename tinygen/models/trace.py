@@ -360,7 +360,7 @@ class Trace:
     # -- recurrence
 
     def _lstm(
-        self, x: Any, weight: Any, h0: Any, c0: Any, diagonal: int, w_ih: Any, bias: Any
+        self, x: Any, weight: Any, h0: Any, c0: Any, diagonal: int, w_ih: Any, bias: Any, keep: bool
     ) -> tuple[np.ndarray, ...]:
         """Over an image: the gates as a product with h beside what x gives them, then c and h elementwise."""
         if x.ndim != 4 or w_ih is not None:

@@ -376,7 +376,7 @@ def _image_lstm(name: str, input: Tensor, weight: Tensor, diagonal: int) -> Tens
         raise ValueError(
             f"{name}: weight must be {expected} for input (N, 4U, H, W), got {weight.shape} for {input.shape}"
         )
-    h, _, _ = _recurrent.lstm(ops.permute(input, (0, 2, 3, 1)), weight, None, None, diagonal)
+    h, _ = _recurrent.lstm_states(ops.permute(input, (0, 2, 3, 1)), weight, None, None, diagonal)
     return ops.permute(h, (0, 3, 1, 2))
 
 

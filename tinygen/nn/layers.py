@@ -17,7 +17,7 @@ from tinygen.native import xp
 from tinygen.nn import functional as F
 from tinygen.nn import init
 from tinygen.nn.module import Module, Parameter
-from tinygen.ops.recurrent import lstm
+from tinygen.ops.recurrent import lstm_states
 
 
 def _weights(shape: tuple[int, ...], bias: int | None, generator: np.random.Generator) -> tuple[Tensor, Tensor | None]:
@@ -180,7 +180,7 @@ class LSTM(Module):
             raise ValueError(f"LSTM: h and c must have shape {size}, got {hx[0].shape} and {hx[1].shape}")
         first = (None, None) if hx is None else (hx[0][0], hx[1][0])
         bias = None if self.bias_ih_l0 is None else self.bias_ih_l0 + self.bias_hh_l0
-        h, c, _ = lstm(input, self.weight_hh_l0, *first, 0, self.weight_ih_l0, bias)
+        h, c = lstm_states(input, self.weight_hh_l0, *first, 0, self.weight_ih_l0, bias)
         return h.transpose(0, 1) if self.batch_first else h, (h[-1:], c[-1:])
 
     def extra_repr(self) -> str:

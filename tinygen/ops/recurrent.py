@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinygen import native
-from tinygen.autograd import op, xp
+from tinygen.autograd import is_grad_enabled, op, xp
 from tinygen.ops._derive import derive_from
 from tinygen.ops._samples import normal, sample
 from tinygen.ops.elementwise import sigmoid, tanh
@@ -21,8 +21,8 @@ from tinygen.ops.shape import cat, flip, pad, reshape
 
 
 @op(outputs=("h", "c", "gates"))
-def lstm(x, weight, h0=None, c0=None, diagonal=0, w_ih=None, bias=None):
-    """An LSTM: -> h and c (..., U), and the gates (..., 4U).
+def lstm(x, weight, h0=None, c0=None, diagonal=0, w_ih=None, bias=None, keep=True):
+    """An LSTM: -> h and c (..., U), and the gates (..., 4U), empty unless they are to be kept for the gradients.
 
         z = x w_ih' + bias, or x itself without w_ih
         a = z + sum over taps of weight[tap] h[tap],        i, f, o = sigmoid(a...), g = tanh(a...)
@@ -60,7 +60,8 @@ def lstm(x, weight, h0=None, c0=None, diagonal=0, w_ih=None, bias=None):
         parts.append((out, new, cat(i, f, g, o, dim=-1)))
         around = ((0, 0), (start + side, length - stop + side), (0, 0))
         h, c = pad(out, around), pad(new, around)
-    return tuple(_in_order(p, shape, x.shape) for p in zip(*parts, strict=True))
+    h, c, gates = (_in_order(p, shape, x.shape) for p in zip(*parts, strict=True))
+    return h, c, gates if keep else reshape(z[..., :0], (0,))
 
 
 def _steps(height, width, diagonal):
@@ -132,8 +133,9 @@ def lstm_backward(
 
 
 @lstm.vjp("x", "weight", "h0", "c0", "w_ih", "bias")
-def _(gh, gc, ggates, x, weight, h0, c0, diagonal, w_ih, bias, h, c, gates, needs):
-    return lstm_backward(gh, gc, ggates, x, weight, h0, c0, diagonal, w_ih, bias, needs[0], (h, c, gates))
+def _(gh, gc, ggates, x, weight, h0, c0, diagonal, w_ih, bias, keep, h, c, gates, needs):
+    ggates, saved = (ggates, (h, c, gates)) if keep else (None, None)
+    return lstm_backward(gh, gc, ggates, x, weight, h0, c0, diagonal, w_ih, bias, needs[0], saved)
 
 
 @lstm_backward.vjp("gh", "gc", "ggates", "x", "weight", "h0", "c0", "w_ih", "bias")
@@ -166,8 +168,8 @@ def _filled(grads, x):
 
 
 @lstm.kernel
-def _(x, weight, h0, c0, diagonal, w_ih, bias):
-    return native.lstm(x, weight, h0, c0, w_ih, bias, _shape(x, weight, h0, c0, diagonal, w_ih, bias))
+def _(x, weight, h0, c0, diagonal, w_ih, bias, keep):
+    return native.lstm(x, weight, h0, c0, w_ih, bias, keep, _shape(x, weight, h0, c0, diagonal, w_ih, bias))
 
 
 @lstm_backward.kernel
@@ -176,11 +178,16 @@ def _(gh, gc, ggates, x, weight, h0, c0, diagonal, w_ih, bias, needs_x, saved):
         return NotImplemented  # only in derivatives of derivatives
     shape = _shape(x, weight, h0, c0, diagonal, w_ih, bias)
     _check_gradients(gh, gc, None, x, shape)
-    saved = saved or native.lstm(x, weight, h0, c0, w_ih, bias, shape)
+    saved = saved or native.lstm(x, weight, h0, c0, w_ih, bias, True, shape)
     if saved is NotImplemented:
         return saved
     grads = native.lstm_backward(gh, gc, saved, x, weight, h0, c0, w_ih, bias, needs_x, shape)
     return grads if grads is NotImplemented else _filled(grads, x)
+
+
+def lstm_states(*args):
+    """h and c of `lstm`, whose gates are kept only if a tape runs."""
+    return lstm(*args, keep=is_grad_enabled())[:2]
 
 
 def lstm_cell(input, h, c, w_ih, w_hh, b_ih=None, b_hh=None):
@@ -189,8 +196,7 @@ def lstm_cell(input, h, c, w_ih, w_hh, b_ih=None, b_hh=None):
     input: (N, I), h and c: (N, H), w_ih: (4H, I), w_hh: (4H, H), b_ih and b_hh: (4H,). The four blocks are
     those of the input gate i, the forget gate f, the cell's candidate g and the output gate o. See `lstm`.
     """
-    h, c, _ = lstm(input, w_hh, h, c, 0, w_ih, b_hh if b_ih is None else b_ih if b_hh is None else b_ih + b_hh)
-    return h, c
+    return lstm_states(input, w_hh, h, c, 0, w_ih, b_hh if b_ih is None else b_ih if b_hh is None else b_ih + b_hh)
 
 
 @op
@@ -269,6 +275,7 @@ def _cases(generator):
 def _(generator):
     for case in _cases(generator):
         yield sample(*case)
+        yield sample(*case, keep=False)
 
 
 @lstm_backward.samples
