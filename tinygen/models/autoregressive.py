@@ -35,7 +35,7 @@ class Autoregressive(Model):
 
     validation_unit = "bits/dim"
     classes = 0
-    mixtures = 0  # of logistics whose parameters are the network's output, in place of logits: PixelCNN++
+    mixtures = 0  # of logistics whose parameters the network gives in place of logits, as csrc/tinygen.h has them
 
     def network(self, x: Tensor, labels: np.ndarray | None = None) -> Tensor:
         """The network's output, given the labels if it is one of classes."""
