@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.models import DATA, SEED, Entry, training
+from benchmarks import models
+from benchmarks.models import SEED, Entry, training
 from tinygen import native
 from tinygen.cli import Parser
-from tinygen.data import Dataset
 from tinygen.metrics.distance import frechet_distance, precision_recall
 from tinygen.metrics.features import feature_net
 from tinygen.metrics.quality import calibration
@@ -36,16 +36,10 @@ from tinygen.models.classical import (
     purity,
 )  # fmt: skip
 from tinygen.models.model import Model, Picture
-from tinygen.training.config import Config
 from tinygen.training.images import save_picture
 
 SEEDS = range(6)
-
-
-@functools.cache
-def data(levels: int) -> tuple[Dataset, Dataset]:
-    """Training and test set."""
-    return Config("vae", DATA, levels).datasets()
+data = functools.cache(models.data)  # the features and the calibration go with a data set's identity
 
 
 @functools.cache

@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     for entry in chosen:
         row = results.rows.get(entry.name)
         if row is None or args.times:
-            train, test = Config(entry.model, DATA, entry.levels).datasets()
+            train, test = data(entry.levels)
             if args.quick and test.labels is not None:
                 test = Dataset(test.images[:500], test.levels, test.labels[:500], test.name, test.classes)
             if row is None:
@@ -101,6 +101,11 @@ def parser() -> Parser:
     p.add_argument("--threads", type=whole_number, default=native.get_num_threads(), help="(default %(default)s)")
     p.add_argument("--out", type=Path, default=Path("benchmarks/results/models"), help="folder (default %(default)s)")
     return p
+
+
+def data(levels: int) -> tuple[Dataset, Dataset]:
+    """Training and test set."""
+    return Config("vae", DATA, levels).datasets()
 
 
 def training(entry: Entry, train: Dataset) -> Training:
