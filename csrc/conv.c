@@ -31,6 +31,7 @@ typedef struct {
     const char *add, *mask;                             /* arrays like the output, or NULL */
     int64_t copy_bytes, items;
     int64_t out_image, out_row, out_column;
+    int64_t pixels, *from, *to;                         /* an item's, of all phases: where in source and output */
 } correlation;
 
 /* --- planning ------------------------------------------------------------------------------------------- */
@@ -96,50 +97,30 @@ static void choose_flat(correlation *c)
 
 /* --- the products --------------------------------------------------------------------------------------- */
 
-/* Steps through a region's pixels in order: offsets into source and output, in elements. */
-typedef struct { int64_t a, c, column, row; } cursor;
-
-static inline void advance(cursor *p, const correlation *c, const phase *f, int64_t rows)
-{
-    p->a += c->s.step_x * c->s.channels;
-    p->c += c->out_column;
-    if (++p->column < f->columns)
-        return;
-    p->column = 0;
-    p->a += c->s.step_y * c->s.row - f->columns * c->s.step_x * c->s.channels;
-    p->c += c->out_row - f->columns * c->out_column;
-    if (++p->row < rows)
-        return;
-    p->row = 0;
-    p->a += c->s.image - rows * c->s.step_y * c->s.row;
-    p->c += c->out_image - rows * c->out_row;
-}
-
 /* One block of B against all pixels of the region; meanwhile the lines from `ahead` are fetched, `bytes` a
  * pixel. */
 static void multiply_block(const correlation *c, const phase *f, const product *p, int64_t pixels,
-                           int64_t rows, const char *a, char *out, int accumulate, const char *ahead,
-                           int64_t bytes)
+                           const char *a, char *out, int accumulate, const char *ahead, int64_t bytes)
 {
+    const int64_t *in_a = c->from + f->first_pixel, *in_c = c->to + f->first_pixel;
     int vectors = (int)ceil_div(p->n, c->k->vector);
     int64_t tiles = ceil_div(pixels, c->k->product_rows[vectors]);
-    cursor at = {0};
-    for (int64_t done = 0, m; done < pixels; done += m, tiles--) {
+    for (int64_t done = 0, m; done < pixels; done += m, in_a += m, in_c += m, tiles--) {
         const void *from[TILE_ROWS];
         void *to[TILE_ROWS];
         m = ceil_div(pixels - done, tiles);
         for (int64_t line = done * bytes; line < (done + m) * bytes; line += LINE)
             __builtin_prefetch(ahead + line);
         for (int64_t i = 0; i < m; i++) {
-            from[i] = a + at.a * c->s.size;
-            to[i] = out + at.c * c->s.size;
-            for (int64_t line = 0; line < p->n * c->s.size; line += LINE) {     /* read after the product */
+            from[i] = a + in_a[i] * c->s.size;
+            to[i] = out + in_c[i] * c->s.size;
+            for (int64_t line = 0; line < p->n * c->s.size; line += LINE) {     /* needed after the product */
+                __builtin_prefetch((char *)to[i] + line, 1);
                 if (p->mask)
                     __builtin_prefetch((char *)to[i] + p->mask + line);
                 if (p->add)
                     __builtin_prefetch((char *)to[i] + p->add + line);
             }
-            advance(&at, c, f, rows);
         }
         c->k->product[vectors][m](p, from, accumulate ? (const void *const *)to : NULL, to);
     }
@@ -161,7 +142,7 @@ static void multiply_phase(const correlation *c, const phase *f, region r, const
             depth += c->run[first].len;
         p.mask = c->mask && first == last ? (intptr_t)c->mask - (intptr_t)c->output : 0;
         p.add = c->add && first == last ? (intptr_t)c->add - (intptr_t)c->output : 0;
-        multiply_block(c, f, &p, pixels, rows, a, out + (f->target + column) * size, accumulate, ahead,
+        multiply_block(c, f, &p, pixels, a, out + (f->target + column) * size, accumulate, ahead,
                        accumulate ? 0 : ceil_div(bytes, pixels));
         b += depth * ld * size;
         accumulate = 1;
@@ -274,6 +255,8 @@ static int64_t plan_packing(correlation *c)
         f->runs = plan_runs(&c->s, c->tap + f->first_tap, f->taps, c->run + runs);
         runs += f->runs;
         elements += f->depth * round_up(c->columns, c->k->vector);
+        f->first_pixel = c->pixels;
+        c->pixels += c->s.images * min64(c->s.band, f->rows) * f->columns;
     }
     return elements;
 }
@@ -310,6 +293,18 @@ static int plan_correlation(correlation *c)
     return TG_OK;
 }
 
+static void plan_pixels(const correlation *c)
+{
+    for (int64_t i = 0; i < c->phases; i++) {
+        const phase *f = &c->phase[i];
+        int64_t rows = min64(c->s.band, f->rows);
+        list_pixels(c->from + f->first_pixel, c->s.images, rows, f->columns, c->s.image,
+                    c->s.step_y * c->s.row, c->s.step_x * c->s.channels);
+        list_pixels(c->to + f->first_pixel, c->s.images, rows, f->columns, c->out_image, c->out_row,
+                    c->out_column);
+    }
+}
+
 static int correlate(correlation *c, const void *bias)
 {
     if (plan_correlation(c))
@@ -317,12 +312,16 @@ static int correlate(correlation *c, const void *bias)
     int64_t elements = plan_packing(c), size = c->s.size, padded = c->panels * c->k->panel;
     int64_t channels = c->transposed ? c->shape->ci : c->shape->co;
     plan data = {0};
+    size_t from_at = reserve(&data, c->pixels, sizeof *c->from), to_at = reserve(&data, c->pixels, sizeof *c->to);
     size_t packed_at = reserve(&data, c->ldb ? 0 : elements, (size_t)size);
     size_t bias_at = reserve(&data, padded, (size_t)size);
     size_t copies_at = reserve(&data, c->copy_bytes, (size_t)c->threads);
     char *memory = scratch(DATA, &data);
     if (!memory)
         return TG_NO_MEMORY;
+    c->from = (int64_t *)(memory + from_at);
+    c->to = (int64_t *)(memory + to_at);
+    plan_pixels(c);
     c->packed = memory + packed_at;
     c->copies = memory + copies_at;
     if (bias) {

@@ -5,8 +5,9 @@
 
 enum {
     SOURCE_BYTES = 256 << 10,       /* of the source that an item reads: a quarter of the L2 cache */
-    DEPTH = 512,                    /* rows of B that pixels run through at a time */
+    DEPTH = 1024,                    /* rows of B that pixels run through at a time */
     AHEAD = 12 << 10,               /* how far ahead of their use pixels that are read in place are fetched */
+    PIXELS = 1 << 12,               /* of several images: what their lists may hold */
     SMALL = 1 << 15                 /* elements that are not worth a second thread */
 };
 
@@ -14,6 +15,7 @@ typedef struct { int64_t dy, dx, weight; } tap;         /* from pixel to source;
 
 typedef struct {
     int64_t rows, columns, target;                      /* pixels; the first one's offset in the output */
+    int64_t first_pixel;                                /* of the lists of them */
     /* B has depth = taps * channels rows, from offset packed */
     int64_t taps, first_tap, depth, packed;
     int64_t runs, first_run;
@@ -47,6 +49,8 @@ region region_of(const source *s, int64_t i);
 const char *read_source(const source *s, region r, char *copy);
 int64_t next_source(const source *s, region r, int threads, const char **ahead);
 int64_t source_copy_bytes(const source *s);
+void list_pixels(int64_t *at, int64_t images, int64_t rows, int64_t columns, int64_t image, int64_t row,
+                 int64_t column);
 
 static inline int64_t round_up(int64_t n, int64_t to) { return ceil_div(n, to) * to; }
 

@@ -4,14 +4,16 @@
  * gw's rows (tap, c) in raster order are the runs, one after the other. Its sum over items of pixels
  * (chunks) is cut in two ways: a small gw has `parts` private copies, each the sum of a fixed range of
  * chunks, added up in a fixed order at the end; for a large one all chunks are read into memory first and
- * `blocks` of gw's rows x panels are the items. */
+ * `blocks` of gw's rows are the items. */
 #include <string.h>
 #include "conv.h"
 
 enum {
     LARGE = 1 << 20,                /* bytes of a gw that has no private copies */
     FEW = 1 << 10,                  /* pixels that aren't worth any */
-    PARTS = 16                      /* copies, for every number of threads */
+    BLOCK_PIXELS = 256,             /* of a chunk for the blocks, if images are small */
+    PARTS = 16,                     /* copies at most, for every number of threads */
+    COPIES = 1 << 21                /* bytes of all of them, which are written and read once more */
 };
 
 typedef struct {
@@ -19,6 +21,7 @@ typedef struct {
     const tile_kernels *k;
     const tg_conv_shape *shape;
     const run *run;
+    int64_t *at;                                /* of a chunk's pixels, see list_pixels */
     int64_t runs, depth, panels, chunks, parts, blocks, block_rows;
     const char *gy;
     char *gw, *gbias, *sums, *chunk;            /* chunk: the copies, one a slot or (blocks) one a chunk */
@@ -47,21 +50,6 @@ static void pack_gy(const weight_sum *g, region r, char *to)
     }
 }
 
-/* Pixels at one constant step are one long row, which the tiles run through best. */
-static void join(outer *o)
-{
-    if (o->columns == 1 || o->row_step == o->columns * o->column_step) {
-        o->column_step = o->columns == 1 ? o->row_step : o->column_step;
-        o->columns *= o->rows;
-        o->rows = 1;
-    }
-    if (o->rows == 1 && (o->columns == 1 || o->image_step == o->columns * o->column_step)) {
-        o->column_step = o->columns == 1 ? o->image_step : o->column_step;
-        o->columns *= o->images;
-        o->images = 1;
-    }
-}
-
 /* What one chunk adds to gw's rows [row0, row1) of one panel. Meanwhile the next chunk's x and gy are
  * fetched from next[0] and next[1] on, fetch[0] and fetch[1] bytes, in turns from tile to tile. */
 static void accumulate(const weight_sum *g, region r, const char *a, const char *b, int64_t panel,
@@ -71,12 +59,9 @@ static void accumulate(const weight_sum *g, region r, const char *a, const char 
     int64_t size = g->s.size, co = g->shape->co, column = panel * g->k->panel;
     int64_t n = min64(g->k->panel, co - column);
     int vectors = (int)ceil_div(n, g->k->vector);
-    outer o = {.images = r.images, .rows = r.rows, .columns = g->s.columns, .image_step = g->s.image,
-               .row_step = g->s.step_y * g->s.row, .column_step = g->s.step_x * g->s.channels,
-               .ldb = g->packs ? vectors * g->k->vector : co, .ldc = co, .n = n, .add = add};
-    o.b = b + (g->packs ? pixels_of(g, r) : 1) * column * size;
-    join(&o);
     int64_t tile = 0, tiles = g->runs + g->depth / g->k->outer_rows[vectors], pixels = pixels_of(g, r);
+    outer o = {.pixels = pixels, .at = g->at, .ldb = g->packs ? vectors * g->k->vector : co, .ldc = co, .n = n,
+               .b = b + (g->packs ? pixels : 1) * column * size, .add = add};
     const run *u = g->run;
     for (int64_t row = 0, next; row < row1; row = next, u++) {
         next = row + u->len;
@@ -131,14 +116,15 @@ static void read_item(void *context, int64_t i, int slot)
 static void block_item(void *context, int64_t item, int slot)
 {
     const weight_sum *g = context;
-    int64_t row0 = item / g->panels * g->block_rows, panel = item % g->panels;
+    int64_t row0 = item * g->block_rows;
     (void)slot;
     for (int64_t i = 0; i < g->chunks; i++) {
         region r = region_of(&g->s, i);
         char *copy = g->chunk + i * g->chunk_bytes;
         const char *a = g->s.in_place ? read_source(&g->s, r, NULL) : copy;
-        accumulate(g, r, a, copy + g->source_bytes, panel, row0, min64(g->depth, row0 + g->block_rows),
-                   g->gw, i > 0, NULL, NULL);
+        for (int64_t panel = 0; panel < g->panels; panel++)
+            accumulate(g, r, a, copy + g->source_bytes, panel, row0, min64(g->depth, row0 + g->block_rows),
+                       g->gw, i > 0, NULL, NULL);
     }
 }
 
@@ -192,12 +178,12 @@ static int plan_weight(weight_sum *g)
     g->panels = ceil_div(s->co, g->k->panel);
     g->blocks = g->depth * s->co * size > LARGE || s->n * pixels < FEW;
     if (g->blocks)
-        plan_items(&g->s, max64(SOURCE_BYTES, ceil_div(DEPTH / 2, pixels) * image), 1, 1);
+        plan_items(&g->s, max64(SOURCE_BYTES, ceil_div(BLOCK_PIXELS, pixels) * image), 1, 1);
     else
         plan_items(&g->s, SOURCE_BYTES, PARTS, 1);
     g->runs = plan_runs(&g->s, taps, all.taps, (run *)(memory + run_at));
     g->chunks = g->s.groups * g->s.bands;
-    g->parts = g->blocks ? 0 : min64(PARTS, g->chunks);
+    g->parts = g->blocks ? 0 : min64(min64(PARTS, g->chunks), max64(4, COPIES / (g->depth * s->co * size + 1)));
     g->packs = g->blocks || s->co % g->k->vector || (g->panels > 1 && g->depth > 4 * g->k->panel);
     return TG_OK;
 }
@@ -207,21 +193,27 @@ static int sum_weight(weight_sum *g, int threads)
     if (plan_weight(g))
         return TG_NO_MEMORY;
     int64_t size = g->s.size, co = g->shape->co, row = round_up(co, g->k->vector) * size;
+    int64_t pixels = g->s.images * g->s.band * g->s.columns;
     plan data = {0};
     g->source_bytes = source_copy_bytes(&g->s);
-    g->chunk_bytes = g->source_bytes + round_up(g->s.images * g->s.band * g->s.columns * row, ALIGNMENT);
+    g->chunk_bytes = g->source_bytes + round_up(pixels * row, ALIGNMENT);
     g->sum_bytes = round_up((g->depth + 1) * co * size, ALIGNMENT);
+    size_t at_at = reserve(&data, pixels + NEAR, sizeof *g->at);
     size_t sums_at = reserve(&data, g->parts, (size_t)g->sum_bytes);
     size_t chunk_at = reserve(&data, g->blocks ? g->chunks : threads, (size_t)g->chunk_bytes);
     char *memory = scratch(DATA, &data);
     if (!memory)
         return TG_NO_MEMORY;
+    g->at = (int64_t *)(memory + at_at);
+    list_pixels(g->at, g->s.images, g->s.band, g->s.columns, g->s.image, g->s.step_y * g->s.row,
+                g->s.step_x * g->s.channels);
+    memset(g->at + pixels, 0, NEAR * sizeof *g->at);
     g->sums = memory + sums_at;
     g->chunk = memory + chunk_at;
     if (g->blocks) {
-        g->block_rows = max64(24, min64(192, g->depth * g->panels / (4 * threads)));
+        g->block_rows = max64(24, min64(192, g->depth / (4 * threads)));
         parallel(g->chunks, threads, read_item, g);
-        parallel(ceil_div(g->depth, g->block_rows) * g->panels, threads, block_item, g);
+        parallel(ceil_div(g->depth, g->block_rows), threads, block_item, g);
     } else {
         parallel(g->parts, threads, part_item, g);
         if (g->parts > 1)

@@ -70,7 +70,8 @@ void plan_items(source *s, int64_t bytes, int64_t enough, int64_t panels)
     s->images = 1;
     if (s->band >= s->rows) {
         s->band = s->rows;
-        s->images = bytes / (line * ((s->rows - 1) * s->step_y + s->span_y));
+        s->images = min64(bytes / (line * ((s->rows - 1) * s->step_y + s->span_y)),
+                          PIXELS / max64(1, s->rows * s->columns));
         s->images = max64(1, min64(s->images, ceil_div(s->n * panels, enough)));
     }
     s->groups = ceil_div(s->n, s->images);
@@ -150,4 +151,15 @@ int64_t next_source(const source *s, region r, int threads, const char **ahead)
 int64_t source_copy_bytes(const source *s)
 {
     return s->in_place ? 0 : round_up(s->images * s->image * s->size, ALIGNMENT);
+}
+
+/* The offsets of an item's pixels, in order. Those of one with fewer images are the first of these, and so are
+ * those of one with fewer rows, since bands are never of several images. */
+void list_pixels(int64_t *at, int64_t images, int64_t rows, int64_t columns, int64_t image, int64_t row,
+                 int64_t column)
+{
+    for (int64_t i = 0; i < images; i++)
+        for (int64_t j = 0; j < rows; j++)
+            for (int64_t k = 0; k < columns; k++)
+                *at++ = i * image + j * row + k * column;
 }

@@ -22,11 +22,11 @@ typedef struct {
 typedef void (*product_tile)(const product *p, const void *const *a, const void *const *start,
                              void *const *c);
 
-/* Outer products over pixels:  C[m][:n] (+)= sum over images, rows, columns of A[pixel][m] * B[pixel][:n] */
+/* Outer products over pixels:  C[m][:n] (+)= sum over k < pixels of A[at[k] + m] * B[k][:n]; at goes on for
+ * NEAR more. */
 typedef struct {
-    int64_t images, rows, columns;                  /* of pixels */
-    /* from pixel to pixel in A; in B they simply follow each other */
-    int64_t image_step, row_step, column_step;
+    int64_t pixels;
+    const int64_t *at;
     int64_t ldb, ldc, n;
     const void *b;
     /* fetched into the cache meanwhile, ahead_step bytes a pixel */
