@@ -138,9 +138,8 @@ class BEGAN(Variant):
 
     Source: Berthelot, Schumm, Metz (2017), section 3.4. Neither player has batch norm, and D's decoder is like G. The
     paper trains for 200,000 steps, with k moving at a rate of 0.001, gamma 0.3 to 0.7, codes of 64 numbers. What stands
-    here is for thousands of steps: with its numbers k stays so near 0 that D never learns to reproduce G's images badly,
-    and G falls for what D learns first. The nearer gamma is to 1, and the less fits into the code, the more k grows, and
-    the more kinds of images G draws.
+    here is for thousands of steps: with the paper's numbers k stays so near 0 that D never learns to reproduce G's
+    images badly, and G falls for what D learns first.
     """
 
     by_image, code = True, 16
