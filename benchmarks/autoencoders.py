@@ -224,7 +224,7 @@ def manifold(out: Path) -> str:
 def generation(out: Path) -> str:
     """Slides 49 and 92: codes from the prior, decoded by a VAE and by an autoencoder, beside a linear model."""
     train, test = data(256)
-    model, _ = trained(24, 256, lr=2e-3, network="conv", hidden=16, beta=4.0)
+    model, _ = trained(20, 256, lr=2e-3, network="conv", hidden=16, beta=8.0)
     plain, _ = trained(4, 256, "autoencoder", 2e-3, latent=64)
     net, generator = feature_net(train), np.random.default_rng(SEED)
     codes = PCA(plain.encode(train.images), plain.latent)
