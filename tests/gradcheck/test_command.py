@@ -188,9 +188,10 @@ def pytest_run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str
 def test_the_pytest_plugin(tmp_path):
     (tmp_path / "mylayers.py").write_text(BROKEN)
     (tmp_path / "test_mine.py").write_text(
-        "import numpy as np, pytest, mylayers as L\n"
+        "import numpy as np, pytest, tinygen, mylayers as L\n"
         "def test_fixture(gradcheck): gradcheck(L.relu_forward, L.relu_backward, (np.ones((2, 3)),))\n"
         "def test_loss(gradcheck): gradcheck(L.softmax_loss, None, (np.ones((2, 3)), np.array([0, 2])))\n"
+        "def test_function(gradcheck): gradcheck(tinygen.tanh, (np.ones((2, 3)),))\n"
         "@pytest.mark.gradcheck(L.tanh_forward, L.tanh_backward)\n"
         "def test_marker(): return np.ones((2, 3))\n"
         "@pytest.mark.gradcheck(L.tanh_forward, L.sigmoid_backward)\n"
@@ -199,7 +200,7 @@ def test_the_pytest_plugin(tmp_path):
     )
     run = pytest_run(tmp_path, "--strict-markers", "test_mine.py", "--gradcheck", "mylayers.py", "-m", "gradcheck")
     assert run.returncode == 1, run.stdout
-    assert "2 failed, 27 passed, 1 deselected" in run.stdout
+    assert "2 failed, 28 passed, 1 deselected" in run.stdout
     assert "db: missing sum: db has shape (3, 5), b has (5,)" in run.stdout
     assert "FAILED test_mine.py::test_wrong" in run.stdout
     plain = pytest_run(tmp_path, "mylayers.py", "test_mine.py", "--help")
