@@ -22,7 +22,7 @@ typedef struct {
     const tg_conv_shape *shape;
     const run *run;
     int64_t *at;                                /* of a chunk's pixels, see list_pixels */
-    int64_t runs, depth, panels, chunks, parts, blocks, block_rows;
+    int64_t runs, depth, panels, chunks, parts, blocks, block_rows, splits;
     const char *gy;
     char *gw, *gbias, *sums, *chunk;            /* chunk: the copies, one a slot or (blocks) one a chunk */
     int64_t sum_bytes, source_bytes, chunk_bytes;
@@ -116,13 +116,13 @@ static void read_item(void *context, int64_t i, int slot)
 static void block_item(void *context, int64_t item, int slot)
 {
     const weight_sum *g = context;
-    int64_t row0 = item * g->block_rows;
+    int64_t row0 = item / g->splits * g->block_rows, split = item % g->splits;
     (void)slot;
     for (int64_t i = 0; i < g->chunks; i++) {
         region r = region_of(&g->s, i);
         char *copy = g->chunk + i * g->chunk_bytes;
         const char *a = g->s.in_place ? read_source(&g->s, r, NULL) : copy;
-        for (int64_t panel = 0; panel < g->panels; panel++)
+        for (int64_t panel = split * g->panels / g->splits; panel < (split + 1) * g->panels / g->splits; panel++)
             accumulate(g, r, a, copy + g->source_bytes, panel, row0, min64(g->depth, row0 + g->block_rows),
                        g->gw, i > 0, NULL, NULL);
     }
@@ -211,9 +211,11 @@ static int sum_weight(weight_sum *g, int threads)
     g->sums = memory + sums_at;
     g->chunk = memory + chunk_at;
     if (g->blocks) {
-        g->block_rows = max64(24, min64(192, g->depth / (4 * threads)));
+        g->block_rows = max64(24, min64(192, ceil_div(g->depth, 8 * threads)));
+        int64_t blocks = ceil_div(max64(1, g->depth), g->block_rows);
+        g->splits = min64(g->panels, ceil_div(8 * threads, blocks));
         parallel(g->chunks, threads, read_item, g);
-        parallel(ceil_div(g->depth, g->block_rows), threads, block_item, g);
+        parallel(blocks * g->splits, threads, block_item, g);
     } else {
         parallel(g->parts, threads, part_item, g);
         if (g->parts > 1)
