@@ -664,7 +664,7 @@ def test_the_definitions_of_gradients_are_gradients(seed):
     s = s.fields
     inputs = [a for a in (z, u, h0, c0) if a is not None]
     d = [generator.standard_normal(a.shape) for a in inputs]
-    _, gc, gh = (generator.standard_normal(a.shape) for a, _ in one.answers)
+    gc, gh = (generator.standard_normal(a.shape) for a, _ in one.answers[-2:])  # the gates may not be asked for
     gates, c, h = definitions.lstm(s, z, u, h0, c0)
     _, dc, dh = directional(lambda *a: definitions.lstm(s, *a, *[None] * (4 - len(a))), inputs, d)
     gz, *gstates = definitions.lstm_backward(s, u, c0, gates, c, gh, gc)
