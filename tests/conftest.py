@@ -7,6 +7,8 @@ import signal
 import pytest
 from hypothesis import settings
 
+from tinygen import native
+
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
@@ -24,3 +26,11 @@ def pytest_configure(config):
 
 def pytest_report_header(config):
     return None if _TORCH else "parity with PyTorch: not run, PyTorch isn't installed (pip install torch)"
+
+
+@pytest.fixture(autouse=True)
+def _threads():
+    """A command that a test runs may set the number of threads, which a run's environment.toml tells."""
+    before = native.get_num_threads()
+    yield
+    native.set_num_threads(before)
