@@ -91,8 +91,7 @@ class Autoencoder(Model):
         self, n: int, generator: np.random.Generator, temperature: float = 1.0, labels: np.ndarray | None = None
     ) -> np.ndarray:
         """n standard normal codes, times temperature, decoded: (n, C, H, W) uint8. labels: None, there are none."""
-        if labels is not None:
-            raise ValueError(f"Autoencoder knows no classes: labels must be None, got {np.size(labels)} of them")
+        self.refuse_labels(labels)
         return np.round(self.means(temperature * generator.standard_normal((n, self.latent)))).astype(np.uint8)
 
     @classmethod

@@ -79,8 +79,7 @@ class Autoregressive(Model):
         """The labels of n images; ValueError if they aren't classes of this model, or it has none."""
         name = type(self).__name__
         if not self.classes:
-            if labels is not None:
-                raise ValueError(f"{name} knows no classes: labels must be None, got {np.size(labels)} of them")
+            self.refuse_labels(labels)
             return None
         if labels is None:
             raise ValueError(f"{name} of {self.classes} classes must be told the labels, got None; has the data none?")

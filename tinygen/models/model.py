@@ -131,6 +131,13 @@ class Model(nn.Module):
         """n images drawn from the model, (n, C, H, W) uint8. labels: (n,), for models of classes."""
         raise ValueError(f"{type(self).__name__} cannot be sampled from")
 
+    def refuse_labels(self, labels: np.ndarray | None) -> None:
+        """ValueError unless labels is None, for a model that knows no classes."""
+        if labels is not None:
+            raise ValueError(
+                f"{type(self).__name__} knows no classes: labels must be None, got {np.size(labels)} of them"
+            )
+
     def snapshot(self, batch: Batch, generator: np.random.Generator) -> Picture:
         """What is drawn while it trains: as many samples as the batch has images; or what it makes of those."""
         return Picture(self.sample(len(batch.images), generator))

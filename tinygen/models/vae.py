@@ -220,8 +220,7 @@ class VAE(Model):
 
         temperature: of x given z; at 0 the middle of it. labels: None, there are no classes.
         """
-        if labels is not None:
-            raise ValueError(f"VAE knows no classes: labels must be None, got {np.size(labels)} of them")
+        self.refuse_labels(labels)
         if not temperature >= 0:
             raise ValueError(f"temperature must not be negative, got {temperature}")
         return self.likelihood.sample(self.outputs(self.posterior.prior(generator, n)), generator, temperature)
