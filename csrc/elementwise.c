@@ -1,4 +1,4 @@
-/* Functions of one element at a time: sums, relu, tanh, sigmoid, the gated activation, Adam's step.
+/* Functions of one element at a time: sums, activations, the gated one, Adam's step.
  *
  * They are as fast as memory if the arithmetic is vectorised (vector.inc) and an element is read and
  * written once: hence the fused gated activation, whose backward computes tanh and sigmoid again instead
@@ -19,8 +19,9 @@ typedef struct {
 #include "variants.h"
 
 static const parallel_task add_task[][2] = TABLE(add_item), relu_task[][2] = TABLE(relu_item),
-    relu_backward_task[][2] = TABLE(relu_backward_item);
-static const parallel_task tanh_task[][2] = TABLE(tanh_item), sigmoid_task[][2] = TABLE(sigmoid_item),
+    relu_backward_task[][2] = TABLE(relu_backward_item), elu_task[][2] = TABLE(elu_item),
+    elu_backward_task[][2] = TABLE(elu_backward_item), tanh_task[][2] = TABLE(tanh_item),
+    sigmoid_task[][2] = TABLE(sigmoid_item), logistic_backward_task[][2] = TABLE(logistic_backward_item),
     gated_task[][2] = TABLE(gated_item), gated_backward_task[][2] = TABLE(gated_backward_item);
 typedef void (*adam_kernel)(const double *scalar, int64_t n, const void *g, void *p, void *m, void *v);
 static const adam_kernel adam_kernels[][2] = TABLE(adam);
@@ -60,6 +61,18 @@ int tg_relu_backward(int dtype, int64_t n, double slope, const void *gy, const v
     return each(dtype, relu_backward_task, &f, threads);
 }
 
+int tg_elu(int dtype, int64_t n, double alpha, const void *x, void *y, int threads)
+{
+    flat f = {.n = n, .in = {x}, .out = {y}, .scalar = {alpha}};
+    return each(dtype, elu_task, &f, threads);
+}
+
+int tg_elu_backward(int dtype, int64_t n, double alpha, const void *gy, const void *x, void *gx, int threads)
+{
+    flat f = {.n = n, .in = {gy, x}, .out = {gx}, .scalar = {alpha}};
+    return each(dtype, elu_backward_task, &f, threads);
+}
+
 int tg_tanh(int dtype, int64_t n, const void *x, void *y, int threads)
 {
     flat f = {.n = n, .in = {x}, .out = {y}};
@@ -70,6 +83,12 @@ int tg_sigmoid(int dtype, int64_t n, const void *x, void *y, int threads)
 {
     flat f = {.n = n, .in = {x}, .out = {y}};
     return each(dtype, sigmoid_task, &f, threads);
+}
+
+int tg_logistic_backward(int dtype, int64_t n, double low, const void *gy, const void *y, void *gx, int threads)
+{
+    flat f = {.n = n, .in = {gy, y}, .out = {gx}, .scalar = {low}};
+    return each(dtype, logistic_backward_task, &f, threads);
 }
 
 int tg_gated(int dtype, int64_t rows, int64_t channels, const void *x, void *y, int threads)

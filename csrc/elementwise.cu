@@ -28,6 +28,29 @@ struct relu_backward {
     }
 };
 
+template <class real>
+struct elu {
+    real alpha;
+    __device__ void operator()(const real *x, real *y) const { y[0] = x[0] > 0 ? x[0] : alpha * expm1(x[0]); }
+};
+
+/* Of gy and x. */
+template <class real>
+struct elu_backward {
+    real alpha;
+    __device__ void operator()(const real *x, real *gx) const
+    {
+        gx[0] = x[1] > 0 ? x[0] : x[0] * alpha * exp(x[1]);
+    }
+};
+
+/* Of gy and y. */
+template <class real>
+struct logistic_backward {
+    real low;
+    __device__ void operator()(const real *x, real *gx) const { gx[0] = x[0] * (1 - x[1]) * (x[1] - low); }
+};
+
 struct tanh_of {
     template <class real>
     __device__ void operator()(const real *x, real *y) const { y[0] = tanh(x[0]); }
@@ -151,6 +174,18 @@ int each(int dtype, int64_t rows, int64_t columns, const source (&in)[ins], cons
     return typed(dtype, [&](auto zero) { return map<decltype(zero)>(rows, columns, in, out, f); });
 }
 
+/* Of all n numbers, a function that has a number of its own. */
+template <template <class> class function, int ins>
+int each_with(int dtype, int64_t n, double number, const source (&in)[ins], const target (&out)[1])
+{
+    if (!rows_valid(dtype, 1, n))
+        return TG_BAD_ARGUMENT;
+    return typed(dtype, [&](auto zero) {
+        typedef decltype(zero) real;
+        return map<real>(1, n, in, out, function<real>{(real)number});
+    });
+}
+
 }
 
 int tg_add(int dtype, int64_t n, const void *x, const void *y, void *out, int)
@@ -160,22 +195,22 @@ int tg_add(int dtype, int64_t n, const void *x, const void *y, void *out, int)
 
 int tg_relu(int dtype, int64_t n, double slope, const void *x, void *y, int)
 {
-    if (!rows_valid(dtype, 1, n))
-        return TG_BAD_ARGUMENT;
-    return typed(dtype, [&](auto zero) {
-        typedef decltype(zero) real;
-        return map<real>(1, n, {{x, 0}}, {{y, 0}}, relu<real>{(real)slope});
-    });
+    return each_with<relu>(dtype, n, slope, {{x, 0}}, {{y, 0}});
 }
 
 int tg_relu_backward(int dtype, int64_t n, double slope, const void *gy, const void *y, void *gx, int)
 {
-    if (!rows_valid(dtype, 1, n))
-        return TG_BAD_ARGUMENT;
-    return typed(dtype, [&](auto zero) {
-        typedef decltype(zero) real;
-        return map<real>(1, n, {{gy, 0}, {y, 0}}, {{gx, 0}}, relu_backward<real>{(real)slope});
-    });
+    return each_with<relu_backward>(dtype, n, slope, {{gy, 0}, {y, 0}}, {{gx, 0}});
+}
+
+int tg_elu(int dtype, int64_t n, double alpha, const void *x, void *y, int)
+{
+    return each_with<elu>(dtype, n, alpha, {{x, 0}}, {{y, 0}});
+}
+
+int tg_elu_backward(int dtype, int64_t n, double alpha, const void *gy, const void *x, void *gx, int)
+{
+    return each_with<elu_backward>(dtype, n, alpha, {{gy, 0}, {x, 0}}, {{gx, 0}});
 }
 
 int tg_tanh(int dtype, int64_t n, const void *x, void *y, int)
@@ -186,6 +221,11 @@ int tg_tanh(int dtype, int64_t n, const void *x, void *y, int)
 int tg_sigmoid(int dtype, int64_t n, const void *x, void *y, int)
 {
     return each(dtype, 1, n, {{x, 0}}, {{y, 0}}, sigmoid_of());
+}
+
+int tg_logistic_backward(int dtype, int64_t n, double low, const void *gy, const void *y, void *gx, int)
+{
+    return each_with<logistic_backward>(dtype, n, low, {{gy, 0}, {y, 0}}, {{gx, 0}});
 }
 
 int tg_gated(int dtype, int64_t rows, int64_t channels, const void *x, void *y, int)

@@ -114,8 +114,15 @@ int tg_relu(int dtype, int64_t n, double slope, const void *x, void *y, int thre
 int tg_relu_backward(int dtype, int64_t n, double slope, const void *gy, const void *y, void *gx,
                      int threads);
 
+/* y = x where x > 0, alpha * expm1(x) elsewhere; gx = gy where x > 0, gy * alpha * exp(x) elsewhere */
+int tg_elu(int dtype, int64_t n, double alpha, const void *x, void *y, int threads);
+int tg_elu_backward(int dtype, int64_t n, double alpha, const void *gy, const void *x, void *gx, int threads);
+
+/* gx = gy (1 - y) (y - low): of tanh with low = -1, of sigmoid with low = 0 */
 int tg_tanh(int dtype, int64_t n, const void *x, void *y, int threads);
 int tg_sigmoid(int dtype, int64_t n, const void *x, void *y, int threads);
+int tg_logistic_backward(int dtype, int64_t n, double low, const void *gy, const void *y, void *gx,
+                         int threads);
 
 /* y = tanh(a) * sigmoid(b), x (rows, 2, channels) = a and b of each row, y (rows, channels) */
 int tg_gated(int dtype, int64_t rows, int64_t channels, const void *x, void *y, int threads);

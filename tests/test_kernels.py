@@ -320,11 +320,13 @@ def test_special_values(name, dtype):
             "tg_tanh": np.tanh(wide),
             "tg_sigmoid": 1 / (1 + np.exp(-wide)),
             "tg_relu": np.maximum(wide, 0),
+            "tg_elu": np.where(wide > 0, wide, np.expm1(wide)),
         }
+        slope = np.where(wide > 0, 1, np.exp(wide))
     with native.instruction_set(name):
         for kernel, answer in answers.items():
-            slope = [0.0] if kernel == "tg_relu" else []
-            (got,) = Case(kernel, [len(x), *slope, In(x), Out(x.shape)], []).run(dtype)
+            number = {"tg_relu": [0.0], "tg_elu": [1.0]}.get(kernel, [])
+            (got,) = Case(kernel, [len(x), *number, In(x), Out(x.shape)], []).run(dtype)
             eps, tiny = np.finfo(dtype).eps, np.finfo(dtype).tiny
             assert (np.isnan(got) == np.isnan(x)).all()
             finite = np.isfinite(answer)
@@ -333,9 +335,16 @@ def test_special_values(name, dtype):
         (y,) = Case("tg_tanh", [len(x), In(x), Out(x.shape)], []).run(dtype)
         assert (np.signbit(y) == np.signbit(x))[~np.isnan(x)].all()
         gy = np.ones_like(x)
+        (gx,) = Case("tg_elu_backward", [len(x), 1.0, In(gy), In(x), Out(x.shape)], []).run(dtype)
+        np.testing.assert_allclose(gx, slope.astype(dtype), 4 * eps, tiny)
         for slope in (0.0, 0.25):
             (gx,) = Case("tg_relu_backward", [len(x), slope, In(gy), In(x), Out(x.shape)], []).run(dtype)
             assert (gx == np.where(x > 0, 1, slope)).all()
+        for low, ends in ((-1.0, [-1, 1, np.nan]), (0.0, [0, 1, np.nan])):
+            y = np.array(ends, dtype)
+            (gx,) = Case("tg_logistic_backward", [3, low, In(np.ones_like(y)), In(y), Out(y.shape)], []).run(dtype)
+            assert (gx[:2] == 0).all()
+            assert np.isnan(gx[2])
         (gx,) = Case("tg_relu_backward", [len(x), 0.0, In(x), In(-gy), Out(x.shape)], []).run(dtype)
         assert (gx == 0).all()  # of infinities and NaN, too
 

@@ -104,6 +104,7 @@ def test_special_values(dtype, emulated):
     answers = {
         "tg_tanh": ([], np.tanh(x)),
         "tg_sigmoid": ([], np.where(x > -700, 1 / (1 + np.exp(-np.maximum(x, -700))), np.where(x != x, np.nan, 0))),
+        "tg_elu": ([1.0], np.where(x > 0, x, np.expm1(np.minimum(x, 0)))),
         "tg_relu": ([0.0], np.where(x != x, x, np.maximum(x, 0))),
     }
     for kernel, (numbers, answer) in answers.items():

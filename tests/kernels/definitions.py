@@ -162,6 +162,18 @@ def relu_backward(slope, gy, y):
     return np.where(y > 0, gy, slope * gy)
 
 
+def elu(alpha, x):
+    return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
+
+
+def elu_backward(alpha, gy, x):
+    return np.where(x > 0, gy, gy * alpha * np.exp(np.minimum(x, 0)))
+
+
+def logistic_backward(low, gy, y):
+    return gy * (1 - y) * (y - low)
+
+
 def gated(x):
     return np.tanh(x[:, 0]) * _sigmoid(x[:, 1])
 

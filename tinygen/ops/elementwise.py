@@ -216,7 +216,7 @@ tanh.kernel(partial(native.elementwise, "tg_tanh"), least=native.SMALL)
 
 @tanh.vjp("x")
 def _(gout, out):
-    return gout - gout * out * out  # gout (1 - out^2), without a Python number, which NumPy is slow to convert
+    return logistic_backward(gout, out, -1.0)
 
 
 @op
@@ -231,8 +231,28 @@ sigmoid.kernel(partial(native.elementwise, "tg_sigmoid"), least=native.SMALL)
 
 @sigmoid.vjp("x")
 def _(gout, out):
-    g = gout * out
-    return g - g * out  # gout out (1 - out)
+    return logistic_backward(gout, out, 0.0)
+
+
+@op
+def logistic_backward(g, y, low):
+    """g (1 - y) (y - low): the gradient of `sigmoid` from its output y, with low = 0, and of `tanh`, with low = -1."""
+    return g * (_constant(1, y) - y) * (y - _constant(low, y) if low else y)
+
+
+@partial(logistic_backward.kernel, least=native.SMALL)
+def _(g, y, low):
+    return native.elementwise("tg_logistic_backward", g, y, numbers=(low,))
+
+
+@logistic_backward.vjp("g")
+def _(gout, y, low):
+    return logistic_backward(gout, y, low)
+
+
+@logistic_backward.vjp("y")
+def _(gout, g, y, low):
+    return gout * g * (1.0 + low - y - y)
 
 
 @op
@@ -303,15 +323,39 @@ def _(gout, x, negative_slope):
 def elu(x, alpha=1.0):
     """x where x > 0, alpha * (exp(x) - 1) elsewhere."""
     n = xp(x)
-    if alpha == 1:
-        return n.maximum(x, n.expm1(-n.abs(x)))  # exp(x) - 1 is never below x
-    return n.maximum(x, 0) + n.expm1(n.minimum(x, 0)) * alpha
+    return n.where(x > 0, x, n.expm1(n.minimum(x, 0)) * alpha)
+
+
+@partial(elu.kernel, least=native.SMALL)
+def _(x, alpha):
+    return native.elementwise("tg_elu", x, numbers=(alpha,))
 
 
 @elu.vjp("x")
 def _(gout, x, alpha):
-    slope = exp(minimum(x, 0.0))
-    return gout * (slope if alpha == 1 else where(x > 0, 1.0, slope * alpha))
+    return elu_backward(gout, x, alpha)
+
+
+@op
+def elu_backward(g, x, alpha):
+    """g where x > 0, g alpha exp(x) elsewhere."""
+    n = xp(x)
+    return g * n.where(x > 0, _constant(1, x), n.exp(n.minimum(x, 0)) * alpha)
+
+
+@partial(elu_backward.kernel, least=native.SMALL)
+def _(g, x, alpha):
+    return native.elementwise("tg_elu_backward", g, x, numbers=(alpha,))
+
+
+@elu_backward.vjp("g")
+def _(gout, x, alpha):
+    return elu_backward(gout, x, alpha)
+
+
+@elu_backward.vjp("x")
+def _(gout, g, x, alpha):
+    return where(x > 0, 0.0, gout * g * alpha * exp(minimum(x, 0.0)))
 
 
 # --------------------------------------------------------------------------------------------- choices and comparisons
@@ -456,6 +500,18 @@ div.samples(binary(normal, positive))
 def _(generator):
     out = normal(generator, 3, 4)
     yield sample(normal(generator, 3, 4), out * (out > 0))
+
+
+@elu_backward.samples
+def _(generator):
+    yield sample(normal(generator, 3, 4), normal(generator, 3, 4), 1.0)
+    yield sample(normal(generator, 3, 4), normal(generator, 3, 4), 0.7)
+
+
+@logistic_backward.samples
+def _(generator):
+    for low in (-1.0, 0.0):
+        yield sample(normal(generator, 3, 4), generator.uniform(low, 1, (3, 4)), low)
 
 
 @pow.samples
