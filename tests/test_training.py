@@ -136,13 +136,19 @@ def test_metrics_are_a_table_of_all_steps(tmp_path, monkeypatch, seconds):
 @pytest.mark.fault("R02")
 def test_the_metrics_are_never_behind_a_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(hooks, "SAVE_SECONDS", 0)
-    save, seen = checkpoint.save, []
+    metrics, save, sync, seen, synced = tmp_path / "metrics.csv", checkpoint.save, os.fsync, [], [b""]
+
+    def as_synced(descriptor):
+        if metrics.exists() and os.path.samestat(os.fstat(descriptor), metrics.stat()):
+            synced.append(metrics.read_bytes())
+        sync(descriptor)
 
     def after_a_look(path, tensors, about):
-        lines = (tmp_path / "metrics.csv").read_text().splitlines()
-        seen.append((about["state"]["step"], max(0, len(lines) - 1)))
+        assert not metrics.exists() or synced[-1] == metrics.read_bytes()
+        seen.append((about["state"]["step"], max(0, synced[-1].count(b"\n") - 1)))
         save(path, tensors, about)
 
+    monkeypatch.setattr(os, "fsync", as_synced)
     monkeypatch.setattr(checkpoint, "save", after_a_look)
     trained(tmp_path)
     assert seen == [(step, step) for step in (*range(9), 8)]
@@ -434,7 +440,7 @@ def test_a_disk_that_is_full_for_a_while_costs_an_interval(whole, monkeypatch):
     fsync, calls = os.fsync, itertools.count(1)
 
     def full(descriptor):
-        if next(calls) > 6:  # two for each checkpoint, its file and its folder: at the start, the best, the last
+        if next(calls) > 8:  # the metrics, a file and its folder at the start; these two of the best; three of the last
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fsync(descriptor)
 

@@ -111,6 +111,7 @@ class Checkpoints(Hook):
 
     def save(self) -> None:
         self.metrics.write()  # first, so that metrics.csv is never behind a checkpoint
+        self.run.sync_metrics()
         self.training.save(self.run)
 
     def __enter__(self) -> Any:

@@ -177,6 +177,11 @@ class Run:
                 writer.writeheader()
             writer.writerows(rows)
 
+    def sync_metrics(self) -> None:
+        """Return when metrics.csv is on the disk as it is: a power cut would else leave it behind a checkpoint."""
+        with contextlib.suppress(FileNotFoundError), self.metrics.open("rb") as file:
+            os.fsync(file.fileno())
+
     def rewind(self, step: int) -> None:
         """Drop the metrics and the snapshots of later steps: they were not saved and are done again."""
         for path in self.snapshots.glob("step-*.png"):
