@@ -13,7 +13,6 @@ import argparse
 import ast
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -141,12 +140,12 @@ def _tests(mutant: Mutant, tests: list[str]) -> tuple[int, str]:
             shutil.copytree(ROOT / part, Path(folder, part), ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", folder)
         Path(folder, "tinygen", name).write_text(mutant.applied())
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+        limited = f'ulimit -S -t {SECONDS} && ulimit -H -t {SECONDS + 9} && exec "$0" "$@"'
+        pytest = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
         environment = {**os.environ, "PYTHONPATH": folder, "CI": "1", "TINYGEN_REQUIRE_PARITY": ""}
         try:
             done = subprocess.run(
-                command, cwd=folder, env=environment, capture_output=True, timeout=10 * SECONDS,
-                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 9)),
+                ["sh", "-c", limited, *pytest], cwd=folder, env=environment, capture_output=True, timeout=10 * SECONDS,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             return LATE, ""

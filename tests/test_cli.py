@@ -473,10 +473,7 @@ def long_run(data, tmp_path_factory) -> dict[str, bytes]:
 
 def started(*command: str) -> tuple[subprocess.Popen[str], str]:
     """A training in a process of its own that has begun, and the command that it says goes on with it."""
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a job in the background ignores
-    )  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline().startswith("pixelcnn on noise")
     assert " parameters; " in process.stdout.readline()
