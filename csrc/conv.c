@@ -244,6 +244,26 @@ static void pack_item(void *context, int64_t item, int slot)
         }
 }
 
+static int64_t rows_of(const correlation *c, const phase *f) { return min64(c->s.band, f->rows); }
+
+/* Phases of one size share their lists: there are at most two heights and two widths. */
+static void plan_lists(correlation *c)
+{
+    const phase *sizes[4];
+    int found = 0, j;
+    for (int64_t i = 0; i < c->phases; i++) {
+        phase *f = &c->phase[i];
+        for (j = 0; j < found; j++)
+            if (rows_of(c, sizes[j]) == rows_of(c, f) && sizes[j]->columns == f->columns)
+                break;
+        f->first_pixel = j < found ? sizes[j]->first_pixel : c->pixels;
+        if (j < found)
+            continue;
+        sizes[found++] = f;
+        c->pixels += c->s.images * rows_of(c, f) * f->columns;
+    }
+}
+
 static int64_t plan_packing(correlation *c)
 {
     int64_t elements = 0, runs = 0;
@@ -255,8 +275,6 @@ static int64_t plan_packing(correlation *c)
         f->runs = plan_runs(&c->s, c->tap + f->first_tap, f->taps, c->run + runs);
         runs += f->runs;
         elements += f->depth * round_up(c->columns, c->k->vector);
-        f->first_pixel = c->pixels;
-        c->pixels += c->s.images * min64(c->s.band, f->rows) * f->columns;
     }
     return elements;
 }
@@ -293,22 +311,25 @@ static int plan_correlation(correlation *c)
     return TG_OK;
 }
 
-static void plan_pixels(const correlation *c)
+static void fill_lists(const correlation *c)
 {
-    for (int64_t i = 0; i < c->phases; i++) {
-        const phase *f = &c->phase[i];
-        int64_t rows = min64(c->s.band, f->rows);
-        list_pixels(c->from + f->first_pixel, c->s.images, rows, f->columns, c->s.image,
-                    c->s.step_y * c->s.row, c->s.step_x * c->s.channels);
-        list_pixels(c->to + f->first_pixel, c->s.images, rows, f->columns, c->out_image, c->out_row,
-                    c->out_column);
-    }
+    int64_t filled = 0;
+    for (const phase *f = c->phase; filled < c->pixels; f++)
+        if (f->first_pixel == filled) {
+            int64_t rows = rows_of(c, f);
+            list_pixels(c->from + filled, c->s.images, rows, f->columns, c->s.image,
+                        c->s.step_y * c->s.row, c->s.step_x * c->s.channels);
+            list_pixels(c->to + filled, c->s.images, rows, f->columns, c->out_image, c->out_row,
+                        c->out_column);
+            filled += c->s.images * rows * f->columns;
+        }
 }
 
 static int correlate(correlation *c, const void *bias)
 {
     if (plan_correlation(c))
         return TG_NO_MEMORY;
+    plan_lists(c);
     int64_t elements = plan_packing(c), size = c->s.size, padded = c->panels * c->k->panel;
     int64_t channels = c->transposed ? c->shape->ci : c->shape->co;
     plan data = {0};
@@ -321,7 +342,7 @@ static int correlate(correlation *c, const void *bias)
         return TG_NO_MEMORY;
     c->from = (int64_t *)(memory + from_at);
     c->to = (int64_t *)(memory + to_at);
-    plan_pixels(c);
+    fill_lists(c);
     c->packed = memory + packed_at;
     c->copies = memory + copies_at;
     if (bias) {

@@ -157,8 +157,12 @@ def test_the_folder_says_what_was_asked_for_and_where_it_ran():
 
 
 def test_where_neither_git_nor_the_system_tells(monkeypatch, tmp_path):
-    def unreadable(path, **_):
-        raise PermissionError(path)
+    read = Path.read_text
+
+    def unreadable(path, *args, **kwargs):
+        if path == Path("/proc/cpuinfo"):
+            raise PermissionError(path)
+        return read(path, *args, **kwargs)
 
     monkeypatch.setenv("PATH", "")  # no git
     monkeypatch.setattr(Path, "read_text", unreadable)

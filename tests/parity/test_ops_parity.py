@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -119,6 +119,9 @@ def test_functions_of_one_array(name, x):
 @FEW
 def test_functions_of_two_arrays(name, arrays, seed):
     with np.errstate(all="ignore"):
+        if name == "div":
+            x, y = arrays
+            assume(not (np.isfinite(x / y) & np.isinf(x / y / y)).any())  # PyTorch computes that, and overflows sooner
         compare(REGISTRY[name].function, BINARY[name], arrays, terms=81, seed=seed)
 
 
