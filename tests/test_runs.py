@@ -483,7 +483,7 @@ def test_a_page_is_made_whatever_was_done_to_the_results(data):
 
 
 @given(
-    st.lists(st.floats(-1e9, 1e9) | st.sampled_from([0.0, 1e-300, -1e300]), min_size=2, max_size=60),
+    st.lists(st.floats(-1e9, 1e9) | st.sampled_from([0.0, 5e-324, 1e-300, -1e300]), min_size=2, max_size=60),
     st.integers(1, 10**7), st.integers(1, 1000),
 )  # fmt: skip
 def test_a_curve_stays_within_its_picture(values, start, stride):
