@@ -224,7 +224,7 @@ def _curve(steps: np.ndarray, values: np.ndarray, label: str) -> str:
     mean, low, high = (np.array([f(values[g]) for g in groups]) for f in (np.mean, np.min, np.max))
     seen = np.sort(values[len(values) // 20 :])  # without the first fall, which would squeeze all that follows,
     least, most = seen[len(seen) // 100], seen[-1 - len(seen) // 100]  # and the worst outliers
-    margin = 0.08 * next(extent for extent in (most - least, abs(most), 1.0) if extent > 1e-300)  # its parts are above 0
+    margin = 0.08 * next(extent for extent in (most - least, abs(most), 1.0) if extent > 1e-300)  # so are its parts
     bottom, top, right, floor = least - margin, most + margin, WIDTH - 8, HEIGHT - BELOW
 
     def across(step: Any) -> Any:
