@@ -523,6 +523,7 @@ CASES: list[Case] = [
     elementwise("exp", tg.exp, lambda t: t.torch.exp),
     elementwise("relu", F.relu, lambda t: t.F.relu, quick=True),
     elementwise("leaky relu", lambda x: F.leaky_relu(x, 0.2), lambda t: lambda x: t.F.leaky_relu(x, 0.2)),
+    elementwise("elu", F.elu, lambda t: t.F.elu),
     elementwise("gated activation", F.gated_activation, gated, quick=True),
     elementwise("x + x", lambda x: x + x, lambda t: lambda x: x + x),
     batch_norm(64, 28, 32),
