@@ -43,7 +43,10 @@ def test_what_changes_nothing_is_no_error():
 
 def test_what_is_as_slow_without_an_error_is_no_error_found(monkeypatch):
     monkeypatch.setattr(mutation, "SECONDS", 0)
-    with pytest.raises(RuntimeError, match=rf"without any mutant pytest exits {mutation.LATE} \(more than 0 s\), too"):
+    with pytest.raises(
+        RuntimeError,
+        match=rf"without any mutant pytest exits {mutation.LATE} \(more than 0 s\), too, for tests/test_layout\.py",
+    ):
         mutation.killed(HARMLESS, ["tests/test_layout.py"])
 
 

@@ -26,6 +26,11 @@ def _constant(number, x):
     return _array(number, x.dtype) if x.__class__ is np.ndarray and x.dtype.kind == "f" else number
 
 
+def _with_number(kernel):
+    """An elementwise kernel of arrays and, as the op's last argument, a number."""
+    return lambda *args: native.elementwise(kernel, *args[:-1], numbers=args[-1:])
+
+
 # ------------------------------------------------------------------------------------------------------- arithmetic
 
 
@@ -240,9 +245,7 @@ def logistic_backward(g, y, low):
     return g * (_constant(1, y) - y) * (y - _constant(low, y) if low else y)
 
 
-@partial(logistic_backward.kernel, least=native.SMALL)
-def _(g, y, low):
-    return native.elementwise("tg_logistic_backward", g, y, numbers=(low,))
+logistic_backward.kernel(_with_number("tg_logistic_backward"), least=native.SMALL)
 
 
 @logistic_backward.vjp("g")
@@ -288,9 +291,7 @@ def relu_backward(g, y, negative_slope=0.0):
     return xp(y).where(y > zero, g, g * negative_slope if negative_slope else zero)
 
 
-@partial(relu_backward.kernel, least=native.SMALL)
-def _(g, y, negative_slope):
-    return native.elementwise("tg_relu_backward", g, y, numbers=(negative_slope,))
+relu_backward.kernel(_with_number("tg_relu_backward"), least=native.SMALL)
 
 
 @relu_backward.vjp("g")
@@ -309,9 +310,7 @@ def leaky_relu(x, negative_slope=0.01):
     return xp(x).where(x > 0, x, x * negative_slope)
 
 
-@partial(leaky_relu.kernel, least=native.SMALL)
-def _(x, negative_slope):
-    return native.elementwise("tg_relu", x, numbers=(negative_slope,))
+leaky_relu.kernel(_with_number("tg_relu"), least=native.SMALL)
 
 
 @leaky_relu.vjp("x")
@@ -326,9 +325,7 @@ def elu(x, alpha=1.0):
     return n.where(x > 0, x, n.expm1(n.minimum(x, 0)) * alpha)
 
 
-@partial(elu.kernel, least=native.SMALL)
-def _(x, alpha):
-    return native.elementwise("tg_elu", x, numbers=(alpha,))
+elu.kernel(_with_number("tg_elu"), least=native.SMALL)
 
 
 @elu.vjp("x")
@@ -343,9 +340,7 @@ def elu_backward(g, x, alpha):
     return g * n.where(x > 0, _constant(1, x), n.exp(n.minimum(x, 0)) * alpha)
 
 
-@partial(elu_backward.kernel, least=native.SMALL)
-def _(g, x, alpha):
-    return native.elementwise("tg_elu_backward", g, x, numbers=(alpha,))
+elu_backward.kernel(_with_number("tg_elu_backward"), least=native.SMALL)
 
 
 @elu_backward.vjp("g")
