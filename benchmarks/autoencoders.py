@@ -21,12 +21,7 @@ import numpy as np
 from benchmarks import models
 from benchmarks.models import SEED, Entry, training
 from tinygen import native
-from tinygen.cli import Parser
-from tinygen.metrics.distance import frechet_distance, precision_recall
-from tinygen.metrics.features import feature_net
-from tinygen.metrics.quality import calibration
-from tinygen.models.autoencoder import Autoencoder, accuracy, classifier, fit
-from tinygen.models.classical import (
+from tinygen.baselines.classical import (
     PCA,
     GaussianMixture,
     Histogram,
@@ -35,8 +30,13 @@ from tinygen.models.classical import (
     mutual_information,
     purity,
 )  # fmt: skip
-from tinygen.models.model import Model, Picture
-from tinygen.training.images import save_picture
+from tinygen.cli.main import Parser
+from tinygen.metrics.distance import frechet_distance, precision_recall
+from tinygen.metrics.features import feature_net
+from tinygen.metrics.quality import calibration
+from tinygen.models.model import Model, Plot
+from tinygen.models.vae.autoencoder import Autoencoder, accuracy, classifier, fit
+from tinygen.report.images import save_picture
 
 SEEDS = range(6)
 data = functools.cache(models.data)  # the features and the calibration go with a data set's identity
@@ -69,7 +69,7 @@ def drawn(model: Model, out: Path, *names: str, prefix: str = "") -> None:
     """Write pictures of a model."""
     train, test = data(model.levels)
     for name in names:
-        picture: Picture = model.pictures()[name](model, train, test, np.random.default_rng(SEED))
+        picture: Plot = model.pictures()[name](model, train, test, np.random.default_rng(SEED))
         save_picture(out / f"{prefix or type(model).__name__.lower()}-{name}.png", picture, model.levels)
 
 
@@ -137,12 +137,12 @@ def finetuning(out: Path) -> str:
             index = np.concatenate([chosen.choice(np.flatnonzero(train.labels == c), labels // 10, replace=False)
                                     for c in range(10)])  # fmt: skip
             for started in found:
-                generator = np.random.default_rng(seed)
-                model = Autoencoder(train.images.shape[1:], 256, latent=64, generator=generator)
+                rng = np.random.default_rng(seed)
+                model = Autoencoder(train.images.shape[1:], 256, latent=64, rng=rng)
                 if started:
                     model.load_state_dict(weights)
-                net = classifier(model, 10, generator)
-                fit(net, model.scaled(train.images[index]), train.labels[index], generator)
+                net = classifier(model, 10, rng)
+                fit(net, model.scaled(train.images[index]), train.labels[index], rng)
                 found[started].append(accuracy(net, model.scaled(test.images), test.labels))
         gain = np.subtract(found[True], found[False])
         rows.append((labels, *(spread(found[k], 100) for k in (True, False)), spread(list(gain), 100)))
@@ -200,9 +200,9 @@ def compared(options: dict[str, dict[str, Any]], common: dict[str, Any], levels:
     for name, own in options.items():
         model, seconds = trained(3, levels, **common, **own)
         _, test = data(levels)
-        generator = np.random.default_rng(SEED)
-        reconstruction, kl = (part.mean() for part in model.elbo(test.images, generator))
-        bound = -model.bound(test.images[:200], 500, generator).mean()
+        rng = np.random.default_rng(SEED)
+        reconstruction, kl = (part.mean() for part in model.elbo(test.images, rng))
+        bound = -model.bound(test.images[:200], 500, rng).mean()
         active = f"{(model.activity(test.images) > 0.01).sum()} of {model.posterior.latent}"
         shown = [f"{v:.1f}" for v in (reconstruction + kl, reconstruction, kl, bound, seconds)]
         bits = f"{model.bits_per_dim(reconstruction + kl):.3f}"
@@ -226,15 +226,15 @@ def generation(out: Path) -> str:
     train, test = data(256)
     model, _ = trained(20, 256, lr=2e-3, network="conv", hidden=16, beta=8.0)
     plain, _ = trained(4, 256, "autoencoder", 2e-3, latent=64)
-    net, generator = feature_net(train), np.random.default_rng(SEED)
+    net, rng = feature_net(train), np.random.default_rng(SEED)
     codes = PCA(plain.encode(train.images), plain.latent)
     drawn(model, out, "prior", "reconstruct", prefix="grey")
     known = calibration(train, test)
     rows = [(name, known.distance[name], known.precision[name], known.recall[name]) for name in known.distance]
     for name, images in {
-        "VAE, means of p(x given z)": model.means(model.posterior.prior(generator, 10_000)),
-        "autoencoder, codes from N(0, I)": plain.means(generator.standard_normal((10_000, plain.latent))),
-        "autoencoder, codes from N(mean, covariance)": plain.means(codes.sample(10_000, generator)),
+        "VAE, means of p(x given z)": model.means(model.posterior.prior(rng, 10_000)),
+        "autoencoder, codes from N(0, I)": plain.means(rng.standard_normal((10_000, plain.latent))),
+        "autoencoder, codes from N(mean, covariance)": plain.means(codes.sample(10_000, rng)),
     }.items():
         real, fake = (net.of(x)[0] for x in (test.images, np.round(images).astype(np.uint8)))
         rows.append((name, frechet_distance(real, fake), *precision_recall(real, fake)))

@@ -23,9 +23,9 @@ import numpy as np
 
 import tinygen as tg
 from tinygen import native, nn, optim
-from tinygen.models.dcgan import DCGAN
-from tinygen.models.pixelcnn import PixelCNN
-from tinygen.models.vae import VAE
+from tinygen.models.autoregressive.pixelcnn import PixelCNN
+from tinygen.models.gan.dcgan import DCGAN
+from tinygen.models.vae.vae import VAE
 from tinygen.nn import functional as F
 from tinygen.ops.conv import channel_mask
 from tinygen.ops.device import array_module
@@ -71,15 +71,15 @@ def function(
 
     Args:
         flops: of forward.
-        inputs: shapes, of normal numbers (in tinygen's order in memory); or functions from a generator to an array.
+        inputs: shapes, of normal numbers (in tinygen's order in memory); or functions from an rng to an array.
         theirs: from the module `torch_versions` to PyTorch's versions.
         constants: the inputs that need no gradient.
         backward: its FLOPs, in those of forward: a product has two operands, each with a gradient of its own.
     """
 
     def arrays() -> list[np.ndarray]:
-        generator = np.random.default_rng(0)
-        return [i(generator) if callable(i) else normal(generator, i) for i in inputs]
+        rng = np.random.default_rng(0)
+        return [i(rng) if callable(i) else normal(rng, i) for i in inputs]
 
     def their_runs() -> dict[str, Callable[[], Runs]]:
         versions, torch_versions = theirs(_torch()), _torch()
@@ -89,27 +89,27 @@ def function(
     return Case(name, section, amounts, lambda: _runs(ours, arrays(), constants), their_runs, arrays=arrays, **options)
 
 
-def normal(generator: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
+def normal(rng: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
     """Normal numbers, float32, images NHWC in memory."""
     if len(shape) != 4:
-        return generator.standard_normal(shape, np.float32)
+        return rng.standard_normal(shape, np.float32)
     n, c, h, w = shape
-    return generator.standard_normal((n, h, w, c), np.float32).transpose(0, 3, 1, 2)
+    return rng.standard_normal((n, h, w, c), np.float32).transpose(0, 3, 1, 2)
 
 
 def weight(o: int, i: int, kernel: tuple[int, int]) -> Callable[[np.random.Generator], np.ndarray]:
     """A convolution's weight, HWIO in memory, of a size that keeps the output's variance."""
 
-    def draw(generator: np.random.Generator) -> np.ndarray:
+    def draw(rng: np.random.Generator) -> np.ndarray:
         scale = np.float32(1 / math.sqrt(i * math.prod(kernel)))
-        return (generator.standard_normal((*kernel, i, o), np.float32) * scale).transpose(3, 2, 0, 1)
+        return (rng.standard_normal((*kernel, i, o), np.float32) * scale).transpose(3, 2, 0, 1)
 
     return draw
 
 
 def matrix(o: int, i: int) -> Callable[[np.random.Generator], np.ndarray]:
     """The weight of a linear layer or an LSTM, (in, out) in memory, uniform as such layers begin."""
-    return lambda generator: generator.uniform(-(i**-0.5), i**-0.5, (i, o)).astype(np.float32).T
+    return lambda rng: rng.uniform(-(i**-0.5), i**-0.5, (i, o)).astype(np.float32).T
 
 
 def _runs(f: Callable[..., Any], inputs: Sequence[np.ndarray], constants: Sequence[int]) -> Runs:
@@ -194,7 +194,7 @@ def lstm(i: int, h: int, steps: int, n: int, **options: Any) -> Case:
 
     @functools.cache
     def layer() -> Any:
-        return nn.LSTM(i, h, generator=np.random.default_rng(0))
+        return nn.LSTM(i, h, rng=np.random.default_rng(0))
 
     def ours(x: Any, *weights: Any) -> Any:
         layer().weight_ih_l0, layer().weight_hh_l0, layer().bias_ih_l0, layer().bias_hh_l0 = weights
@@ -267,8 +267,8 @@ def batch_norm(c: int, size: int, n: int, **options: Any) -> Case:
 
 
 def cross_entropy(levels: int, size: int, n: int, **options: Any) -> Case:
-    def labels(generator: np.random.Generator) -> np.ndarray:
-        return generator.integers(0, levels, (n, size, size))
+    def labels(rng: np.random.Generator) -> np.ndarray:
+        return rng.integers(0, levels, (n, size, size))
 
     return function(
         f"cross entropy, {levels} classes, {size}x{size}, N {n}", "Normalization and loss", 0.0,
@@ -281,7 +281,7 @@ def cross_entropy(levels: int, size: int, n: int, **options: Any) -> Case:
 
 
 def pixelcnn(hidden: int, blocks: int = 7, levels: int = 256, size: int = 28) -> Callable[[], Any]:
-    return lambda: PixelCNN((1, size, size), levels, hidden=hidden, blocks=blocks, generator=np.random.default_rng(0))
+    return lambda: PixelCNN((1, size, size), levels, hidden=hidden, blocks=blocks, rng=np.random.default_rng(0))
 
 
 def pixelcnn_flops(hidden: int, blocks: int, levels: int, size: int) -> float:
@@ -317,13 +317,13 @@ def training_step(hidden: int, n: int, blocks: int = 7, levels: int = 256, size:
 
 def vae_step(hidden: int, n: int, latent: int = 20, **options: Any) -> Case:
     """A convolutional VAE of thresholded images, 28x28: forward, -ELBO, backward, Adam, with the same noise."""
-    generator = np.random.default_rng(1)
-    images = generator.integers(0, 2, (n, 1, 28, 28)).astype(np.uint8)
-    noise = generator.standard_normal((1, n, latent)).astype(np.float32)
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, 2, (n, 1, 28, 28)).astype(np.uint8)
+    noise = rng.standard_normal((1, n, latent)).astype(np.float32)
 
     def make() -> Any:
         return VAE((1, 28, 28), 2, network="conv", likelihood="bernoulli", latent=latent, hidden=hidden,
-                   generator=np.random.default_rng(0))  # fmt: skip
+                   rng=np.random.default_rng(0))  # fmt: skip
 
     def ours() -> Runs:
         model = make().to(DEVICE)
@@ -350,12 +350,12 @@ def vae_step(hidden: int, n: int, latent: int = 20, **options: Any) -> Case:
 
 def gan_step(variant: Any, n: int, **options: Any) -> Case:
     """DCGAN, 28x28: the discriminator's steps and the generator's, with Adam, on the same images and noise."""
-    generator = np.random.default_rng(1)
-    images = generator.integers(0, 256, (n, 1, 28, 28)).astype(np.uint8)
-    noise, mix = generator.standard_normal((n, 64, 1, 1)).astype(np.float32), generator.random(n)
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, 256, (n, 1, 28, 28)).astype(np.uint8)
+    noise, mix = rng.standard_normal((n, 64, 1, 1)).astype(np.float32), rng.random(n)
 
     def make() -> Any:
-        return DCGAN((1, 28, 28), 256, variant=variant, generator=np.random.default_rng(0))
+        return DCGAN((1, 28, 28), 256, variant=variant, rng=np.random.default_rng(0))
 
     def ours() -> Runs:
         model = make().to(DEVICE)
@@ -363,7 +363,7 @@ def gan_step(variant: Any, n: int, **options: Any) -> Case:
         others = {"discriminator": game.G, "generator": game.D}
         fixed: Any = SimpleNamespace(standard_normal=lambda shape: noise, random=lambda n: mix)
 
-        def minimise(closure: Callable[[], dict[str, Any]], name: str) -> dict[str, float]:
+        def minimize(closure: Callable[[], dict[str, Any]], name: str) -> dict[str, float]:
             others[name].requires_grad_(False)
             optimizers[name].zero_grad()
             parts = closure()
@@ -373,7 +373,7 @@ def gan_step(variant: Any, n: int, **options: Any) -> Case:
             return {key: part.item() for key, part in parts.items()}
 
         def step() -> Any:
-            parts = game.step(lambda: (model.scale(images), None), minimise, fixed)
+            parts = game.step(lambda: (model.scale(images), None), minimize, fixed)
             return np.array([parts["d_loss"] + parts.get("penalty", 0.0), parts["g_loss"]])
 
         return {"training step": step}
@@ -418,10 +418,10 @@ def adam(hidden: int, **options: Any) -> Case:
     shapes = [p.shape for p in pixelcnn(hidden)().parameters()]
 
     def ours() -> Runs:
-        generator = np.random.default_rng(0)
-        parameters = [nn.Parameter(placed(generator.standard_normal(s, np.float32))) for s in shapes]
+        rng = np.random.default_rng(0)
+        parameters = [nn.Parameter(placed(rng.standard_normal(s, np.float32))) for s in shapes]
         for p in parameters:
-            p.grad = tg.tensor(placed(generator.standard_normal(p.shape, np.float32)))
+            p.grad = tg.tensor(placed(rng.standard_normal(p.shape, np.float32)))
         optimizer = optim.Adam(parameters)
 
         def update() -> Any:
@@ -443,8 +443,8 @@ def chain(name: str, step: Callable[[Any, Any], Any], ops: int = 1, **options: A
     """Ops in a row on 8x8 arrays, where nearly all time is the library's own: recording, and walking back."""
 
     def runs(library: Any) -> Runs:
-        generator = np.random.default_rng(0)
-        a = generator.standard_normal((8, 8), np.float32) * np.float32(0.1)
+        rng = np.random.default_rng(0)
+        a = rng.standard_normal((8, 8), np.float32) * np.float32(0.1)
         b = 1 + a / 100  # so that no product of 600 overflows
 
         def run() -> Any:

@@ -22,12 +22,12 @@ from benchmarks.autoencoders import data, table
 from benchmarks.models import SEED, Entry, trained, training
 from benchmarks.timing import alternate
 from tinygen import native
-from tinygen.cli import Parser, number
+from tinygen.cli.main import Parser, number
 from tinygen.data import Dataset
 from tinygen.metrics.quality import calibration
-from tinygen.models.model import Figure
-from tinygen.models.variants import VARIANTS
-from tinygen.training.images import save_grid
+from tinygen.models.gan.objectives import VARIANTS
+from tinygen.models.model import Metric
+from tinygen.report.images import save_grid
 
 OWN: dict[str, tuple[dict[str, Any], float]] = {  # options and learning rates, where others are better
     "wgan-gp": ({}, 4e-4), "began": ({"width": 32}, 1e-3),
@@ -54,9 +54,9 @@ def main(argv: list[str] | None = None) -> int:
         steps = max(1, round(60 * args.minutes / cost[entry.name]))
         row, model = trained(entry, train, test, steps, math.inf)
         save_grid(args.out / f"{entry.name}.png", model.sample(60, np.random.default_rng(SEED)), 256, columns=10)
-        figures = [Figure(**f) for f in row["figures"]]
+        figures = [Metric(**f) for f in row["figures"]]
         rows.append([entry.name, steps, f"{row['images']:,}", round(steps * cost[entry.name]), *shown(figures)])
-        (args.out / "games.md").write_text(table(f"{HEAD} | memorisation", rows) + "\n")
+        (args.out / "games.md").write_text(table(f"{HEAD} | memorization", rows) + "\n")
     print((args.out / "games.md").read_text(), end="")
     return 0
 
@@ -86,12 +86,12 @@ def floors(train: Dataset, test: Dataset) -> list[list[object]]:
     ]  # fmt: skip
 
 
-def shown(figures: list[Figure]) -> list[str]:
+def shown(figures: list[Metric]) -> list[str]:
     """What the table says of `metrics.quality`."""
-    distance, precision, recall, rarest, memorisation, *_ = figures
+    distance, precision, recall, rarest, memorization, *_ = figures
     return [
         f"{distance.value:.1f}", f"{distance.value / distance.beside['PCA-Gaussian']:.2f}", f"{precision.value:.2f}",
-        f"{recall.value:.2f}", f"{rarest.name.partition(', ')[2]} {rarest.value:.1f} %", f"{memorisation.value:.2f}",
+        f"{recall.value:.2f}", f"{rarest.name.partition(', ')[2]} {rarest.value:.1f} %", f"{memorization.value:.2f}",
     ]  # fmt: skip
 
 

@@ -27,8 +27,8 @@ from typing import Any
 from benchmarks import cases
 from benchmarks.cases import CASES, Case, Runs
 from benchmarks.contestants import disagreement, torch_or_none
-from tinygen import cuda, doctor, native
-from tinygen.cli import Parser
+from tinygen import cuda, native
+from tinygen.cli.main import Parser, doctor
 
 ROOT = Path(__file__).parents[1]
 LEFT_OUT = ("Sampling", "Overhead of an op", "Import")  # sections that say nothing of a GPU

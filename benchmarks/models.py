@@ -23,13 +23,13 @@ import numpy as np
 
 from benchmarks import report
 from tinygen import native
-from tinygen.cli import Parser, number, whole_number
+from tinygen.cli.main import Parser, number, whole_number
 from tinygen.data import Dataset
-from tinygen.models import model_class
 from tinygen.models.model import Model
-from tinygen.training.images import save_grid
+from tinygen.models.registry import model_class
+from tinygen.report.images import save_grid
 from tinygen.training.run import Config
-from tinygen.training.state import Training
+from tinygen.training.trainer import Trainer
 
 DATA, IMAGES, QUICK, BATCH, SEED = "fashion-mnist", 128_000, 3_200, 64, 0
 TIMED = 3.0  # seconds of training steps that are timed
@@ -108,11 +108,11 @@ def data(levels: int) -> tuple[Dataset, Dataset]:
     return Config("vae", DATA, levels).datasets()
 
 
-def training(entry: Entry, train: Dataset) -> Training:
-    generator = np.random.default_rng(SEED)
-    model = model_class(entry.model)(train.images.shape[1:], train.levels, **entry.options, generator=generator)
+def training(entry: Entry, train: Dataset) -> Trainer:
+    rng = np.random.default_rng(SEED)
+    model = model_class(entry.model)(train.images.shape[1:], train.levels, **entry.options, rng=rng)
     config = Config(entry.model, DATA, entry.levels, entry.options, SEED, BATCH, entry.lr)
-    return Training(config, model, train, generator)
+    return Trainer(config, model, train, rng)
 
 
 def trained(

@@ -239,7 +239,7 @@ class ResidualBlock(nn.Module):
 
 
 class PixelCNN(nn.Module):
-    """tinygen.models.pixelcnn.PixelCNN layer by layer, with its weights."""
+    """tinygen.models.autoregressive.pixelcnn.PixelCNN layer by layer, with its weights."""
 
     def __init__(self, model: Any, hidden: int, blocks: int, version: str, channels_last: bool) -> None:
         super().__init__()
@@ -314,7 +314,7 @@ def _steps(net: Any, batch: Sequence[Any], compiled: bool, settings: dict[str, A
 
 
 class VAE(nn.Module):
-    """tinygen.models.vae.VAE with convolutions and a Bernoulli likelihood, layer by layer, with its weights."""
+    """tinygen.models.vae.vae.VAE with convolutions and a Bernoulli likelihood, layer by layer, with its weights."""
 
     def __init__(self, model: Any, channels_last: bool) -> None:
         super().__init__()
@@ -382,7 +382,7 @@ def gan_steps(
     As PyTorch's tutorial has it, what is generated once serves both players; and the discriminator's weights get no
     gradients in the generator's step. torch.compile has no double backward, so none of its versions has a penalty.
     """
-    penalised = bool(make().game.variant.weight)
+    penalized = bool(make().game.variant.weight)
 
     def build(channels_last: bool, compiled: bool, settings: dict[str, Any]) -> Runs:
         game = make().game
@@ -392,7 +392,7 @@ def gan_steps(
 
         def d_loss(x: Any, fake: Any) -> Any:
             real, fakes = d(x).flatten(), d(fake).flatten()
-            if not penalised:
+            if not penalized:
                 return F.softplus(-real).mean() + F.softplus(fakes).mean()
             between = torch.lerp(fake, x, m[:, None, None, None]).requires_grad_()
             (slope,) = torch.autograd.grad(d(between).sum(), between, create_graph=True)
@@ -400,7 +400,7 @@ def gan_steps(
 
         def g_loss(fake: Any) -> Any:
             scores = d(fake).flatten()
-            return -scores.mean() if penalised else F.softplus(-scores).mean()
+            return -scores.mean() if penalized else F.softplus(-scores).mean()
 
         made, of_d, of_g = (torch.compile(f) if compiled else f for f in (g, d_loss, g_loss))
         if compiled:  # what doesn't work here fails here
@@ -423,7 +423,7 @@ def gan_steps(
 
         return {"training step": step}
 
-    chosen = {name: arguments for name, arguments in _STEPS.items() if not (penalised and arguments[1])}
+    chosen = {name: arguments for name, arguments in _STEPS.items() if not (penalized and arguments[1])}
     return {name: functools.partial(build, *arguments) for name, arguments in chosen.items()}
 
 
@@ -443,14 +443,14 @@ def pixelcnn_samples(make: Callable[[], Any], hidden: int, blocks: int, n: int) 
         channels, height, width = model.image_shape
 
         def sample() -> Any:
-            generator = np.random.default_rng(0)
+            rng = np.random.default_rng(0)
             x = torch.zeros((n, channels, height, width), dtype=torch.uint8)
             with torch.no_grad():
                 for row in range(height):
                     for column in range(width):
                         for channel in range(channels):
                             p = net(x)[:, channel, :, row, column].double().softmax(1).cumsum(1)
-                            u = torch.from_numpy(generator.random(n))[:, None]
+                            u = torch.from_numpy(rng.random(n))[:, None]
                             x[:, channel, row, column] = (p <= u * p[:, -1:]).sum(1)
             return x
 
@@ -497,7 +497,7 @@ def cached_sampler(model: Any, hidden: int, blocks: int, n: int) -> Callable[[],
 
     @torch.inference_mode()
     def sample() -> Any:
-        generator = np.random.default_rng(0)
+        rng = np.random.default_rng(0)
         x = torch.zeros((n, 1, height, width), dtype=torch.uint8)
         for cache in caches:
             cache.zero_()
@@ -512,7 +512,7 @@ def cached_sampler(model: Any, hidden: int, blocks: int, n: int) -> Callable[[],
                 for convolution in head:
                     y = convolution(torch.relu(y), row, column)
                 p = y.double().softmax(1).cumsum(1)
-                u = torch.from_numpy(generator.random(n))[:, None]
+                u = torch.from_numpy(rng.random(n))[:, None]
                 x[:, 0, row, column] = level = (p <= u * p[:, -1:]).sum(1)
                 image[:, row + 3, column + 3, 0] = level * (2 / (levels - 1)) - 1
         return x
@@ -524,10 +524,10 @@ def adam(shapes: Sequence[Sequence[int]]) -> dict[str, Callable[[], Runs]]:
     """One update of parameters of these shapes: the default, and the fused one."""
 
     def build(**settings: Any) -> Runs:
-        generator = np.random.default_rng(0)
-        parameters = [nn.Parameter(_tensor(generator.standard_normal(s, np.float32))) for s in shapes]
+        rng = np.random.default_rng(0)
+        parameters = [nn.Parameter(_tensor(rng.standard_normal(s, np.float32))) for s in shapes]
         for p in parameters:
-            p.grad = _tensor(generator.standard_normal(p.shape, np.float32))
+            p.grad = _tensor(rng.standard_normal(p.shape, np.float32))
         optimizer = torch.optim.Adam(parameters, **settings)
 
         def update() -> Any:

@@ -1,6 +1,6 @@
 /* Functions of one element at a time: sums, activations, the gated one, Adam's step.
  *
- * They are as fast as memory if the arithmetic is vectorised (vector.inc) and an element is read and
+ * They are as fast as memory if the arithmetic is vectorized (vector.inc) and an element is read and
  * written once: hence the fused gated activation, whose backward computes tanh and sigmoid again instead
  * of reading them. */
 #include <math.h>

@@ -1,4 +1,4 @@
-/* Batch normalisation over rows of channels (Ioffe & Szegedy 2015), and its gradient: sums over each column, by
+/* Batch normalization over rows of channels (Ioffe & Szegedy 2015), and its gradient: sums over each column, by
  * chunks of rows and then over the chunks, always in the same order; then elementwise. All of it is bound by
  * memory: forward reads x twice, backward x and gy. */
 #include "cuda.cuh"

@@ -23,13 +23,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-ENGINE = ["tests/test_autograd.py", "tests/test_hooks.py"]
-OPS = ["tests/test_ops.py", "tests/test_nn.py", "tests/test_native.py"]
+ENGINE = ["tests/test_autograd.py", "tests/test_debug.py"]
+OPS = ["tests/ops/test_ops.py", "tests/nn/test_nn.py", "tests/kernels/test_native.py"]
 TESTS = {  # the tests of a file, the likeliest to notice first
     "_tensor.py": [*ENGINE, *OPS],
     "autograd.py": [*ENGINE, *OPS],
-    "ops/recurrent.py": ["tests/test_recurrent.py", *OPS],
-    "ops/loss.py": [*OPS, "tests/test_models.py"],
+    "ops/recurrent.py": ["tests/ops/test_recurrent.py", *OPS],
+    "ops/loss.py": [*OPS, "tests/models/test_autoregressive.py"],
 }
 SECONDS = 300  # of processor time; tests that take longer with a mutant, but not without it, have noticed it
 LATE = -signal.SIGXCPU  # the exit code of what took longer

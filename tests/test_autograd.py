@@ -1283,9 +1283,9 @@ class TestModes:
 
 def train(seed, steps=30, watch=lambda: None):
     """A little network, fitted by gradient descent; its losses."""
-    generator = np.random.default_rng(seed)
-    x, t = generator.standard_normal((8, 3)), generator.standard_normal((8, 2))
-    w1, w2 = (tensor(generator.standard_normal(s), requires_grad=True) for s in ((3, 4), (4, 2)))
+    rng = np.random.default_rng(seed)
+    x, t = rng.standard_normal((8, 3)), rng.standard_normal((8, 2))
+    w1, w2 = (tensor(rng.standard_normal(s), requires_grad=True) for s in ((3, 4), (4, 2)))
     losses = []
     for _ in range(steps):
         watch()

@@ -21,14 +21,14 @@ OPTIMIZERS = [
 
 
 def parameters(dtype=np.float64):
-    generator = np.random.default_rng(0)
-    kernel = generator.standard_normal((2, 2, 3, 4)).transpose(3, 2, 0, 1)
-    return [Parameter(a.astype(dtype)) for a in (kernel, generator.standard_normal(3), np.array(1.5))]
+    rng = np.random.default_rng(0)
+    kernel = rng.standard_normal((2, 2, 3, 4)).transpose(3, 2, 0, 1)
+    return [Parameter(a.astype(dtype)) for a in (kernel, rng.standard_normal(3), np.array(1.5))]
 
 
-def give_gradients(params, generator):
+def give_gradients(params, rng):
     for p in params:
-        p.grad = tinygen.tensor(generator.standard_normal(p.shape).astype(p.dtype))
+        p.grad = tinygen.tensor(rng.standard_normal(p.shape).astype(p.dtype))
 
 
 def values(params):
@@ -62,10 +62,10 @@ def test_the_first_step_of_adam_has_length_lr():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_steps_are_in_place_and_leave_gradients_alone(make, dtype):
     params = parameters(dtype)
-    optimizer, generator = make(params), np.random.default_rng(1)
+    optimizer, rng = make(params), np.random.default_rng(1)
     arrays, before = [p._array for p in params], values(params)
     for _ in range(3):
-        give_gradients(params, generator)
+        give_gradients(params, rng)
         gradients = [p.grad.numpy().copy() for p in params]
         optimizer.step()
         assert_equal([p.grad.numpy() for p in params], gradients)
@@ -100,17 +100,17 @@ def test_all_parameters_in_one_call_are_as_each_by_the_definition(shapes, make, 
     """Of either type, in any order in memory, some without a gradient at some steps, so that their counts differ."""
     found = []
     for mode in (tinygen.enable_grad, tinygen.reference):
-        generator = np.random.default_rng(seed)
+        rng = np.random.default_rng(seed)
         params = []
         for shape, wide, turned in shapes:
-            array = generator.standard_normal(shape).astype(np.float64 if wide else np.float32)
+            array = rng.standard_normal(shape).astype(np.float64 if wide else np.float32)
             params.append(Parameter(array.T if turned else array))
         optimizer = make(params, lr=0.01, weight_decay=decay)
         with mode():
             for _ in range(3):
-                give_gradients(params, generator)
+                give_gradients(params, rng)
                 for p in params:
-                    if generator.random() < 0.3:
+                    if rng.random() < 0.3:
                         p.grad = None
                 optimizer.step()
         found.append(values(params) + [s[k] for s in optimizer.state for k in sorted(s)])
@@ -132,9 +132,9 @@ def test_a_step_between_forward_and_backward_is_noticed():
 @given(steps=st.integers(0, 3))
 def test_a_resumed_optimizer_goes_on_bit_for_bit(make, tmp_path_factory, steps):
     params = parameters()
-    optimizer, generator = make(params), np.random.default_rng(1)
+    optimizer, rng = make(params), np.random.default_rng(1)
     for _ in range(steps):
-        give_gradients(params, generator)
+        give_gradients(params, rng)
         optimizer.step()
     optimizer.param_groups[0]["lr"] = 0.05
     state = optimizer.state_dict()
@@ -148,7 +148,7 @@ def test_a_resumed_optimizer_goes_on_bit_for_bit(make, tmp_path_factory, steps):
     resumed.load_state_dict(arrays | numbers)
     assert resumed.param_groups[0].keys() == optimizer.param_groups[0].keys()
     for _ in range(2):
-        give_gradients(params, generator)
+        give_gradients(params, rng)
         for p, q in zip(params, again, strict=True):
             q.grad = tinygen.tensor(p.grad)
         optimizer.step(), resumed.step()

@@ -38,16 +38,17 @@ HARMLESS = mutation.Mutant(mutation.ROOT / "tinygen" / "ops" / "pool.py", 0, 0, 
 
 
 def test_what_changes_nothing_is_no_error():
-    assert not mutation.killed(HARMLESS, ["tests/test_layout.py"])
+    assert not mutation.killed(HARMLESS, ["tests/kernels/test_layout.py"])
 
 
 def test_what_is_as_slow_without_an_error_is_no_error_found(monkeypatch):
     monkeypatch.setattr(mutation, "SECONDS", 0)
     with pytest.raises(
         RuntimeError,
-        match=rf"without any mutant pytest exits {mutation.LATE} \(more than 0 s\), too, for tests/test_layout\.py",
+        match=rf"without any mutant pytest exits {mutation.LATE} \(more than 0 s\), too, for "
+        r"tests/kernels/test_layout\.py",
     ):
-        mutation.killed(HARMLESS, ["tests/test_layout.py"])
+        mutation.killed(HARMLESS, ["tests/kernels/test_layout.py"])
 
 
 @pytest.mark.fault("S02")
@@ -67,7 +68,7 @@ def test_branches_and_lines_are_covered(tmp_path):
 @pytest.mark.fault("S03")
 @pytest.mark.parametrize("seed", range(10) if FULL else [1])
 def test_any_order(seed):
-    tests = ["-n", "auto"] if FULL else ["tests/test_autograd.py", "tests/test_nn.py", "tests/test_optim.py"]
+    tests = ["-n", "auto"] if FULL else ["tests/test_autograd.py", "tests/nn/test_nn.py", "tests/test_optim.py"]
     run("pytest", *REST, "-p", "randomly", f"--randomly-seed={seed}", *tests)
 
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from tinygen.cli import main
+from tinygen.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -77,7 +77,7 @@ class Tensor:
         return t
 
     def write(self) -> Array:
-        """The array itself, to be changed in place. The only mutator; for optimizers and initialisers.
+        """The array itself, to be changed in place. The only mutator; for optimizers and initializers.
 
         It counts a new version: a backward pass that had kept the old values raises instead of using the new ones.
 

@@ -528,7 +528,7 @@ def _propagate(outputs: Sequence[Tensor], gradients: Any, targets: Any, retain_g
             except Exception as e:
                 _fail(e, f"backward of {plan.op.name}", node.where())
             if not retain:
-                saved[:] = _RELEASED  # lets go of the arrays; and a second backward is recognised by it
+                saved[:] = _RELEASED  # lets go of the arrays; and a second backward is recognized by it
 
 
 def _run_rules(

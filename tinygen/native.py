@@ -492,9 +492,9 @@ SAMPLER_LAYERS = ("linear", "linear from", "copy", "relu", "elu", "tanh", "sigmo
 
 
 def sample(schedule, scaled, uniform, state, x, first, last, known, temperature):
-    """See `tinygen.models.cached.Sampler.run`: changes state and x in place; -1, or the value that can't be drawn.
+    """See `tinygen.sampling.sampler.Sampler.run`: changes state and x in place; -1, or the value that can't be drawn.
 
-    schedule: see `tinygen.models.schedule`.
+    schedule: see `tinygen.sampling.program`.
     """
     s, levels = schedule, len(scaled)
     numbers = s.mixtures * (1 + 2 * s.colours + s.colours * (s.colours - 1) // 2) or levels
@@ -629,7 +629,7 @@ if hasattr(os, "register_at_fork"):  # another thread may hold the lock in the m
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """An uninitialised array in C order. Large ones reuse the memory of earlier ones whose last view has died."""
+    """An uninitialized array in C order. Large ones reuse the memory of earlier ones whose last view has died."""
     dtype = np.dtype(dtype)
     nbytes = math.prod(shape) * dtype.itemsize
     if nbytes < _LARGE or ffi is None:
@@ -649,12 +649,12 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 
 def new(shape: tuple[int, ...], model: Any) -> Any:
-    """An uninitialised array in C order, of the dtype and on the device of another; recycled like those of `empty`."""
+    """An uninitialized array in C order, of the dtype and on the device of another; recycled like those of `empty`."""
     return empty(shape, model.dtype) if isinstance(model, np.ndarray) else xp(model).empty(shape, model.dtype)
 
 
 def empty_like(a: Any) -> Any:
-    """An uninitialised array of the shape, dtype and order in memory of another, recycled like those of `empty`."""
+    """An uninitialized array of the shape, dtype and order in memory of another, recycled like those of `empty`."""
     if isinstance(a, np.ndarray) and a.nbytes >= _LARGE:
         axes = _memory_order(a)
         if a.transpose(axes).flags.c_contiguous:

@@ -8,7 +8,8 @@ import pytest
 
 from tests.cuda import standin
 from tests.cuda.test_device import cupy_that_says
-from tinygen import cli, cuda
+from tinygen import cuda
+from tinygen.cli import main as cli
 from tinygen.training import checkpoint
 
 

@@ -146,10 +146,10 @@ def test_indices_of_all_kinds_pick_what_they_pick_on_the_cpu(device, data):
 
 
 def network(where):
-    generator = np.random.default_rng(0)
-    first = nn.Conv2d(2, 3, 3, padding=1, bias=False, generator=generator)
+    rng = np.random.default_rng(0)
+    first = nn.Conv2d(2, 3, 3, padding=1, bias=False, rng=rng)
     layers = [first, nn.BatchNorm2d(3), nn.LeakyReLU(0.2)]
-    return nn.Sequential(*layers, nn.ConvTranspose2d(3, 2, 2, stride=2, generator=generator)).to(where)
+    return nn.Sequential(*layers, nn.ConvTranspose2d(3, 2, 2, stride=2, rng=rng)).to(where)
 
 
 OPTIMIZERS = [
@@ -220,8 +220,8 @@ def test_the_norm_of_no_gradients_at_all(device):
 def test_layers_that_draw_or_begin_with_zeros(device):
     x, found = drawn(3, 4), []
     for where in ("cpu", "cuda"):
-        generator = np.random.default_rng(0)
-        cell, drop = nn.LSTMCell(4, 2, generator=generator).to(where), nn.Dropout(0.5, generator=generator)
+        rng = np.random.default_rng(0)
+        cell, drop = nn.LSTMCell(4, 2, rng=rng).to(where), nn.Dropout(0.5, rng=rng)
         found.append([t.numpy() for t in cell(drop(tinygen.tensor(x).to(where)))])
     np.testing.assert_allclose(found[1], found[0], rtol=1e-5)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import tinygen
-from tests.test_ops import CASES, of_op
+from tests.ops.test_ops import CASES, of_op
 from tinygen import native
 from tinygen._tensor import leaf
 

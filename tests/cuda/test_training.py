@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from tinygen.data import Dataset
-from tinygen.models import MODELS, model_class
 from tinygen.models.model import Batch, Model
+from tinygen.models.registry import MODELS, model_class
 from tinygen.training.run import Config
-from tinygen.training.state import Training
+from tinygen.training.trainer import Trainer
 
 STEPS, LEVELS = 20, 5
 FAMILIES = {
@@ -34,20 +34,20 @@ def test_every_family_is_here():
 every_family = pytest.mark.parametrize("name", FAMILIES)
 
 
-def built(name, generator=None):
+def built(name, rng=None):
     """(the model, images for it)."""
     family, options = FAMILIES[name]
     images = np.random.default_rng(1).integers(0, LEVELS, (24, 1, 6, 4)).astype(np.uint8)
-    generator = generator or np.random.default_rng(0)
-    return model_class(family)(images.shape[1:], LEVELS, **options, generator=generator), images
+    rng = rng or np.random.default_rng(0)
+    return model_class(family)(images.shape[1:], LEVELS, **options, rng=rng), images
 
 
 def trained(name, device, steps=STEPS):
     """(numbers of each step, all arrays of the model and its optimizers afterwards)."""
-    generator = np.random.default_rng(0)
-    model, images = built(name, generator)
+    rng = np.random.default_rng(0)
+    model, images = built(name, rng)
     data = Dataset(images, levels=LEVELS, labels=np.arange(len(images)) % 3, name="random")
-    training = Training(Config("a family", batch_size=4), model.to(device), data, generator)
+    training = Trainer(Config("a family", batch_size=4), model.to(device), data, rng)
     numbers = [training.advance(step / steps) for step in range(steps)]
     states = {f"{k}.{n}": v for k, o in training.optimizers.items() for n, v in o.state_dict().items()}
     return numbers, model.state_dict() | states

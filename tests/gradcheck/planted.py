@@ -60,7 +60,7 @@ PLANTED = [
     Planted("dropout_backward", "dout * mask", "dout * (mask > 0)", "factor"),
     Planted("dropout_backward", "dout * mask", "dout", "mask"),
     Planted("dropout_backward", "dx = dout * mask", "mask *= dout\n        dx = mask", "changes cache"),
-    # normalisation
+    # normalization
     Planted("batchnorm_backward", " + dvar * 2 * (x - mean) / N", "", "missing path"),
     Planted("batchnorm_backward", " + dmean / N", "", "missing path"),
     Planted("batchnorm_backward", " + dvar * 2 * (x - mean) / N + dmean / N", "", "missing path"),

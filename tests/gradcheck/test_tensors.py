@@ -78,7 +78,7 @@ def test_bad_arguments():
 def test_modules_with_dropout_batch_norm_and_shared_parameters():
     g = np.random.default_rng(0)
     net = nn.Sequential(
-        nn.Conv2d(2, 3, 3, generator=g), nn.BatchNorm2d(3), nn.ReLU(), nn.Dropout(0.5, generator=g)
+        nn.Conv2d(2, 3, 3, rng=g), nn.BatchNorm2d(3), nn.ReLU(), nn.Dropout(0.5, rng=g)
     )  # fmt: skip
     state, drawn = net.state_dict(), g.bit_generator.state
     report = check_module(net, (R.standard_normal((3, 2, 5, 6)),))
@@ -86,7 +86,7 @@ def test_modules_with_dropout_batch_norm_and_shared_parameters():
     assert "grad of 1.bias" in report.right
     assert g.bit_generator.state == drawn
     assert all(np.array_equal(state[k], v) for k, v in net.state_dict().items())
-    twice = nn.Linear(4, 4, generator=g)
+    twice = nn.Linear(4, 4, rng=g)
     assert check_module(nn.Sequential(twice, nn.Tanh(), twice), (R.standard_normal((3, 4)),))
 
 
@@ -96,7 +96,7 @@ def test_a_module_of_100_000_parameters_takes_few_evaluations(ops):
     class Net(nn.Module):
         def __init__(self, op=None):
             g = np.random.default_rng(0)
-            self.first, self.second = nn.Linear(200, 400, generator=g), nn.Linear(400, 50, generator=g)
+            self.first, self.second = nn.Linear(200, 400, rng=g), nn.Linear(400, 50, rng=g)
             self.op = op
 
         def forward(self, x):

@@ -1,6 +1,6 @@
 """Random calls of every kernel, each with its answer and how far from it rounding may lead.
 
-`KERNELS` maps a kernel's name to a function (generator, **wanted) -> Case. Inputs are numbers that float32 holds
+`KERNELS` maps a kernel's name to a function (rng, **wanted) -> Case. Inputs are numbers that float32 holds
 exactly, so one answer, in float64, serves both types. The bound of an output is eps * scale, elementwise: scale is the
 sum of the absolute values of what is added up, times its number of terms; where it is 0 the answer is exact.
 """
@@ -100,12 +100,12 @@ class Case:
         return f"{self.kernel}({', '.join(map(show, self.arguments))})"
 
 
-def normal(generator, *shape, spread=1.0):
-    return (spread * generator.standard_normal(shape)).astype(np.float32).astype(np.float64)
+def normal(rng, *shape, spread=1.0):
+    return (spread * rng.standard_normal(shape)).astype(np.float32).astype(np.float64)
 
 
-def maybe(generator, value, chance=0.7):
-    return value if generator.random() < chance else None
+def maybe(rng, value, chance=0.7):
+    return value if rng.random() < chance else None
 
 
 # --------------------------------------------------------------------------------------------------------- convolution
@@ -114,26 +114,26 @@ _CHANNELS = (1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 24, 31, 32, 33, 48, 64, 65,
 _WORK = 1 << 21  # multiply-adds of a case at most
 
 
-def conv_shape(generator, **wanted) -> SimpleNamespace:
+def conv_shape(rng, **wanted) -> SimpleNamespace:
     """Any sizes that the header allows, of moderate work: also crops, gaps, outputs that only see padding, no image."""
     for _ in range(1000):
-        s = _masked(generator) if generator.random() < 0.3 else _plain(generator)
+        s = _masked(rng) if rng.random() < 0.3 else _plain(rng)
         vars(s).update(wanted)
         if s.n * s.oh * s.ow * s.kh * s.kw * s.ci * s.co <= _WORK and s.n * s.h * s.w * s.ci < 1 << 19:
             return s
     raise ValueError(f"no shape with {wanted} is small enough")
 
 
-def _plain(generator):
+def _plain(rng):
     pick, kind = (
-        generator.integers,
-        generator.choice(["small", "wide", "large", "odd"], p=[0.5, 0.2, 0.2, 0.1]),
+        rng.integers,
+        rng.choice(["small", "wide", "large", "odd"], p=[0.5, 0.2, 0.2, 0.1]),
     )
     image, channels = (12, _CHANNELS) if kind != "large" else (45, _CHANNELS[:12])
     s = SimpleNamespace(n=int(pick(0, 6) if kind != "large" else pick(1, 3)), mask=0, groups=1)
     if kind == "wide":
         image, channels = 4, (96, 128, 130, 192, 256, 300, 520, 700, 1, 4, 16)
-    s.ci, s.co = (int(generator.choice(channels)) for _ in range(2))
+    s.ci, s.co = (int(rng.choice(channels)) for _ in range(2))
     for axis in "hw":
         size, k, stride = int(pick(1, image + 1)), int(pick(1, 5)), int(pick(1, 5))
         dilation, padding = int(pick(1, 4)), int(pick(0, 4))
@@ -151,9 +151,9 @@ def _plain(generator):
     return s
 
 
-def _masked(generator):
-    pick = generator.integers
-    groups, kh, kw = int(pick(1, 4)), *(int(generator.choice((1, 3, 5, 7))) for _ in range(2))
+def _masked(rng):
+    pick = rng.integers
+    groups, kh, kw = int(pick(1, 4)), *(int(rng.choice((1, 3, 5, 7))) for _ in range(2))
     h, w = int(pick(1, 11)), int(pick(1, 11))
     return SimpleNamespace(
         n=int(pick(1, 4)), h=h, w=w, ci=groups * int(pick(1, 12)), oh=h, ow=w, co=groups * int(pick(1, 24)), kh=kh,
@@ -162,24 +162,24 @@ def _masked(generator):
     )  # fmt: skip
 
 
-def _images(generator, s):
-    return normal(generator, s.n, s.h, s.w, s.ci), normal(generator, s.n, s.oh, s.ow, s.co)
+def _images(rng, s):
+    return normal(rng, s.n, s.h, s.w, s.ci), normal(rng, s.n, s.oh, s.ow, s.co)
 
 
-def _weight(generator, s):
+def _weight(rng, s):
     """NaN stands where the mask forbids to look."""
-    return np.where(definitions.all_keeps(s), normal(generator, s.kh, s.kw, s.ci, s.co), np.nan)
+    return np.where(definitions.all_keeps(s), normal(rng, s.kh, s.kw, s.ci, s.co), np.nan)
 
 
-def conv2d(generator, relu=False, **wanted):
-    s = conv_shape(generator, **wanted)
-    (x, y), w, bias = _images(generator, s), _weight(generator, s), maybe(generator, normal(generator, s.co))
+def conv2d(rng, relu=False, **wanted):
+    s = conv_shape(rng, **wanted)
+    (x, y), w, bias = _images(rng, s), _weight(rng, s), maybe(rng, normal(rng, s.co))
     arguments = [Struct("tg_conv_shape *", s), In(x), In(w), bias if bias is None else In(bias)]
     if not relu:
         scale = definitions.conv2d(s, abs(x), abs(w), None if bias is None else abs(bias)) * (s.kh * s.kw * s.ci + 2)
         answer = definitions.conv2d(s, x, w, bias)
         return Case("tg_conv2d", [*arguments, Out(answer.shape)], [(answer, scale)])
-    add, positive = maybe(generator, y), np.maximum(x, 0)
+    add, positive = maybe(rng, y), np.maximum(x, 0)
     answer, scale = definitions.conv2d(s, positive, w, bias), definitions.conv2d(s, positive, abs(w), None)
     scale += 0 if bias is None else abs(bias)
     if add is not None:
@@ -188,11 +188,11 @@ def conv2d(generator, relu=False, **wanted):
     return Case("tg_relu_conv2d", arguments, [(answer, scale * (s.kh * s.kw * s.ci + 3))])
 
 
-def conv_transpose2d(generator, relu=False, **wanted):
-    s = conv_shape(generator, **wanted)
-    (x, y), w, bias = _images(generator, s), _weight(generator, s), maybe(generator, normal(generator, s.ci))
+def conv_transpose2d(rng, relu=False, **wanted):
+    s = conv_shape(rng, **wanted)
+    (x, y), w, bias = _images(rng, s), _weight(rng, s), maybe(rng, normal(rng, s.ci))
     if relu:
-        x[generator.random(x.shape) < 0.1] = 0
+        x[rng.random(x.shape) < 0.1] = 0
         answer, scale = (definitions.conv_transpose2d(s, *a, None) * (x > 0) for a in ((y, w), (abs(y), abs(w))))
         arguments = [Struct("tg_conv_shape *", s), In(y), In(w), In(x), Out(answer.shape)]
         return Case("tg_relu_conv2d_input", arguments, [(answer, scale * (s.kh * s.kw * s.co + 2))])
@@ -203,15 +203,15 @@ def conv_transpose2d(generator, relu=False, **wanted):
     return Case("tg_conv_transpose2d", [*arguments, Out(answer.shape)], [(answer, scale * terms)])
 
 
-def conv2d_weight(generator, relu=False, **wanted):
-    s = conv_shape(generator, **wanted)
-    x, gy = _images(generator, s)
+def conv2d_weight(rng, relu=False, **wanted):
+    s = conv_shape(rng, **wanted)
+    x, gy = _images(rng, s)
     seen = np.maximum(x, 0) if relu else x
     sums = (definitions.conv2d_weight(s, *arrays) for arrays in ((seen, gy), (abs(seen), abs(gy))))
     answers = list(zip(*sums, strict=True))
     answers = [(answer, scale * (s.n * s.oh * s.ow + 2)) for answer, scale in answers]
     outputs = [Out(answer.shape) for answer, _ in answers]
-    if generator.random() < 0.3:
+    if rng.random() < 0.3:
         outputs[1], answers = None, answers[:1]
     name = "tg_relu_conv2d_weight" if relu else "tg_conv2d_weight"
     return Case(name, [Struct("tg_conv_shape *", s), In(x), In(gy), *outputs], answers)
@@ -220,24 +220,24 @@ def conv2d_weight(generator, relu=False, **wanted):
 # ---------------------------------------------------------------------------------------------------------- recurrence
 
 
-def lstm_shape(generator, **wanted) -> SimpleNamespace:
-    pick = generator.integers
+def lstm_shape(rng, **wanted) -> SimpleNamespace:
+    pick = rng.integers
     diagonal = int(pick(-1, 2))
     s = SimpleNamespace(n=int(pick(0, 4)), h=int(pick(0, 6)), w=int(pick(0, 7)), diagonal=diagonal)
-    s.taps = 2 if diagonal else int(generator.choice((1, 3, 5)))
-    s.units = int(generator.choice((1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 20, 32, 33)))
-    if s.taps == 1 and generator.random() < 0.7:  # a sequence, with a batch that is worth several threads
+    s.taps = 2 if diagonal else int(rng.choice((1, 3, 5)))
+    s.units = int(rng.choice((1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 20, 32, 33)))
+    if s.taps == 1 and rng.random() < 0.7:  # a sequence, with a batch that is worth several threads
         s.n, s.w = 1, int(pick(0, 70))
     vars(s).update(wanted)
     return s
 
 
-def _lstm_arrays(generator, s):
+def _lstm_arrays(rng, s):
     """z, u and (h0, c0) or (None, None)."""
-    u = normal(generator, s.taps, s.units, 4, s.units, spread=0.5 / np.sqrt(s.units * s.taps))
-    initial = s.n == 1 and not s.diagonal and generator.random() < 0.7
-    states = [normal(generator, s.w, s.units) if initial else None for _ in range(2)]
-    return normal(generator, s.n, s.h, s.w, 4, s.units), u, states
+    u = normal(rng, s.taps, s.units, 4, s.units, spread=0.5 / np.sqrt(s.units * s.taps))
+    initial = s.n == 1 and not s.diagonal and rng.random() < 0.7
+    states = [normal(rng, s.w, s.units) if initial else None for _ in range(2)]
+    return normal(rng, s.n, s.h, s.w, 4, s.units), u, states
 
 
 def _maybe_in(array):
@@ -253,10 +253,10 @@ def _lstm_scale(s, answer):
     return (abs(answer) + 1) * 32 * (s.taps * s.units + s.h + s.w)
 
 
-def lstm(generator, keep=None, **wanted):
-    s = lstm_shape(generator, **wanted)
-    keep = generator.random() < 0.7 if keep is None else keep
-    z, u, states = _lstm_arrays(generator, s)
+def lstm(rng, keep=None, **wanted):
+    s = lstm_shape(rng, **wanted)
+    keep = rng.random() < 0.7 if keep is None else keep
+    z, u, states = _lstm_arrays(rng, s)
     answers = definitions.lstm(s, z, u, *states)
     inputs = [In(z), In(u), *map(_maybe_in, states)]
     outputs = [Out(a.shape) for a in answers]
@@ -266,22 +266,22 @@ def lstm(generator, keep=None, **wanted):
     return Case("tg_lstm", arguments, [(a, _lstm_scale(s, a)) for a in answers])
 
 
-def lstm_backward(generator, **wanted):
-    s = lstm_shape(generator, **wanted)
-    z, u, (h0, c0) = _lstm_arrays(generator, s)
+def lstm_backward(rng, **wanted):
+    s = lstm_shape(rng, **wanted)
+    z, u, (h0, c0) = _lstm_arrays(rng, s)
     gates, c, _ = _float32(*definitions.lstm(s, z, u, h0, c0))
-    gh, gc = (maybe(generator, normal(generator, *c.shape)) for _ in range(2))
+    gh, gc = (maybe(rng, normal(rng, *c.shape)) for _ in range(2))
     answers = definitions.lstm_backward(s, u, c0, gates, c, gh, gc)
-    answers = answers[:1] if h0 is None or generator.random() < 0.2 else answers
+    answers = answers[:1] if h0 is None or rng.random() < 0.2 else answers
     outputs = [Out(a.shape) for a in answers] + [None] * (3 - len(answers))
     inputs = [In(u), _maybe_in(c0), In(gates), In(c), _maybe_in(gh), _maybe_in(gc)]
     arguments = [Struct("tg_lstm_shape *", s), *inputs, *outputs]
     return Case("tg_lstm_backward", arguments, [(a, 8 * _lstm_scale(s, a)) for a in answers])
 
 
-def lstm_weight(generator, **wanted):
-    s = lstm_shape(generator, **wanted)
-    h, gz = normal(generator, s.n, s.h, s.w, s.units), normal(generator, s.n, s.h, s.w, 4, s.units)
+def lstm_weight(rng, **wanted):
+    s = lstm_shape(rng, **wanted)
+    h, gz = normal(rng, s.n, s.h, s.w, s.units), normal(rng, s.n, s.h, s.w, 4, s.units)
     answer, scale = definitions.lstm_weight(s, h, gz), definitions.lstm_weight(s, abs(h), abs(gz))
     arguments = [Struct("tg_lstm_shape *", s), In(h), In(gz), Out(answer.shape)]
     return Case("tg_lstm_weight", arguments, [(answer, scale * (s.n * s.h * s.w + 2))])
@@ -294,8 +294,8 @@ _LENGTHS = (
 )  # fmt: skip
 
 
-def _length(generator, n=None):
-    return int(generator.choice(_LENGTHS, p=_falling(len(_LENGTHS)))) if n is None else n
+def _length(rng, n=None):
+    return int(rng.choice(_LENGTHS, p=_falling(len(_LENGTHS)))) if n is None else n
 
 
 def _falling(count):
@@ -307,11 +307,11 @@ def _falling(count):
 def _elementwise(name, definition, inputs, roundings, choices=()):
     """choices: for each number that comes before the arrays, those it is one of."""
 
-    def make(generator, **wanted):
-        n = _length(generator, **wanted)
-        numbers = [float(generator.choice(c)) for c in choices]
-        arrays = [normal(generator, n, spread=generator.choice((0.1, 1, 5))) for _ in range(inputs)]
-        arrays = [np.where(generator.random(n) < 0.05, 0, a) for a in arrays]
+    def make(rng, **wanted):
+        n = _length(rng, **wanted)
+        numbers = [float(rng.choice(c)) for c in choices]
+        arrays = [normal(rng, n, spread=rng.choice((0.1, 1, 5))) for _ in range(inputs)]
+        arrays = [np.where(rng.random(n) < 0.05, 0, a) for a in arrays]
         answer = definition(*numbers, *arrays)
         return Case(name, [n, *numbers, *map(In, arrays), Out((n,))], [(answer, abs(answer) * roundings)])
 
@@ -321,11 +321,11 @@ def _elementwise(name, definition, inputs, roundings, choices=()):
 _SLOPES = (0, 0.01, 0.2, -1.5)
 
 
-def transpose(generator, **wanted):
-    n, rows, columns = (int(s) for s in generator.integers(0, 40, 3))
-    wide = generator.integers(3)  # one side so long that it is cut into several items
+def transpose(rng, **wanted):
+    n, rows, columns = (int(s) for s in rng.integers(0, 40, 3))
+    wide = rng.integers(3)  # one side so long that it is cut into several items
     rows, columns = (rows * 60 if wide == 1 else rows), (columns * 60 if wide == 2 else columns)
-    x = normal(generator, min(n, 3) if wide else n, rows, columns)
+    x = normal(rng, min(n, 3) if wide else n, rows, columns)
     answer = x.transpose(0, 2, 1)
     return Case("tg_transpose", [*x.shape, In(x), Out(answer.shape)], [(answer, 0)])
 
@@ -333,21 +333,21 @@ def transpose(generator, **wanted):
 _ROWS = ((0, 3), (3, 0), (1, 1), (2, 3), (5, 8), (4, 9), (3, 16), (7, 17), (6, 31), (2, 33), (500, 20), (3000, 9))
 
 
-def _rows(generator, rows=None, channels=None):
-    some = _ROWS[generator.choice(len(_ROWS), p=_falling(len(_ROWS)))]
+def _rows(rng, rows=None, channels=None):
+    some = _ROWS[rng.choice(len(_ROWS), p=_falling(len(_ROWS)))]
     return (some[0] if rows is None else rows), (some[1] if channels is None else channels)
 
 
-def gated(generator, **wanted):
-    rows, channels = _rows(generator, **wanted)
-    x = normal(generator, rows, 2, channels, spread=2)
+def gated(rng, **wanted):
+    rows, channels = _rows(rng, **wanted)
+    x = normal(rng, rows, 2, channels, spread=2)
     answer = definitions.gated(x)
     return Case("tg_gated", [rows, channels, In(x), Out(answer.shape)], [(answer, 16 * abs(answer))])
 
 
-def gated_backward(generator, **wanted):
-    rows, channels = _rows(generator, **wanted)
-    x, gy = normal(generator, rows, 2, channels, spread=2), normal(generator, rows, channels)
+def gated_backward(rng, **wanted):
+    rows, channels = _rows(rng, **wanted)
+    x, gy = normal(rng, rows, 2, channels, spread=2), normal(rng, rows, channels)
     answer = definitions.gated_backward(x, gy)
     scale = 16 * np.broadcast_to(abs(gy)[:, None], x.shape)  # 1 - t * t and 1 - s cancel
     return Case("tg_gated_backward", [rows, channels, In(x), In(gy), Out(x.shape)], [(answer, scale)])
@@ -356,13 +356,13 @@ def gated_backward(generator, **wanted):
 # ----------------------------------------------------------------------------------------------------------- over rows
 
 
-def _norm_arrays(generator, rows=None, channels=None):
-    rows = int(generator.choice((1, 2, 3, 5, 10, 255, 256, 257, 300, 700, 1024))) if rows is None else rows
-    channels = int(generator.choice((0, 1, 2, 3, 4, 7, 8, 16, 17, 33))) if channels is None else channels
-    x = normal(generator, rows, channels, spread=generator.choice((0.5, 3))) + np.round(4 * generator.standard_normal())
+def _norm_arrays(rng, rows=None, channels=None):
+    rows = int(rng.choice((1, 2, 3, 5, 10, 255, 256, 257, 300, 700, 1024))) if rows is None else rows
+    channels = int(rng.choice((0, 1, 2, 3, 4, 7, 8, 16, 17, 33))) if channels is None else channels
+    x = normal(rng, rows, channels, spread=rng.choice((0.5, 3))) + np.round(4 * rng.standard_normal())
     (x,) = _float32(x)
-    weight, bias = (maybe(generator, normal(generator, channels)) for _ in range(2))
-    return x, weight, bias, float(generator.choice((1e-5, 1e-3, 0.1)))
+    weight, bias = (maybe(rng, normal(rng, channels)) for _ in range(2))
+    return x, weight, bias, float(rng.choice((1e-5, 1e-3, 0.1)))
 
 
 def _size(x):
@@ -370,8 +370,8 @@ def _size(x):
     return (min(len(x), 256) + 32) * (abs(x).max(0, initial=0) + 1e-30)
 
 
-def batch_norm(generator, **wanted):
-    x, weight, bias, eps = _norm_arrays(generator, **wanted)
+def batch_norm(rng, **wanted):
+    x, weight, bias, eps = _norm_arrays(rng, **wanted)
     y, mean, var = definitions.batch_norm(x, weight, bias, eps)
     size, factor = _size(x), (1 if weight is None else abs(weight)) / np.sqrt(var + eps)
     of_var = 4 * size * (abs(x - mean).max(0, initial=0) + abs(x).max(0, initial=0) * 1e-2)
@@ -380,9 +380,9 @@ def batch_norm(generator, **wanted):
     return Case("tg_batch_norm", arguments, [(y, scale), (mean, size), (var, of_var)])
 
 
-def batch_norm_backward(generator, **wanted):
-    x, weight, _, eps = _norm_arrays(generator, **wanted)
-    gy = normal(generator, *x.shape)
+def batch_norm_backward(rng, **wanted):
+    x, weight, _, eps = _norm_arrays(rng, **wanted)
+    gy = normal(rng, *x.shape)
     mean, var = _float32(x.mean(0), x.var(0))
     centred, power = abs(x) + abs(mean), var + eps
     terms = min(len(x), 256) + 64
@@ -399,28 +399,28 @@ def batch_norm_backward(generator, **wanted):
     return Case("tg_batch_norm_backward", arguments, list(zip(answers, scales, strict=True)))
 
 
-def _logits(generator, rows=None, classes=None):
+def _logits(rng, rows=None, classes=None):
     sizes = [
         (0, 3), (1, 1), (4, 1), (3, 2), (5, 10), (7, 16), (4, 17), (6, 31), (3, 64), (5, 100), (9, 256), (300, 70),
         (57, 2),
     ]  # fmt: skip
-    some = sizes[generator.integers(len(sizes))]
+    some = sizes[rng.integers(len(sizes))]
     rows, classes = (some[0] if rows is None else rows), (some[1] if classes is None else classes)
-    logits = normal(generator, rows, classes, spread=generator.choice((0.5, 4, 40)))
-    return logits, generator.integers(0, classes, rows)
+    logits = normal(rng, rows, classes, spread=rng.choice((0.5, 4, 40)))
+    return logits, rng.integers(0, classes, rows)
 
 
-def cross_entropy(generator, **wanted):
-    logits, labels = _logits(generator, **wanted)
+def cross_entropy(rng, **wanted):
+    logits, labels = _logits(rng, **wanted)
     rows, classes = logits.shape
     answer = definitions.cross_entropy(logits, labels)
     scale = 8 * abs(logits).max(1, initial=0) + classes + 16
     return Case("tg_cross_entropy", [rows, classes, In(logits), In(labels), Out((rows,))], [(answer, scale)])
 
 
-def cross_entropy_backward(generator, **wanted):
-    logits, labels = _logits(generator, **wanted)
-    (rows, classes), gloss = logits.shape, normal(generator, len(logits))
+def cross_entropy_backward(rng, **wanted):
+    logits, labels = _logits(rng, **wanted)
+    (rows, classes), gloss = logits.shape, normal(rng, len(logits))
     answer = definitions.cross_entropy_backward(logits, labels, gloss)
     p = np.where(np.arange(classes) == labels[:, None], 1, abs(answer / gloss[:, None]))
     size = 8 * abs(logits).max(1, initial=0)[:, None] + classes + 16  # exp's relative error is its argument's absolute
@@ -431,18 +431,18 @@ def cross_entropy_backward(generator, **wanted):
 # ----------------------------------------------------------------------------------------------------------- optimizer
 
 
-def adam(generator, several=False, **wanted):
+def adam(rng, several=False, **wanted):
     """One array, or several: many short ones, or a few of any length."""
-    short = several and generator.random() < 0.5
-    count = int(generator.integers(1, 40 if short else 4)) if several else 1
-    lengths = [int(generator.integers(0, 50)) if short else _length(generator, **wanted) for _ in range(count)]
-    step, lr = int(generator.integers(1, 1000)), float(generator.choice((1e-3, 0.1)))
-    beta1, beta2 = float(generator.choice((0.5, 0.9))), float(generator.choice((0.9, 0.999)))
-    settings = [step, lr, beta1, beta2, 1e-8, float(generator.choice((0, 0.01)))]
+    short = several and rng.random() < 0.5
+    count = int(rng.integers(1, 40 if short else 4)) if several else 1
+    lengths = [int(rng.integers(0, 50)) if short else _length(rng, **wanted) for _ in range(count)]
+    step, lr = int(rng.integers(1, 1000)), float(rng.choice((1e-3, 0.1)))
+    beta1, beta2 = float(rng.choice((0.5, 0.9))), float(rng.choice((0.9, 0.999)))
+    settings = [step, lr, beta1, beta2, 1e-8, float(rng.choice((0, 0.01)))]
     arrays, answers = [], []
     for n in lengths:
-        g, p, m = (normal(generator, n) for _ in range(3))
-        (v,) = _float32(generator.uniform(0.01, 1, n))
+        g, p, m = (normal(rng, n) for _ in range(3))
+        (v,) = _float32(rng.uniform(0.01, 1, n))
         answer = definitions.adam(g, p, m, v, *settings)
         size = abs(m) + abs(g) + abs(p)
         moved = lr * size / (1 - beta1**step) / np.sqrt(answer[2] / (1 - beta2**step)) * (1 + size * size / v)
@@ -460,35 +460,35 @@ def adam(generator, several=False, **wanted):
 _ROW = 16  # numbers to which rows of weights are padded
 
 
-def _sampler_layers(generator, size):
+def _sampler_layers(rng, size):
     """Layers of every kind, their runs and weights; no layer makes numbers much larger."""
     layers, runs, weights = [], [], [np.zeros(0)]
-    for _ in range(generator.integers(1, 12)):
-        kind, n = int(generator.integers(0, 11)), int(generator.choice((1, 2, 3, 5, 8, 15, 16, 17, 31, 33, 48, 65, 70)))
+    for _ in range(rng.integers(1, 12)):
+        kind, n = int(rng.integers(0, 11)), int(rng.choice((1, 2, 3, 5, 8, 15, 16, 17, 31, 33, 48, 65, 70)))
         if kind > 1:
             layers.append((kind, n, 0, 0, 0, n, 0, 0))
             continue
-        count, ld, at = int(generator.integers(0, 4)), -(-n // _ROW) * _ROW + _ROW * int(generator.integers(0, 2)), 0
-        own = [(int(generator.integers(-size // 4, size // 4)), int(generator.integers(0, size // 4)))
+        count, ld, at = int(rng.integers(0, 4)), -(-n // _ROW) * _ROW + _ROW * int(rng.integers(0, 2)), 0
+        own = [(int(rng.integers(-size // 4, size // 4)), int(rng.integers(0, size // 4)))
                for _ in range(count)]  # fmt: skip
         low, high = min([0, *(a for a, _ in own)]), max([0, *(a + length for a, length in own)])
         depth, at = sum(length for _, length in own), sum(map(len, weights))
         layers.append((kind, n, len(runs), count, low, high, ld, at))
         runs += own
-        weights.append(normal(generator, (1 + depth) * ld, spread=0.5 / np.sqrt(1 + depth)))
+        weights.append(normal(rng, (1 + depth) * ld, spread=0.5 / np.sqrt(1 + depth)))
     return layers, runs, np.concatenate(weights)
 
 
-def _sampler_steps(generator, layers, size, values):
+def _sampler_steps(rng, layers, size, values):
     """A few steps for each value, within the state, and where they begin."""
     steps, starts = [], [0]
     for _ in range(values):
-        for _ in range(generator.integers(0, 5)):
-            number = int(generator.integers(len(layers)))
+        for _ in range(rng.integers(0, 5)):
+            number = int(rng.integers(len(layers)))
             kind, n, _, _, low, high, *_ = layers[number]
-            out, y = (int(generator.integers(0, size - n + 1)) for _ in range(2))
-            x = int(generator.integers(-low, size - high + 1))
-            if generator.random() < 0.3:  # in place
+            out, y = (int(rng.integers(0, size - n + 1)) for _ in range(2))
+            x = int(rng.integers(-low, size - high + 1))
+            if rng.random() < 0.3:  # in place
                 x, y = (x, out) if kind < 2 else (out, out)
             apart = [at + high <= out or out + n <= at + low for at, low, high in ((x, low, high), (y, 0, n))]
             if (apart[0] or (x == out and kind > 1)) and (apart[1] or y == out):
@@ -497,26 +497,26 @@ def _sampler_steps(generator, layers, size, values):
     return steps, starts
 
 
-def _sampler_draw(generator, shares):
+def _sampler_draw(rng, shares):
     """A likely level of each image, and the number amid its share: rounding doesn't lead to another one."""
     p = np.diff(shares, axis=1, prepend=0)
-    level = (p * (0.5 + generator.random(p.shape))).argmax(1)
+    level = (p * (0.5 + rng.random(p.shape))).argmax(1)
     return level, (shares - p / 2)[np.arange(len(p)), level]
 
 
-def sample(generator, n=None, values=None):
-    size, images = int(generator.integers(80, 300)), int(generator.choice((0, 1, 2, 5, 9, 33)) if n is None else n)
-    values = int(generator.integers(1, 6)) if values is None else values
-    mixtures, colours = int(generator.choice((0, 0, 1, 3))), int(generator.integers(1, 4))
-    levels = int(generator.choice((2 if mixtures else 1, 2, 3, 17, 256)))
+def sample(rng, n=None, values=None):
+    size, images = int(rng.integers(80, 300)), int(rng.choice((0, 1, 2, 5, 9, 33)) if n is None else n)
+    values = int(rng.integers(1, 6)) if values is None else values
+    mixtures, colours = int(rng.choice((0, 0, 1, 3))), int(rng.integers(1, 4))
+    levels = int(rng.choice((2 if mixtures else 1, 2, 3, 17, 256)))
     numbers = mixtures * (1 + 2 * colours + colours * (colours - 1) // 2) or levels
-    layers, runs, weights = _sampler_layers(generator, size)
-    steps, starts = _sampler_steps(generator, layers, size, values)
-    places, logits = generator.integers(0, size, values), generator.integers(0, size, (values, numbers))
-    scaled, state = normal(generator, levels), normal(generator, images, size)
-    x = generator.integers(0, levels, (images, values))
-    first, last = sorted(generator.integers(0, values + 1, 2).tolist())
-    known, temperature = int(generator.integers(0, values + 1)), float(generator.choice((0.5, 1, 2)))
+    layers, runs, weights = _sampler_layers(rng, size)
+    steps, starts = _sampler_steps(rng, layers, size, values)
+    places, logits = rng.integers(0, size, values), rng.integers(0, size, (values, numbers))
+    scaled, state = normal(rng, levels), normal(rng, images, size)
+    x = rng.integers(0, levels, (images, values))
+    first, last = sorted(rng.integers(0, values + 1, 2).tolist())
+    known, temperature = int(rng.integers(0, values + 1)), float(rng.choice((0.5, 1, 2)))
     uniform, before = np.zeros((values, images)), (state.copy(), x.astype(np.uint8))
     for value in range(first, last):
         if value:
@@ -529,7 +529,7 @@ def sample(generator, n=None, values=None):
                 found = found.reshape(images, mixtures, numbers // mixtures)
                 found = definitions.sampler_mixture(found, x[:, value - value % colours : value], colours, levels)
             shares = definitions.sampler_cumulative(found, temperature)
-            x[:, value], uniform[value] = _sampler_draw(generator, shares)
+            x[:, value], uniform[value] = _sampler_draw(rng, shares)
     sizes = SimpleNamespace(
         n=images, values=values, levels=levels, size=size, layers=len(layers), runs=len(runs), steps=len(steps),
         weights=len(weights), mixtures=mixtures, colours=colours, first=first, last=last, known=known,

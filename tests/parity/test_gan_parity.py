@@ -11,8 +11,8 @@ from torch import nn
 import tinygen
 from tinygen import optim
 from tinygen.data import load
-from tinygen.models.dcgan import DCGAN, Guidelines, discriminator_net
-from tinygen.models.variants import VARIANTS, slopes
+from tinygen.models.gan.dcgan import DCGAN, Guidelines, discriminator_net
+from tinygen.models.gan.objectives import VARIANTS, slopes
 
 STEPS = 20
 
@@ -23,7 +23,7 @@ def networks(width: int, latent: int, batch_norm: bool) -> tuple[nn.Module, nn.M
     def norm(channels: int) -> list[nn.Module]:
         return [nn.BatchNorm2d(channels)] if batch_norm else []
 
-    generator = nn.Sequential(
+    rng = nn.Sequential(
         nn.ConvTranspose2d(latent, 2 * width, 4, bias=False), nn.BatchNorm2d(2 * width), nn.ReLU(),
         nn.ConvTranspose2d(2 * width, width, 4, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
         nn.ConvTranspose2d(width, 1, 4, 2, 1), nn.Tanh(),
@@ -33,7 +33,7 @@ def networks(width: int, latent: int, batch_norm: bool) -> tuple[nn.Module, nn.M
         nn.Conv2d(width, 2 * width, 4, 2, 1, bias=not batch_norm), *norm(2 * width), nn.LeakyReLU(0.2),
         nn.Conv2d(2 * width, 1, 4),
     )  # fmt: skip
-    return generator, discriminator
+    return rng, discriminator
 
 
 def loss_d(name: str, d: nn.Module, x: torch.Tensor, fake: torch.Tensor, mix: torch.Tensor) -> torch.Tensor:
@@ -62,13 +62,13 @@ class Twin:
             net.load_state_dict({k: torch.tensor(v) for k, v in own.state_dict().items()})
         self.optimizers = [torch.optim.Adam(net.parameters(), lr, betas) for net in (self.g, self.d)]
 
-    def step(self, batches: list[np.ndarray], generator: np.random.Generator) -> tuple[float, float]:
+    def step(self, batches: list[np.ndarray], rng: np.random.Generator) -> tuple[float, float]:
         on_g, on_d = self.optimizers
         for images in batches:
             dtype = next(self.g.parameters()).dtype
             x = torch.tensor(images * (2 / 255) - 1, dtype=dtype)
-            z = torch.tensor(generator.standard_normal((len(x), self.latent, 1, 1)), dtype=dtype)
-            mix = torch.tensor(generator.random(len(x)), dtype=dtype)
+            z = torch.tensor(rng.standard_normal((len(x), self.latent, 1, 1)), dtype=dtype)
+            mix = torch.tensor(rng.random(len(x)), dtype=dtype)
             fake = self.g(z)
             loss = loss_d(self.name, self.d, x, fake.detach(), mix)
             on_d.zero_grad()
@@ -88,13 +88,13 @@ def test_trained_side_by_side(name, critic_steps, dtype):
     digits = load("digits")[0].images.repeat(2, axis=2).repeat(2, axis=3) * np.uint8(15)
     model = DCGAN(
         (1, 16, 16), 256, variant=name, latent=latent, width=width, critic_steps=critic_steps,
-        generator=np.random.default_rng(0),
+        rng=np.random.default_rng(0),
     ).to(dtype)  # fmt: skip
     twin = Twin(name, model, width, latent, model.game.variant.betas, lr)
     players = {"discriminator": model.game.D, "generator": model.game.G}
     optimizers = {k: optim.Adam(p.parameters(), lr, model.game.variant.betas) for k, p in players.items()}
 
-    def minimise(closure, optimizer):
+    def minimize(closure, optimizer):
         parts = closure()
         own = list(players[optimizer].parameters())
         for p, g in zip(own, tinygen.grad(sum(parts.values(), tinygen.tensor(np.zeros((), dtype))), own), strict=True):
@@ -107,7 +107,7 @@ def test_trained_side_by_side(name, critic_steps, dtype):
     for _ in range(STEPS if dtype == np.float64 else 1):
         batches = [digits[order.integers(0, len(digits), 12)] for _ in range(critic_steps)]
         stream = iter(batches)
-        parts = model.game.step(lambda stream=stream: (model.scale(next(stream)), None), minimise, mine)
+        parts = model.game.step(lambda stream=stream: (model.scale(next(stream)), None), minimize, mine)
         ours = parts["d_loss"] + parts.get("penalty", 0.0), parts["g_loss"]
         losses.append((ours, twin.step(batches, theirs)))
     ours, torchs = np.array(losses).transpose(1, 0, 2)
@@ -121,15 +121,15 @@ def test_trained_side_by_side(name, critic_steps, dtype):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-10), (np.float32, 1e-5)])
 def test_the_penaltys_second_order_gradients(dtype, tolerance):
-    generator = np.random.default_rng(0)
-    net = discriminator_net((1, 16, 16), 1, 6, Guidelines(batch_norm=False), generator).to(dtype)
+    rng = np.random.default_rng(0)
+    net = discriminator_net((1, 16, 16), 1, 6, Guidelines(batch_norm=False), rng).to(dtype)
     for p in net.parameters():
-        p.write()[...] = generator.normal(0, 0.2, p.shape)
+        p.write()[...] = rng.normal(0, 0.2, p.shape)
     _, other = networks(6, 8, False)
     other = other.to(torch.float64 if dtype == np.float64 else torch.float32)
     other.load_state_dict({k: torch.tensor(v) for k, v in net.state_dict().items()})
-    real, fake = generator.normal(size=(2, 5, 1, 16, 16)).astype(dtype)
-    mix = generator.random(5).astype(dtype)
+    real, fake = rng.normal(size=(2, 5, 1, 16, 16)).astype(dtype)
+    mix = rng.random(5).astype(dtype)
     parameters = list(net.parameters())
     found = slopes(lambda x: net(x).reshape(5), tinygen.tensor(real), tinygen.tensor(fake), mix)
     ours = tinygen.grad(VARIANTS["wgan-gp"]().penalty(found), parameters)

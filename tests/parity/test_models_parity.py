@@ -16,13 +16,13 @@ from torch.nn.functional import conv2d, conv_transpose2d, cross_entropy, elu, li
 
 from tests.parity.side_by_side import assert_one_gradient, assert_one_training, train
 from tinygen.data import Minibatches, load
-from tinygen.models.gated import GatedPixelCNN
-from tinygen.models.made import MADE
-from tinygen.models.multiscale import MultiScalePixelRNN
-from tinygen.models.nade import NADE
-from tinygen.models.pixelcnn import PixelCNN
-from tinygen.models.pixelcnnpp import PixelCNNpp
-from tinygen.models.pixelrnn import PixelRNN
+from tinygen.models.autoregressive.gated import GatedPixelCNN
+from tinygen.models.autoregressive.made import MADE
+from tinygen.models.autoregressive.multiscale import MultiScalePixelRNN
+from tinygen.models.autoregressive.nade import NADE
+from tinygen.models.autoregressive.pixelcnn import PixelCNN
+from tinygen.models.autoregressive.pixelcnnpp import PixelCNNpp
+from tinygen.models.autoregressive.pixelrnn import PixelRNN
 
 STEPS, BATCH, CLASSES, MIXTURES = 100, 8, 3, 2
 
@@ -315,7 +315,7 @@ def colour():
 def pair(name, images, levels, dtype):
     """The model, its twin, and its images with labels, if it has classes."""
     kind, twin, options = PAIRS[name]
-    model = kind(images.shape[1:], levels, **options, generator=np.random.default_rng(0)).to(dtype)
+    model = kind(images.shape[1:], levels, **options, rng=np.random.default_rng(0)).to(dtype)
     labels = np.arange(len(images)) % CLASSES
     return model, twin(model), (images, labels) if model.classes else (images,)
 

@@ -45,8 +45,8 @@ def both(name, **options):
 
 
 def normal(seed, dtype, *shapes):
-    generator = np.random.default_rng(seed)
-    return [generator.standard_normal(shape).astype(dtype) for shape in shapes]
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(shape).astype(dtype) for shape in shapes]
 
 
 def pairs(low, high):
@@ -269,7 +269,7 @@ LAYERS = [  # (the layer, in either library, its input's shape)
 
 def parameters(function):
     """By name, without the generator; none for a function that takes anything."""
-    found = [p for p in inspect.signature(function).parameters.values() if p.name not in ("generator", "_stacklevel")]
+    found = [p for p in inspect.signature(function).parameters.values() if p.name not in ("rng", "_stacklevel")]
     return {} if any(p.kind is p.VAR_KEYWORD for p in found) else {p.name: p for p in found}
 
 
@@ -303,7 +303,7 @@ def flat(result):
 def test_a_layer_takes_pytorchs_state_and_computes_the_same(make, shape):
     torch.manual_seed(0)
     other = make(torch.nn, {}).double()
-    mine = make(nn, {"generator": np.random.default_rng(0)}).to(np.float64)
+    mine = make(nn, {"rng": np.random.default_rng(0)}).to(np.float64)
     assert {n: p.shape for n, p in mine.named_parameters()} == {n: tuple(p.shape) for n, p in other.named_parameters()}
     mine.load_state_dict({name: p.numpy() for name, p in other.state_dict().items()})
     for mode in (True, True, False):
@@ -336,7 +336,7 @@ def test_a_layer_takes_pytorchs_state_and_computes_the_same(make, shape):
 )
 def test_initial_values_are_distributed_as_pytorchs(make):
     torch.manual_seed(0)
-    other, mine = make(torch.nn, {}), make(nn, {"generator": np.random.default_rng(0)})
+    other, mine = make(torch.nn, {}), make(nn, {"rng": np.random.default_rng(0)})
     for (name, p), q in zip(mine.named_parameters(), other.parameters(), strict=True):
         p, q = (np.sort(x.ravel()) for x in (p.numpy(), q.detach().numpy()))
         n = len(p)
@@ -353,7 +353,7 @@ def test_initial_values_are_distributed_as_pytorchs(make):
 def test_initialisers_have_pytorchs_moments(name, options):
     mine, other = tinygen.tensor(np.zeros((60, 40, 3, 5))), torch.zeros(60, 40, 3, 5, dtype=torch.float64)
     torch.manual_seed(0)
-    getattr(nn.init, name)(mine, **options, generator=np.random.default_rng(0))
+    getattr(nn.init, name)(mine, **options, rng=np.random.default_rng(0))
     getattr(torch.nn.init, name)(other, **options)
     a, b = mine.numpy(), other.numpy()
     assert abs(a.mean() - b.mean()) < 0.02 * b.std()
@@ -376,12 +376,12 @@ def test_training_a_network_gives_pytorchs_losses():
         )  # fmt: skip
 
     torch.manual_seed(0)
-    other, mine = build(torch.nn, {}).double(), build(nn, {"generator": np.random.default_rng(0)}).to(np.float64)
+    other, mine = build(torch.nn, {}).double(), build(nn, {"rng": np.random.default_rng(0)}).to(np.float64)
     mine.load_state_dict({name: p.numpy() for name, p in other.state_dict().items()})
     ours, theirs = optim.Adam(mine.parameters(), lr=1e-2), torch.optim.Adam(other.parameters(), lr=1e-2)
-    generator = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for _ in range(40):
-        x, labels = generator.standard_normal((8, 1, 6, 6)), generator.integers(0, 5, 8)
+        x, labels = rng.standard_normal((8, 1, 6, 6)), rng.integers(0, 5, 8)
         loss = F.cross_entropy(mine(tinygen.tensor(x)), labels)
         reference = TF.cross_entropy(other(torch.tensor(x)), torch.tensor(labels))
         assert loss.item() == pytest.approx(reference.item(), rel=1e-9)

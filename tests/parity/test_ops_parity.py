@@ -43,8 +43,8 @@ def compare(ours, theirs, arrays, terms=1, seed=0):
     with np.errstate(all="ignore"):
         y, z = ours(*mine), theirs(*other)
         y, z = y if isinstance(y, tuple) else (y,), z if isinstance(z, tuple) else (z,)
-        generator = np.random.default_rng(seed)
-        upstream = [generator.standard_normal(o.shape).astype(o.dtype) for o in y]
+        rng = np.random.default_rng(seed)
+        upstream = [rng.standard_normal(o.shape).astype(o.dtype) for o in y]
         got = tinygen.grad(y, mine, upstream)
     want = torch.autograd.grad(z, other, list(map(torch.tensor, upstream)), materialize_grads=True)
     for a, b in zip(y, z, strict=True):
@@ -54,8 +54,8 @@ def compare(ours, theirs, arrays, terms=1, seed=0):
 
 
 def normal(seed, dtype, *shapes):
-    generator = np.random.default_rng(seed)
-    return [generator.standard_normal(s).astype(dtype) for s in shapes]
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(s).astype(dtype) for s in shapes]
 
 
 # -------------------------------------------------------------------------------------------------------- elementwise

@@ -29,18 +29,18 @@ SETTINGS = [
 ]
 
 
-def parameters(generator):
+def parameters(rng):
     """The same values as ours (kernels HWIO in memory) and as torch's."""
-    values = [generator.standard_normal(shape) for shape in SHAPES]
+    values = [rng.standard_normal(shape) for shape in SHAPES]
     mine = [Parameter(v.transpose(2, 3, 1, 0).copy().transpose(3, 2, 0, 1) if v.ndim == 4 else v) for v in values]
     return mine, [torch.tensor(v, requires_grad=True) for v in values]
 
 
-def give_gradients(generator, mine, other):
+def give_gradients(rng, mine, other):
     """The same random gradients; now and then a parameter has none, or a tiny or a huge one."""
     for p, q in zip(mine, other, strict=True):
-        g = generator.standard_normal(p.shape) * generator.choice([1e-8, 1, 1, 1, 1e4])
-        none = generator.random() < 0.1
+        g = rng.standard_normal(p.shape) * rng.choice([1e-8, 1, 1, 1, 1e4])
+        none = rng.random() < 0.1
         p.grad = None if none else tinygen.tensor(g)
         q.grad = None if none else torch.tensor(g)
 
@@ -52,11 +52,11 @@ def assert_same(mine, other, rtol=1e-12):
 
 @pytest.mark.parametrize(("name", "options"), SETTINGS)
 def test_fifty_steps(name, options):
-    generator = np.random.default_rng(0)
-    mine, other = parameters(generator)
+    rng = np.random.default_rng(0)
+    mine, other = parameters(rng)
     ours, theirs = getattr(optim, name)(mine, **options), getattr(torch.optim, name)(other, **options)
     for _ in range(50):
-        give_gradients(generator, mine, other)
+        give_gradients(rng, mine, other)
         ours.step(), theirs.step()
         assert_same(mine, other)
 
@@ -69,8 +69,8 @@ def test_defaults_are_pytorchs():
 
 
 def test_groups_with_settings_of_their_own():
-    generator = np.random.default_rng(1)
-    mine, other = parameters(generator)
+    rng = np.random.default_rng(1)
+    mine, other = parameters(rng)
     ours, theirs = (
         lib.Adam([{"params": ps[:2], "lr": 0.2}, {"params": ps[2:4], "betas": (0.1, 0.2)}], weight_decay=0.01)
         for lib, ps in ((optim, mine), (torch.optim, other))
@@ -79,7 +79,7 @@ def test_groups_with_settings_of_their_own():
         if step == 5:
             ours.add_param_group({"params": mine[4], "eps": 0.1})
             theirs.add_param_group({"params": other[4], "eps": 0.1})
-        give_gradients(generator, mine, other)
+        give_gradients(rng, mine, other)
         ours.step(), theirs.step()
     assert_same(mine, other)
 
@@ -108,9 +108,9 @@ def test_schedules(name, options):
     seed=st.integers(0, 2**32 - 1),
 )  # fmt: skip
 def test_clip_grad_norm(norm_type, max_norm, seed):
-    generator = np.random.default_rng(seed)
-    mine, other = parameters(generator)
-    give_gradients(generator, mine, other)
+    rng = np.random.default_rng(seed)
+    mine, other = parameters(rng)
+    give_gradients(rng, mine, other)
     mine, other = mine[:3] + mine[4:], other[:3] + other[4:]  # torch has no largest of no elements
     total = optim.clip_grad_norm_(mine, max_norm, norm_type)
     assert total == pytest.approx(float(torch.nn.utils.clip_grad_norm_(other, max_norm, norm_type)), rel=1e-12)
@@ -121,13 +121,13 @@ def test_clip_grad_norm(norm_type, max_norm, seed):
 
 
 def test_moving_average():
-    generator = np.random.default_rng(0)
-    mine, other = parameters(generator)
+    rng = np.random.default_rng(0)
+    mine, other = parameters(rng)
     average = optim.ExponentialMovingAverage(mine, decay=0.9)
     means = [q.detach().clone() for q in other]
     for _ in range(5):
         for p, q in zip(mine, other, strict=True):
-            change = generator.standard_normal(p.shape)
+            change = rng.standard_normal(p.shape)
             p.write()[...] += change
             q.data += torch.tensor(change)
         average.update()

@@ -30,8 +30,8 @@ def agree(got, want):
 def pair_of(ours, theirs, seed, dtype):
     """PyTorch's layer with random weights, and ours with the same ones."""
     ours, theirs = ours.to(dtype), theirs.to(getattr(torch, np.dtype(dtype).name))
-    generator = np.random.default_rng(seed)
-    state = {name: generator.standard_normal(p.shape).astype(dtype) for name, p in theirs.named_parameters()}
+    rng = np.random.default_rng(seed)
+    state = {name: rng.standard_normal(p.shape).astype(dtype) for name, p in theirs.named_parameters()}
     theirs.load_state_dict({name: torch.tensor(value) for name, value in state.items()})
     ours.load_state_dict({name: value.detach().numpy() for name, value in theirs.state_dict().items()})
     assert [n for n, _ in ours.named_parameters()] == [n for n, _ in theirs.named_parameters()]
@@ -42,8 +42,8 @@ def compare(run, ours, theirs, arrays, seed):
     """Outputs, and the gradients of all arrays and parameters. run(layer, *tensors) -> a tuple of tensors."""
     mine, other = [leaf(np.array(a), True) for a in arrays], [torch.tensor(a, requires_grad=True) for a in arrays]
     got, want = run(ours, *mine), run(theirs, *other)
-    generator = np.random.default_rng(seed)
-    upstream = [generator.standard_normal(w.shape).astype(w.detach().numpy().dtype) for w in want]
+    rng = np.random.default_rng(seed)
+    upstream = [rng.standard_normal(w.shape).astype(w.detach().numpy().dtype) for w in want]
     for g, w in zip(got, want, strict=True):
         agree(g.numpy(), w.detach().numpy())
     got_grads = tinygen.grad(got, [*mine, *ours.parameters()], upstream)
@@ -57,10 +57,10 @@ def compare(run, ours, theirs, arrays, seed):
 @FEW
 def test_lstm_cell(n, inputs, hidden, bias, dtype, seed):
     ours, theirs = pair_of(
-        nn.LSTMCell(inputs, hidden, bias, generator=np.random.default_rng(0)),
+        nn.LSTMCell(inputs, hidden, bias, rng=np.random.default_rng(0)),
         torch.nn.LSTMCell(inputs, hidden, bias), seed, dtype)  # fmt: skip
-    generator = np.random.default_rng(seed)
-    arrays = [generator.standard_normal(s).astype(dtype) for s in ((n, inputs), (n, hidden), (n, hidden))]
+    rng = np.random.default_rng(seed)
+    arrays = [rng.standard_normal(s).astype(dtype) for s in ((n, inputs), (n, hidden), (n, hidden))]
     compare(lambda layer, x, h, c: layer(x, (h, c)), ours, theirs, arrays, seed)
     compare(lambda layer, x: _three_steps(layer, x), ours, theirs, arrays[:1], seed)
 
@@ -77,23 +77,23 @@ def _three_steps(layer, x):
 def test_lstm(steps, n, inputs, hidden, bias, batch_first, states, dtype, seed):
     settings = {"bias": bias, "batch_first": batch_first}
     ours, theirs = pair_of(
-        nn.LSTM(inputs, hidden, **settings, generator=np.random.default_rng(0)),
+        nn.LSTM(inputs, hidden, **settings, rng=np.random.default_rng(0)),
         torch.nn.LSTM(inputs, hidden, **settings), seed, dtype)  # fmt: skip
-    generator = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     shapes = [(n, steps, inputs) if batch_first else (steps, n, inputs), *[(1, n, hidden)] * (2 * states)]
 
     def run(layer, x, *state):
         output, (h, c) = layer(x, state or None)
         return output, h, c
 
-    compare(run, ours, theirs, [generator.standard_normal(s).astype(dtype) for s in shapes], seed)
+    compare(run, ours, theirs, [rng.standard_normal(s).astype(dtype) for s in shapes], seed)
 
 
 @pytest.mark.parametrize("name", ["cell", "sequence"])
 def test_second_derivatives(name):
     """The gradient of the squared gradient norm: what gradient penalties need."""
     kinds = (nn.LSTMCell, torch.nn.LSTMCell) if name == "cell" else (nn.LSTM, torch.nn.LSTM)
-    ours, theirs = pair_of(kinds[0](3, 4, generator=np.random.default_rng(0)), kinds[1](3, 4), 0, np.float64)
+    ours, theirs = pair_of(kinds[0](3, 4, rng=np.random.default_rng(0)), kinds[1](3, 4), 0, np.float64)
     x = np.random.default_rng(1).standard_normal((5, 2, 3))
     results = []
     for layer, t, grad in ((ours, leaf(x, True), tinygen.grad), (theirs, torch.tensor(x, requires_grad=True),
@@ -175,12 +175,12 @@ def test_diagonal_bilstm(n, height, width, units, dtype, seed):
 
 def compare_functions(ours, theirs, shapes, dtype, seed):
     """Values, gradients, and in float64 the gradients of the gradients."""
-    generator = np.random.default_rng(seed)
-    arrays = [generator.standard_normal(s).astype(dtype) for s in shapes]
+    rng = np.random.default_rng(seed)
+    arrays = [rng.standard_normal(s).astype(dtype) for s in shapes]
     mine, other = [leaf(a, True) for a in arrays], [torch.tensor(a, requires_grad=True) for a in arrays]
     got, want = ours(*mine), theirs(*other)
     agree(got.numpy(), want.detach().numpy())
-    upstream = generator.standard_normal(want.shape).astype(dtype)
+    upstream = rng.standard_normal(want.shape).astype(dtype)
     second = dtype is np.float64
     got_grads = tinygen.grad(got, mine, upstream, create_graph=second)
     want_grads = torch.autograd.grad(want, other, torch.tensor(upstream), create_graph=second, materialize_grads=True)

@@ -15,9 +15,9 @@ from torch.nn.functional import conv2d, conv_transpose2d, linear, mse_loss, relu
 
 from tests.parity.side_by_side import assert_one_gradient, assert_one_training, train
 from tinygen.data import load, threshold
-from tinygen.models.autoencoder import Autoencoder
 from tinygen.models.model import Batch
-from tinygen.models.vae import VAE
+from tinygen.models.vae.autoencoder import Autoencoder
+from tinygen.models.vae.vae import VAE
 
 STEPS, BATCH = 100, 16
 
@@ -101,22 +101,22 @@ def pair(name, dtype):
     train, _ = load("digits")
     images = (threshold(train) if levels == 2 else train).images
     kind, twin = (Autoencoder, TwinAutoencoder) if name == "autoencoder" else (VAE, TwinVAE)
-    model = kind((1, 8, 8), levels, **options, generator=np.random.default_rng(0)).to(dtype)
+    model = kind((1, 8, 8), levels, **options, rng=np.random.default_rng(0)).to(dtype)
     return model, twin(model, options["network"] == "conv"), images
 
 
-def losses(model, twin, images, generator):
+def losses(model, twin, images, rng):
     """Both losses of one batch, tinygen's a Tensor, with the same noise."""
     if isinstance(model, Autoencoder):
-        return model.loss(Batch(images), generator)["squared_error"], twin.loss(images, None)
-    noise = model.posterior.noise(generator, model.importance, len(images))
+        return model.loss(Batch(images), rng)["squared_error"], twin.loss(images, None)
+    noise = model.posterior.noise(rng, model.importance, len(images))
     parts = list(model.parts(images, noise).values())
     return sum(parts[1:], parts[0]).mean(), twin.loss(images, noise, model.beta, model.importance)
 
 
-def steps(model, twin, images, generator):
+def steps(model, twin, images, rng):
     for _ in range(STEPS):
-        yield losses(model, twin, images[generator.integers(0, len(images), BATCH)], generator)
+        yield losses(model, twin, images[rng.integers(0, len(images), BATCH)], rng)
 
 
 @pytest.mark.parametrize("name", CASES)

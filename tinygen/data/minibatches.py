@@ -16,7 +16,7 @@ class Minibatches:
     data: a Dataset, whose batches are pairs (images (B, C, H, W) uint8, labels (B,) int64 or None); an array,
         whose batches are arrays; or a tuple of arrays of one length, whose batches are tuples. Always copies.
     batch_size: B; the last batch of an epoch is smaller if B doesn't divide N, left out with `drop_last`.
-    generator: draws one permutation at the start of each epoch, and nothing else.
+    rng: draws one permutation at the start of each epoch, and nothing else.
 
     An iteration that was left early is taken up where it stood: the next `for` gives the rest of that epoch.
     `state_dict()` holds that place. The generator is shared with the rest of the training, so whoever saves
@@ -29,7 +29,7 @@ class Minibatches:
         self,
         data: Dataset | np.ndarray | tuple[np.ndarray, ...],
         batch_size: int,
-        generator: np.random.Generator,
+        rng: np.random.Generator,
         drop_last: bool = False,
     ) -> None:
         self._arrays = (data.images, data.labels) if isinstance(data, Dataset) else data
@@ -37,16 +37,16 @@ class Minibatches:
         lengths = {len(array) for array in arrays if array is not None}
         if len(lengths) != 1 or 0 in lengths:
             raise ValueError(f"Minibatches: data must be arrays of one length >= 1, got {sorted(lengths)}")
-        if not isinstance(generator, np.random.Generator):
-            got = type(generator).__name__
-            raise TypeError(f"Minibatches: generator must be a numpy.random.Generator, got {got}")
+        if not isinstance(rng, np.random.Generator):
+            got = type(rng).__name__
+            raise TypeError(f"Minibatches: rng must be a numpy.random.Generator, got {got}")
         self.size = lengths.pop()
         if batch_size < 1 or (drop_last and batch_size > self.size):
             most = f" to the {self.size} of the data" if drop_last else " or more"
             raise ValueError(f"Minibatches: batch_size must be 1{most}, got {batch_size}")
         self.batch_size = batch_size
         self.drop_last = drop_last
-        self.generator = generator
+        self.rng = rng
         self._permutation = np.arange(self.size, dtype=np.int64)
         self._position = self.size
 
@@ -56,7 +56,7 @@ class Minibatches:
 
     def __iter__(self) -> Iterator[Any]:
         if not self._batch_left():
-            self._permutation = self.generator.permutation(self.size).astype(np.int64)
+            self._permutation = self.rng.permutation(self.size).astype(np.int64)
             self._position = 0
         while self._batch_left():
             index = self._permutation[self._position : self._position + self.batch_size]

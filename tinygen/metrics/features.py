@@ -26,20 +26,18 @@ FEATURES, EPOCHS, STEPS, BATCH, LR = 64, 2, 2000, 64, 2e-3  # at least so many e
 class FeatureNet(nn.Module):
     """Two convolutions, each with pooling, 64 features, classes: 106,000 parameters for 28x28 grey images."""
 
-    def __init__(
-        self, image_shape: tuple[int, ...], levels: int, classes: int, *, generator: np.random.Generator
-    ) -> None:
+    def __init__(self, image_shape: tuple[int, ...], levels: int, classes: int, *, rng: np.random.Generator) -> None:
         channels, height, width = image_shape
         if min(height, width) < 4:
             raise ValueError(f"image_shape must have a height and width of at least 4, got {image_shape}")
         self.levels = levels
         flat = 32 * (height // 4) * (width // 4)
         self.body = nn.Sequential(
-            nn.Conv2d(channels, 16, 3, padding=1, generator=generator), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(16, 32, 3, padding=1, generator=generator), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Flatten(), nn.Linear(flat, FEATURES, generator=generator), nn.ReLU(),
+            nn.Conv2d(channels, 16, 3, padding=1, rng=rng), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(16, 32, 3, padding=1, rng=rng), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Flatten(), nn.Linear(flat, FEATURES, rng=rng), nn.ReLU(),
         )  # fmt: skip
-        self.head = nn.Linear(FEATURES, classes, generator=generator)
+        self.head = nn.Linear(FEATURES, classes, rng=rng)
 
     def forward(self, images: np.ndarray) -> tuple[Tensor, Tensor]:
         """Images (N, C, H, W), integers 0 .. levels - 1 -> features (N, 64) and logits (N, classes)."""
@@ -82,7 +80,7 @@ def feature_net(train: Dataset, seed: int = 0) -> FeatureNet:
     if train.labels is None:
         raise ValueError(f"features need labels, and the data set {train.name!r} has none")
     shape, classes = train.images.shape[1:], len(class_names(train))
-    net = FeatureNet(shape, train.levels, classes, generator=np.random.default_rng(seed))
+    net = FeatureNet(shape, train.levels, classes, rng=np.random.default_rng(seed))
     key = hashlib.sha256(train.images.tobytes() + train.labels.tobytes() + f"{train.levels} {seed}".encode())
     path = cache_folder() / f"features-{key.hexdigest()[:16]}.npz"
     if not _load(path, net):
@@ -92,8 +90,8 @@ def feature_net(train: Dataset, seed: int = 0) -> FeatureNet:
     return net
 
 
-def _train(net: FeatureNet, train: Dataset, generator: np.random.Generator) -> None:
-    batches = Minibatches(train, min(BATCH, len(train)), generator, drop_last=True)
+def _train(net: FeatureNet, train: Dataset, rng: np.random.Generator) -> None:
+    batches = Minibatches(train, min(BATCH, len(train)), rng, drop_last=True)
     epochs = max(EPOCHS, -(-STEPS // len(batches)))
     optimizer = optim.Adam(net.parameters(), LR)
     schedule = optim.CosineAnnealingLR(optimizer, epochs * len(batches))

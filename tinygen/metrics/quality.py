@@ -12,7 +12,7 @@ import numpy as np
 from tinygen.data import Dataset
 from tinygen.metrics.distance import frechet_distance, nearest, precision_recall
 from tinygen.metrics.features import class_names, feature_net, has_features
-from tinygen.models.model import Figure
+from tinygen.models.model import Metric
 
 MOST = 10_000  # images of each kind
 NEIGHBOURS = 500  # images whose nearest training image is looked for
@@ -29,17 +29,17 @@ class Calibration(NamedTuple):
 
 def quality(
     images: np.ndarray, train: Dataset, test: Dataset, tell: Callable[[float, str], None] = lambda done, text: None
-) -> list[Figure]:
+) -> list[Metric]:
     """How good generated images (N, C, H, W) uint8 are; 10,000 of them, or as many as test images, are enough.
 
     FD*: the Frechet distance to the test images between the features of a network trained on the data set
     (`feature_net`), whose weights' hash the name tells: below the PCA-Gaussian's, or a linear model does better.
     Precision and recall: the share of the images that look real, and of real images that are within the model's reach.
-    The rarest class, by the same network, beside its share of known images, and the other classes. The memorisation
+    The rarest class, by the same network, beside its share of known images, and the other classes. The memorization
     ratio: the median distance to the nearest training image, of generated over that of test images, pixel by pixel: far
     below 1, the model repeats its training images.
 
-    Without features (`has_features`), or with fewer than 4 images, the memorisation ratio alone is given.
+    Without features (`has_features`), or with fewer than 4 images, the memorization ratio alone is given.
     """
     n = min(len(images), len(test), MOST)
     figures = []
@@ -52,19 +52,19 @@ def quality(
         real, (fake, classes) = net.of(test.images[:n])[0], net.of(images[:n])
         precision, recall = precision_recall(real, fake)
         figures = [
-            Figure(f"FD* (features {net.digest})", frechet_distance(real, fake), beside=known.distance),
-            Figure("precision", precision, beside=known.precision),
-            Figure("recall", recall, beside=known.recall),
+            Metric(f"FD* (features {net.digest})", frechet_distance(real, fake), beside=known.distance),
+            Metric("precision", precision, beside=known.precision),
+            Metric("recall", recall, beside=known.recall),
             rarest(classes, train, known.shares),
         ]
     tell(0.9, "looking for training images among the samples")
     return [
         *figures,
-        Figure("memorisation ratio", memorisation(images, train, test), beside={"copies": 0.0, "new": 1.0}),
+        Metric("memorization ratio", memorization(images, train, test), beside={"copies": 0.0, "new": 1.0}),
     ]
 
 
-def rarest(classes: np.ndarray, train: Dataset, known: Mapping[str, np.ndarray] = MappingProxyType({})) -> Figure:
+def rarest(classes: np.ndarray, train: Dataset, known: Mapping[str, np.ndarray] = MappingProxyType({})) -> Metric:
     """The share in percent of the class that occurs least among classes (N,), beside those of all the others.
 
     known: before them, its share of images of known quality: the shares of all classes (`shares`) by name.
@@ -73,7 +73,7 @@ def rarest(classes: np.ndarray, train: Dataset, known: Mapping[str, np.ndarray] 
     least = int(found.argmin())
     others = {name: float(share) for i, (name, share) in enumerate(zip(names, found, strict=True)) if i != least}
     beside = {name: float(share[least]) for name, share in known.items()}
-    return Figure(f"rarest class, {names[least]}", float(found[least]), "%", beside=beside | others)
+    return Metric(f"rarest class, {names[least]}", float(found[least]), "%", beside=beside | others)
 
 
 def shares(classes: np.ndarray, train: Dataset) -> np.ndarray:
@@ -118,7 +118,7 @@ def gaussian(train: Dataset, n: int, components: int = 64, seed: int = 0) -> np.
     return np.round(np.clip(x, 0, train.levels - 1)).astype(np.uint8).reshape(n, *train.images.shape[1:])
 
 
-def memorisation(images: np.ndarray, train: Dataset, test: Dataset) -> float:
+def memorization(images: np.ndarray, train: Dataset, test: Dataset) -> float:
     """The median distance of images to the nearest training image, over that of test images (first 500 of each)."""
     among = train.images.reshape(len(train), -1)
     first = (x[:NEIGHBOURS].reshape(-1, among.shape[1]) for x in (images, test.images))

@@ -67,8 +67,8 @@ class Bernoulli(Likelihood):
     def mean(self, output: np.ndarray) -> np.ndarray:
         return np.tanh(output / 2) / 2 + 0.5
 
-    def sample(self, output: np.ndarray, generator: np.random.Generator, temperature: float = 1.0) -> np.ndarray:
-        return (output > temperature * generator.logistic(size=output.shape)).astype(np.uint8)
+    def sample(self, output: np.ndarray, rng: np.random.Generator, temperature: float = 1.0) -> np.ndarray:
+        return (output > temperature * rng.logistic(size=output.shape)).astype(np.uint8)
 
 
 class Gaussian(Likelihood):
@@ -98,9 +98,9 @@ class Gaussian(Likelihood):
         z = (output - output.new_tensor(images * (2 / (self.levels - 1)) - 1)) * exp(-log_sigma)
         return z * z * 0.5 + (log_sigma - self.least)
 
-    def sample(self, output: np.ndarray, generator: np.random.Generator, temperature: float = 1.0) -> np.ndarray:
+    def sample(self, output: np.ndarray, rng: np.random.Generator, temperature: float = 1.0) -> np.ndarray:
         sigma = math.exp(max(self.log_sigma.item(), self.least))
-        return self.to_levels(output + temperature * sigma * generator.standard_normal(output.shape))
+        return self.to_levels(output + temperature * sigma * rng.standard_normal(output.shape))
 
 
 class Logistic(Likelihood):
@@ -117,7 +117,7 @@ class Logistic(Likelihood):
         mean, log_scale = (half.permute(*range(last), last + 2, last, last + 1) for half in halves)
         return F.discretized_logistic_nll(mean, log_scale, images, self.levels, reduction="none")
 
-    def sample(self, output: np.ndarray, generator: np.random.Generator, temperature: float = 1.0) -> np.ndarray:
+    def sample(self, output: np.ndarray, rng: np.random.Generator, temperature: float = 1.0) -> np.ndarray:
         channels = output.shape[-3] // 2
         mean, log_scale = output[..., :channels, :, :], np.clip(output[..., channels:, :, :], -7, 7)
-        return self.to_levels(mean + temperature * np.exp(log_scale) * generator.logistic(size=mean.shape))
+        return self.to_levels(mean + temperature * np.exp(log_scale) * rng.logistic(size=mean.shape))

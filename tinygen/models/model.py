@@ -17,7 +17,7 @@ from tinygen import Tensor, nn, optim
 from tinygen.data import Dataset
 
 if TYPE_CHECKING:
-    from tinygen.training.state import Training
+    from tinygen.training.trainer import Trainer
 
 
 class Batch(NamedTuple):
@@ -27,7 +27,7 @@ class Batch(NamedTuple):
     labels: np.ndarray | None = None
 
 
-class Figure(NamedTuple):
+class Metric(NamedTuple):
     """One measured number: `test: 1.828 +- 0.010 bits/dim (independent pixels 2.390)`.
 
     error: its standard error. beside: what to compare it with, in the same unit.
@@ -46,7 +46,7 @@ class Figure(NamedTuple):
         return f"{self.name}: {self.value:.{digits}f}{error} {self.unit}".rstrip() + (f" ({beside})" if beside else "")
 
 
-class Picture(NamedTuple):
+class Plot(NamedTuple):
     """Images (N, C, H, W) uint8 to be shown in so many columns, 0 .. levels - 1 (None: the model's levels)."""
 
     images: np.ndarray
@@ -58,7 +58,7 @@ class Picture(NamedTuple):
 class Model(nn.Module):
     """A model of images of shape (C, H, W) with values 0 .. levels - 1.
 
-    A class is built from `(image_shape, levels, *, its own options with defaults, generator)`; the options become flags
+    A class is built from `(image_shape, levels, *, its own options with defaults, rng)`; the options become flags
     of the command line. What changes from step to step and isn't a parameter is a buffer, so that checkpoints hold it.
 
     Raises ValueError for an image_shape that isn't three sizes of at least 1, and for levels outside 2 to 256.
@@ -84,18 +84,18 @@ class Model(nn.Module):
         """The optimizers by name. `lr` is what the command line says; their rates then follow `schedule`."""
         return {"adam": optim.Adam(self.parameters(), lr)}
 
-    def loss(self, batch: Batch, generator: np.random.Generator) -> dict[str, Tensor]:
+    def loss(self, batch: Batch, rng: np.random.Generator) -> dict[str, Tensor]:
         """The parts of the loss, 0-d, in nats an image, means over the batch. Their sum is made small."""
         raise NotImplementedError(f"{type(self).__name__} doesn't define loss()")
 
-    def training_step(self, training: Training) -> dict[str, float]:
+    def training_step(self, training: Trainer) -> dict[str, float]:
         """One step: the numbers that metrics.csv and the report show of it, by name, the same names in every step.
 
-        `training.batch()` gives the next images, `training.minimise(closure, optimizer)` takes a step of an optimizer,
-        `training.generator` is what every random number comes from. This one: one batch, one step of the loss.
+        `training.batch()` gives the next images, `training.minimize(closure, optimizer)` takes a step of an optimizer,
+        `training.rng` is what every random number comes from. This one: one batch, one step of the loss.
         """
         batch = training.batch()
-        return training.minimise(lambda: self.loss(batch, training.generator))
+        return training.minimize(lambda: self.loss(batch, training.rng))
 
     def progress(self, parts: dict[str, float]) -> str:
         """What is shown while it trains, of a step's numbers averaged over the last steps."""
@@ -114,19 +114,19 @@ class Model(nn.Module):
 
     # -- how good it is
 
-    def validation(self, batch: Batch, generator: np.random.Generator) -> float:
+    def validation(self, batch: Batch, rng: np.random.Generator) -> float:
         """How good it is on images that it isn't trained on, lower is better: the `best` checkpoint has the least.
 
         Called in evaluation mode with all held-out images at once. A model that doesn't define it trains on all images.
         """
         raise NotImplementedError(f"{type(self).__name__} doesn't define validation()")
 
-    def evaluate(self, train: Dataset, test: Dataset, generator: np.random.Generator) -> list[Figure]:
+    def evaluate(self, train: Dataset, test: Dataset, rng: np.random.Generator) -> list[Metric]:
         """The test figures, after training and by `tinygen evaluate`. Called in evaluation mode."""
         return []
 
     def sample(
-        self, n: int, generator: np.random.Generator, temperature: float = 1.0, labels: np.ndarray | None = None
+        self, n: int, rng: np.random.Generator, temperature: float = 1.0, labels: np.ndarray | None = None
     ) -> np.ndarray:
         """n images drawn from the model, (n, C, H, W) uint8. labels: (n,), for models of classes."""
         raise ValueError(f"{type(self).__name__} cannot be sampled from")
@@ -138,13 +138,13 @@ class Model(nn.Module):
                 f"{type(self).__name__} knows no classes: labels must be None, got {np.size(labels)} of them"
             )
 
-    def snapshot(self, batch: Batch, generator: np.random.Generator) -> Picture:
+    def snapshot(self, batch: Batch, rng: np.random.Generator) -> Plot:
         """What is drawn while it trains: as many samples as the batch has images; or what it makes of those."""
-        return Picture(self.sample(len(batch.images), generator))
+        return Plot(self.sample(len(batch.images), rng))
 
     @classmethod
-    def pictures(cls) -> dict[str, Callable[..., Picture]]:
-        """Further pictures by name, each a command of its own: functions of (model, train, test, generator).
+    def pictures(cls) -> dict[str, Callable[..., Plot]]:
+        """Further pictures by name, each a command of its own: functions of (model, train, test, rng).
 
         The first line of a function's docstring is the command's help.
         """

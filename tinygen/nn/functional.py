@@ -383,23 +383,19 @@ def _image_lstm(name: str, input: Tensor, weight: Tensor, diagonal: int) -> Tens
 # ---------------------------------------------------------------------------------------------------- dropout
 
 
-def dropout(
-    input: Tensor, p: float = 0.5, training: bool = True, *, generator: np.random.Generator | None = None
-) -> Tensor:
+def dropout(input: Tensor, p: float = 0.5, training: bool = True, *, rng: np.random.Generator | None = None) -> Tensor:
     """In training each element is zeroed with probability p, the others grow by 1 / (1 - p); otherwise input.
 
-    The generator that draws is required in training. Source: Srivastava et al., Dropout (2014).
+    rng, which draws, is required in training. Source: Srivastava et al., Dropout (2014).
     """
     if not 0 <= p <= 1:
         raise ValueError(f"dropout: p must be between 0 and 1, got {p}")
     if not training or p == 0:
         return input
-    if generator is None:
-        raise TypeError(
-            "dropout: generator is required in training: a numpy.random.Generator that draws what is dropped"
-        )
+    if rng is None:
+        raise TypeError("dropout: rng is required in training: a numpy.random.Generator that draws what is dropped")
     n, kept = xp(_raw(input)), xp(_raw(input)).empty_like(_raw(input))  # in input's order in memory
-    kept[...] = n.asarray(generator.random(input.shape, dtype=np.float32) >= p)
+    kept[...] = n.asarray(rng.random(input.shape, dtype=np.float32) >= p)
     kept *= 1 / (1 - p) if p < 1 else 0
     return ops.mul(input, _like(input, kept))
 

@@ -1,6 +1,6 @@
 """Layers: modules with PyTorch's names and initial distributions.
 
-A layer that draws initial values takes the `generator` (a numpy.random.Generator) that draws them as a
+A layer that draws initial values takes the `rng` (a numpy.random.Generator) that draws them as a
 required keyword: there is no global random state, and no default that would give two layers the same numbers.
 Parameters are float32; `Module.to(np.float64)` converts. Names are PyTorch's, and so are state dicts.
 """
@@ -20,7 +20,7 @@ from tinygen.nn.module import Module, Parameter
 from tinygen.ops.recurrent import lstm_states
 
 
-def _weights(shape: tuple[int, ...], bias: int | None, generator: np.random.Generator) -> tuple[Tensor, Tensor | None]:
+def _weights(shape: tuple[int, ...], bias: int | None, rng: np.random.Generator) -> tuple[Tensor, Tensor | None]:
     """(weight, bias or None) uniform within 1 / sqrt(fan_in), as in PyTorch. In memory (in, out), and HWIO."""
     if min(shape) < 1:
         raise ValueError(f"every side of a weight must be at least 1, got {shape}")
@@ -28,21 +28,19 @@ def _weights(shape: tuple[int, ...], bias: int | None, generator: np.random.Gene
         weight = Parameter(np.zeros((*shape[2:], shape[1], shape[0]), np.float32).transpose(3, 2, 0, 1))
     else:
         weight = Parameter(np.zeros(shape[::-1], np.float32).T)
-    init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
+    init.kaiming_uniform_(weight, a=math.sqrt(5), generator=rng)
     if bias is None:
         return weight, None
     bound = 1 / math.sqrt(init.fans(weight)[0])
-    return weight, init.uniform_(Parameter(np.zeros(bias, np.float32)), -bound, bound, generator=generator)
+    return weight, init.uniform_(Parameter(np.zeros(bias, np.float32)), -bound, bound, generator=rng)
 
 
 class Linear(Module):
     """input @ weight.T + bias: (..., in_features) -> (..., out_features)."""
 
-    def __init__(
-        self, in_features: int, out_features: int, bias: bool = True, *, generator: np.random.Generator
-    ) -> None:
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, *, rng: np.random.Generator) -> None:
         self.in_features, self.out_features = in_features, out_features
-        self.weight, self.bias = _weights((out_features, in_features), out_features if bias else None, generator)
+        self.weight, self.bias = _weights((out_features, in_features), out_features if bias else None, rng)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.linear(input, self.weight, self.bias)
@@ -56,13 +54,13 @@ class _Conv(Module):
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Any, bias: bool,
-        generator: np.random.Generator, transposed: bool = False, **settings: Any,
+        rng: np.random.Generator, transposed: bool = False, **settings: Any,
     ) -> None:  # fmt: skip
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size = F._pair(f"{type(self).__name__}: kernel_size", kernel_size, 1)
         self.settings = settings  # the other arguments of the function
         channels = (in_channels, out_channels) if transposed else (out_channels, in_channels)
-        self.weight, self.bias = _weights((*channels, *self.kernel_size), out_channels if bias else None, generator)
+        self.weight, self.bias = _weights((*channels, *self.kernel_size), out_channels if bias else None, rng)
 
     def extra_repr(self) -> str:
         settings = "".join(f", {name}={value!r}" for name, value in self.settings.items())
@@ -75,12 +73,12 @@ class Conv2d(_Conv):
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
-        dilation: Any = 1, groups: int = 1, bias: bool = True, *, generator: np.random.Generator,
+        dilation: Any = 1, groups: int = 1, bias: bool = True, *, rng: np.random.Generator,
     ) -> None:  # fmt: skip
         if groups != 1:
             raise ValueError(f"Conv2d: groups must be 1, got {groups}; grouped convolution is not supported")
         settings = {"stride": stride, "padding": padding, "dilation": dilation}
-        super().__init__(in_channels, out_channels, kernel_size, bias, generator, **settings)
+        super().__init__(in_channels, out_channels, kernel_size, bias, rng, **settings)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.conv2d(input, self.weight, self.bias, **self.settings)
@@ -94,10 +92,10 @@ class MaskedConv2d(_Conv):
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Any, mask: str, channels: int = 1,
-        bias: bool = True, relu: bool = False, *, generator: np.random.Generator,
+        bias: bool = True, relu: bool = False, *, rng: np.random.Generator,
     ) -> None:  # fmt: skip
         settings: dict[str, Any] = {"mask": mask, "channels": channels, "relu": relu}
-        super().__init__(in_channels, out_channels, kernel_size, bias, generator, **settings)
+        super().__init__(in_channels, out_channels, kernel_size, bias, rng, **settings)
         F._check_mask(self.weight.shape, mask, channels)
 
     def forward(self, input: Tensor, add: Tensor | None = None) -> Tensor:
@@ -114,7 +112,7 @@ class ConvTranspose2d(_Conv):
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
         output_padding: Any = 0, groups: int = 1, bias: bool = True, dilation: Any = 1,
-        *, generator: np.random.Generator,
+        *, rng: np.random.Generator,
     ) -> None:  # fmt: skip
         if groups != 1:
             raise ValueError(f"ConvTranspose2d: groups must be 1, got {groups}; grouped convolution is not supported")
@@ -124,7 +122,7 @@ class ConvTranspose2d(_Conv):
             "output_padding": output_padding,
             "dilation": dilation,
         }
-        super().__init__(in_channels, out_channels, kernel_size, bias, generator, True, **settings)
+        super().__init__(in_channels, out_channels, kernel_size, bias, rng, True, **settings)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.conv_transpose2d(input, self.weight, self.bias, **self.settings)
@@ -133,9 +131,9 @@ class ConvTranspose2d(_Conv):
 class LSTMCell(Module):
     """One step of an LSTM. See `functional.lstm_cell`."""
 
-    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, *, generator: np.random.Generator) -> None:
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, *, rng: np.random.Generator) -> None:
         self.input_size, self.hidden_size = input_size, hidden_size
-        self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh = _gates(input_size, hidden_size, bias, generator)
+        self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh = _gates(input_size, hidden_size, bias, rng)
 
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """input: (N, input_size), hx: h and c, (N, hidden_size) each, zeros if None -> the next h and c."""
@@ -153,12 +151,12 @@ class LSTM(Module):
 
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True,
-        batch_first: bool = False, *, generator: np.random.Generator,
+        batch_first: bool = False, *, rng: np.random.Generator,
     ) -> None:  # fmt: skip
         if num_layers != 1:
             raise ValueError(f"LSTM: num_layers must be 1, got {num_layers}; stack several LSTMs instead")
         self.input_size, self.hidden_size, self.batch_first = input_size, hidden_size, batch_first
-        parameters = _gates(input_size, hidden_size, bias, generator)
+        parameters = _gates(input_size, hidden_size, bias, rng)
         self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.bias_hh_l0 = parameters
 
     def forward(self, input: Tensor, hx: Any = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -188,15 +186,13 @@ class LSTM(Module):
         return f"{self.input_size}, {self.hidden_size}{bias}{', batch_first=True' if self.batch_first else ''}"
 
 
-def _gates(inputs: int, hidden: int, bias: bool, generator: np.random.Generator) -> list[Any]:
+def _gates(inputs: int, hidden: int, bias: bool, rng: np.random.Generator) -> list[Any]:
     """An LSTM's w_ih, w_hh, b_ih, b_hh, uniform within 1 / sqrt(hidden) as in PyTorch. Transposed in memory."""
     if min(inputs, hidden) < 1:
         raise ValueError(f"LSTM: input_size and hidden_size must be at least 1, got {inputs} and {hidden}")
     shapes = [(4 * hidden, inputs), (4 * hidden, hidden), *([(4 * hidden,)] * 2 if bias else [])]
     bound = 1 / math.sqrt(hidden)
-    weights = [
-        init.uniform_(Parameter(np.zeros(s[::-1], np.float32).T), -bound, bound, generator=generator) for s in shapes
-    ]
+    weights = [init.uniform_(Parameter(np.zeros(s[::-1], np.float32).T), -bound, bound, generator=rng) for s in shapes]
     return [*weights, *([] if bias else [None, None])]
 
 
@@ -270,9 +266,9 @@ class LayerNorm(Module):
 class Embedding(Module):
     """A table of num_embeddings learnt vectors: integers of any shape -> (..., embedding_dim)."""
 
-    def __init__(self, num_embeddings: int, embedding_dim: int, *, generator: np.random.Generator) -> None:
+    def __init__(self, num_embeddings: int, embedding_dim: int, *, rng: np.random.Generator) -> None:
         self.weight = Parameter(np.zeros((num_embeddings, embedding_dim), np.float32))
-        init.normal_(self.weight, generator=generator)
+        init.normal_(self.weight, generator=rng)
 
     def forward(self, input: Any) -> Tensor:
         return F.embedding(input, self.weight)
@@ -284,13 +280,13 @@ class Embedding(Module):
 class Dropout(Module):
     """In training zeroes each element with probability p; the generator draws. See `functional.dropout`."""
 
-    def __init__(self, p: float = 0.5, *, generator: np.random.Generator) -> None:
+    def __init__(self, p: float = 0.5, *, rng: np.random.Generator) -> None:
         if not 0 <= p <= 1:
             raise ValueError(f"Dropout: p must be between 0 and 1, got {p}")
-        self.p, self.generator = p, generator
+        self.p, self.rng = p, rng
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.dropout(input, self.p, self.training, generator=self.generator)
+        return F.dropout(input, self.p, self.training, rng=self.rng)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

@@ -20,22 +20,22 @@ def sample(*args: Any, **kwargs: Any) -> Sample:
     return Sample(args, kwargs)
 
 
-def normal(generator: np.random.Generator, *shape: int) -> Any:
+def normal(rng: np.random.Generator, *shape: int) -> Any:
     """Standard normal numbers, float64."""
-    return generator.standard_normal(shape)
+    return rng.standard_normal(shape)
 
 
-def positive(generator: np.random.Generator, *shape: int) -> Any:
+def positive(rng: np.random.Generator, *shape: int) -> Any:
     """Numbers between 0.5 and 2, away from the poles of log, sqrt and division."""
-    return generator.uniform(0.5, 2.0, shape)
+    return rng.uniform(0.5, 2.0, shape)
 
 
 def unary(draw: Callable[..., Any] = normal) -> Callable[[np.random.Generator], Iterator[Sample]]:
     """Samples of an elementwise function of one array."""
 
-    def samples(generator: np.random.Generator) -> Iterator[Sample]:
-        yield sample(draw(generator, 2, 3))
-        yield sample(draw(generator))
+    def samples(rng: np.random.Generator) -> Iterator[Sample]:
+        yield sample(draw(rng, 2, 3))
+        yield sample(draw(rng))
 
     return samples
 
@@ -45,11 +45,11 @@ def binary(
 ) -> Callable[[np.random.Generator], Iterator[Sample]]:
     """Samples of an elementwise function of two arrays, with broadcasting both ways and a Python number."""
 
-    def samples(generator: np.random.Generator) -> Iterator[Sample]:
+    def samples(rng: np.random.Generator) -> Iterator[Sample]:
         other = second or draw
-        yield sample(draw(generator, 2, 3), other(generator, 2, 3))
-        yield sample(draw(generator, 2, 1), other(generator, 4, 1, 3))
-        yield sample(draw(generator), other(generator, 3))
-        yield sample(draw(generator, 3), 1.5)
+        yield sample(draw(rng, 2, 3), other(rng, 2, 3))
+        yield sample(draw(rng, 2, 1), other(rng, 4, 1, 3))
+        yield sample(draw(rng), other(rng, 3))
+        yield sample(draw(rng, 3), 1.5)
 
     return samples

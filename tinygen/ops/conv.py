@@ -242,7 +242,7 @@ _GEOMETRIES = (  # image, kernel, stride, padding, dilation
 _MASKS = (((4, 3), 3, "A", 1), ((3, 4), 3, "B", 1), ((3, 3), 5, "A", 3), ((2, 3), 3, "B", 3))
 
 
-def _cases(generator):
+def _cases(rng):
     for image, kernel, stride, padding, dilation in _GEOMETRIES:
         yield 2, 3, image, kernel, (stride, padding, dilation, None, 1)
     for image, k, mask, channels in _MASKS:
@@ -250,27 +250,27 @@ def _cases(generator):
 
 
 @conv2d.samples
-def _(generator):
-    for i, o, image, kernel, rest in _cases(generator):
-        yield sample(normal(generator, 2, i, *image), normal(generator, o, i, *kernel), normal(generator, o), *rest)
+def _(rng):
+    for i, o, image, kernel, rest in _cases(rng):
+        yield sample(normal(rng, 2, i, *image), normal(rng, o, i, *kernel), normal(rng, o), *rest)
         size = _out_size(image, kernel, *rest[:3])
-        x, add = normal(generator, 2, i, *image), normal(generator, 2, o, *size)
-        yield sample(x, normal(generator, o, i, *kernel), None, *rest, True, add)
-    yield sample(normal(generator, 1, 1, 3, 3), normal(generator, 2, 1, 2, 2), add=normal(generator, 1, 2, 2, 2))
+        x, add = normal(rng, 2, i, *image), normal(rng, 2, o, *size)
+        yield sample(x, normal(rng, o, i, *kernel), None, *rest, True, add)
+    yield sample(normal(rng, 1, 1, 3, 3), normal(rng, 2, 1, 2, 2), add=normal(rng, 1, 2, 2, 2))
 
 
 @conv_transpose2d.samples
-def _(generator):
-    for i, o, image, kernel, rest in _cases(generator):
+def _(rng):
+    for i, o, image, kernel, rest in _cases(rng):
         size = _out_size(image, kernel, *rest[:3])
-        y, weight, bias = normal(generator, 2, o, *size), normal(generator, o, i, *kernel), normal(generator, i)
+        y, weight, bias = normal(rng, 2, o, *size), normal(rng, o, i, *kernel), normal(rng, i)
         yield sample(y, weight, bias, image, *rest)
-        yield sample(y, weight, None, image, *rest, normal(generator, 2, i, *image))
+        yield sample(y, weight, None, image, *rest, normal(rng, 2, i, *image))
 
 
 @conv2d_weight.samples
-def _(generator):
-    for i, o, image, kernel, rest in _cases(generator):
+def _(rng):
+    for i, o, image, kernel, rest in _cases(rng):
         size = _out_size(image, kernel, *rest[:3])
-        yield sample(normal(generator, 2, i, *image), normal(generator, 2, o, *size), kernel, *rest)
-        yield sample(normal(generator, 2, i, *image), normal(generator, 2, o, *size), kernel, *rest, True)
+        yield sample(normal(rng, 2, i, *image), normal(rng, 2, o, *size), kernel, *rest)
+        yield sample(normal(rng, 2, i, *image), normal(rng, 2, o, *size), kernel, *rest, True)

@@ -63,5 +63,5 @@ def array_module(device: str) -> Any:
 
 
 @transfer.samples
-def _(generator):
-    yield sample(normal(generator, 2, 3), "cpu", "cpu")
+def _(rng):
+    yield sample(normal(rng, 2, 3), "cpu", "cpu")

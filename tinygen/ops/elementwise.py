@@ -492,38 +492,38 @@ div.samples(binary(normal, positive))
 
 
 @relu_backward.samples
-def _(generator):
-    out = normal(generator, 3, 4)
-    yield sample(normal(generator, 3, 4), out * (out > 0))
+def _(rng):
+    out = normal(rng, 3, 4)
+    yield sample(normal(rng, 3, 4), out * (out > 0))
 
 
 @elu_backward.samples
-def _(generator):
-    yield sample(normal(generator, 3, 4), normal(generator, 3, 4), 1.0)
-    yield sample(normal(generator, 3, 4), normal(generator, 3, 4), 0.7)
+def _(rng):
+    yield sample(normal(rng, 3, 4), normal(rng, 3, 4), 1.0)
+    yield sample(normal(rng, 3, 4), normal(rng, 3, 4), 0.7)
 
 
 @logistic_backward.samples
-def _(generator):
+def _(rng):
     for low in (-1.0, 0.0):
-        yield sample(normal(generator, 3, 4), generator.uniform(low, 1, (3, 4)), low)
+        yield sample(normal(rng, 3, 4), rng.uniform(low, 1, (3, 4)), low)
 
 
 @pow.samples
-def _(generator):
+def _(rng):
     for exponent in (0, 1, 2, 3, 0.5, -1):
-        yield sample(positive(generator, 2, 3), exponent)
-    yield sample(normal(generator, 3), 2)
+        yield sample(positive(rng, 2, 3), exponent)
+    yield sample(normal(rng, 3), 2)
 
 
 @clamp.samples
-def _(generator):
-    yield sample(normal(generator, 4, 5), -0.5, 0.5)
-    yield sample(normal(generator, 4), None, 0.3)
-    yield sample(normal(generator, 4), min=-0.3)
+def _(rng):
+    yield sample(normal(rng, 4, 5), -0.5, 0.5)
+    yield sample(normal(rng, 4), None, 0.3)
+    yield sample(normal(rng, 4), min=-0.3)
 
 
 @where.samples
-def _(generator):
-    yield sample(normal(generator, 3, 4) > 0, normal(generator, 3, 4), normal(generator, 4))
-    yield sample(normal(generator, 3) > 0, normal(generator, 2, 1), 0.0)
+def _(rng):
+    yield sample(normal(rng, 3, 4) > 0, normal(rng, 3, 4), normal(rng, 4))
+    yield sample(normal(rng, 3) > 0, normal(rng, 2, 1), 0.0)

@@ -86,14 +86,14 @@ def _rows(x):
 
 
 @matmul.samples
-def _(generator):
+def _(rng):
     for a, b in (((2, 3), (3, 4)), ((5, 2, 3), (3, 4)), ((2, 1, 2, 3), (5, 3, 2)), ((3,), (3,)), ((2, 3), (3,)),
                  ((3,), (3, 2)), ((3,), (2, 3, 2)), ((2, 2, 3), (3,))):  # fmt: skip
-        yield sample(normal(generator, *a), normal(generator, *b))
+        yield sample(normal(rng, *a), normal(rng, *b))
 
 
 @linear.samples
-def _(generator):
-    yield sample(normal(generator, 2, 3), normal(generator, 4, 3), normal(generator, 4))
-    yield sample(normal(generator, 2, 5, 3), normal(generator, 1, 3))
-    yield sample(normal(generator, 3), normal(generator, 4, 3), normal(generator, 4))
+def _(rng):
+    yield sample(normal(rng, 2, 3), normal(rng, 4, 3), normal(rng, 4))
+    yield sample(normal(rng, 2, 5, 3), normal(rng, 1, 3))
+    yield sample(normal(rng, 3), normal(rng, 4, 3), normal(rng, 4))

@@ -117,11 +117,11 @@ def _(gout, input):
 # ------------------------------------------------------------------------------------ what they are tested on
 
 
-def _logits_and_labels(generator):
+def _logits_and_labels(rng):
     for shape in ((4, 3), (2, 5, 3), (2, 3, 2, 2)):
-        labels = generator.integers(0, shape[1], (shape[0], *shape[2:]))
-        yield sample(normal(generator, *shape), labels)
-    yield sample(normal(generator, 3, 1), np.zeros(3, np.uint8))
+        labels = rng.integers(0, shape[1], (shape[0], *shape[2:]))
+        yield sample(normal(rng, *shape), labels)
+    yield sample(normal(rng, 3, 1), np.zeros(3, np.uint8))
 
 
 cross_entropy.samples(_logits_and_labels)
@@ -129,12 +129,12 @@ nll.samples(_logits_and_labels)
 
 
 @cross_entropy_backward.samples
-def _(generator):
-    for logits, labels in (s.args for s in _logits_and_labels(generator)):
-        yield sample(logits, labels, normal(generator, *labels.shape))
+def _(rng):
+    for logits, labels in (s.args for s in _logits_and_labels(rng)):
+        yield sample(logits, labels, normal(rng, *labels.shape))
 
 
 @binary_cross_entropy_with_logits.samples
-def _(generator):
-    yield sample(normal(generator, 2, 3), generator.uniform(0, 1, (2, 3)))
-    yield sample(normal(generator, 4), np.array([0.0, 1.0, 1.0, 0.0]))
+def _(rng):
+    yield sample(normal(rng, 2, 3), rng.uniform(0, 1, (2, 3)))
+    yield sample(normal(rng, 4), np.array([0.0, 1.0, 1.0, 0.0]))

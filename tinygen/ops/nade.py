@@ -79,14 +79,14 @@ def _check(x, weight, bias, output):
 
 
 @nade.samples
-def _(generator):
+def _(rng):
     for n, d, h, k in ((2, 4, 3, 2), (3, 1, 2, 1), (1, 3, 1, 3)):
         shapes = (n, d), (d, h), (h,), (d, k, h)
-        yield sample(*(normal(generator, *shape) for shape in shapes))
+        yield sample(*(normal(rng, *shape) for shape in shapes))
 
 
 @nade_backward.samples
-def _(generator):
-    for case in nade.op.make_samples(generator):
+def _(rng):
+    for case in nade.op.make_samples(rng):
         x, _, _, output = case.args
-        yield sample(normal(generator, len(x), *output.shape[:2]), *case.args)
+        yield sample(normal(rng, len(x), *output.shape[:2]), *case.args)

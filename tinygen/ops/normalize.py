@@ -99,26 +99,26 @@ def _(gout, gmean, gvar, x, weight, bias, eps, moments):
 
 
 @standardize.samples
-def _(generator):
-    yield sample(normal(generator, 3, 2, 2, 2), (0, 2, 3))
-    yield sample(normal(generator, 4, 3), (0,), 1e-3)
-    yield sample(normal(generator, 2, 3, 4), (-2, -1))
+def _(rng):
+    yield sample(normal(rng, 3, 2, 2, 2), (0, 2, 3))
+    yield sample(normal(rng, 4, 3), (0,), 1e-3)
+    yield sample(normal(rng, 2, 3, 4), (-2, -1))
 
 
-def _batches(generator):
-    yield normal(generator, 4, 3), normal(generator, 3), normal(generator, 3), 1e-5
-    yield normal(generator, 3, 2, 2, 3), normal(generator, 2), normal(generator, 2), 1e-3
-    yield normal(generator, 3, 2, 2), None, None, 1e-5
+def _batches(rng):
+    yield normal(rng, 4, 3), normal(rng, 3), normal(rng, 3), 1e-5
+    yield normal(rng, 3, 2, 2, 3), normal(rng, 2), normal(rng, 2), 1e-3
+    yield normal(rng, 3, 2, 2), None, None, 1e-5
 
 
 @batch_norm.samples
-def _(generator):
-    for case in _batches(generator):
+def _(rng):
+    for case in _batches(rng):
         yield sample(*case)
 
 
 @batch_norm_backward.samples
-def _(generator):
-    for x, *rest in _batches(generator):
-        yield sample(normal(generator, *x.shape), None, None, x, *rest)
-    yield sample(normal(generator, *x.shape), normal(generator, 2), normal(generator, 2), x, normal(generator, 2))
+def _(rng):
+    for x, *rest in _batches(rng):
+        yield sample(normal(rng, *x.shape), None, None, x, *rest)
+    yield sample(normal(rng, *x.shape), normal(rng, 2), normal(rng, 2), x, normal(rng, 2))

@@ -104,26 +104,26 @@ _GEOMETRIES = (  # image, kernel, stride, padding
 
 
 @max_pool2d.samples
-def _(generator):
+def _(rng):
     for image, *rest in _GEOMETRIES:
-        yield sample(normal(generator, 2, 3, *image), *rest)
+        yield sample(normal(rng, 2, 3, *image), *rest)
 
 
-def _picks(generator, image, kernel, stride, padding):
+def _picks(rng, image, kernel, stride, padding):
     """For each window the number of a pixel within the image."""
-    return max_pool2d(normal(generator, 2, 3, *image), kernel, stride, padding)[1]
+    return max_pool2d(normal(rng, 2, 3, *image), kernel, stride, padding)[1]
 
 
 @window_sum.samples
-def _(generator):
+def _(rng):
     for image, *rest in _GEOMETRIES:
-        yield sample(normal(generator, 2, 3, *image), None, *rest)
-        yield sample(normal(generator, 2, 3, *image), _picks(generator, image, *rest), *rest)
+        yield sample(normal(rng, 2, 3, *image), None, *rest)
+        yield sample(normal(rng, 2, 3, *image), _picks(rng, image, *rest), *rest)
 
 
 @window_spread.samples
-def _(generator):
+def _(rng):
     for image, kernel, stride, padding in _GEOMETRIES:
         size, rest = _out_size(image, kernel, stride, padding, (1, 1)), (kernel, stride, padding)
-        yield sample(normal(generator, 2, 3, *size), None, image, *rest)
-        yield sample(normal(generator, 2, 3, *size), _picks(generator, image, *rest), image, *rest)
+        yield sample(normal(rng, 2, 3, *size), None, image, *rest)
+        yield sample(normal(rng, 2, 3, *size), _picks(rng, image, *rest), image, *rest)

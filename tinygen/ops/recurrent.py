@@ -245,18 +245,18 @@ def _halves(x):
 
 
 @gated_activation.samples
-def _(generator):
-    yield sample(normal(generator, 3, 4))
-    yield sample(normal(generator, 2, 6, 2, 3))
+def _(rng):
+    yield sample(normal(rng, 3, 4))
+    yield sample(normal(rng, 2, 6, 2, 3))
 
 
 @gated_activation_backward.samples
-def _(generator):
-    yield sample(normal(generator, 3, 2), normal(generator, 3, 4))
-    yield sample(normal(generator, 2, 3, 2, 3), normal(generator, 2, 6, 2, 3))
+def _(rng):
+    yield sample(normal(rng, 3, 2), normal(rng, 3, 4))
+    yield sample(normal(rng, 2, 3, 2, 3), normal(rng, 2, 6, 2, 3))
 
 
-def _cases(generator):
+def _cases(rng):
     """x, weight, h0, c0, diagonal, w_ih, bias."""
     for shape, weight, states, diagonal, more in (
         ((3, 8), (8, 2), ((3, 2),) * 2, 0, ()),
@@ -267,21 +267,21 @@ def _cases(generator):
         ((2, 3, 2, 3), (4, 1, 2, 1), (), 1, ((4, 3), (4,))),
         ((2, 2, 4, 8), (8, 2, 2, 1), (), -1, ()),
     ):
-        x, w, *before = (normal(generator, *s) for s in (shape, weight, *states))
-        yield x, w, *(before or (None, None)), diagonal, *(normal(generator, *s) for s in more)
+        x, w, *before = (normal(rng, *s) for s in (shape, weight, *states))
+        yield x, w, *(before or (None, None)), diagonal, *(normal(rng, *s) for s in more)
 
 
 @lstm.samples
-def _(generator):
-    for case in _cases(generator):
+def _(rng):
+    for case in _cases(rng):
         yield sample(*case)
         yield sample(*case, keep=False)
 
 
 @lstm_backward.samples
-def _(generator):
-    for x, weight, *rest in _cases(generator):
-        gh, gc = (normal(generator, *x.shape[:-1], weight.shape[1]) for _ in range(2))
+def _(rng):
+    for x, weight, *rest in _cases(rng):
+        gh, gc = (normal(rng, *x.shape[:-1], weight.shape[1]) for _ in range(2))
         yield sample(gh, gc, None, x, weight, *rest)
-    yield sample(gh, None, normal(generator, *x.shape), x, weight, *rest)
-    yield sample(None, normal(generator, 0, 3, 2), None, normal(generator, 0, 3, 8), normal(generator, 8, 2))
+    yield sample(gh, None, normal(rng, *x.shape), x, weight, *rest)
+    yield sample(None, normal(rng, 0, 3, 2), None, normal(rng, 0, 3, 8), normal(rng, 8, 2))

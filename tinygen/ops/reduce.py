@@ -129,20 +129,20 @@ def _(gout, dim):
 # ---------------------------------------------------------------------------------------------- what they are tested on
 
 
-def _reductions(generator):
-    x = normal(generator, 2, 3, 4)
+def _reductions(rng):
+    x = normal(rng, 2, 3, 4)
     yield sample(x)
     for dim in (0, -1, (0, 2)):
         yield sample(x, dim)
     yield sample(x, (1, -1), keepdim=True)
-    yield sample(normal(generator, 3), 0)
-    yield sample(normal(generator, 2, 2, 2, 3).transpose(0, 3, 1, 2), (0, 2, 3))  # an image, NHWC in memory
+    yield sample(normal(rng, 3), 0)
+    yield sample(normal(rng, 2, 2, 2, 3).transpose(0, 3, 1, 2), (0, 2, 3))  # an image, NHWC in memory
 
 
-def _along(generator):
+def _along(rng):
     for dim in (0, 1, -1):
-        yield sample(normal(generator, 2, 3, 4), dim)
-    yield sample(normal(generator, 3), 0)
+        yield sample(normal(rng, 2, 3, 4), dim)
+    yield sample(normal(rng, 3), 0)
 
 
 for _op in (sum, mean, amax):

@@ -236,84 +236,84 @@ def _(gout):
 
 
 @sum_to.samples
-def _(generator):
-    yield sample(generator.standard_normal((2, 3, 4)), (3, 1))
-    yield sample(generator.standard_normal((2, 3)), ())
+def _(rng):
+    yield sample(rng.standard_normal((2, 3, 4)), (3, 1))
+    yield sample(rng.standard_normal((2, 3)), ())
 
 
 @broadcast_to.samples
-def _(generator):
-    yield sample(generator.standard_normal((3, 1)), (2, 3, 4))
-    yield sample(generator.standard_normal(()), (2,))
+def _(rng):
+    yield sample(rng.standard_normal((3, 1)), (2, 3, 4))
+    yield sample(rng.standard_normal(()), (2,))
 
 
 @reshape.samples
-def _(generator):
-    yield sample(normal(generator, 2, 3, 4), (4, -1))
-    yield sample(normal(generator, 1), ())
-    yield sample(normal(generator, 2, 2, 3, 3).transpose(0, 3, 1, 2), (2, 18))
+def _(rng):
+    yield sample(normal(rng, 2, 3, 4), (4, -1))
+    yield sample(normal(rng, 1), ())
+    yield sample(normal(rng, 2, 2, 3, 3).transpose(0, 3, 1, 2), (2, 18))
 
 
 @permute.samples
-def _(generator):
-    yield sample(normal(generator, 2, 3, 4), (2, 0, 1))
+def _(rng):
+    yield sample(normal(rng, 2, 3, 4), (2, 0, 1))
 
 
 @transpose.samples
-def _(generator):
-    yield sample(normal(generator, 2, 3, 4), 0, -1)
+def _(rng):
+    yield sample(normal(rng, 2, 3, 4), 0, -1)
 
 
 @flip.samples
-def _(generator):
-    yield sample(normal(generator, 2, 3, 4), (0, 2))
+def _(rng):
+    yield sample(normal(rng, 2, 3, 4), (0, 2))
 
 
 @getitem.samples
-def _(generator):
-    x = normal(generator, 3, 4)
+def _(rng):
+    x = normal(rng, 3, 4)
     for index in (1, slice(None, None, -2), (slice(1), 2), (Ellipsis, None, 0), np.array([[0, -1], [0, 2]]), x > 0,
                   (np.array([0, 2, 0]), slice(1, 3)), (np.array([1, 1]), np.array([2, 2]))):  # fmt: skip
         yield sample(x, index)
 
 
 @index_add.samples
-def _(generator):
-    yield sample(normal(generator, 3, 2), np.array([1, 0, 1]), (4, 2))
-    yield sample(normal(generator, 2), (slice(0, 4, 2), 1), (4, 2))
+def _(rng):
+    yield sample(normal(rng, 3, 2), np.array([1, 0, 1]), (4, 2))
+    yield sample(normal(rng, 2), (slice(0, 4, 2), 1), (4, 2))
 
 
 @gather.samples
-def _(generator):
-    yield sample(normal(generator, 3, 4), 1, generator.integers(0, 4, (3, 5)))
-    yield sample(normal(generator, 3, 4), 0, generator.integers(0, 3, (2, 4)))
-    yield sample(normal(generator, 3, 4), 1, generator.integers(0, 4, (2, 5)))
+def _(rng):
+    yield sample(normal(rng, 3, 4), 1, rng.integers(0, 4, (3, 5)))
+    yield sample(normal(rng, 3, 4), 0, rng.integers(0, 3, (2, 4)))
+    yield sample(normal(rng, 3, 4), 1, rng.integers(0, 4, (2, 5)))
 
 
 @scatter_add.samples
-def _(generator):
-    yield sample(normal(generator, 3, 5), 1, generator.integers(0, 4, (3, 5)), (3, 4))
-    yield sample(normal(generator, 2, 5), 1, generator.integers(0, 4, (2, 5)), (3, 4))
+def _(rng):
+    yield sample(normal(rng, 3, 5), 1, rng.integers(0, 4, (3, 5)), (3, 4))
+    yield sample(normal(rng, 2, 5), 1, rng.integers(0, 4, (2, 5)), (3, 4))
 
 
 @pad.samples
-def _(generator):
-    yield sample(normal(generator, 2, 3), ((1, 0), (0, 2)))
+def _(rng):
+    yield sample(normal(rng, 2, 3), ((1, 0), (0, 2)))
 
 
 @cat.samples
-def _(generator):
-    yield sample(normal(generator, 2, 3), normal(generator, 2, 1), normal(generator, 2, 2), dim=1)
-    yield sample(normal(generator, 2), dim=0)
-    yield sample(normal(generator, 2, 2), normal(generator, 1, 2), dim=-2)
+def _(rng):
+    yield sample(normal(rng, 2, 3), normal(rng, 2, 1), normal(rng, 2, 2), dim=1)
+    yield sample(normal(rng, 2), dim=0)
+    yield sample(normal(rng, 2, 2), normal(rng, 1, 2), dim=-2)
 
 
 @stack.samples
-def _(generator):
-    yield sample(normal(generator, 2, 3), normal(generator, 2, 3), dim=1)
-    yield sample(normal(generator, 3), normal(generator, 3), dim=-1)
+def _(rng):
+    yield sample(normal(rng, 2, 3), normal(rng, 2, 3), dim=1)
+    yield sample(normal(rng, 3), normal(rng, 3), dim=-1)
 
 
 @to.samples
-def _(generator):
-    yield sample(normal(generator, 2, 3), np.float64)
+def _(rng):
+    yield sample(normal(rng, 2, 3), np.float64)

@@ -6,10 +6,11 @@ import shlex
 from pathlib import Path
 
 from tinygen.data import Dataset
-from tinygen.models.model import Model, Picture
-from tinygen.training import report, weights
+from tinygen.models.model import Model, Plot
+from tinygen.report import page as report
+from tinygen.report.images import save_picture
+from tinygen.training import weights
 from tinygen.training.evaluate import figures, picture, samples
-from tinygen.training.images import save_picture
 from tinygen.training.run import Run
 
 
@@ -20,7 +21,7 @@ def finish(run: Run, train: Dataset, test: Dataset) -> None:
         run.say(f"from here on with the weights of step {state['step']:,}, whose validation was best")
     _figures(run, model, train, test, config.seed)
     if _samples(model):
-        save_picture(run.samples, Picture(samples(model, 64, config.seed)), model.levels)  # as `tinygen sample` does
+        save_picture(run.samples, Plot(samples(model, 64, config.seed)), model.levels)  # as `tinygen sample` does
         run.say(f"samples: {run.samples}")
     for name in model.pictures():
         _draw(run, model, name, train, test, config.seed, run.folder / f"{name}.png")
@@ -55,7 +56,7 @@ def sample(run: Run, n: int, seed: int, temperature: float, label: int | None, o
     if not _samples(model):
         raise ValueError(f"{config.model} cannot be sampled from{_offers(model)}")
     drawn = samples(model, n, seed, temperature, label)
-    save_picture(path, Picture(drawn), model.levels)
+    save_picture(path, Plot(drawn), model.levels)
     run.say(f"{n} samples: {path}")
 
 

@@ -17,8 +17,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 import numpy as np
 
 from tinygen.data import NAMES, Dataset, load, quantize, subset
-from tinygen.models import MODELS, model_class
 from tinygen.models.model import Model
+from tinygen.models.registry import MODELS, model_class
 
 Sets = tuple[Dataset, Dataset | None, Dataset]  # to train on, to validate on, to test on
 

@@ -14,7 +14,7 @@ import numpy as np
 from tinygen import Tensor
 from tinygen.autograd import Call, hook
 from tinygen.training.progress import duration
-from tinygen.training.state import Training
+from tinygen.training.trainer import Trainer
 
 TIMED = 3, 2.0  # at most so many steps are timed, and no more once so many seconds have passed
 
@@ -32,7 +32,7 @@ class Cost(NamedTuple):
         return (f"{self.parameters:,} parameters; {_metric(self.flops / self.images)}FLOP and "
                 f"{_metric(self.seconds / self.images)}s an image")  # fmt: skip
 
-    def estimate(self, training: Training) -> str:
+    def estimate(self, training: Trainer) -> str:
         """How long the rest will take, for people."""
         epochs, minutes = training.config.epochs, training.config.minutes
         left = 1 - training.done
@@ -44,13 +44,13 @@ class Cost(NamedTuple):
         return f"about {duration(steps * self.seconds)} for {steps:,} steps of {self.images} images"
 
 
-def measure(training: Training) -> Cost:
+def measure(training: Trainer) -> Cost:
     """Take a few steps of a copy of the model, with learning rates of 0: the training itself isn't touched.
 
     A multiply-add counts as two operations, the backward pass as twice the forward one; elementwise work isn't counted.
     """
     config, model = dataclasses.replace(training.config, lr=0.0), copy.deepcopy(training.model)
-    trial = Training(config, model, training.dataset, np.random.default_rng(config.seed))
+    trial = Trainer(config, model, training.dataset, np.random.default_rng(config.seed))
     model.train()
     flops = 0.0
 

@@ -8,17 +8,17 @@ from collections.abc import Iterator
 import numpy as np
 
 from tinygen.data import Dataset
-from tinygen.models.model import Figure, Model, Picture
+from tinygen.models.model import Metric, Model, Plot
 from tinygen.training.progress import Bar
 
 
-def figures(model: Model, train: Dataset, test: Dataset, seed: int) -> list[Figure]:
+def figures(model: Model, train: Dataset, test: Dataset, seed: int) -> list[Metric]:
     """The model's test figures."""
     with _shown(model):
         return model.evaluate(train, test, np.random.default_rng(seed))
 
 
-def picture(model: Model, name: str, train: Dataset, test: Dataset, seed: int) -> Picture:
+def picture(model: Model, name: str, train: Dataset, test: Dataset, seed: int) -> Plot:
     """One of the model's further pictures."""
     with _shown(model):
         return model.pictures()[name](model, train, test, np.random.default_rng(seed))

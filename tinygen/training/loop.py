@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from tinygen.data import Dataset, subset
-from tinygen.models import model_class
 from tinygen.models.model import Batch, Model
+from tinygen.models.registry import model_class
+from tinygen.report.page import Report
 from tinygen.training import commands, weights
+from tinygen.training.callbacks import Callback, Checkpoints, Metrics, Snapshots
 from tinygen.training.config import Config, Sets
 from tinygen.training.cost import Cost, measure
-from tinygen.training.hooks import Checkpoints, Hook, Metrics, Snapshots
 from tinygen.training.interrupt import interruptions
 from tinygen.training.progress import Progress, say
-from tinygen.training.report import Report
 from tinygen.training.run import Run
-from tinygen.training.state import Training
+from tinygen.training.trainer import Trainer
 
 SHOWN = 16  # images of a snapshot
 
@@ -34,8 +34,8 @@ def train(config: Config, out: Path | None = None, dry: bool = False, device: st
     dry: only say what it would cost. device: "cpu" or "cuda".
     """
     sets = config.sets()
-    generator = np.random.default_rng(config.seed)
-    training = Training(config, build(config, sets[0], generator, device), sets[0], generator)
+    rng = np.random.default_rng(config.seed)
+    training = Trainer(config, build(config, sets[0], rng, device), sets[0], rng)
     cost = measure(training)
     if dry:
         say(f"{_about(training, sets)}\n{cost}; {cost.estimate(training)}")
@@ -61,21 +61,21 @@ def resume(path: Path, device: str = "cpu") -> Run:
     with run.held():
         config, model, state = run.load(run.checkpoint)
         sets = config.sets()
-        training = Training(config, model, sets[0], np.random.default_rng(config.seed))
+        training = Trainer(config, model, sets[0], np.random.default_rng(config.seed))
         training.restore(run, state)
         _go(run, training, sets, measure(training), f"{run.folder} goes on at step {training.step}")
     return run
 
 
-def build(config: Config, data: Dataset, generator: np.random.Generator, device: str = "cpu") -> Model:
+def build(config: Config, data: Dataset, rng: np.random.Generator, device: str = "cpu") -> Model:
     """The model before its first step."""
-    model = model_class(config.model)(data.images.shape[1:], data.levels, **config.options, generator=generator)
+    model = model_class(config.model)(data.images.shape[1:], data.levels, **config.options, rng=rng)
     if config.weights is not None:
         weights.take(model, Path(config.weights))
     return model.to(device)
 
 
-def fit(training: Training, hooks: Sequence[Hook]) -> bool:
+def fit(training: Trainer, hooks: Sequence[Callback]) -> bool:
     """Take steps until the epochs or the minutes are over: whether they are, or Ctrl-C or SIGTERM ended it before.
 
     Those let the step finish. Raises FloatingPointError when the loss or a gradient is no longer finite.
@@ -96,14 +96,14 @@ def fit(training: Training, hooks: Sequence[Hook]) -> bool:
     return not came
 
 
-def _about(training: Training, sets: Sets) -> str:
+def _about(training: Trainer, sets: Sets) -> str:
     train, held, test = sets
     size = f"{len(train):,} images {'x'.join(map(str, train.images.shape[1:]))}, {train.levels} levels"
     others = ("" if held is None else f"{len(held):,} to validate, ") + f"{len(test):,} to test"
     return f"{training.config.model} on {train.name}: {size} ({others})"
 
 
-def _go(run: Run, training: Training, sets: Sets, cost: Cost, where: str) -> None:
+def _go(run: Run, training: Trainer, sets: Sets, cost: Cost, where: str) -> None:
     """Train, then say how good the result is and draw it."""
     train, _, test = sets
     run.say(f"{_about(training, sets)}; {where}\n{cost}; {cost.estimate(training)}")
@@ -119,7 +119,7 @@ def _go(run: Run, training: Training, sets: Sets, cost: Cost, where: str) -> Non
         raise
 
 
-def _hooks(run: Run, training: Training, sets: Sets, cost: Cost) -> list[Hook]:
+def _hooks(run: Run, training: Trainer, sets: Sets, cost: Cost) -> list[Callback]:
     train, held, test = sets
     model = training.model
     floors = "".join(f" ({name} {value:.3f})" for name, value in model.floors(train, test).items())

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 if TYPE_CHECKING:
-    from tinygen.training.state import Training
+    from tinygen.training.trainer import Trainer
 
 LINE_SECONDS = 5.0  # between lines where there is no terminal
 BAR_SECONDS = 0.1  # between two states of the bar
@@ -97,7 +97,7 @@ class Progress(Bar):
         describe: the text for a step's numbers.
     """
 
-    def __init__(self, training: Training, describe: Callable[[dict[str, float]], str]) -> None:
+    def __init__(self, training: Trainer, describe: Callable[[dict[str, float]], str]) -> None:
         super().__init__(training.done)
         self.training, self.describe = training, describe
         self.parts: dict[str, float] = {}

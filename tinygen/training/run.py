@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygen.models import model_class
+from tinygen.models.registry import model_class
 from tinygen.training import checkpoint
 from tinygen.training.checkpoint import CheckpointError
 from tinygen.training.config import Config, toml
@@ -218,11 +218,11 @@ class Run:
         outline, about = checkpoint.outline(path)
         try:
             config = Config.of(about["config"])
-            generator = np.random.default_rng(0)  # the initial weights are overwritten
+            rng = np.random.default_rng(0)  # the initial weights are overwritten
             shape, levels = tuple(about["image_shape"]), about["levels"]
             # shapes are known only when it is built, which takes what `config` claims, not what the file has
             with _little_memory(BUILDING[0] + BUILDING[1] * path.stat().st_size):
-                model = model_class(config.model)(shape, levels, **config.options, generator=generator)
+                model = model_class(config.model)(shape, levels, **config.options, rng=rng)
             model.load_state_dict(_unpack(about["state"], outline)["model"])  # refused before the tensors are read
             tensors, about = checkpoint.load(path)
             state = _unpack(about["state"], tensors)

@@ -1,0 +1,602 @@
+"""GANs: the losses of every variant, the rules around them, the players kept apart, codes, points in the plane."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import tinygen
+from tinygen import native, nn
+from tinygen.cli.main import main
+from tinygen.data import Dataset, load, subset
+from tinygen.models.gan import plots
+from tinygen.models.gan.dcgan import DCGAN, Guidelines, discriminator_net, generator_net
+from tinygen.models.gan.gan import GAN, Game, norm, toy
+from tinygen.models.gan.objectives import BEGAN, VARIANTS, Wasserstein, slopes
+from tinygen.training.config import Config
+from tinygen.training.run import Run
+from tinygen.training.trainer import Trainer
+
+SCORES = st.lists(st.floats(-20, 20), min_size=1, max_size=6)
+
+
+def new(cls=DCGAN, shape=(1, 8, 8), levels=17, seed=0, **options):
+    options = {"latent": 6, "width": 8} | options
+    return cls(shape, levels, **options, rng=np.random.default_rng(seed))
+
+
+def training(model, data=None, seed=0, batch_size=16, lr=2e-4):
+    data = data or load("digits")[0]
+    config = Config("dcgan", batch_size=batch_size, lr=lr, epochs=1.0)
+    return Trainer(config, model, data, np.random.default_rng(seed))
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-np.asarray(x)))
+
+
+# ----------------------------------------------------------------------------------------------- losses and their rules
+
+PAPERS = {  # the papers' own words: D's loss from D(x) and D(G(z)), G's loss from D(G(z))
+    "minimax": (
+        lambda r, f: -np.log(sigmoid(r)).mean() - np.log(sigmoid(-f)).mean(), lambda f: np.log(sigmoid(-f)).mean()
+    ),
+    "non-saturating": (
+        lambda r, f: -np.log(sigmoid(r)).mean() - np.log(sigmoid(-f)).mean(), lambda f: -np.log(sigmoid(f)).mean()
+    ),
+    "lsgan": (lambda r, f: ((r - 1) ** 2).mean() / 2 + (f**2).mean() / 2, lambda f: ((f - 1) ** 2).mean() / 2),
+    "hinge": (
+        lambda r, f: -np.minimum(0, r - 1).mean() - np.minimum(0, -f - 1).mean(), lambda f: -f.mean()
+    ),
+    "wgan": (lambda r, f: f.mean() - r.mean(), lambda f: -f.mean()),
+    "wgan-gp": (lambda r, f: f.mean() - r.mean(), lambda f: -f.mean()),
+    "began": (lambda r, f: r.mean() - 0.3 * f.mean(), lambda f: f.mean()),
+}  # fmt: skip
+
+
+@settings(max_examples=30)
+@given(SCORES, SCORES, st.sampled_from(sorted(VARIANTS)))
+def test_losses_are_those_of_the_papers(real, fake, name):
+    variant = VARIANTS[name]()
+    if name == "began":
+        variant.to(np.float64).k.write()[...] = 0.3
+    d_loss, g_loss = PAPERS[name]
+    r, f = (tinygen.tensor(np.array(x)) for x in (real, fake))
+    assert variant.d_loss(r, f).item() == pytest.approx(d_loss(r.numpy(), f.numpy()), rel=1e-9, abs=1e-9)
+    assert variant.g_loss(f).item() == pytest.approx(g_loss(f.numpy()), rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", sorted(VARIANTS))
+def test_chance_is_what_a_discriminator_without_a_clue_loses(name):
+    variant = VARIANTS[name]()
+    if variant.chance is not None:
+        constant = tinygen.tensor(np.full(3, {"lsgan": 0.5}.get(name, 0.0)))
+        assert variant.d_loss(constant, constant).item() == pytest.approx(variant.chance)
+        for other in (-1.0, 0.25, 2.0):  # and no other constant does better
+            same = tinygen.tensor(np.full(3, other))
+            assert variant.d_loss(same, same).item() >= variant.chance
+
+
+def test_the_minimax_loss_is_flat_where_samples_are_bad_and_the_other_is_not():
+    """Slides 119 to 121: where D is sure of generated images, log(1 - D) has hardly a gradient, -log D its largest."""
+    d = np.array([1e-4, 0.1, 0.5, 0.9, 0.999])
+    found = toy.generator_losses(d)
+    np.testing.assert_allclose(found["minimax"][0], np.log(1 - d), rtol=1e-9)
+    np.testing.assert_allclose(found["non-saturating"][0], -np.log(d), rtol=1e-9)
+    np.testing.assert_allclose(found["minimax"][1], -d, rtol=1e-9)
+    np.testing.assert_allclose(found["non-saturating"][1], d - 1, rtol=1e-9)
+    image = toy.loss_picture(101).images[0]
+    red, blue = (np.argwhere((image.transpose(1, 2, 0) == colour).all(axis=2)) for colour in (toy.RED, toy.BLUE))
+    assert red[:, 0].min() > 48  # log(1 - D) never rises above 0, which is in the middle
+    assert blue[:, 0].max() < 52
+
+
+@given(st.floats(0, 3), st.floats(0, 3), st.floats(0, 1))
+def test_k_stays_between_0_and_1_and_moves_towards_balance(real, fake, start):
+    variant = BEGAN().to(np.float64)
+    variant.k.write()[...] = start
+    variant.gamma, variant.rate = 0.5, 0.7
+    variant.settle(nn.Module(), real, fake)
+    assert variant.k.item() == pytest.approx(np.clip(start + 0.7 * (0.5 * real - fake), 0, 1), abs=1e-12)
+
+
+def test_the_clip_box_holds_after_every_step_of_the_critic():
+    model = new(variant="wgan", critic_steps=2)
+    run = training(model, lr=1e-2)
+    for _ in range(3):
+        run.advance(0.0)
+        largest = max(np.abs(p.numpy()).max() for p in model.game.D.parameters())
+        assert largest <= np.float32(Wasserstein.clip)
+    assert largest == np.float32(Wasserstein.clip)  # such steps do run into it
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 4), st.integers(0, 2**32 - 1))
+def test_slopes_are_the_norms_of_gradients_between_the_images(n, seed):
+    rng = np.random.default_rng(seed)
+    w = rng.normal(size=(3, 2, 2))
+    real, fake = (tinygen.tensor(rng.normal(size=(n, 3, 2, 2))) for _ in range(2))
+    mix = rng.random(n)
+
+    def quadratic(x):
+        return (x**2 * tinygen.tensor(w)).sum((1, 2, 3))
+
+    between = mix[:, None, None, None] * real.numpy() + (1 - mix[:, None, None, None]) * fake.numpy()
+    expected = np.sqrt(((2 * w * between) ** 2).sum(axis=(1, 2, 3)))
+    np.testing.assert_allclose(slopes(quadratic, real, fake, mix).numpy(), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("classes", [0, 10])
+def test_the_evaluation_says_how_steep_the_critic_is(classes):
+    train, test = load("digits")
+    model = new(GAN, variant="wgan-gp", classes=classes).eval()
+    figure = model.evaluate(train, test, np.random.default_rng(0))[-1]
+    assert (figure.name, figure.beside) == ("critic's slope", {"asked for": 1.0})
+    last = list(model.game.D.parameters())[-2]
+    last.write()[...] *= 3  # the weights of D's last layer: it is three times as steep
+    assert model.evaluate(train, test, np.random.default_rng(0))[-1].value == pytest.approx(3 * figure.value, rel=1e-4)
+    assert "critic's slope" not in [f.name for f in new(GAN).eval().evaluate(train, test, np.random.default_rng(0))]
+
+
+def test_a_critic_without_slope_has_a_penalty_with_a_finite_gradient():
+    w = tinygen.tensor(np.zeros(4), requires_grad=True)
+    x = tinygen.tensor(np.ones((2, 4)))
+    penalty = VARIANTS["wgan-gp"]().penalty(slopes(lambda x: (x * w).sum(1), x, x, np.zeros(2)))
+    assert penalty.item() == pytest.approx(10)
+    assert np.isfinite(tinygen.grad(penalty, w)[0].numpy()).all()
+
+
+def test_second_derivatives_of_the_penalty_are_those_of_finite_differences():
+    rng = np.random.default_rng(0)
+    net = discriminator_net((1, 8, 8), 1, 3, Guidelines(batch_norm=False), rng).to(np.float64)
+    for p in net.parameters():
+        p.write()[...] = rng.normal(0, 0.4, p.shape)
+    real, fake = (tinygen.tensor(rng.normal(size=(2, 1, 8, 8))) for _ in range(2))
+    penalty = VARIANTS["wgan-gp"]().penalty
+    mix = np.array([0.3, 0.8])
+
+    def value():
+        return penalty(slopes(lambda x: net(x).reshape(2), real, fake, mix))
+
+    parameters = list(net.parameters())
+    gradients = tinygen.grad(value(), parameters)
+    for p, g in zip(parameters, gradients, strict=True):
+        direction = rng.normal(size=p.shape)
+        here, values = p.numpy().copy(), []
+        for step in (1e-6, -1e-6):
+            p.write()[...] = here + step * direction
+            values.append(value().item())
+        p.write()[...] = here
+        assert (values[0] - values[1]) / 2e-6 == pytest.approx(float((g.numpy() * direction).sum()), rel=1e-6, abs=1e-7)
+
+
+# ---------------------------------------------------------------------------------------------------------- the players
+
+
+def states(net):
+    return {n: p.numpy().tobytes() for n, p in net.named_parameters()}
+
+
+def gradients(net):
+    return {n: None if p.grad is None else p.grad.numpy().tobytes() for n, p in net.named_parameters()}
+
+
+@pytest.mark.parametrize("name", sorted(VARIANTS))
+def test_batch_norm_is_where_the_variant_allows_it(name):
+    """Not in a critic whose gradient is penalized, and in neither player of BEGAN, whose decoder is like G."""
+    game = new(variant=name, shape=(1, 16, 16)).game
+    found = [any(isinstance(m, nn.BatchNorm2d) for m in player.modules()) for player in (game.G, game.D)]
+    assert found == {"wgan-gp": [True, False], "began": [False, False]}.get(name, [True, True])
+    if name == "began":
+        encoder, decoder = game.D
+        assert [type(m) for m in decoder] == [type(m) for m in game.G]
+        assert encoder(tinygen.tensor(np.zeros((2, 1, 16, 16), np.float32))).shape == (2, BEGAN.code, 1, 1)
+
+
+@pytest.mark.fault("M08")
+@pytest.mark.parametrize("cls", [GAN, DCGAN])
+@pytest.mark.parametrize("name", sorted(VARIANTS))
+def test_no_player_touches_the_other(name, cls):
+    model = new(cls, variant=name)
+    run = training(model)
+    run.advance(0.0)
+    players = {"discriminator": (model.game.D, model.game.G), "generator": (model.game.G, model.game.D)}
+    moved = []
+
+    def watched(closure, optimizer):
+        own, other = players[optimizer]
+        before = states(own), states(other), gradients(other)
+        parts = run.minimize(closure, optimizer)
+        assert (states(other), gradients(other)) == before[1:]
+        moved.append(states(own) != before[0])
+        return parts
+
+    def real():
+        batch = run.batch()
+        return model.scale(batch.images), batch.labels
+
+    model.game.step(real, watched, run.rng)
+    assert moved == [True] * (model.game.steps + 1)
+
+
+def test_a_discriminator_sees_real_and_generated_images_in_batches_of_their_own():
+    """By the running mean of its first batch norm: two updates a step, one with each kind's mean."""
+    model = new(critic_steps=1, shape=(1, 16, 16), levels=256)
+    image = np.random.default_rng(0).integers(0, 256, (16, 1, 16, 16)).astype(np.uint8)
+    run = training(model, Dataset(image), lr=1e-12)
+    norms = [m for m in model.game.D.modules() if isinstance(m, nn.BatchNorm2d)]
+    before = norms[0].num_batches_tracked.item()
+    run.advance(0.0)
+    assert norms[0].num_batches_tracked.item() == before + 3  # real, generated, and generated in the generator's step
+
+
+def test_running_statistics_are_part_of_the_state_and_decide_what_is_sampled():
+    model = new()
+    for p in model.game.G.parameters():
+        p.write()[...] *= 20  # images that differ
+    run = training(model)
+    for _ in range(3):
+        run.advance(0.0)
+    state = model.state_dict()
+    assert any("running_mean" in name for name in state if name.startswith("game.G"))
+    assert any("running_var" in name for name in state if name.startswith("game.G"))
+    other = new(seed=1)
+    other.load_state_dict(state)
+    np.testing.assert_array_equal(*(m.sample(5, np.random.default_rng(0)) for m in (model, other)))
+    next(m for m in other.modules() if isinstance(m, nn.BatchNorm2d)).running_mean.write()[...] += 3
+    assert (model.sample(5, np.random.default_rng(0)) != other.sample(5, np.random.default_rng(0))).any()
+
+
+@pytest.mark.fault("M07")
+@pytest.mark.parametrize("name", ["non-saturating", "wgan-gp", "began"])
+def test_a_batch_of_one_trains_and_one_sample_is_as_in_a_batch(name):
+    model = new(variant=name)
+    parts = training(model, batch_size=1).advance(0.0)
+    assert all(math.isfinite(v) for v in parts.values())
+    z = model.codes(3, np.random.default_rng(0))
+    together, alone = model.images(z), np.concatenate([model.images(z[i : i + 1]) for i in range(3)])
+    assert np.abs(together.astype(int) - alone).max() <= 1  # a rounding at most
+    assert model.images(z[:0]).shape == (0, 1, 8, 8)
+
+
+@pytest.mark.fault("R08")
+@pytest.mark.parametrize("name", ["non-saturating", "wgan-gp", "began"])
+def test_the_same_seed_gives_the_same_bytes(name):
+    def trained():
+        model = new(variant=name, seed=3)
+        run = training(model, seed=3)
+        parts = [run.advance(0.0) for _ in range(3)]
+        return parts, model.state_dict(), model.sample(4, np.random.default_rng(0)).tobytes()
+
+    one, other = trained(), trained()
+    assert one[0] == other[0]
+    assert one[2] == other[2]
+    assert {k: v.tobytes() for k, v in one[1].items()} == {k: v.tobytes() for k, v in other[1].items()}
+
+
+@pytest.mark.fault("R07")
+def test_a_game_goes_on_from_a_checkpoint_as_if_it_had_never_stopped(tmp_path):
+    config = Config("gan", options={"variant": "began", "width": 8, "latent": 4}, batch_size=16, epochs=1.0)
+    data, rng = load("digits")[0], np.random.default_rng(0)
+    first = Trainer(config, GAN((1, 8, 8), 17, **config.options, rng=rng), data, rng)
+    run = Run.create("gan", tmp_path / "run")
+    for _ in range(4):
+        first.advance(0.0)
+    first.save(run)
+    expected = [first.advance(0.0) for _ in range(4)]
+    _, model, state = run.load()
+    second = Trainer(config, model.train(), data, np.random.default_rng(1))
+    second.restore(run, state)
+    assert second.model.game.variant.k.item() > 0
+    assert [second.advance(0.0) for _ in range(4)] == expected
+
+
+@pytest.mark.fault("R01")
+@pytest.mark.parametrize("player", ["G", "D"])
+def test_a_spoilt_player_stops_the_training_by_name(player):
+    model = new()
+    run = training(model)
+    run.advance(0.0)
+    name, p = list(getattr(model.game, player).named_parameters())[-1]
+    p.write()[...] = np.nan
+    before = states(model.game.D)
+    with pytest.raises(FloatingPointError, match=rf"at step 2: .*game\.{player}\.{name}"), np.errstate(all="ignore"):
+        run.advance(0.0)
+    assert states(model.game.D) == before
+
+
+@pytest.mark.parametrize(
+    ("g_loss", "message"),
+    [
+        (lambda fake: (fake * 1e30 * 1e30).exp().mean(), r"'g_loss' became .* at step 1: .*\b(mul|exp)\b"),
+        (lambda fake: (fake * 0).abs().sqrt().mean(), r"the gradient of game\.G\..* at step 1: .*\bsqrt\b"),
+    ],
+)
+def test_what_spoils_the_generators_own_step_is_named(g_loss, message):
+    model = new(GAN, variant="lsgan")
+    run = training(model)
+    model.game.variant.g_loss = g_loss
+    with pytest.raises(FloatingPointError, match=message), np.errstate(all="ignore"):
+        run.advance(0.0)
+
+
+class Steep(nn.Module):
+    """The identity, whose gradient overflows where what comes in is large."""
+
+    def forward(self, x):
+        return x * 1e-25 * 1e25
+
+
+def test_what_spoils_a_gradient_within_the_generator_is_named():
+    """G's graph is used up when that is noticed: its images have to be made once more."""
+    model = new(GAN, variant="lsgan")
+    model.game.G = nn.Sequential(*model.game.G, Steep())
+    run = training(model)
+    model.game.variant.g_loss = lambda fake: fake.mean() * 1e35
+    with (
+        pytest.raises(FloatingPointError, match=r"the gradient of game\.G\..* at step 1: .*backward of mul"),
+        np.errstate(all="ignore"),
+    ):
+        run.advance(0.0)
+
+
+# --------------------------------------------------------------------------------------------------------- the networks
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (1, 8, 8), (1, 12, 20), (2, 2, 2)])
+@pytest.mark.parametrize("off", [None, "strided", "batch_norm", "convolutional", "relu", "leaky"])
+def test_each_guideline_can_be_switched_off(shape, off):
+    rules = Guidelines(**({off: False} if off else {}))
+    rng = np.random.default_rng(0)
+    g, d = generator_net(shape, 5, 4, rules, rng), discriminator_net(shape, 1, 4, rules, rng)
+    kinds = [{type(m) for m in net} for net in (g, d)]
+    assert (nn.AvgPool2d in kinds[1], nn.Upsample in kinds[0]) == (off == "strided", off == "strided")
+    assert (nn.BatchNorm2d in kinds[0]) == (off != "batch_norm")
+    assert (nn.ReLU in kinds[0], nn.LeakyReLU in kinds[1]) == (off != "relu", off != "leaky")
+    images = g(tinygen.tensor(rng.standard_normal((3, 5, 1, 1), np.float32)))
+    assert images.shape == (3, *shape)
+    assert np.abs(images.numpy()).max() <= 1
+    assert d(images).shape == (3, 1, 1, 1)
+    assert sum(getattr(m, "out_channels", 0) == 512 for net in (g, d) for m in net) == 2 * (off == "convolutional")
+
+
+def test_a_critic_with_a_penalty_and_an_autoencoder_have_no_batch_norm():
+    for name in VARIANTS:
+        model = new(variant=name, shape=(1, 28, 28))
+        found = any(isinstance(m, nn.BatchNorm2d) for m in model.game.D.modules())
+        assert found == (name not in ("wgan-gp", "began"))
+
+
+def test_the_size_is_that_of_the_readme():
+    model = DCGAN((1, 28, 28), 256, rng=np.random.default_rng(0))
+    assert [sum(p.numel() for p in net.parameters()) for net in (model.game.G, model.game.D)] == [533_889, 138_689]
+
+
+@pytest.mark.parametrize("name", ["non-saturating", "wgan-gp", "began"])
+def test_a_step_of_dcgan_converts_no_image(name, monkeypatch):
+    """At most the one number a image that the gradient of a mean is, which isn't in memory at all before."""
+    model = new(variant=name, shape=(1, 16, 16), levels=256)
+    run = training(model, Dataset(np.random.default_rng(0).integers(0, 256, (16, 1, 16, 16)).astype(np.uint8)))
+    run.advance(0.0)
+    sizes, convert = [0], native._contiguous
+    monkeypatch.setattr(
+        native, "_contiguous", lambda a: sizes.append(a.size * (not a.flags.c_contiguous)) or convert(a)
+    )
+    run.advance(0.0)
+    assert len(sizes) > 5
+    assert max(sizes) <= 16
+
+
+@pytest.mark.parametrize(("cls", "name"), [(GAN, "non-saturating"), (DCGAN, "hinge"), (DCGAN, "began")])
+def test_both_players_see_the_classes(cls, name):
+    model = new(cls, variant=name, classes=3)
+    game, rng = model.game.eval(), np.random.default_rng(0)
+    z, labels = game.codes(2, rng), np.array([0, 2])
+    with tinygen.no_grad():
+        one, other = game.fake(z, labels), game.fake(z, labels[::-1])
+        assert (one.numpy() != other.numpy()).any()
+        assert (game.judge(one, labels).numpy() != game.judge(one, labels[::-1]).numpy()).any()
+    assert model.sample(5, rng, labels=np.array([0, 1, 2, 1, 0])).shape == (5, 1, 8, 8)
+    for wrong in (np.array([0, 3]), np.array([-1, 0]), np.array([0])):
+        with pytest.raises(ValueError, match=r"labels must be 2 of 0 to 2, got \d from"):
+            game.fake(z, wrong)
+
+
+ERRORS = {
+    "odd sides": (lambda: new(shape=(1, 7, 8)), r"image_shape must have an even height and width, got \(1, 7, 8\)"),
+    "no latent": (lambda: new(latent=0), "latent must be at least 1, got 0"),
+    "critic steps": (lambda: new(critic_steps=-1), "critic_steps must be at least 0, got -1"),
+    "labels for nothing": (lambda: new().sample(1, None, labels=np.zeros(1, int)), "labels given to a model without"),
+    "temperature": (lambda: new().sample(1, None, temperature=-1), "temperature must not be negative, got -1"),
+    "truncation": (lambda: new().codes(1, np.random.default_rng(0), 0), "truncation must be above 0, got 0"),
+    "no labels": (
+        lambda: training(new(classes=10), Dataset(np.zeros((4, 1, 8, 8), np.uint8), 17)).advance(0.0),
+        "labels must be 4 of 0 to 9, got none",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_bad_input_is_one_sentence(case):
+    make, message = ERRORS[case]
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+# ---------------------------------------------------------------------------------------------------------------- codes
+
+VECTORS = st.lists(st.floats(-3, 3), min_size=2, max_size=5).map(np.array)
+
+
+@given(VECTORS, st.integers(0, 2**32 - 1))
+def test_paths_begin_and_end_where_they_should_and_the_arc_keeps_its_length(a, seed):
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(size=len(a)) + 0.1, rng.normal(size=len(a))
+    t = np.linspace(0, 1, 7)
+    for path in (plots.lerp, plots.slerp):
+        np.testing.assert_allclose(path(a, b, t)[[0, -1]], [a, b], atol=1e-9)
+    a, b = a / np.linalg.norm(a), b / np.linalg.norm(b)
+    if abs(a @ b) < 0.999:
+        arc = plots.slerp(a, b, t)
+        np.testing.assert_allclose(np.linalg.norm(arc, axis=1), 1, rtol=1e-9)
+        np.testing.assert_allclose(np.diff(arc @ a.T), np.diff(np.cos(t * np.arccos(a @ b))), atol=1e-9)
+    np.testing.assert_allclose(plots.slerp(a, a, t), np.tile(a, (7, 1)), atol=1e-9)
+    np.testing.assert_allclose(plots.slerp(a, 0 * a, t), plots.lerp(a, 0 * a, t), atol=1e-9)
+
+
+@settings(max_examples=10)
+@given(st.floats(0.2, 3), st.integers(0, 2**32 - 1))
+def test_truncated_codes_are_normal_ones_within_bounds(limit, seed):
+    z = new(latent=40).codes(200, np.random.default_rng(seed), limit)
+    assert np.abs(z).max() <= limit
+    whole = np.random.default_rng(seed).standard_normal((200, 40))
+    kept = np.abs(whole) <= limit
+    np.testing.assert_array_equal(z[kept], whole[kept])
+
+
+def test_temperature_scales_the_codes():
+    model = new(seed=2)
+    z = model.codes(3, np.random.default_rng(0))
+    np.testing.assert_array_equal(model.sample(3, np.random.default_rng(0), temperature=0.5), model.images(z * 0.5))
+    assert (model.sample(3, np.random.default_rng(0), temperature=0) == model.images(z * 0)).all()
+
+
+# -------------------------------------------------------------------------------------------------- points in the plane
+
+
+def test_the_densities_are_what_their_names_say():
+    rng = np.random.default_rng(0)
+    points = toy.eight_gaussians(20_000, rng)
+    modes, good = toy.modes_and_good(points)
+    assert modes == 8
+    assert good == pytest.approx(1 - math.exp(-4.5), abs=0.004)  # within 3 deviations in the plane
+    np.testing.assert_allclose(np.linalg.norm(toy.centres(), axis=1), toy.RADIUS)
+    roll = toy.swiss_roll(5000, rng)
+    t = np.linspace(1.5, 4.5, 1000) * math.pi
+    spiral = 2 * t[:, None] / t[-1] * np.stack([np.cos(t), np.sin(t)], axis=1)
+    off = np.linalg.norm(roll[:, None] - spiral, axis=2)
+    assert off.min(axis=1).mean() == pytest.approx(0.05 * math.sqrt(2 / math.pi), rel=0.05)  # noise, across the spiral
+    ends = np.bincount(off.argmin(axis=1) // 100, minlength=10)
+    assert ends.min() > 350  # and all along it
+
+
+def test_modes_are_counted_and_points_between_them_are_not_good():
+    one = np.repeat(toy.centres()[:1], 100, axis=0)
+    assert toy.modes_and_good(one) == (1, 1.0)
+    assert toy.modes_and_good(np.concatenate([one, np.zeros((100, 2))])) == (1, 0.5)
+    assert toy.modes_and_good(toy.centres().repeat(50, axis=0)) == (8, 1.0)
+    assert toy.modes_and_good(toy.centres() * 1.2) == (0, 0.0)
+
+
+@pytest.mark.parametrize("variant", sorted(VARIANTS))
+def test_a_toy_learns_the_radius_and_draws_its_field(variant):
+    game = toy.Toy(variant, width=32, batch_size=32, rng=np.random.default_rng(0))
+    untrained = np.linalg.norm(game.sample(500, np.random.default_rng(1)), axis=1).mean()
+    parts = game.train(40)
+    assert {"d_loss", "g_loss", "real", "fake", "d_grad", "g_grad", "spread"} <= set(parts)
+    trained = np.linalg.norm(game.sample(500, np.random.default_rng(1)), axis=1).mean()
+    if variant not in ("wgan", "began"):  # whose first steps are small by design
+        assert abs(trained - toy.RADIUS) < abs(untrained - toy.RADIUS)
+    field = game.field(5)
+    corner = tinygen.tensor(np.array([[-toy.REACH, toy.REACH]], np.float32))
+    assert field[0, 0] == pytest.approx(game.game.judge(corner).item(), rel=1e-5)
+    picture = game.picture(np.random.default_rng(0), side=60)
+    assert picture.images.shape == (1, 3, 60, 60)
+    assert {tuple(c) for c in picture.images[0].reshape(3, -1).T} >= {(0, 0, 0), toy.GREY}
+
+
+def test_the_non_saturating_game_finds_all_eight_modes():
+    game = toy.Toy("non-saturating", rng=np.random.default_rng(0))
+    game.train(2000)
+    modes, good = toy.modes_and_good(game.sample(5000, np.random.default_rng(0)))
+    assert modes == 8
+    assert good >= 0.9
+
+
+def test_norm_is_that_of_all_gradients_together():
+    net = nn.Linear(2, 1, rng=np.random.default_rng(0))
+    assert norm(net.parameters()) == 0
+    (net(tinygen.tensor([[3.0, 4.0]])) * 2).sum().backward()
+    assert norm(net.parameters()) == pytest.approx(math.sqrt(36 + 64 + 4))
+
+
+def test_steps_of_the_critic_take_new_images_each():
+    model = new(GAN, variant="wgan-gp")
+    assert model.game.steps == 5
+    run = training(model)
+    run.advance(0.0)
+    assert run.drawn == 5
+    assert Game(nn.ReLU(), nn.ReLU(), "wgan", (1,), steps=2).steps == 2
+
+
+@pytest.mark.parametrize("name", ["neighbours", "interpolate", "truncate", "arithmetic"])
+@pytest.mark.parametrize("classes", [0, 10])
+def test_pictures_show_images_of_the_model(name, classes):
+    data = subset(load("digits")[0], slice(200))
+    data = Dataset(data.images, 17, data.labels if classes else None)
+    model = new(classes=classes).eval()
+    picture = model.pictures()[name](model, data, data, np.random.default_rng(0))
+    assert picture.images.shape[1:] == (1, 8, 8)
+    assert picture.images.dtype == np.uint8
+    assert len(picture.images) % picture.columns == 0
+    assert picture.images.max() < 17
+    again = model.pictures()[name](model, data, data, np.random.default_rng(0))
+    np.testing.assert_array_equal(picture.images, again.images)
+
+
+def test_neighbours_shows_training_images_that_are_really_the_nearest():
+    data = subset(load("digits")[0], slice(300))
+    model = new().eval()
+    picture = plots.neighbours(model, data, data, np.random.default_rng(0))
+    for sample, neighbour in picture.images.reshape(-1, 2, 64).astype(float):
+        squares = ((data.images.reshape(300, 64) - sample) ** 2).sum(axis=1)
+        assert ((neighbour - sample) ** 2).sum() == squares.min()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (
+            ("--steps", "2"),
+            r"[0-8] of 8 modes, \d+\.\d% good samples \(the density's own: 98\.9%\)\nD's field .*: toy.png\n",
+        ),
+        (("--steps", "2", "--density", "swiss-roll", "--variant", "began"), r"D's field .*: toy.png\n"),
+        (("--losses",), r"the generator's loss over D\(G\(z\)\) from 0 to 1: .*: toy.png\n"),
+    ],
+)
+def test_the_toy_command_draws_a_picture(flags, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["toy", *flags]) == 0
+    assert re.fullmatch(said, capsys.readouterr().out)
+    with Image.open("toy.png") as png:
+        assert png.mode == "RGB"
+        assert png.size[0] > 300
+
+
+def test_what_comes_out_of_arithmetic_is_what_was_asked_for_far_more_often_than_by_chance():
+    """Bright A - dark A + dark B, for all pairs of classes, as a classifier sees them: slides 130 to 133."""
+    train, rng = load("digits")[0], np.random.default_rng(5)
+    model = new(GAN, variant="wgan-gp", width=64, critic_steps=1)
+    run = training(model, batch_size=32, lr=1e-3)
+    for _ in range(300):
+        run.advance(0.0)
+    z = model.codes(2000, rng)
+    kinds, _, light = plots.described(model.images(z), train)
+    often = [kind for kind in range(10) if (kinds == kind).sum() >= 2 * plots.AVERAGED]
+    means = {}
+    for kind in often:
+        dark, bright = plots.extremes(kinds == kind, light)
+        assert (kinds[dark] == kind).all()
+        assert light[dark].max() <= np.sort(light[kinds == kind])[len(dark) - 1] <= light[bright].min()
+        means[kind] = z[dark].mean(axis=0), z[bright].mean(axis=0)
+    pairs = [(a, b) for a in often for b in often if a != b]
+    codes = np.array([means[a][1] - means[a][0] + means[b][0] for a, b in pairs])
+    found, _, _ = plots.described(model.images(codes), train)
+    assert len(often) >= 5
+    assert np.mean(found == [b for _, b in pairs]) > 0.3  # by chance a tenth

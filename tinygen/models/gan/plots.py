@@ -1,0 +1,110 @@
+"""What a GAN's samples and codes can be asked: are they copies, what lies between two codes, can codes be added?
+
+Lecture slides 125 and 126 (nearest training images), 129 to 133 (interpolation, arithmetic).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tinygen.data import Dataset
+from tinygen.metrics.distance import nearest
+from tinygen.metrics.features import class_names, feature_net, has_features
+from tinygen.metrics.quality import NEIGHBOURS, memorization
+from tinygen.models.model import Plot
+
+if TYPE_CHECKING:
+    from tinygen.models.gan.gan import GAN
+
+ROWS, STEPS = 8, 10  # of a grid of paths between codes
+AVERAGED, BESIDE = 30, 3  # codes (3 in Radford et al.'s figure 7), and how many of their images are shown
+
+
+def lerp(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """The points a + t (b - a) of the line from a to b (latent,), for t (T,): (T, latent)."""
+    return a + t[:, None] * (b - a)
+
+
+def slerp(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """As `lerp`, along the arc on which the length changes evenly, too: halfway, normal codes stay as long as they are.
+
+    Source: White, Sampling Generative Networks (2016), section 2.1.
+    """
+    lengths = float(np.linalg.norm(a) * np.linalg.norm(b))
+    angle = math.acos(min(max(float(a @ b) / lengths, -1), 1)) if lengths else 0.0
+    if math.sin(angle) < 1e-6:  # one direction, opposite ones, or none: there is no arc between them
+        return lerp(a, b, t)
+    return (np.sin((1 - t) * angle)[:, None] * a + np.sin(t * angle)[:, None] * b) / math.sin(angle)
+
+
+def interpolation(model: GAN, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
+    """From code to code: the line above, the arc below, for each of four pairs."""
+    t, z = np.linspace(0, 1, STEPS), model.codes(ROWS, rng)
+    paths = [path(a, b, t) for a, b in zip(z[::2], z[1::2], strict=True) for path in (lerp, slerp)]
+    labels = None
+    if model.game.classes:  # a pair of one class
+        labels = np.repeat(rng.integers(0, model.game.classes, ROWS // 2), 2 * STEPS)
+    return Plot(model.images(np.concatenate(paths), labels), STEPS, "four pairs of codes: the line, then the arc")
+
+
+def truncation(model: GAN, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
+    """Codes cut off at 0.25, 0.5, 1 and 2 deviations, a pair of rows each: fewer kinds of images, and better ones."""
+    z = np.concatenate([model.codes(2 * STEPS, rng, limit) for limit in (0.25, 0.5, 1.0, 2.0)])
+    labels = rng.integers(0, model.game.classes, len(z)) if model.game.classes else None
+    return Plot(model.images(z, labels), STEPS, "codes cut off at 0.25, 0.5, 1 and 2, two rows each")
+
+
+def neighbours(model: GAN, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
+    """Samples, each beside the nearest training image, pixel by pixel: are they copies?"""
+    samples = model.sample(NEIGHBOURS, rng)
+    index, _ = nearest(samples[: 4 * ROWS].reshape(4 * ROWS, -1), train.images.reshape(len(train), -1))
+    pairs = np.stack([samples[: 4 * ROWS], train.images[index]], axis=1)
+    ratio = memorization(samples, train, test)
+    caption = f"samples, each with its nearest training image on its right; memorization ratio {ratio:.2f}"
+    return Plot(pairs.reshape(-1, *model.image_shape), 8, caption)
+
+
+def arithmetic(model: GAN, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
+    """Bright A - dark A + dark B = bright B, on averages of 30 codes: slides 130 to 133 with garments for faces.
+
+    Each row: three images of bright A, their average, and so on for dark A and dark B; then what comes out. A and B
+    are classes that the feature network sees; where there is none, images brighter on the left and on the right.
+    """
+    z = model.codes(2000, rng)
+    labels = np.zeros(len(z), np.int64) if model.game.classes else None  # with classes all of one: codes hold the rest
+    kinds, names, light = described(model.images(z, labels), train if labels is None else None)
+    counts = np.bincount(kinds, minlength=len(names))
+    likely = [i for i in np.argsort(-counts, kind="stable") if counts[i] >= BESIDE]
+    rows, captions = [], []
+    for a, b in list(zip(likely[:6:2], likely[1:6:2], strict=False)) or [(likely[0], likely[0])]:
+        parts = [z[extremes(kinds == kind, light)[bright]] for kind, bright in ((a, 1), (a, 0), (b, 0))]
+        means = [part.mean(axis=0, keepdims=True) for part in parts]
+        rows += [np.concatenate([part[:BESIDE], mean]) for part, mean in zip(parts, means, strict=True)]
+        rows.append(means[0] - means[1] + means[2])
+        captions.append(f"bright {names[a]} - dark {names[a]} + dark {names[b]}")
+    codes = np.concatenate(rows)
+    images = model.images(codes, None if labels is None else labels[: len(codes)])
+    return Plot(images, 3 * (BESIDE + 1) + 1, "; ".join(captions))
+
+
+def described(images: np.ndarray, train: Dataset | None) -> tuple[np.ndarray, list[str], np.ndarray]:
+    """Of images (N, C, H, W) their kinds (N,), the kinds' names, and their brightness (N,).
+
+    train: what the kinds' classes come from; without features, or for None, the brighter half is the kind.
+    """
+    light = images.mean(axis=(1, 2, 3))
+    if train is not None and has_features(train):
+        return feature_net(train).of(images)[1], class_names(train), light
+    half = images.shape[3] // 2
+    right = images[..., half:].mean(axis=(1, 2, 3)) > images[..., :half].mean(axis=(1, 2, 3))
+    return right.astype(np.int64), ["left", "right"], light
+
+
+def extremes(chosen: np.ndarray, light: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The indices of the 30 darkest and of the 30 brightest of the chosen (N,) bool; of all if there are fewer."""
+    own = np.flatnonzero(chosen)
+    order = own[np.argsort(light[own], kind="stable")]
+    return order[:AVERAGED], order[-AVERAGED:][::-1]

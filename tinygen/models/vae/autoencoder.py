@@ -1,0 +1,135 @@
+"""Autoencoder: images squeezed through a code and restored, learned without labels (lecture slides 41 to 49).
+
+    encoder: 4 convolutions -> code -> decoder: 4 transposed convolutions,        loss: squared error (L2)
+
+What it learns serves a classifier with few labels (`classifier`, slides 47 and 48). It can't generate, as nobody knows
+which codes mean something (slide 49): its samples show that.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+
+from tinygen import Tensor, nn, optim
+from tinygen.baselines.classical import PCA
+from tinygen.data import Dataset, Minibatches
+from tinygen.models.model import Batch, Metric, Model, Plot
+from tinygen.models.networks import encoders
+from tinygen.models.vae.plots import in_grey, interpolations, reconstructions, scatter
+from tinygen.nn import functional as F
+
+
+class Autoencoder(Model):
+    """An autoencoder; `sample` decodes standard normal codes, which nothing in its training is about.
+
+    Args:
+        image_shape: (C, H, W).
+        levels: values run from 0 to levels - 1.
+        network: of encoder and decoder, see encoders.py.
+        latent: the size of the code.
+        hidden: channels of the first convolution (None: 32), or units of the hidden layer (None: 400).
+        rng: draws the initial weights.
+    """
+
+    validation_unit = "mean squared error"
+
+    def __init__(
+        self, image_shape: tuple[int, int, int], levels: int, *, network: encoders.Kind = "conv", latent: int = 8,
+        hidden: int | None = None, rng: np.random.Generator,
+    ) -> None:  # fmt: skip
+        super().__init__(image_shape, levels)
+        if latent < 1:
+            raise ValueError(f"latent must be at least 1, got {latent}")
+        self.latent = latent
+        self.encoder = encoders.encoder(network, image_shape, latent, hidden, rng)
+        self.decoder = encoders.decoder(network, image_shape, latent, hidden, rng)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (N, C, H, W), scaled to -1 .. 1, restored from their codes."""
+        return self.decoder(self.encoder(x))
+
+    def loss(self, batch: Batch, rng: np.random.Generator) -> dict[str, Tensor]:
+        """{"squared_error": summed over an image's values, where 0 .. 1 are all levels; the mean over images}."""
+        x = self.scaled(batch.images)
+        return {"squared_error": F.mse_loss(self(x), x, reduction="sum") * (0.25 / len(x))}
+
+    def progress(self, parts: dict[str, float]) -> str:
+        return f"mean squared error {parts['squared_error'] / self.dimensions:.5f}"
+
+    def squared_error(self, images: np.ndarray) -> float:
+        """The mean squared error of the images' values as restored, where 0 .. 1 are all levels."""
+        restored = self.means(self.encode(images))
+        return float(np.mean(((restored - images) / (self.levels - 1)) ** 2))
+
+    def floors(self, train: Dataset, test: Dataset) -> dict[str, float]:
+        """The squared error of the best linear code of this size: PCA (slide 11)."""
+        pca = PCA(train.images, min(self.latent, self.dimensions))
+        x = test.images.reshape(len(test), -1).astype(np.float32)
+        return {f"PCA-{self.latent}": float(np.mean(((pca.decode(pca.encode(x)) - x) / (self.levels - 1)) ** 2))}
+
+    def validation(self, batch: Batch, rng: np.random.Generator) -> float:
+        """The mean squared error."""
+        return self.squared_error(batch.images)
+
+    def evaluate(self, train: Dataset, test: Dataset, rng: np.random.Generator) -> list[Metric]:
+        """The mean squared error of the test images beside PCA's, times 1,000: 0 .. 1 are all levels."""
+        floors = {name: 1000 * value for name, value in self.floors(train, test).items()}
+        return [Metric("mean squared error", 1000 * self.squared_error(test.images), "/ 1,000", None, floors)]
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        """The code of each image, (N, latent)."""
+        return encoders.in_batches(lambda x: self.encoder(self.scaled(x)), images)
+
+    def means(self, z: np.ndarray) -> np.ndarray:
+        """Codes (N, latent) decoded: (N, C, H, W) in levels, floats."""
+        return np.clip((encoders.in_batches(lambda z: self.decoder(self.tensor(z)), z) + 1) / 2, 0, 1) * (
+            self.levels - 1
+        )
+
+    def sample(
+        self, n: int, rng: np.random.Generator, temperature: float = 1.0, labels: np.ndarray | None = None
+    ) -> np.ndarray:
+        """n standard normal codes, times temperature, decoded: (n, C, H, W) uint8. labels: None, there are none."""
+        self.refuse_labels(labels)
+        return np.round(self.means(temperature * rng.standard_normal((n, self.latent)))).astype(np.uint8)
+
+    @classmethod
+    def pictures(cls) -> dict[str, Callable[..., Plot]]:
+        return {
+            "reconstruct": reconstructions,
+            "interpolate": interpolations,
+            "scatter": scatter,
+            "generate": generated,
+        }
+
+
+def generated(model: Autoencoder, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
+    """draw why it can't generate: codes from N(0, I), and below them from a normal distribution fitted to real codes"""
+    codes = model.encode(train.images[:5000]).astype(np.float64)
+    fitted = PCA(codes, model.latent).sample(32, rng)
+    z = np.concatenate([rng.standard_normal((32, model.latent)), fitted])
+    return Plot(in_grey(model, model.means(z)), 8, "codes from N(0, I); below: from N(mean, covariance of codes)", 256)
+
+
+def classifier(model: Autoencoder, classes: int, rng: np.random.Generator) -> nn.Sequential:
+    """The encoder, not a copy, with a linear layer on top: images, scaled -> logits (N, classes). Slides 47 and 48."""
+    return nn.Sequential(model.encoder, nn.Linear(model.latent, classes, rng=rng))
+
+
+def fit(net: nn.Module, x: Tensor, labels: np.ndarray, rng: np.random.Generator, steps: int = 300) -> None:
+    """Train all of a classifier with Adam, 32 at a time, on images x (N, C, H, W), scaled, and labels (N,)."""
+    optimizer = optim.Adam(net.parameters(), lr=1e-3)
+    batches = Minibatches((x.numpy(), labels), 32, rng)
+    epochs = itertools.chain.from_iterable(itertools.repeat(batches))
+    for images, targets in itertools.islice(epochs, steps):
+        optimizer.zero_grad()
+        F.cross_entropy(net(x.new_tensor(images)), targets).backward()
+        optimizer.step()
+
+
+def accuracy(net: nn.Module, x: Tensor, labels: np.ndarray) -> float:
+    """The share of images (N, C, H, W), scaled, whose likeliest class is their label."""
+    return float((encoders.in_batches(net, x).argmax(axis=1) == labels).mean())

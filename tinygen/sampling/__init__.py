@@ -1,0 +1,1 @@
+"""How images are drawn from an autoregressive model, each of the network's numbers computed once."""

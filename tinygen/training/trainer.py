@@ -1,0 +1,186 @@
+"""One step of training, and all that changes from step to step."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import itertools
+import math
+import operator
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from tinygen import Tensor
+from tinygen.data import Dataset, Minibatches
+from tinygen.debug import detect_nan
+from tinygen.models.model import Batch, Model
+from tinygen.native import xp
+from tinygen.optim import Optimizer
+from tinygen.training.checkpoint import CheckpointError
+from tinygen.training.config import Config
+from tinygen.training.run import Run
+
+_COUNTS = {"step": int, "drawn": int, "seconds": float, "moment": int, "best": float}
+
+
+class Trainer:
+    """A model with its optimizers and its place in the data: all that changes from step to step, hence all that a
+    checkpoint holds.
+
+    data: what is trained on. rng: of all random numbers of the training; it draws the order of the images too.
+
+    Attributes:
+        step, drawn: how many steps were done, how many minibatches given.
+        seconds: how long it took, where `config.minutes` bounds it (else 0.0, lest checkpoints differ).
+        moment: how many of the moments (`hooks.MOMENTS`) have passed.
+        best: the least validation so far.
+        say: tells people something about the training; the loop replaces it.
+    """
+
+    def __init__(self, config: Config, model: Model, data: Dataset, rng: np.random.Generator) -> None:
+        self.config, self.model, self.dataset, self.rng = config, model, data, rng
+        self.batches = Minibatches(data, config.batch_size, rng)
+        self.optimizers = model.optimizers(config.lr)
+        self.step, self.drawn, self.seconds, self.moment = 0, 0, 0.0, 0
+        self.best: float | None = None
+        self.say: Callable[[str], None] = lambda text: None
+        digest = hashlib.sha256(np.ascontiguousarray(data.images).data).hexdigest()
+        self.data = {"images": list(data.images.shape), "levels": data.levels, "sha256": digest}
+        self._images = itertools.chain.from_iterable(itertools.repeat(self.batches))  # epoch after epoch
+        self._parameters = {name: _named(o, model) for name, o in self.optimizers.items()}
+        self._groups = [(g, g["lr"]) for o in self.optimizers.values() for g in o.param_groups]
+
+    @property
+    def done(self) -> float:
+        """How much of the training is over, from 0 to 1."""
+        epochs, minutes = self.config.epochs, self.config.minutes
+        by_images = 0.0 if epochs is None else self.drawn / max(1, round(epochs * len(self.batches)))
+        return min(1.0, max(by_images, 0.0 if minutes is None else self.seconds / (60 * minutes)))
+
+    @property
+    def images(self) -> int:
+        """How many images were given so far."""
+        epochs, rest = divmod(self.drawn, len(self.batches))
+        return epochs * self.batches.size + rest * self.batches.batch_size
+
+    def batch(self) -> Batch:
+        """The next images."""
+        self.drawn += 1
+        return Batch(*next(self._images))
+
+    def advance(self, done: float) -> dict[str, float]:
+        """One step of the model, `done` (from 0 to 1) of the training being over: its numbers.
+
+        With the schedule "cosine" the learning rates fall to zero along half a cosine (Loshchilov & Hutter 2017,
+        without restarts).
+        """
+        factor = 0.5 * (1 + math.cos(math.pi * done)) if self.model.schedule == "cosine" else 1.0
+        for group, lr in self._groups:
+            group["lr"] = lr * factor
+        parts = self.model.training_step(self)
+        self.step += 1
+        return parts
+
+    def minimize(self, closure: Callable[[], dict[str, Tensor]], optimizer: str = "adam") -> dict[str, float]:
+        """One step of an optimizer on the sum of the 0-d parts that closure() gives: the parts, as numbers.
+
+        The parameters that are not this optimizer's are frozen meanwhile: neither they nor their gradients change.
+
+        Raises FloatingPointError, before anything has changed, if a part or a gradient isn't finite: it names the step,
+        the tensor and the op that spoilt it.
+        """
+        chosen, random = self.optimizers[optimizer], self.rng.bit_generator.state
+        with self._frozen(optimizer):
+            chosen.zero_grad()
+            parts = closure()
+            values = {name: part.item() for name, part in parts.items()}
+            what = next((f"the loss {k!r} became {v}" for k, v in values.items() if not math.isfinite(v)), "")
+            if not what:
+                functools.reduce(operator.add, parts.values()).backward()
+                spoilt = _not_finite({k: p.grad for k, p in self._parameters[optimizer].items() if p.grad is not None})
+                what = f"the gradient of {spoilt}" if spoilt else ""
+            if what:
+                self.rng.bit_generator.state = random
+                raise FloatingPointError(f"{what} at step {self.step + 1}: try a lower --lr ({self._origin(closure)})")
+        chosen.step()
+        return values
+
+    @contextlib.contextmanager
+    def _frozen(self, optimizer: str) -> Iterator[None]:
+        """Within it the parameters that are not this optimizer's don't require gradients."""
+        own = self._parameters[optimizer]
+        others = [] if len(self._parameters) == 1 else list(self.model.named_parameters())
+        thawed = [p for name, p in others if name not in own and p.requires_grad]
+        try:
+            for p in thawed:
+                p.requires_grad = False
+            yield
+        finally:
+            for p in thawed:
+                p.requires_grad = True
+
+    def _origin(self, closure: Callable[[], dict[str, Tensor]]) -> str:
+        """Which parameter, or else which op, brought something that isn't finite into this step."""
+        if spoilt := _not_finite(dict(self.model.named_parameters())):
+            return f"parameter {spoilt}"
+        try:
+            with detect_nan():
+                functools.reduce(operator.add, closure().values()).backward()
+        except FloatingPointError as e:
+            return str(e)
+        return "no op gave it: values too large were added up"
+
+    def save(self, run: Run) -> None:
+        """Write the checkpoint, unless a parameter isn't finite: then FloatingPointError."""
+        self._check_parameters()
+        run.save(
+            run.checkpoint, self.config, self.model, data=self.data, batches=self.batches.state_dict(),
+            optimizers={name: o.state_dict() for name, o in self.optimizers.items()},
+            generator=self.rng.bit_generator.state, **{name: getattr(self, name) for name in _COUNTS},
+        )  # fmt: skip
+
+    def save_best(self, run: Run, validation: float) -> None:
+        """Write the model alone, as the best so far, unless a parameter isn't finite: then FloatingPointError."""
+        self._check_parameters()
+        self.best = validation
+        run.save(run.best, self.config, self.model, step=self.step, best=validation)
+
+    def _check_parameters(self) -> None:
+        if spoilt := _not_finite(dict(self.model.named_parameters())):
+            raise FloatingPointError(f"parameter {spoilt} at step {self.step}: try a lower --lr")
+
+    def restore(self, run: Run, state: dict[str, Any]) -> None:
+        """Take up what `save` wrote, and cut metrics.csv there. Raises CheckpointError if it doesn't fit."""
+        try:
+            then = state["data"]
+            other = [f"{k} were {then.get(k)}, are now {v}" for k, v in self.data.items() if then.get(k) != v]
+            if other:
+                raise ValueError(f"the data set {self.config.data!r} has changed: {'; '.join(other)}")
+            for name, optimizer in self.optimizers.items():
+                optimizer.load_state_dict(state["optimizers"][name])
+            self.batches.load_state_dict(state["batches"])
+            self.rng.bit_generator.state = state["generator"]
+            for name, kind in _COUNTS.items():
+                setattr(self, name, None if state[name] is None and name == "best" else kind(state[name]))
+        except (AttributeError, KeyError, TypeError, ValueError) as e:
+            what = f"it has no {e}" if isinstance(e, KeyError) else e
+            raise CheckpointError(f"{run.checkpoint}: can't go on from it: {what}") from e
+        run.rewind(self.step)
+
+
+def _named(optimizer: Optimizer, model: Model) -> dict[str, Tensor]:
+    """An optimizer's parameters by their names in the model."""
+    own = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    return {name: p for name, p in model.named_parameters() if id(p) in own}
+
+
+def _not_finite(tensors: dict[str, Any]) -> str:
+    """ "NAME is nan" or "NAME is inf" of the first that isn't finite everywhere, or nothing."""
+    for name, value in tensors.items():
+        array, n = value._array, xp(value._array)
+        if not n.isfinite(array).all():
+            return f"{name} is {'nan' if n.isnan(array).any() else 'inf'}"
+    return ""
