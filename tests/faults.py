@@ -2,8 +2,8 @@
 
 It runs the tests that carry `@pytest.mark.fault("R04", ...)` and prints a table; with `--full` all of the long ones
 (200 times kill -9, ...), else a sample. Other arguments go to pytest (`-n auto`, `tests/cli/test_cli.py`, ...). A fault
-is green if a test of it passed and none failed. What no test covers isn't green, nor is what was not run; those that need
-a GPU are counted apart. Exit code 0 if all the others are green.
+is green if a test of it passed and none failed. What no test covers isn't green, nor is what was not run; those that
+need a GPU are counted apart. Exit code 0 if all the others are green.
 """
 
 from __future__ import annotations

@@ -491,12 +491,12 @@ def _lstm_arrays(shape, gates, weight, h0, c0, *states):
 SAMPLER_LAYERS = ("linear", "linear from", "copy", "relu", "elu", "tanh", "sigmoid", "add", "sub", "mul", "gated")
 
 
-def sample(schedule, scaled, uniform, state, x, first, last, known, temperature):
+def sample(program, scaled, uniform, state, x, first, last, known, temperature):
     """See `tinygen.sampling.sampler.Sampler.run`: changes state and x in place; -1, or the value that can't be drawn.
 
-    schedule: see `tinygen.sampling.program`.
+    program: see `tinygen.sampling.program`.
     """
-    s, levels = schedule, len(scaled)
+    s, levels = program, len(scaled)
     numbers = s.mixtures * (1 + 2 * s.colours + s.colours * (s.colours - 1) // 2) or levels
     if not _accepts(state, s.weights, scaled) or not isinstance(state, np.ndarray):
         return NotImplemented

@@ -21,9 +21,9 @@ from tinygen.models.autoregressive.pixelcnnpp import PixelCNNpp
 from tinygen.models.autoregressive.pixelrnn import PixelRNN
 from tinygen.nn import functional as F
 from tinygen.sampling import sampler
-from tinygen.sampling.program import schedule
+from tinygen.sampling.program import program
 from tinygen.sampling.sampler import Sampler
-from tinygen.sampling.trace import NotSchedulable, Trace
+from tinygen.sampling.trace import NotTraceable, Trace
 
 CLASSES = 3
 MODELS = {
@@ -155,8 +155,8 @@ def test_no_weight_behind_a_mask_is_used():
 
 
 def work(model):
-    """Multiplications of the schedule's steps."""
-    s = schedule(Trace(model))
+    """Multiplications of the program's steps."""
+    s = program(Trace(model))
     depth = np.array([s.runs[first : first + count, 1].sum() for _, _, first, count, *_ in s.layers.tolist()])
     return int((depth * s.layers[:, 1])[s.steps[:, 0]].sum())
 
@@ -174,7 +174,7 @@ def test_an_image_takes_the_multiplications_of_one_forward_pass():
 def test_wide_layers_take_no_more_steps_than_narrow_ones(name):
     kind, options = MODELS[name]
     steps = {
-        len(schedule(Trace(kind((1, 6, 5), 3, **options | {"hidden": n}, rng=np.random.default_rng(0)))).steps)
+        len(program(Trace(kind((1, 6, 5), 3, **options | {"hidden": n}, rng=np.random.default_rng(0)))).steps)
         for n in (2, 7, 20)
     }
     assert len(steps) == 1
@@ -184,7 +184,7 @@ def test_only_what_later_pixels_see_is_kept():
     """The image, and in each block what its 3x3 convolution sees; the rest has room for one pixel."""
     h, blocks, height, width = 6, 2, 28, 28
     kept = (height + 3) * (width + 6) + blocks * h * (height + 1) * (width + 2)
-    assert kept <= schedule(Trace(new("pixelcnn", (1, height, width), 3))).size <= kept + 1000
+    assert kept <= program(Trace(new("pixelcnn", (1, height, width), 3))).size <= kept + 1000
 
 
 class Own(Autoregressive):
@@ -254,7 +254,7 @@ def test_no_call_of_the_kernel_is_long_so_ctrl_c_is_heard(n, given):
     assert stretches[-1][1] == 12
     for first, last in stretches:
         assert len(set(given[first:last].tolist())) == 1
-        assert last - first == 1 or (last - first) * n * sampler.schedule.weights.size <= sampler._CHUNK
+        assert last - first == 1 or (last - first) * n * sampler.program.weights.size <= sampler._CHUNK
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_no_call_of_the_kernel_is_long_so_ctrl_c_is_heard(n, given):
 )
 def test_what_has_no_schedule_is_drawn_by_the_plain_loop(said, function):
     model = Own(function)
-    with pytest.raises(NotSchedulable, match=said):
+    with pytest.raises(NotTraceable, match=said):
         Trace(model)
     images, _ = some(model, 3, 0)
     np.testing.assert_array_equal(model.complete(images, 1, np.random.default_rng(0)), naive(model, images, 1, 0))
@@ -276,7 +276,7 @@ def test_what_has_no_schedule_is_drawn_by_the_plain_loop(said, function):
 def test_logits_may_be_made_of_any_output_by_the_plain_loop():
     model = Own(lambda x: shifted(x)[:, :, 0])
     model.of_levels = lambda output, x: 2 * output[:, :, None]
-    with pytest.raises(NotSchedulable, match="logits made of something else than a mixture"):
+    with pytest.raises(NotTraceable, match="logits made of something else than a mixture"):
         Trace(model)
     images, _ = some(model, 3, 0)
     np.testing.assert_array_equal(model.complete(images, 1, np.random.default_rng(0)), naive(model, images, 1, 0))
@@ -327,9 +327,9 @@ def test_the_first_value_that_can_not_be_drawn_is_named_whoever_finds_it():
 
 def arguments(model, n=2):
     s = Sampler(model)
-    values = len(s.schedule.places)
+    values = len(s.program.places)
     return SimpleNamespace(
-        schedule=s.schedule, scaled=s.scaled, uniform=np.zeros((values, n)), state=s.state(n),
+        program=s.program, scaled=s.scaled, uniform=np.zeros((values, n)), state=s.state(n),
         x=np.zeros((n, values), np.uint8), first=0, last=values, known=0, temperature=1.0,
     )  # fmt: skip
 
@@ -348,8 +348,8 @@ def test_arrays_that_do_not_fit_never_reach_the_kernel():
             native.sample(**vars(a))
     for name in ("layers", "runs", "steps", "starts", "places", "results"):
         a = arguments(new("pixelcnn", (1, 3, 3), 4))
-        array = getattr(a.schedule, name)
-        a.schedule = a.schedule._replace(**{name: array.astype(np.int16)})
+        array = getattr(a.program, name)
+        a.program = a.program._replace(**{name: array.astype(np.int16)})
         with pytest.raises(ValueError, match=f"sample: {name} must be"):
             native.sample(**vars(a))
     for change in ({"first": -1}, {"last": 10}, {"first": 5, "last": 4}, {"known": -1}, {"temperature": math.nan}):

@@ -18,11 +18,11 @@ from types import UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 from tinygen import cuda
-from tinygen.models.autoregressive.base import Autoregressive
+from tinygen.console import Bar, say
 from tinygen.models.gan.objectives import VARIANTS
+from tinygen.models.model import Causal
 from tinygen.models.registry import MODELS, model_class
 from tinygen.training.config import Config, kind, located, options
-from tinygen.training.progress import say
 
 EPOCHS = 20  # of training, if nothing is said of its length
 DEVICES, WHERE = ("cpu", "cuda", "auto"), "where it computes; auto: on the GPU if there is one (default cpu)"
@@ -119,7 +119,7 @@ def parser() -> Parser:
     causal = commands.add_parser("check-causal", help="prove that no output of a model sees its own or a later value")
     checked = causal.add_subparsers(dest="model", required=True, metavar="MODEL")
     for name in MODELS:
-        if issubclass(model_class(name), Autoregressive):
+        if issubclass(model_class(name), Causal):
             _add_check_causal(checked, name)
     _add_toy(commands)
     commands.add_parser("gradcheck", help="check the gradients in a Python file, and say what is wrong with them")
@@ -175,7 +175,7 @@ def _add_commands_of_runs(commands: Any) -> None:
     sample.add_argument("--label", type=seed, help="of that class, for models of classes: 0, 1, ...")
     add_out(sample, "samples-SEED.png")
     add("evaluate", "the test figures of a trained model, beside those of trivial ones", _evaluate)
-    for name, function in {k: f for model in MODELS for k, f in model_class(model).pictures().items()}.items():
+    for name, function in {k: f for model in MODELS for k, f in model_class(model).family.plots.items()}.items():
         about = (inspect.getdoc(function) or name).split("\n")[0].rstrip(".")
         add_out(add(name, about[0].lower() + about[1:], _draw), f"{name}-SEED.png")
     add_out(add("export", "write the weights for PyTorch, as plain .safetensors", _export), "weights.safetensors")
@@ -227,8 +227,7 @@ def _toy(args: argparse.Namespace) -> None:
     import numpy as np
 
     from tinygen.models.gan import toy
-    from tinygen.report.images import save_picture
-    from tinygen.training.progress import Bar
+    from tinygen.report.images import save_plot
 
     _needs("PIL", "Pillow")
     _needs("tqdm", "tqdm")
@@ -242,7 +241,7 @@ def _toy(args: argparse.Namespace) -> None:
         if args.density == "eight-gaussians":
             modes, good = toy.modes_and_good(game.sample(10_000, np.random.default_rng(args.seed)))
             say(f"{modes} of 8 modes, {good:.1%} good samples (the density's own: 98.9%)")
-    save_picture(args.out, found, 256)
+    save_plot(args.out, found, 256)
     say(f"{found.caption}: {args.out}")
 
 
@@ -291,7 +290,7 @@ def _check_causal(args: argparse.Namespace) -> int:
     side, channels, rng = args.side, args.channels, np.random.default_rng(0)
     chosen = {p.name: getattr(args, p.name) for p in options(model_class(args.model))}
     model = model_class(args.model)((channels, side, side), 2, **chosen, rng=rng).to(np.float64).eval()
-    label = np.zeros(1, np.int64) if model.classes else None
+    label = model.condition.in_turn(1)
     matrix = dependencies(lambda x: model.logits(x, label), np.zeros(model.image_shape), channels=True)
     order = model.order()
     broken = violations(matrix[np.ix_(order, order)])
@@ -318,7 +317,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _draw(args: argparse.Namespace) -> None:
-    _commands().draw(_run(args), args.command, args.seed, args.out)
+    _commands().plot(_run(args), args.command, args.seed, args.out)
 
 
 def _export(args: argparse.Namespace) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 
+from tinygen.console import progress
 from tinygen.data import Dataset
 from tinygen.metrics.distance import frechet_distance, nearest, precision_recall
 from tinygen.metrics.features import class_names, feature_net, has_features
-from tinygen.models.model import Metric
+from tinygen.metrics.metric import Metric
 
 MOST = 10_000  # images of each kind
 NEIGHBOURS = 500  # images whose nearest training image is looked for
@@ -27,9 +28,7 @@ class Calibration(NamedTuple):
     shares: dict[str, np.ndarray]
 
 
-def quality(
-    images: np.ndarray, train: Dataset, test: Dataset, tell: Callable[[float, str], None] = lambda done, text: None
-) -> list[Metric]:
+def quality(images: np.ndarray, train: Dataset, test: Dataset) -> list[Metric]:
     """How good generated images (N, C, H, W) uint8 are; 10,000 of them, or as many as test images, are enough.
 
     FD*: the Frechet distance to the test images between the features of a network trained on the data set
@@ -42,25 +41,25 @@ def quality(
     Without features (`has_features`), or with fewer than 4 images, the memorization ratio alone is given.
     """
     n = min(len(images), len(test), MOST)
-    figures = []
+    metrics = []
     if has_features(train) and n > 3:
-        tell(0.0, "training the feature network")
+        progress(0.0, "training the feature network")
         net = feature_net(train)
-        tell(0.3, "calibrating")
+        progress(0.3, "calibrating")
         known = calibration(train, test)
-        tell(0.7, "comparing features")
+        progress(0.7, "comparing features")
         real, (fake, classes) = net.of(test.images[:n])[0], net.of(images[:n])
         precision, recall = precision_recall(real, fake)
-        figures = [
-            Metric(f"FD* (features {net.digest})", frechet_distance(real, fake), beside=known.distance),
-            Metric("precision", precision, beside=known.precision),
-            Metric("recall", recall, beside=known.recall),
+        metrics = [
+            Metric(f"FD* (features {net.digest})", frechet_distance(real, fake), baselines=known.distance),
+            Metric("precision", precision, baselines=known.precision),
+            Metric("recall", recall, baselines=known.recall),
             rarest(classes, train, known.shares),
         ]
-    tell(0.9, "looking for training images among the samples")
+    progress(0.9, "looking for training images among the samples")
     return [
-        *figures,
-        Metric("memorization ratio", memorization(images, train, test), beside={"copies": 0.0, "new": 1.0}),
+        *metrics,
+        Metric("memorization ratio", memorization(images, train, test), baselines={"copies": 0.0, "new": 1.0}),
     ]
 
 
@@ -72,8 +71,8 @@ def rarest(classes: np.ndarray, train: Dataset, known: Mapping[str, np.ndarray] 
     names, found = class_names(train), shares(classes, train)
     least = int(found.argmin())
     others = {name: float(share) for i, (name, share) in enumerate(zip(names, found, strict=True)) if i != least}
-    beside = {name: float(share[least]) for name, share in known.items()}
-    return Metric(f"rarest class, {names[least]}", float(found[least]), "%", beside=beside | others)
+    baselines = {name: float(share[least]) for name, share in known.items()}
+    return Metric(f"rarest class, {names[least]}", float(found[least]), "%", baselines=baselines | others)
 
 
 def shares(classes: np.ndarray, train: Dataset) -> np.ndarray:
@@ -83,7 +82,7 @@ def shares(classes: np.ndarray, train: Dataset) -> np.ndarray:
 
 @functools.lru_cache(maxsize=4)
 def calibration(train: Dataset, test: Dataset) -> Calibration:
-    """What the figures are for training images, blurred test images, and a linear model: a Gaussian of the pixels."""
+    """What the numbers are for training images, blurred test images, and a linear model: a Gaussian of the pixels."""
     n, net = min(len(train), len(test), MOST), feature_net(train)
     real = net.of(test.images[:n])[0]
     known = {"real images": train.images[:n], "blurred": blurred(test.images[:n]), "PCA-Gaussian": gaussian(train, n)}

@@ -15,6 +15,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from tinygen import Tensor, clamp, exp, nn, tensor
+from tinygen.data import Levels
 from tinygen.nn import functional as F
 
 Kind = Literal["logistic", "bernoulli", "gaussian"]
@@ -39,15 +40,11 @@ class Likelihood(nn.Module):
     sample: Callable[..., np.ndarray]
 
     def __init__(self, levels: int) -> None:
-        self.levels = levels
+        self.levels = Levels(levels)
 
     def mean(self, output: np.ndarray) -> np.ndarray:
         """The expectation of each value, in levels, a float."""
-        return np.clip((output[..., : output.shape[-3] // self.outputs, :, :] + 1) / 2, 0, 1) * (self.levels - 1)
-
-    def to_levels(self, x: np.ndarray) -> np.ndarray:
-        """Numbers around -1 .. 1 as the nearest levels, uint8."""
-        return np.clip(np.round((x + 1) / 2 * (self.levels - 1)), 0, self.levels - 1).astype(np.uint8)
+        return self.levels.unscale(output[..., : output.shape[-3] // self.outputs, :, :])
 
 
 class Bernoulli(Likelihood):
@@ -95,12 +92,12 @@ class Gaussian(Likelihood):
 
     def nats(self, output: Tensor, images: np.ndarray) -> Tensor:
         log_sigma = clamp(self.log_sigma, min=self.least)
-        z = (output - output.new_tensor(images * (2 / (self.levels - 1)) - 1)) * exp(-log_sigma)
+        z = (output - output.new_tensor(self.levels.scale(images))) * exp(-log_sigma)
         return z * z * 0.5 + (log_sigma - self.least)
 
     def sample(self, output: np.ndarray, rng: np.random.Generator, temperature: float = 1.0) -> np.ndarray:
         sigma = math.exp(max(self.log_sigma.item(), self.least))
-        return self.to_levels(output + temperature * sigma * rng.standard_normal(output.shape))
+        return self.levels.round(output + temperature * sigma * rng.standard_normal(output.shape))
 
 
 class Logistic(Likelihood):
@@ -120,4 +117,4 @@ class Logistic(Likelihood):
     def sample(self, output: np.ndarray, rng: np.random.Generator, temperature: float = 1.0) -> np.ndarray:
         channels = output.shape[-3] // 2
         mean, log_scale = output[..., :channels, :, :], np.clip(output[..., channels:, :, :], -7, 7)
-        return self.to_levels(mean + temperature * np.exp(log_scale) * rng.logistic(size=mean.shape))
+        return self.levels.round(mean + temperature * np.exp(log_scale) * rng.logistic(size=mean.shape))

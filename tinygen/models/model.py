@@ -1,157 +1,89 @@
-"""What the training loop, the run folder and the command line need of a model, whatever its family.
+"""A model of images: what the training loop and the command line need of it, whatever its family.
 
-A family overrides `loss` and `sample` (or the whole of `training_step`, where one loss isn't enough), and says by
-`evaluate`, `validation`, `progress` and `pictures` how good it is and how that is shown.
+A model defines `sample` and `loss`; or `optimizers` and `training_step`, where one loss isn't enough. Its family says
+how it is measured and shown (`tinygen.models.family`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+from collections.abc import Callable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
 from tinygen import Tensor, nn, optim
-from tinygen.data import Dataset
-
-if TYPE_CHECKING:
-    from tinygen.training.trainer import Trainer
-
-
-class Batch(NamedTuple):
-    """Some images of a data set. images: (N, C, H, W) uint8, 0 .. levels - 1; labels: (N,) int64, or None."""
-
-    images: np.ndarray
-    labels: np.ndarray | None = None
+from tinygen.data import Dataset, Levels
+from tinygen.models.condition import Condition
+from tinygen.models.family import Batch, Family
 
 
-class Metric(NamedTuple):
-    """One measured number: `test: 1.828 +- 0.010 bits/dim (independent pixels 2.390)`.
+class Step(Protocol):
+    """One step of training, as a model sees it. `tinygen.training.Trainer` is the one that trains.
 
-    error: its standard error. beside: what to compare it with, in the same unit.
+    Attributes:
+        step: how many steps were done before.
+        dataset: what is trained on.
+        rng: every random number of the step comes from it.
     """
 
-    name: str
-    value: float
-    unit: str = ""
-    error: float | None = None
-    beside: Mapping[str, float] = MappingProxyType({})
+    step: int
+    dataset: Dataset
+    rng: np.random.Generator
 
-    def __str__(self) -> str:
-        digits = 3 if abs(self.value) < 10 else 2
-        error = "" if self.error is None else f" +- {self.error:.{digits}f}"
-        beside = ", ".join(f"{name} {value:.{digits}f}" for name, value in self.beside.items())
-        return f"{self.name}: {self.value:.{digits}f}{error} {self.unit}".rstrip() + (f" ({beside})" if beside else "")
+    def batch(self) -> Batch:
+        """The next images."""
 
+    def minimize(self, closure: Callable[[], dict[str, Tensor]], optimizer: str = "adam") -> dict[str, float]:
+        """One step of an optimizer on the sum of the 0-d parts that closure() gives: the parts, as numbers.
 
-class Plot(NamedTuple):
-    """Images (N, C, H, W) uint8 to be shown in so many columns, 0 .. levels - 1 (None: the model's levels)."""
-
-    images: np.ndarray
-    columns: int | None = None
-    caption: str = ""
-    levels: int | None = None
+        Raises FloatingPointError, before anything has changed, if a part or a gradient isn't finite.
+        """
 
 
 class Model(nn.Module):
     """A model of images of shape (C, H, W) with values 0 .. levels - 1.
 
-    A class is built from `(image_shape, levels, *, its own options with defaults, rng)`; the options become flags
-    of the command line. What changes from step to step and isn't a parameter is a buffer, so that checkpoints hold it.
+    A class is built from `(image_shape, levels, *, its own options with defaults, rng)`; the options become flags of
+    the command line, explained by the docstring's Args. What changes from step to step and isn't a parameter is a
+    buffer, so that checkpoints hold it.
+
+    Attributes:
+        lr, batch_size: what training takes unless told otherwise.
+        schedule: of the learning rates, over the whole training.
+        condition: the classes of images that the model is told; none unless a model sets it.
 
     Raises ValueError for an image_shape that isn't three sizes of at least 1, and for levels outside 2 to 256.
     """
 
-    lr: ClassVar[float] = 2e-3  # what training takes unless told otherwise
+    lr: ClassVar[float] = 2e-3
     batch_size: ClassVar[int] = 16
-    schedule: ClassVar[Literal["cosine", "constant"]] = "cosine"  # of the learning rates, over the whole training
-    validation_unit: ClassVar[str] = ""  # what `validation` is given in
+    schedule: ClassVar[Literal["cosine", "constant"]] = "cosine"
+    family: ClassVar[Family] = Family()
+    condition: Condition = Condition()
 
     def __init__(self, image_shape: tuple[int, int, int], levels: int) -> None:
         super().__init__()
         if len(image_shape) != 3 or min(image_shape) < 1:
             raise ValueError(f"image_shape must be (channels, height, width), got {image_shape}")
-        if not 2 <= levels <= 256:
-            raise ValueError(f"levels must be from 2 to 256, got {levels}")
         self.image_shape = tuple(image_shape)
-        self.levels = levels
-
-    # -- training
+        self.levels = Levels(levels)
 
     def optimizers(self, lr: float) -> dict[str, optim.Optimizer]:
         """The optimizers by name. `lr` is what the command line says; their rates then follow `schedule`."""
         return {"adam": optim.Adam(self.parameters(), lr)}
 
     def loss(self, batch: Batch, rng: np.random.Generator) -> dict[str, Tensor]:
-        """The parts of the loss, 0-d, in nats an image, means over the batch. Their sum is made small."""
+        """The parts of the loss, 0-d, in nats an image, means over the batch. Training minimizes their sum."""
         raise NotImplementedError(f"{type(self).__name__} doesn't define loss()")
 
-    def training_step(self, training: Trainer) -> dict[str, float]:
+    def training_step(self, step: Step) -> dict[str, float]:
         """One step: the numbers that metrics.csv and the report show of it, by name, the same names in every step.
 
-        `training.batch()` gives the next images, `training.minimize(closure, optimizer)` takes a step of an optimizer,
-        `training.rng` is what every random number comes from. This one: one batch, one step of the loss.
+        This one: one batch, one step of the loss.
         """
-        batch = training.batch()
-        return training.minimize(lambda: self.loss(batch, training.rng))
-
-    def progress(self, parts: dict[str, float]) -> str:
-        """What is shown while it trains, of a step's numbers averaged over the last steps."""
-        return f"{sum(parts.values()):.2f} nats"
-
-    def health(self, parts: dict[str, float]) -> list[str]:
-        """What is wrong with the training, in words ("WHAT: why, and what to try"), of the numbers as for `progress`.
-
-        Asked every now and then; what wasn't wrong before is said, logged and stands in the report.
-        """
-        return []
-
-    def floors(self, train: Dataset, test: Dataset) -> dict[str, float]:
-        """What trivial models reach on the test set, by name, in the unit of `progress` and `evaluate`."""
-        return {}
-
-    # -- how good it is
-
-    def validation(self, batch: Batch, rng: np.random.Generator) -> float:
-        """How good it is on images that it isn't trained on, lower is better: the `best` checkpoint has the least.
-
-        Called in evaluation mode with all held-out images at once. A model that doesn't define it trains on all images.
-        """
-        raise NotImplementedError(f"{type(self).__name__} doesn't define validation()")
-
-    def evaluate(self, train: Dataset, test: Dataset, rng: np.random.Generator) -> list[Metric]:
-        """The test figures, after training and by `tinygen evaluate`. Called in evaluation mode."""
-        return []
-
-    def sample(
-        self, n: int, rng: np.random.Generator, temperature: float = 1.0, labels: np.ndarray | None = None
-    ) -> np.ndarray:
-        """n images drawn from the model, (n, C, H, W) uint8. labels: (n,), for models of classes."""
-        raise ValueError(f"{type(self).__name__} cannot be sampled from")
-
-    def refuse_labels(self, labels: np.ndarray | None) -> None:
-        """ValueError unless labels is None, for a model that knows no classes."""
-        if labels is not None:
-            raise ValueError(
-                f"{type(self).__name__} knows no classes: labels must be None, got {np.size(labels)} of them"
-            )
-
-    def snapshot(self, batch: Batch, rng: np.random.Generator) -> Plot:
-        """What is drawn while it trains: as many samples as the batch has images; or what it makes of those."""
-        return Plot(self.sample(len(batch.images), rng))
-
-    @classmethod
-    def pictures(cls) -> dict[str, Callable[..., Plot]]:
-        """Further pictures by name, each a command of its own: functions of (model, train, test, rng).
-
-        The first line of a function's docstring is the command's help.
-        """
-        return {}
-
-    def tell(self, done: float, text: str) -> None:
-        """Called by what can take long: how much is done, of 1, and of what. Whoever shows it replaces this."""
+        batch = step.batch()
+        return step.minimize(lambda: self.loss(batch, step.rng))
 
     # -- images
 
@@ -164,24 +96,89 @@ class Model(nn.Module):
         """Nats per image as bits per dimension."""
         return nats / (self.dimensions * math.log(2))
 
-    def scaled(self, images: np.ndarray) -> Tensor:
-        """A network's input: integers 0 .. levels - 1 of shape (N, C, H, W) become numbers from -1 to 1.
-
-        Raises ValueError for images of another shape, or with other values.
-        """
+    def check_images(self, images: np.ndarray) -> np.ndarray:
+        """The images; ValueError unless they are integers 0 .. levels - 1 of shape (N, C, H, W)."""
         images = np.asarray(images)
         if images.ndim != 4 or images.shape[1:] != self.image_shape:
             raise ValueError(f"images must be (N, {', '.join(map(str, self.image_shape))}), got {images.shape}")
         if images.dtype.kind not in "iu" or (images.size and (images.min() < 0 or images.max() >= self.levels)):
             found = f"{images.dtype} from {images.min()} to {images.max()}" if images.size else str(images.dtype)
             raise ValueError(f"images must be integers from 0 to {self.levels - 1}, got {found}")
-        return self.scale(images)
+        return images
 
     def scale(self, images: np.ndarray) -> Tensor:
-        """`scaled` for integers that are known to be fine; also for parts of images."""
-        pixels = np.ascontiguousarray(images.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)  # NHWC in memory
-        return self.tensor(pixels * (2 / (self.levels - 1)) - 1)
+        """A network's input: integers 0 .. levels - 1, (N, C, H, W), as numbers from -1 to 1, NHWC in memory."""
+        pixels = np.ascontiguousarray(images.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+        return self.tensor(self.levels.scale(pixels))
+
+    def network_input(self, images: np.ndarray) -> Tensor:
+        """`scale` of images that are checked before, as `check_images` does."""
+        return self.scale(self.check_images(images))
 
     def tensor(self, values: np.ndarray) -> Tensor:
         """Numbers as its networks take them: of the parameters' dtype, on their device."""
         return next(self.parameters()).new_tensor(values)
+
+
+# --------------------------------------------------- what only some models can do: commands and metrics ask for these
+
+
+@runtime_checkable
+class Samples(Protocol):
+    """A model that images can be drawn from."""
+
+    def sample(
+        self, n: int, rng: np.random.Generator, temperature: float = 1.0, labels: np.ndarray | None = None
+    ) -> np.ndarray:
+        """n images drawn from the model, (n, C, H, W) uint8. labels: (n,), for a model that is told the class."""
+
+
+@runtime_checkable
+class HasLogProb(Protocol):
+    """A model with a likelihood that can be computed."""
+
+    def log_prob(self, images: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+        """log p(x) of images (N, C, H, W), in nats, (N,) float64."""
+
+
+@runtime_checkable
+class Causal(Protocol):
+    """A model that gives each value given those before it: the chain rule."""
+
+    def logits(self, x: Tensor, labels: np.ndarray | None = None) -> Tensor:
+        """Logits (N, levels, C, H, W) of scaled images (N, C, H, W)."""
+
+    def order(self) -> np.ndarray:
+        """Where the values stand in an image (H, W, C), in the order in which they are drawn: (dimensions,)."""
+
+
+@runtime_checkable
+class Decodes(Protocol):
+    """A model whose images come from codes."""
+
+    def decode(self, z: np.ndarray) -> np.ndarray:
+        """The expected images of codes (N, latent): (N, C, H, W) floats, 0 .. levels - 1."""
+
+
+@runtime_checkable
+class Encodes(Decodes, Protocol):
+    """A model with a code for every image, too."""
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        """The code of each image (N, C, H, W): (N, latent)."""
+
+
+@runtime_checkable
+class Invertible(Protocol):
+    """A model that maps images to noise one to one."""
+
+    def inverse(self, z: np.ndarray) -> np.ndarray:
+        """The images of noise z, what `forward` takes to z."""
+
+
+@runtime_checkable
+class Translates(Protocol):
+    """A model from images to images of another domain."""
+
+    def translate(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Images of the other domain, (N, C, H, W) uint8."""

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from tinygen.models.model import Plot
+from tinygen.metrics.metric import Plot
 
 GAP, BACKGROUND = 6, 48  # pixels between images, and their grey: dark, but not the images' own black
 
 
-def save_picture(path: Path, picture: Plot, levels: int) -> None:
-    """Write a model's picture; `levels` are the model's."""
-    save_grid(path, picture.images, picture.levels or levels, picture.columns)
+def save_plot(path: Path, plot: Plot, levels: int) -> None:
+    """Write a model's plot; `levels` are the model's."""
+    save_grid(path, plot.images, plot.levels or levels, plot.columns)
 
 
 def save_grid(path: Path, images: np.ndarray, levels: int, columns: int | None = None, side: int = 512) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import csv
 import html
 import math
-import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -15,86 +13,28 @@ from typing import Any
 
 import numpy as np
 
+from tinygen.console import duration
 from tinygen.models.registry import MODELS, model_class
-from tinygen.training.callbacks import Callback
-from tinygen.training.cost import Cost
-from tinygen.training.progress import Progress, duration
-from tinygen.training.run import Run, write_text
-from tinygen.training.trainer import Trainer
-
-ASKED = 100  # steps between two questions for the model's health
-POINTS, FEW = 150, 30  # at most so many points make a curve; fewer than so many are marked
-WIDTH, HEIGHT, LEFT, BELOW, ABOVE = 420, 220, 52, 24, 10  # of a curve, in its own units
+from tinygen.report.curves import curve
+from tinygen.report.files import write_text
 
 
-class Report(Callback):
-    """Keeps results.json and the page while a run is trained: at its moments and when it stops.
-
-    Other than metrics.csv, results.json holds what differs from machine to machine: seconds, and messages to people.
-    """
-
-    def __init__(self, training: Trainer, run: Run, cost: Cost, progress: Progress) -> None:
-        self.training, self.run, self.progress = training, run, progress
-        before = run.read_results()
-        messages = [m for m in before.get("messages", []) if m["step"] <= training.step]
-        self.results = before | {"parameters": cost.parameters, "flops": cost.flops / cost.images, "messages": messages}
-        self.seconds, self.moment = before.get("seconds", 0.0), training.moment
-        self.wrong: set[str] = set()
-        self.start = time.monotonic()
-
-    def say(self, text: str) -> None:
-        """Tell people something about the training."""
-        self.results["messages"].append({"step": self.training.step, "text": text})
-        self.progress.clear()
-        self.run.say(f"step {self.training.step:,}: {text}")
-
-    def ask(self) -> None:
-        """Say what is wrong now and wasn't when it was last asked for. It is known by what stands before the colon."""
-        found = {text.partition(":")[0]: text for text in self.training.model.health(self.progress.parts)}
-        for name in found.keys() - self.wrong:
-            self.say(found[name])
-        self.wrong = set(found)
-
-    def write(self) -> None:
-        """Write both files."""
-        seconds = self.seconds + time.monotonic() - self.start
-        self.results |= {"step": self.training.step, "images": self.training.images, "seconds": round(seconds, 3)}
-        self.run.write_results(self.results)
-        write(self.run)
-
-    def __enter__(self) -> Any:
-        self.start = time.monotonic()
-        self.training.say = self.say
-        return self
-
-    def step(self, row: dict[str, Any]) -> None:
-        if self.training.step % ASKED == 0 and self.progress.steps >= ASKED:
-            self.ask()
-        if self.moment != self.training.moment:
-            self.moment = self.training.moment
-            self.write()
-
-    def __exit__(self, *error: Any) -> None:
-        with contextlib.suppress(*([] if error[0] is None else [OSError])):  # which would hide the error
-            self.write()
-
-
-def write(run: Run) -> None:
-    """The page, from what is in the run folder."""
-    results = run.read_results()
-    config, environment = (_read_toml(run.folder / name) for name in ("config.toml", "environment.toml"))
+def write(folder: Path, results: dict[str, Any]) -> None:
+    """Write report.html of a run's folder, from what is in it and from its results."""
+    config, environment = (_read_toml(folder / name) for name in ("config.toml", "environment.toml"))
     title = f"{config.get('model', 'a run')} on {Path(str(config.get('data', '?'))).stem}"
     captions = results.get("captions", {})
-    pictures = [run.samples, *sorted(p for p in run.folder.glob("*.png") if p != run.samples)]
+    samples = folder / "samples.png"
+    pictures = [samples, *sorted(p for p in folder.glob("*.png") if p != samples)]
 
     def caption(path: Path) -> str:
         return captions.get(path.stem) or path.stem
 
     parts = [
-        f"<header><h1>{_text(title)}</h1><p>{_text(run.folder.name)}, {_progress(results)}</p></header>",
-        _section("Test", _figures(results.get("figures", []))),
-        _section("While it trained", _curves(run, str(config.get("model")))),
-        _section("What it drew, by step", _images(sorted(run.snapshots.glob("step-*.png")), _step_of)),
+        f"<header><h1>{_text(title)}</h1><p>{_text(folder.name)}, {_progress(results)}</p></header>",
+        _section("Test", _metrics(results.get("metrics", []))),
+        _section("While it trained", _curves(folder / "metrics.csv", str(config.get("model")))),
+        _section("What it drew, by step", _images(sorted((folder / "samples").glob("step-*.png")), _step_of)),
         _section("At the end", _images([p for p in pictures if p.exists()], caption, "large")),
         _section("Messages", _messages(results.get("messages", []))),
         "<div class=tables>",
@@ -102,10 +42,10 @@ def write(run: Run) -> None:
         _section("Configuration", _table(config | config.pop("options", {}))),
         _section("Environment", _table(environment)),
         "</div>",
-        _section("Log", _log(run)),
+        _section("Log", _log(folder / "log.txt")),
     ]
     page = _PAGE.replace("{title}", _text(title)).replace("{body}", "\n".join(filter(None, parts)))
-    write_text(run.report, page)
+    write_text(folder / "report.html", page)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -147,15 +87,15 @@ def _cost(results: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _figures(figures: list[dict[str, Any]]) -> str:
-    """A line for each figure: its value, and what to compare it with."""
+def _metrics(metrics: list[dict[str, Any]]) -> str:
+    """A line for each metric: its value, and what trivial models reach."""
     lines = []
-    for f in figures:
-        digits = 3 if abs(f["value"]) < 10 else 2
-        error = "" if f["error"] is None else f" <small>± {f['error']:.{digits}f}</small>"
-        beside = ", ".join(f"{_text(name)} {value:.{digits}f}" for name, value in f["beside"].items())
-        lines.append(f"<div class=figure><b>{f['value']:.{digits}f}</b>{error} {_text(f['unit'])}"
-                     f"<p>{_text(f['name'])}{f'; {beside}' if beside else ''}</p></div>")  # fmt: skip
+    for m in metrics:
+        digits = 3 if abs(m["value"]) < 10 else 2
+        error = "" if m["error"] is None else f" <small>± {m['error']:.{digits}f}</small>"
+        baselines = ", ".join(f"{_text(name)} {value:.{digits}f}" for name, value in m["baselines"].items())
+        lines.append(f"<div class=figure><b>{m['value']:.{digits}f}</b>{error} {_text(m['unit'])}"
+                     f"<p>{_text(m['name'])}{f'; {baselines}' if baselines else ''}</p></div>")  # fmt: skip
     return f"<div class=figures>{''.join(lines)}</div>" if lines else ""
 
 
@@ -164,10 +104,10 @@ def _messages(messages: list[dict[str, Any]]) -> str:
     return f"<ul>{''.join(lines)}</ul>" if lines else ""
 
 
-def _log(run: Run) -> str:
-    if not run.log.exists():
+def _log(path: Path) -> str:
+    if not path.exists():
         return ""
-    text = run.log.read_text(encoding="utf-8", errors="replace")
+    text = path.read_text(encoding="utf-8", errors="replace")
     return f"<details><summary>what was said</summary><pre>{_text(text)}</pre></details>"
 
 
@@ -185,16 +125,13 @@ def _images(paths: list[Path], caption: Callable[[Path], str], kind: str = "") -
     return f'<div class="images {kind}">{"".join(parts)}</div>' if parts else ""
 
 
-# --------------------------------------------------------------------------------------------------------------- curves
-
-
-def _curves(run: Run, model: str) -> str:
+def _curves(path: Path, model: str) -> str:
     """A drawing for each column of metrics.csv of a model of this name."""
-    if not run.metrics.exists():
+    if not path.exists():
         return ""
-    with run.metrics.open(newline="", encoding="utf-8", errors="replace") as file:
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
         rows = list(csv.reader(file))
-    unit = model_class(model).validation_unit if model in MODELS else ""
+    unit = model_class(model).family.validation_unit if model in MODELS else ""
     names, lines = (rows[0], rows[1:]) if rows else ([], [])
     lines = [line for line in lines if len(line) == len(names)]
     drawings = []
@@ -203,7 +140,7 @@ def _curves(run: Run, model: str) -> str:
         points = points[np.isfinite(points).all(axis=1)]
         if len(points) > 1:
             label = _text(name.replace("_", " ") + (f" ({unit})" if name == "validation" and unit else ""))
-            drawing = _curve(points[:, 0], points[:, 1], label)
+            drawing = curve(points[:, 0], points[:, 1], label)
             drawings.append(f"<figure><figcaption>{label}</figcaption>{drawing}</figure>")
     return f"<div class=curves>{''.join(drawings)}</div>" if drawings else ""
 
@@ -214,54 +151,6 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         return math.nan
-
-
-def _curve(steps: np.ndarray, values: np.ndarray, label: str) -> str:
-    """Values over steps as SVG: means over groups of steps as a line, their least and greatest as a band."""
-    size = -(-len(steps) // POINTS)
-    groups = [slice(i, i + size) for i in range(0, len(steps), size)]
-    x = np.array([steps[g].mean() for g in groups])
-    mean, low, high = (np.array([f(values[g]) for g in groups]) for f in (np.mean, np.min, np.max))
-    seen = np.sort(values[len(values) // 20 :])  # without the first fall, which would squeeze all that follows,
-    least, most = seen[len(seen) // 100], seen[-1 - len(seen) // 100]  # and the worst outliers
-    margin = 0.08 * next(extent for extent in (most - least, abs(most), 1.0) if extent > 1e-300)  # so are its parts
-    bottom, top, right, floor = least - margin, most + margin, WIDTH - 8, HEIGHT - BELOW
-
-    def across(step: Any) -> Any:
-        return LEFT + (step - x[0]) / (x[-1] - x[0] or 1) * (right - LEFT)
-
-    def up(value: Any) -> Any:
-        return floor - (np.clip(value, bottom, top) - bottom) / (top - bottom) * (floor - ABOVE)
-
-    def path(xs: Any, ys: Any) -> str:
-        return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(xs, ys, strict=True))
-
-    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role=img aria-label="{label} by step">']
-    for y in _ticks(bottom, top, 6):
-        parts.append(f'<path class=rule d="M{LEFT} {up(y):.1f}H{right}"/>')
-        parts.append(f"<text x={LEFT - 6} y={up(y) + 4:.1f} text-anchor=end>{_tick(y)}</text>")
-    for step in _ticks(x[0], x[-1], 5):
-        parts.append(f"<text x={across(step):.1f} y={HEIGHT - 6} text-anchor=middle>{_tick(step)}</text>")
-    outline = np.concatenate([across(x), across(x)[::-1]]), np.concatenate([up(high), up(low)[::-1]])
-    parts.append(f'<polygon points="{path(*outline)}"/><polyline points="{path(across(x), up(mean))}"/>')
-    if len(x) < FEW:
-        parts += [f'<circle cx="{across(a):.1f}" cy="{up(b):.1f}" r="3"/>' for a, b in zip(x, mean, strict=True)]
-    return "".join(parts) + "</svg>"
-
-
-def _ticks(low: float, high: float, most: int) -> list[float]:
-    """At most so many round numbers from low to high."""
-    if not high > low:
-        return [low]
-    power = 10 ** math.floor(math.log10((high - low) / most))
-    step = next(power * m for m in (1, 2, 5, 10, 20) if (high - low) / (power * m) <= most)
-    return [k * step for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
-
-
-def _tick(value: float) -> str:
-    if abs(value) >= 10_000:
-        return f"{value / 1000:g}k"
-    return f"{value:.6g}"
 
 
 _PAGE = """<!doctype html>

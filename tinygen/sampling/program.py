@@ -1,6 +1,6 @@
-"""From a trace to a schedule: the network as a list of small steps, in the order in which images are drawn.
+"""From a trace to a program: the network as a list of small steps, in the order in which images are drawn.
 
-`schedule` sorts the steps of a trace's notes by time and gives every number a place in memory, which numbers share
+`program` sorts the steps of a trace's notes by time and gives every number a place in memory, which numbers share
 where one is done with before the next comes. That the logits of each value are there in time proves that the model is
 autoregressive. `tinygen.sampling.sampler` runs the steps.
 """
@@ -16,7 +16,7 @@ from tinygen.native import SAMPLER_LAYERS
 from tinygen.sampling.trace import WIDE, Elementwise, Product, Trace
 
 
-class Schedule(NamedTuple):
+class Program(NamedTuple):
     """A network as csrc/tinygen.h wants it (`tg_sample`); lengths and places count numbers.
 
     layers (L, 8): kind, n, run, runs, low, high, ld, weights. runs (R, 2). weights: of the network's type. steps
@@ -38,7 +38,7 @@ class Schedule(NamedTuple):
     colours: int
 
 
-def schedule(trace: Trace) -> Schedule:
+def program(trace: Trace) -> Program:
     """The steps of a trace in order. Raises ValueError if a value's logits depend on itself or a later one."""
     values, colours = trace.image.numbers.size, trace.image.shape[2]
     # (1, levels, C, H, W), or of a mixture (1, K, H, W), for all colours of a pixel
@@ -60,7 +60,7 @@ def schedule(trace: Trace) -> Schedule:
     order, starts = steps.order()
     places = place[trace.image.numbers.ravel()[trace.order]]
     constants = [slice(b.place, b.place + b.values.size) for b in trace.buffers if b.values is not None]
-    return Schedule(
+    return Program(
         np.array(steps.layers, np.int64).reshape(-1, 8), np.array(steps.runs, np.int64).reshape(-1, 2),
         np.concatenate([np.zeros(0, trace.dtype), *steps.weights]), order.astype(np.int32, "C"), starts,
         places.astype(np.int32), place[results].astype(np.int32, "C"), size, constants, trace.mixtures, colours,

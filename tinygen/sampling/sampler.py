@@ -1,4 +1,4 @@
-"""Cached sampling: drawing images with a schedule, by which each of the network's numbers is computed once.
+"""Cached sampling: drawing images with a program, by which each of the network's numbers is computed once.
 
 So an image takes about as long as one forward pass, where a plain loop takes one for each of its values (lecture slide
 33). `tinygen.sampling.trace` notes what a network computes, and when it can; `tinygen.sampling.program` makes steps of
@@ -11,17 +11,15 @@ import contextlib
 import itertools
 import weakref
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tinygen import Tensor, native
 from tinygen.autograd import is_reference
-from tinygen.sampling.program import Schedule, schedule
+from tinygen.console import progress
+from tinygen.sampling.program import Program, program
 from tinygen.sampling.trace import Trace
-
-if TYPE_CHECKING:
-    from tinygen.models.autoregressive.base import Autoregressive
 
 _CHUNK = 1 << 31  # multiplications in a call of the kernel at most, some 0.1 s; between calls Ctrl-C is heard
 _FUNCTIONS: dict[str, Any] = {
@@ -38,16 +36,17 @@ _FUNCTIONS: dict[str, Any] = {
 
 
 class Sampler:
-    """Draws images from a model with its weights as they are now. Raises NotSchedulable.
+    """Draws images from a model with its weights as they are now. Raises NotTraceable.
 
     Args:
+        model: an autoregressive one (`tinygen.models.autoregressive.base`).
         labels: of the images that will be drawn, (N,), for a model of classes.
     """
 
-    def __init__(self, model: Autoregressive, labels: np.ndarray | None = None) -> None:
+    def __init__(self, model: Any, labels: np.ndarray | None = None) -> None:
         kinds, self.which = np.unique([] if labels is None else labels, return_inverse=True)
-        plans = [_plan(model, label) for label in kinds.tolist() or [0 if model.classes else None]]
-        self.model, self.schedule = model, plans[0][0]
+        plans = [_plan(model, label) for label in kinds.tolist() or [0 if model.condition else None]]
+        self.model, self.program = model, plans[0][0]
         self.constants = [constants for _, constants in plans]
         levels = np.arange(model.levels)[:, None, None, None]
         self.scaled = np.ascontiguousarray(model.scale(levels).numpy().ravel())
@@ -63,23 +62,23 @@ class Sampler:
         x, numbers, state = np.ascontiguousarray(flat[:, order]), np.zeros((len(order), n)), self.state(n)
         numbers[~given] = uniform
         for first, last in self.stretches(given, n):
-            self.model.tell(first / len(order), f"drawing {n:,} images {channels}x{height}x{width}")
+            progress(first / len(order), f"drawing {n:,} images {channels}x{height}x{width}")
             self.run(state, x, first, last, last if given[first] else first, numbers, temperature)
         flat[:, order] = x
         return flat.reshape(n, height, width, channels).transpose(0, 3, 1, 2)
 
     def stretches(self, given: np.ndarray, n: int) -> Iterator[tuple[int, int]]:
         """The values in calls of `run`: of given ones, or such that are to be drawn, and of bounded work."""
-        chunk = max(1, _CHUNK // max(1, n * self.schedule.weights.size))
+        chunk = max(1, _CHUNK // max(1, n * self.program.weights.size))
         ends = [0, *(np.flatnonzero(np.diff(given)) + 1).tolist(), len(given)]
         for begin, end in itertools.pairwise(ends):
             yield from ((first, min(end, first + chunk)) for first in range(begin, end, chunk))
 
     def state(self, n: int) -> np.ndarray:
         """Memory for the numbers of n images, with all that is constant."""
-        state = native.empty((n, self.schedule.size), self.schedule.weights.dtype)
+        state = native.empty((n, self.program.size), self.program.weights.dtype)
         state.fill(0)
-        for place, *constants in zip(self.schedule.constants, *self.constants, strict=True):
+        for place, *constants in zip(self.program.constants, *self.constants, strict=True):
             state[:, place] = constants[0] if len(constants) == 1 else np.stack(constants)[self.which]
         return state
 
@@ -91,8 +90,8 @@ class Sampler:
 
     def logits(self, state: np.ndarray, x: np.ndarray, value: int) -> np.ndarray:
         """Of a value's levels (N, levels), by what the network gives at its pixel and the colours drawn before."""
-        output, channels = state[:, self.schedule.results[value]], self.model.image_shape[0]
-        if not self.schedule.mixtures:
+        output, channels = state[:, self.program.results[value]], self.model.image_shape[0]
+        if not self.program.mixtures:
             return output
         colours = self.scaled[x[:, value // channels * channels :][:, :channels, None, None]]
         logits = self.model.of_levels(Tensor(output[:, :, None, None]), Tensor(colours))
@@ -103,7 +102,7 @@ class Sampler:
         temperature: float,
     ) -> None:  # fmt: skip
         """Values first to last of x (N, values), in which those before `known` are given. See csrc/tinygen.h."""
-        s = self.schedule
+        s = self.program
         if not is_reference():
             failed = native.sample(s, self.scaled, uniform, state, x, first, last, known, temperature)
             if failed is not NotImplemented:
@@ -181,8 +180,8 @@ def _tensors(model: Any) -> list[Tensor]:
     return found
 
 
-def _plan(model: Autoregressive, label: Any) -> tuple[Schedule, list[np.ndarray]]:
-    """A model's schedule, and its constants for this label."""
+def _plan(model: Any, label: Any) -> tuple[Program, list[np.ndarray]]:
+    """A model's program, and its constants for this label."""
     tensors = _tensors(model)
     weights = [(t._array, None if t._version is None else t._version[0]) for t in tensors]
     kept, plans = _plans.get(model, ([], {}))
@@ -193,5 +192,5 @@ def _plan(model: Autoregressive, label: Any) -> tuple[Schedule, list[np.ndarray]
         with _on_cpu(tensors):
             trace = Trace(model, label)
         constants = [b.values for b in trace.buffers if b.values is not None]
-        plans[label] = next(iter(plans.values()))[0] if plans else schedule(trace), constants
+        plans[label] = next(iter(plans.values()))[0] if plans else program(trace), constants
     return plans[label]

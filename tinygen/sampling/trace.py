@@ -36,7 +36,7 @@ UNARY, BINARY = {"relu", "elu", "tanh", "sigmoid"}, {"add", "sub", "mul"}
 WIDE = 16  # numbers to which rows of weights are padded, and places rounded: the widest vector register
 
 
-class NotSchedulable(NotImplementedError):
+class NotTraceable(NotImplementedError):
     """The network computes something from its image for which there is no rule here."""
 
 
@@ -106,13 +106,13 @@ class _Unreadable(Tensor):
     """Has no values yet."""
 
     def numpy(self) -> np.ndarray:
-        raise NotSchedulable("what isn't an op of the image")
+        raise NotTraceable("what isn't an op of the image")
 
     item = __bool__ = __float__ = __int__ = numpy  # type: ignore[assignment]
 
 
 class Trace:
-    """What a model's network does with one image, and when. Raises NotSchedulable.
+    """What a model's network does with one image, and when. Raises NotTraceable.
 
     Attributes:
         image: the numbers of the image. order: the model's. result: the numbers that the network gives.
@@ -136,7 +136,7 @@ class Trace:
             result = model.network(_Unreadable(x), None if label is None else np.array([label]))
             self.result = self.numbers(result._array)
         if self.result.ndim != (4 if self.mixtures else 5):
-            raise NotSchedulable("logits made of something else than a mixture")
+            raise NotTraceable("logits made of something else than a mixture")
 
     # -- numbers. In arrays of the network's type they stand as bits: what moves numbers moves them.
 
@@ -144,7 +144,7 @@ class Trace:
         buffer = Buffer(self._count, (height, width, channels), values)
         self._count += height * width * channels
         if self._count >= 1 << 31:
-            raise NotSchedulable("more numbers than can be counted")
+            raise NotTraceable("more numbers than can be counted")
         if self._count > len(self.time):
             self.time = np.concatenate([self.time, np.zeros(self._count, np.int32)])
         self.buffers.append(buffer)
@@ -188,7 +188,7 @@ class Trace:
         self._op += 1
         rule = getattr(self, f"_{name}", None)
         if rule is None:
-            raise NotSchedulable(f"{name} of the image")
+            raise NotTraceable(f"{name} of the image")
         return rule(*inputs)
 
     def elementwise(self, kind: str, x: Any, y: Any = None) -> np.ndarray:
@@ -299,7 +299,7 @@ class Trace:
         channels: int, positive: Any,
     ) -> np.ndarray:  # fmt: skip
         if mask or positive is not None:
-            raise NotSchedulable("a transposed convolution with a mask")
+            raise NotTraceable("a transposed convolution with a mask")
         source = self.source(self.numbers(y)[0].transpose(1, 2, 0))
         out = self.new(size[0], size[1], weight.shape[1])
         for phase in itertools.product(*map(range, stride)):  # pixels of one phase see the same taps
@@ -343,7 +343,7 @@ class Trace:
         source = self.source(self.numbers(x).reshape(1, 1, -1))
         known = self.time[source.numbers[0, 0]]
         if (np.diff(known) < 0).any():
-            raise NotSchedulable("nade of values in another order")
+            raise NotTraceable("nade of values in another order")
         total, hidden = self.new(1, 1, len(bias)), self.new(1, 1, len(bias))  # for one value after the other
         out, here = self.new(1, *output.shape[:2]), np.zeros(1, np.int64)
         first, shift = total.numbers[0, :, 0], np.zeros(output.shape[1], output.dtype)
@@ -364,7 +364,7 @@ class Trace:
     ) -> tuple[np.ndarray, ...]:
         """Over an image: the gates as a product with h beside what x gives them, then c and h elementwise."""
         if x.ndim != 4 or w_ih is not None:
-            raise NotSchedulable("an LSTM that isn't over an image")
+            raise NotTraceable("an LSTM that isn't over an image")
         z, units = self.numbers(x)[0], weight.shape[1]
         height, width, _ = z.shape
         gates, h, c, new, old = (self.new(height, width, n * units) for n in (4, 1, 1, 1, 1))

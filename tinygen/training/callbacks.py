@@ -1,25 +1,31 @@
-"""What happens around the steps of a training: its numbers, checkpoints, snapshots and its report are kept.
+"""Callbacks around the steps of a training: they keep its numbers, checkpoints, snapshots and its report.
 
-A hook is a context manager around the whole training, whose `step` is called after each step. What one hook adds to the
-step's row the later ones see.
+A callback is a context manager around the whole training, whose `step` is called after each step. What one callback
+adds to the step's row the later ones see.
 """
 
 from __future__ import annotations
 
 import bisect
+import contextlib
 import math
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 
-from tinygen.models.model import Batch
-from tinygen.report.images import save_picture
+from tinygen.models.family import Batch
+from tinygen.report import page
+from tinygen.report.images import save_plot
+from tinygen.training.cost import Cost
+from tinygen.training.progress import Progress
 from tinygen.training.run import Run
 from tinygen.training.trainer import Trainer
 
 REPORT_SECONDS = 1.0  # between two times that lines are added to metrics.csv
 SAVE_SECONDS = 30.0  # between two checkpoints: what kill -9 costs at most
+ASKED = 100  # steps between two questions for the training's diagnostics
 MOMENTS = (0.01, 0.03, *(i / 10 for i in range(1, 11)))  # of the training, at which it is looked at
 
 
@@ -42,42 +48,45 @@ class Snapshots(Callback):
 
     The random numbers come from generators of their own, seeded by the run's seed and the step; so looking changes
     nothing. held: images that the model isn't trained on, for the validation; None: there is none. shown: the images
-    for models that draw what they make of some.
+    for models that draw what they make of some. say: called where there is nothing to draw, with the reason.
     """
 
-    def __init__(self, training: Trainer, run: Run, held: Batch | None, shown: Batch) -> None:
-        self.training, self.run, self.held, self.shown = training, run, held, shown
+    def __init__(
+        self, trainer: Trainer, run: Run, held: Batch | None, shown: Batch, say: Callable[[str], None]
+    ) -> None:
+        self.trainer, self.run, self.held, self.shown, self.say = trainer, run, held, shown, say
 
     def step(self, row: dict[str, Any]) -> None:
-        reached = bisect.bisect_right(MOMENTS, self.training.done)
-        if reached > self.training.moment:
-            self.training.moment = reached
-            self.training.model.eval()
+        reached = bisect.bisect_right(MOMENTS, self.trainer.done)
+        if reached > self.trainer.moment:
+            self.trainer.moment = reached
+            self.trainer.model.eval()
             self.draw()
             if self.held is not None:
                 row["validation"] = self.validate(self.held)
-            self.training.model.train()
+            self.trainer.model.train()
 
     def draw(self) -> None:
         """Write the picture; where none can be drawn say why: it's for the training to stop, if it has to."""
-        step, model = self.training.step, self.training.model
+        step, model = self.trainer.step, self.trainer.model
         self.run.snapshots.mkdir(exist_ok=True)
         try:
-            picture = model.snapshot(self.shown, np.random.default_rng((self.training.config.seed, step)))
+            plot = model.family.snapshot(model, self.shown, np.random.default_rng((self.trainer.config.seed, step)))
         except FloatingPointError as e:
-            self.training.say(f"no picture: {e}")
+            self.say(f"no picture: {e}")
         else:
-            save_picture(self.run.snapshots / f"step-{step:06}.png", picture, model.levels)
+            save_plot(self.run.snapshots / f"step-{step:06}.png", plot, model.levels)
 
     def validate(self, held: Batch) -> float:
         """The validation, always with the same random numbers; the model is kept if it is the best so far."""
-        value = self.training.model.validation(held, np.random.default_rng(self.training.config.seed))
-        if value < (math.inf if self.training.best is None else self.training.best):
-            self.training.save_best(self.run, value)
+        model = self.trainer.model
+        value = model.family.validation(model, held, np.random.default_rng(self.trainer.config.seed))
+        if value < (math.inf if self.trainer.best is None else self.trainer.best):
+            self.trainer.save_best(self.run, value)
         return value
 
 
-class Metrics(Callback):
+class MetricsFile(Callback):
     """metrics.csv: the numbers of every step, soon after it."""
 
     def __init__(self, run: Run, validated: bool) -> None:
@@ -105,14 +114,14 @@ class Metrics(Callback):
 class Checkpoints(Callback):
     """last.safetensors: at the start, at intervals, and at the end unless an error ended the training."""
 
-    def __init__(self, training: Trainer, run: Run, metrics: Metrics) -> None:
-        self.training, self.run, self.metrics = training, run, metrics
+    def __init__(self, trainer: Trainer, run: Run, metrics: MetricsFile) -> None:
+        self.trainer, self.run, self.metrics = trainer, run, metrics
         self.saved = time.monotonic()
 
     def save(self) -> None:
         self.metrics.write()  # first, so that metrics.csv is never behind a checkpoint
         self.run.sync_metrics()
-        self.training.save(self.run)
+        self.trainer.save(self.run)
 
     def __enter__(self) -> Any:
         self.save()
@@ -127,3 +136,55 @@ class Checkpoints(Callback):
     def __exit__(self, *error: Any) -> None:
         if error[0] is None:
             self.save()
+
+
+class ReportPage(Callback):
+    """Keeps results.json and the page while a run is trained: at its moments and when it stops.
+
+    Other than metrics.csv, results.json holds what differs from machine to machine: seconds, and messages to people.
+    """
+
+    def __init__(self, trainer: Trainer, run: Run, cost: Cost, progress: Progress) -> None:
+        self.trainer, self.run, self.progress = trainer, run, progress
+        before = run.read_results()
+        messages = [m for m in before.get("messages", []) if m["step"] <= trainer.step]
+        self.results = before | {"parameters": cost.parameters, "flops": cost.flops / cost.images, "messages": messages}
+        self.seconds, self.moment = before.get("seconds", 0.0), trainer.moment
+        self.wrong: set[str] = set()
+        self.start = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Tell people something about the training."""
+        self.results["messages"].append({"step": self.trainer.step, "text": text})
+        self.progress.clear()
+        self.run.say(f"step {self.trainer.step:,}: {text}")
+
+    def ask(self) -> None:
+        """Say what is wrong now and wasn't when it was last asked for. It is known by what stands before the colon."""
+        model = self.trainer.model
+        found = {text.partition(":")[0]: text for text in model.family.diagnostics(model, self.progress.parts)}
+        for name in found.keys() - self.wrong:
+            self.say(found[name])
+        self.wrong = set(found)
+
+    def write(self) -> None:
+        """Write both files."""
+        seconds = self.seconds + time.monotonic() - self.start
+        self.results |= {"step": self.trainer.step, "images": self.trainer.images, "seconds": round(seconds, 3)}
+        self.run.write_results(self.results)
+        page.write(self.run.folder, self.results)
+
+    def __enter__(self) -> Any:
+        self.start = time.monotonic()
+        return self
+
+    def step(self, row: dict[str, Any]) -> None:
+        if self.trainer.step % ASKED == 0 and self.progress.steps >= ASKED:
+            self.ask()
+        if self.moment != self.trainer.moment:
+            self.moment = self.trainer.moment
+            self.write()
+
+    def __exit__(self, *error: Any) -> None:
+        with contextlib.suppress(*([] if error[0] is None else [OSError])):  # which would hide the error
+            self.write()

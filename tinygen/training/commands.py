@@ -1,82 +1,95 @@
-"""What can be done with a run: what the commands do, and training at its end."""
+"""What can be done with a run that is trained: the work of the commands, and of training at its end."""
 
 from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from tinygen.console import Bar
 from tinygen.data import Dataset
-from tinygen.models.model import Model, Plot
-from tinygen.report import page as report
-from tinygen.report.images import save_picture
+from tinygen.metrics.metric import Plot
+from tinygen.models.model import Model, Samples
+from tinygen.report import page
+from tinygen.report.images import save_plot
 from tinygen.training import weights
-from tinygen.training.evaluate import figures, picture, samples
 from tinygen.training.run import Run
 
 
 def finish(run: Run, train: Dataset, test: Dataset) -> None:
-    """The test figures, samples and all other pictures of a run that is trained, and its report."""
+    """Measure a run that is trained on the test set, draw samples and all its plots, and write its report."""
     config, model, state = run.load()
     if run.best.exists():
         run.say(f"from here on with the weights of step {state['step']:,}, whose validation was best")
-    _figures(run, model, train, test, config.seed)
-    if _samples(model):
-        save_picture(run.samples, Plot(samples(model, 64, config.seed)), model.levels)  # as `tinygen sample` does
+    _measure(run, model, train, test, config.seed)
+    if _can_sample(model):
+        save_plot(run.samples, Plot(samples(model, 64, config.seed)), model.levels)  # as `tinygen sample` does
         run.say(f"samples: {run.samples}")
-    for name in model.pictures():
-        _draw(run, model, name, train, test, config.seed, run.folder / f"{name}.png")
-    report.write(run)
-    more = f"; more samples: tinygen sample {run.quoted}" if _samples(model) else ""
+    for name in model.family.plots:
+        _plot(run, model, name, train, test, config.seed, run.folder / f"{name}.png")
+    page.write(run.folder, run.read_results())
+    more = f"; more samples: tinygen sample {run.quoted}" if _can_sample(model) else ""
     run.say(f"all of it: {run.report}{more}")
 
 
 def evaluate(run: Run, seed: int) -> None:
-    """Say the test figures, beside those of trivial models, and keep them in the run's report."""
+    """Print the test metrics beside those of trivial models, and keep them in the run's report."""
     config, model, _ = run.load()
     train, _, test = config.sets()
     binary = ", thresholded: 1 from half the greatest value up" if config.levels == 2 else ""
     run.say(f"{config.model} on {len(test):,} test images of {test.name}, {test.levels} levels{binary}")
-    _figures(run, model, train, test, seed)
-    report.write(run)
+    _measure(run, model, train, test, seed)
+    page.write(run.folder, run.read_results())
     run.say(f"kept in {run.results} and {run.report}")
 
 
-def _figures(run: Run, model: Model, train: Dataset, test: Dataset, seed: int) -> None:
-    found = figures(model, train, test, seed)
-    for figure in found:
-        run.say(str(figure))
-    kept = [{**figure._asdict(), "beside": dict(figure.beside)} for figure in found]
-    run.write_results(run.read_results() | {"figures": kept})
+def _measure(run: Run, model: Model, train: Dataset, test: Dataset, seed: int) -> None:
+    with Bar():
+        metrics = model.family.metrics(model, train, test, np.random.default_rng(seed))
+    for metric in metrics:
+        run.say(str(metric))
+    kept = [{**metric._asdict(), "baselines": dict(metric.baselines)} for metric in metrics]
+    run.write_results(run.read_results() | {"metrics": kept})
+
+
+def samples(model: Any, n: int, seed: int, temperature: float = 1.0, label: int | None = None) -> np.ndarray:
+    """n images drawn from a model, (n, C, H, W) uint8: what `model.sample` gives for an rng of this seed."""
+    labels = None if label is None else np.full(n, label, np.int64)
+    with Bar():
+        return model.sample(n, np.random.default_rng(seed), temperature, labels)
 
 
 def sample(run: Run, n: int, seed: int, temperature: float, label: int | None, out: Path | None) -> None:
     """Draw images into a PNG."""
     config, model, _ = run.load()
     path = _writable(out or run.folder / f"samples-{seed}.png")
-    if not _samples(model):
+    if not _can_sample(model):
         raise ValueError(f"{config.model} cannot be sampled from{_offers(model)}")
     drawn = samples(model, n, seed, temperature, label)
-    save_picture(path, Plot(drawn), model.levels)
+    save_plot(path, Plot(drawn), model.levels)
     run.say(f"{n} samples: {path}")
 
 
-def draw(run: Run, name: str, seed: int, out: Path | None) -> None:
-    """Draw one of the model's further pictures into a PNG."""
+def plot(run: Run, name: str, seed: int, out: Path | None) -> None:
+    """Draw one of the model's plots into a PNG."""
     config, model, _ = run.load()
-    if name not in model.pictures():
+    if name not in model.family.plots:
         raise ValueError(f"{config.model} has no {name}{_offers(model)}")
     path = _writable(out or run.folder / f"{name}-{seed}.png")
     train, _, test = config.sets()
-    _draw(run, model, name, train, test, seed, path)
-    report.write(run)
+    _plot(run, model, name, train, test, seed, path)
+    page.write(run.folder, run.read_results())
 
 
-def _draw(run: Run, model: Model, name: str, train: Dataset, test: Dataset, seed: int, path: Path) -> None:
-    found = picture(model, name, train, test, seed)
-    save_picture(path, found, model.levels)
+def _plot(run: Run, model: Model, name: str, train: Dataset, test: Dataset, seed: int, path: Path) -> None:
+    with Bar():
+        drawn = model.family.plots[name](model, train, test, np.random.default_rng(seed))
+    save_plot(path, drawn, model.levels)
     results = run.read_results()
-    run.write_results(results | {"captions": results.get("captions", {}) | {path.stem: found.caption}})
-    run.say(f"{found.caption or name}: {path}")
+    run.write_results(results | {"captions": results.get("captions", {}) | {path.stem: drawn.caption}})
+    run.say(f"{drawn.caption or name}: {path}")
 
 
 def export(run: Run, out: Path | None) -> None:
@@ -90,11 +103,11 @@ def export(run: Run, out: Path | None) -> None:
 
 
 def _offers(model: Model) -> str:
-    return f"; it offers: {', '.join(model.pictures())}" if model.pictures() else ""
+    return f"; it offers: {', '.join(model.family.plots)}" if model.family.plots else ""
 
 
-def _samples(model: Model) -> bool:
-    return type(model).sample is not Model.sample
+def _can_sample(model: Model) -> bool:
+    return isinstance(model, Samples)
 
 
 def _writable(path: Path) -> Path:

@@ -17,7 +17,6 @@ from typing import Any, Literal, Union, get_args, get_origin
 import numpy as np
 
 from tinygen.data import NAMES, Dataset, load, quantize, subset
-from tinygen.models.model import Model
 from tinygen.models.registry import MODELS, model_class
 
 Sets = tuple[Dataset, Dataset | None, Dataset]  # to train on, to validate on, to test on
@@ -89,7 +88,7 @@ class Config:
         """
         train, test = self.datasets()
         every = max(HELD[0], -(-len(train) // HELD[1]))
-        if len(train) < every or model_class(self.model).validation is Model.validation:
+        if len(train) < every or not model_class(self.model).family.validation_unit:
             return train, None, test
         chosen = np.arange(len(train)) % every == every - 1
         return subset(train, ~chosen), subset(train, chosen), test

@@ -13,7 +13,7 @@ import numpy as np
 
 from tinygen import Tensor
 from tinygen.autograd import Call, hook
-from tinygen.training.progress import duration
+from tinygen.console import duration
 from tinygen.training.trainer import Trainer
 
 TIMED = 3, 2.0  # at most so many steps are timed, and no more once so many seconds have passed
@@ -29,28 +29,28 @@ class Cost(NamedTuple):
     images: int
 
     def __str__(self) -> str:
-        return (f"{self.parameters:,} parameters; {_metric(self.flops / self.images)}FLOP and "
-                f"{_metric(self.seconds / self.images)}s an image")  # fmt: skip
+        return (f"{self.parameters:,} parameters; {_prefixed(self.flops / self.images)}FLOP and "
+                f"{_prefixed(self.seconds / self.images)}s an image")  # fmt: skip
 
-    def estimate(self, training: Trainer) -> str:
+    def estimate(self, trainer: Trainer) -> str:
         """How long the rest will take, for people."""
-        epochs, minutes = training.config.epochs, training.config.minutes
-        left = 1 - training.done
+        epochs, minutes = trainer.config.epochs, trainer.config.minutes
+        left = 1 - trainer.done
         if minutes is not None:
             steps = left * 60 * minutes / self.seconds
-            passes = steps * self.images / training.batches.size
+            passes = steps * self.images / trainer.batches.size
             return f"about {steps:,.0f} steps ({passes:.3g} epochs) in {duration(left * 60 * minutes)}"
-        steps = math.ceil(left * max(1, round((epochs or 0) * len(training.batches))) / self.batches)
+        steps = math.ceil(left * max(1, round((epochs or 0) * len(trainer.batches))) / self.batches)
         return f"about {duration(steps * self.seconds)} for {steps:,} steps of {self.images} images"
 
 
-def measure(training: Trainer) -> Cost:
+def measure(trainer: Trainer) -> Cost:
     """Take a few steps of a copy of the model, with learning rates of 0: the training itself isn't touched.
 
     A multiply-add counts as two operations, the backward pass as twice the forward one; elementwise work isn't counted.
     """
-    config, model = dataclasses.replace(training.config, lr=0.0), copy.deepcopy(training.model)
-    trial = Trainer(config, model, training.dataset, np.random.default_rng(config.seed))
+    config, model = dataclasses.replace(trainer.config, lr=0.0), copy.deepcopy(trainer.model)
+    trial = Trainer(config, model, trainer.dataset, np.random.default_rng(config.seed))
     model.train()
     flops = 0.0
 
@@ -98,7 +98,7 @@ _COUNTED: dict[str, Callable[..., float]] = {
 }
 
 
-def _metric(value: float) -> str:
+def _prefixed(value: float) -> str:
     """A number with a prefix: 12.3 M, 450 u."""
     for power, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""), (1e-3, "m")):
         if value >= power:

@@ -1,4 +1,4 @@
-"""The training loop: one for all models. What happens around its steps is in hooks.py."""
+"""The training loop: one for all models. What happens around its steps is in callbacks.py."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
+from tinygen.console import say
 from tinygen.data import Dataset, subset
-from tinygen.models.model import Batch, Model
+from tinygen.models.family import Batch
+from tinygen.models.model import Model
 from tinygen.models.registry import model_class
-from tinygen.report.page import Report
 from tinygen.training import commands, weights
-from tinygen.training.callbacks import Callback, Checkpoints, Metrics, Snapshots
+from tinygen.training.callbacks import Callback, Checkpoints, MetricsFile, ReportPage, Snapshots
 from tinygen.training.config import Config, Sets
 from tinygen.training.cost import Cost, measure
 from tinygen.training.interrupt import interruptions
-from tinygen.training.progress import Progress, say
+from tinygen.training.progress import Progress
 from tinygen.training.run import Run
 from tinygen.training.trainer import Trainer
 
@@ -35,16 +36,16 @@ def train(config: Config, out: Path | None = None, dry: bool = False, device: st
     """
     sets = config.sets()
     rng = np.random.default_rng(config.seed)
-    training = Trainer(config, build(config, sets[0], rng, device), sets[0], rng)
-    cost = measure(training)
+    trainer = Trainer(config, build(config, sets[0], rng, device), sets[0], rng)
+    cost = measure(trainer)
     if dry:
-        say(f"{_about(training, sets)}\n{cost}; {cost.estimate(training)}")
+        say(f"{_about(trainer, sets)}\n{cost}; {cost.estimate(trainer)}")
         return None
     run = Run.create(config.model, out)
     run.device = device
     with run.held():
         run.begin(config)
-        _go(run, training, sets, cost, f"into {run.folder}")
+        _go(run, trainer, sets, cost, f"into {run.folder}")
     return run
 
 
@@ -61,9 +62,9 @@ def resume(path: Path, device: str = "cpu") -> Run:
     with run.held():
         config, model, state = run.load(run.checkpoint)
         sets = config.sets()
-        training = Trainer(config, model, sets[0], np.random.default_rng(config.seed))
-        training.restore(run, state)
-        _go(run, training, sets, measure(training), f"{run.folder} goes on at step {training.step}")
+        trainer = Trainer(config, model, sets[0], np.random.default_rng(config.seed))
+        trainer.restore(run, state)
+        _go(run, trainer, sets, measure(trainer), f"{run.folder} goes on at step {trainer.step}")
     return run
 
 
@@ -75,41 +76,41 @@ def build(config: Config, data: Dataset, rng: np.random.Generator, device: str =
     return model.to(device)
 
 
-def fit(training: Trainer, hooks: Sequence[Callback]) -> bool:
+def fit(trainer: Trainer, callbacks: Sequence[Callback]) -> bool:
     """Take steps until the epochs or the minutes are over: whether they are, or Ctrl-C or SIGTERM ended it before.
 
     Those let the step finish. Raises FloatingPointError when the loss or a gradient is no longer finite.
     """
-    start, before = time.monotonic(), training.seconds
-    training.model.train()
+    start, before = time.monotonic(), trainer.seconds
+    trainer.model.train()
     # what isn't finite is noticed anyway
     with np.errstate(all="ignore"), interruptions() as came, contextlib.ExitStack() as stack:
-        for hook in hooks:
-            stack.enter_context(hook)
-        while training.done < 1 and not came:
-            row = {"step": training.step + 1, **training.advance(training.done)}
-            if training.config.minutes is not None:
-                training.seconds = before + time.monotonic() - start
-            for hook in hooks:
-                hook.step(row)
-    training.model.eval()
+        for callback in callbacks:
+            stack.enter_context(callback)
+        while trainer.done < 1 and not came:
+            row = {"step": trainer.step + 1, **trainer.advance(trainer.done)}
+            if trainer.config.minutes is not None:
+                trainer.seconds = before + time.monotonic() - start
+            for callback in callbacks:
+                callback.step(row)
+    trainer.model.eval()
     return not came
 
 
-def _about(training: Trainer, sets: Sets) -> str:
+def _about(trainer: Trainer, sets: Sets) -> str:
     train, held, test = sets
     size = f"{len(train):,} images {'x'.join(map(str, train.images.shape[1:]))}, {train.levels} levels"
     others = ("" if held is None else f"{len(held):,} to validate, ") + f"{len(test):,} to test"
-    return f"{training.config.model} on {train.name}: {size} ({others})"
+    return f"{trainer.config.model} on {train.name}: {size} ({others})"
 
 
-def _go(run: Run, training: Trainer, sets: Sets, cost: Cost, where: str) -> None:
+def _go(run: Run, trainer: Trainer, sets: Sets, cost: Cost, where: str) -> None:
     """Train, then say how good the result is and draw it."""
     train, _, test = sets
-    run.say(f"{_about(training, sets)}; {where}\n{cost}; {cost.estimate(training)}")
+    run.say(f"{_about(trainer, sets)}; {where}\n{cost}; {cost.estimate(trainer)}")
     try:
-        if not fit(training, _hooks(run, training, sets, cost)):
-            raise KeyboardInterrupt(f"saved at step {training.step}; to go on: tinygen train --resume {run.quoted}")
+        if not fit(trainer, _callbacks(run, trainer, sets, cost)):
+            raise KeyboardInterrupt(f"saved at step {trainer.step}; to go on: tinygen train --resume {run.quoted}")
         try:
             commands.finish(run, train, test)
         except KeyboardInterrupt:
@@ -119,15 +120,15 @@ def _go(run: Run, training: Trainer, sets: Sets, cost: Cost, where: str) -> None
         raise
 
 
-def _hooks(run: Run, training: Trainer, sets: Sets, cost: Cost) -> list[Callback]:
+def _callbacks(run: Run, trainer: Trainer, sets: Sets, cost: Cost) -> list[Callback]:
     train, held, test = sets
-    model = training.model
-    floors = "".join(f" ({name} {value:.3f})" for name, value in model.floors(train, test).items())
-    progress = Progress(training, lambda parts: model.progress(parts) + floors)
-    metrics = Metrics(run, held is not None)
+    model = trainer.model
+    baselines = model.family.baselines(model, train, test)
+    reached = "".join(f" ({name} {value:.3f})" for name, value in baselines.items())
+    progress = Progress(trainer, lambda parts: model.family.progress(model, parts) + reached)
+    metrics = MetricsFile(run, held is not None)
+    report = ReportPage(trainer, run, cost, progress)
     shown = subset(held or train, slice(SHOWN))
     validated = None if held is None else Batch(held.images, held.labels)
-    return [
-        Snapshots(training, run, validated, Batch(shown.images, shown.labels)),
-        metrics, Checkpoints(training, run, metrics), progress, Report(training, run, cost, progress),
-    ]  # fmt: skip
+    snapshots = Snapshots(trainer, run, validated, Batch(shown.images, shown.labels), report.say)
+    return [snapshots, metrics, Checkpoints(trainer, run, metrics), progress, report]

@@ -23,7 +23,6 @@ import itertools
 import json
 import os
 import resource
-import secrets
 import shlex
 import time
 from collections.abc import Iterator
@@ -32,20 +31,21 @@ from typing import Any
 
 import numpy as np
 
+from tinygen.console import say
 from tinygen.models.registry import model_class
+from tinygen.report.files import write_text
 from tinygen.training import checkpoint
 from tinygen.training.checkpoint import CheckpointError
 from tinygen.training.config import Config, toml
 from tinygen.training.environment import environment
-from tinygen.training.progress import say
 
 CHECKPOINT = "last.safetensors"
 METRICS = "metrics.csv"
 _NUMBER = (int, float)
-_FIGURE = {"name": str, "value": _NUMBER, "unit": str, "error": (*_NUMBER, type(None)), "beside": {str: _NUMBER}}
+_METRIC = {"name": str, "value": _NUMBER, "unit": str, "error": (*_NUMBER, type(None)), "baselines": {str: _NUMBER}}
 RESULTS: dict[str, Any] = {  # what of results.json the report is made of: types, lists of what [0] is, dicts
     "step": int, "images": int, "seconds": _NUMBER, "parameters": int, "flops": _NUMBER,
-    "figures": [_FIGURE], "messages": [{"step": int, "text": str}], "captions": {str: str},
+    "metrics": [_METRIC], "messages": [{"step": int, "text": str}], "captions": {str: str},
 }  # fmt: skip
 BUILDING = 1 << 26, 16  # bytes that building a model may take, and how many times its file's size more
 
@@ -233,16 +233,6 @@ class Run:
                 what = "the model that it describes is far larger than the file"
             raise CheckpointError(f"{path}: not a checkpoint that this tinygen can use: {what}") from e
         return config, model.to(self.device).eval(), state
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file aside and rename it: readers find the old one or the new one, whole."""
-    aside = path.with_name(f".tinygen-{secrets.token_hex(8)}.tmp")
-    try:
-        aside.write_text(text, encoding="utf-8", errors="backslashreplace")
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

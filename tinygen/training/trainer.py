@@ -16,7 +16,8 @@ import numpy as np
 from tinygen import Tensor
 from tinygen.data import Dataset, Minibatches
 from tinygen.debug import detect_nan
-from tinygen.models.model import Batch, Model
+from tinygen.models.family import Batch
+from tinygen.models.model import Model
 from tinygen.native import xp
 from tinygen.optim import Optimizer
 from tinygen.training.checkpoint import CheckpointError
@@ -37,7 +38,6 @@ class Trainer:
         seconds: how long it took, where `config.minutes` bounds it (else 0.0, lest checkpoints differ).
         moment: how many of the moments (`hooks.MOMENTS`) have passed.
         best: the least validation so far.
-        say: tells people something about the training; the loop replaces it.
     """
 
     def __init__(self, config: Config, model: Model, data: Dataset, rng: np.random.Generator) -> None:
@@ -46,7 +46,6 @@ class Trainer:
         self.optimizers = model.optimizers(config.lr)
         self.step, self.drawn, self.seconds, self.moment = 0, 0, 0.0, 0
         self.best: float | None = None
-        self.say: Callable[[str], None] = lambda text: None
         digest = hashlib.sha256(np.ascontiguousarray(data.images).data).hexdigest()
         self.data = {"images": list(data.images.shape), "levels": data.levels, "sha256": digest}
         self._images = itertools.chain.from_iterable(itertools.repeat(self.batches))  # epoch after epoch

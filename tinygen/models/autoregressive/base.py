@@ -10,36 +10,33 @@ use it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 
 from tinygen import Tensor, no_grad
-from tinygen.baselines.independent import independent_nats
-from tinygen.data import Dataset
-from tinygen.models.model import Batch, Metric, Model, Plot
+from tinygen.console import progress
+from tinygen.models.autoregressive.family import AutoregressiveFamily
+from tinygen.models.family import Batch
+from tinygen.models.model import Model
 from tinygen.nn import functional as F
 from tinygen.sampling.sampler import Sampler, draw
-from tinygen.sampling.trace import NotSchedulable
-
-UNKNOWN = 96  # the grey of what isn't given
+from tinygen.sampling.trace import NotTraceable
 
 
 class Autoregressive(Model):
     """A distribution over images of shape (C, H, W) with values 0 .. levels - 1.
 
-    A subclass defines `forward(x)`: from images scaled by `scaled` to logits (N, levels, C, H, W), those at a position
-    depending on earlier positions only. If it sets `classes`, `forward(x, labels)`: then it is a distribution over
-    images given their class, and everything takes labels (N,), integers 0 .. classes - 1.
+    A subclass defines `forward(x)`: from images scaled by `scale` to logits (N, levels, C, H, W), those at a position
+    depending on earlier positions only. If it sets `condition`, `forward(x, labels)`: then it is a distribution
+    over images given their class, and everything takes labels (N,), integers 0 .. classes - 1.
     """
 
-    validation_unit = "bits/dim"
-    classes = 0
+    family = AutoregressiveFamily()
     mixtures = 0  # of logistics whose parameters the network gives in place of logits, as csrc/tinygen.h has them
 
     def network(self, x: Tensor, labels: np.ndarray | None = None) -> Tensor:
         """The network's output, given the labels if it is one of classes."""
-        return self(x, labels) if self.classes else self(x)
+        return self(x, labels) if self.condition else self(x)
 
     def of_levels(self, output: Tensor, x: Tensor) -> Tensor:
         """Logits (N, levels, C, H, W) from the network's output, which may be the parameters of `mixtures` instead.
@@ -54,69 +51,26 @@ class Autoregressive(Model):
 
     def nats(self, images: np.ndarray, labels: np.ndarray | None = None) -> Tensor:
         """-log p(x) of each image, in nats, (N,). What training makes small."""
-        logits = self.logits(self.scaled(images), self.checked(labels, len(images)))
+        logits = self.logits(self.network_input(images), self.check_labels(labels, len(images)))
         return F.cross_entropy(logits, images, reduction="none").sum((1, 2, 3))
 
     def log_prob(self, images: np.ndarray, labels: np.ndarray | None = None, batch_size: int = 256) -> np.ndarray:
         """log p(x) of each image, in nats, (N,) float64. Divide by -`dimensions * log(2)` for bits/dim."""
-        labels, parts = self.checked(labels, len(images)), [np.zeros(0)]
+        labels, parts = self.check_labels(labels, len(images)), [np.zeros(0)]
         with no_grad():
             for i in range(0, len(images), batch_size):
-                self.tell(i / len(images), f"likelihood of {len(images):,} images")
+                progress(i / len(images), f"likelihood of {len(images):,} images")
                 some = slice(i, i + batch_size)
                 parts.append(-self.nats(images[some], None if labels is None else labels[some]).numpy())
         return np.concatenate(parts)
 
     def loss(self, batch: Batch, rng: np.random.Generator) -> dict[str, Tensor]:
         """{"nats": the mean of -log p(x)}."""
-        return {"nats": self.nats(batch.images, self.used(batch.labels)).mean()}
+        return {"nats": self.nats(batch.images, self.condition.used(batch.labels)).mean()}
 
-    def used(self, labels: np.ndarray | None) -> np.ndarray | None:
-        """A data set's labels, if this is a model of classes."""
-        return labels if self.classes else None
-
-    def checked(self, labels: np.ndarray | None, n: int) -> np.ndarray | None:
+    def check_labels(self, labels: np.ndarray | None, n: int) -> np.ndarray | None:
         """The labels of n images; ValueError if they aren't classes of this model, or it has none."""
-        name = type(self).__name__
-        if not self.classes:
-            self.refuse_labels(labels)
-            return None
-        if labels is None:
-            raise ValueError(f"{name} of {self.classes} classes must be told the labels, got None; has the data none?")
-        found = np.asarray(labels)
-        if found.shape != (n,) or found.dtype.kind not in "iu":
-            raise ValueError(f"labels must be {n} integers, one for each image, got {found.dtype} {found.shape}")
-        if n and not 0 <= found.min() <= found.max() < self.classes:
-            said = f"labels must be from 0 to {self.classes - 1} for {name} of {self.classes} classes"
-            raise ValueError(f"{said}, got {found.min()} to {found.max()}")
-        return found
-
-    def progress(self, parts: dict[str, float]) -> str:
-        return f"{self.bits_per_dim(parts['nats']):.3f} bits/dim"
-
-    def floors(self, train: Dataset, test: Dataset) -> dict[str, float]:
-        """The bits/dim of independent pixels."""
-        nats = independent_nats(train.images, test.images, self.levels)
-        return {"independent pixels": self.bits_per_dim(float(nats.mean()))}
-
-    def validation(self, batch: Batch, rng: np.random.Generator) -> float:
-        """Bits per dimension."""
-        return self.bits_per_dim(-float(self.log_prob(batch.images, self.used(batch.labels)).mean()))
-
-    def evaluate(self, train: Dataset, test: Dataset, rng: np.random.Generator) -> list[Metric]:
-        """The test likelihood in bits/dim and in nats, with the standard error of the mean over images."""
-        nats = -self.log_prob(test.images, self.used(test.labels))
-        mean, error = float(nats.mean()), float(nats.std() / math.sqrt(len(nats)))
-        floors = self.floors(train, test)
-        scale = self.bits_per_dim(1.0)
-        return [
-            Metric("test", mean * scale, "bits/dim", error * scale, floors),
-            Metric("test", mean, "nats an image", error, {name: value / scale for name, value in floors.items()}),
-        ]
-
-    @classmethod
-    def pictures(cls) -> dict[str, Callable[..., Plot]]:
-        return {"complete": completions}
+        return self.condition.check(labels, n, type(self).__name__)
 
     def check_hidden(self, hidden: int) -> None:
         """ValueError unless so many channels fall into the groups, one for each colour, that masks order."""
@@ -147,8 +101,7 @@ class Autoregressive(Model):
         temperature: below 1 prefers likely values, at 0 always takes the likeliest. labels: (n,), for a model of
         classes; if left out, the classes in turn.
         """
-        if self.classes and labels is None:
-            labels = np.arange(n) % self.classes
+        labels = self.condition.in_turn(n) if labels is None else labels
         return self.complete(np.zeros((n, *self.image_shape), np.uint8), 0, rng, temperature, labels)
 
     def complete(
@@ -165,14 +118,14 @@ class Autoregressive(Model):
             raise ValueError(f"known must be from 0 to {height} rows, got {known}")
         if not temperature >= 0:
             raise ValueError(f"temperature must not be negative, got {temperature}")
-        self.scaled(images)  # refuses images that don't fit, also where there is nothing to draw
-        x, labels = np.array(images, np.uint8), self.checked(labels, len(images))
+        self.check_images(images)  # also where there is nothing to draw
+        x, labels = np.array(images, np.uint8), self.check_labels(labels, len(images))
         given = self.order() < known * width * channels
         uniform = rng.random((self.dimensions - given.sum(), len(x)))
         with no_grad():
             try:
                 return Sampler(self, labels).complete(x, given, uniform, temperature)
-            except NotSchedulable:
+            except NotTraceable:
                 return self.complete_naively(x, given, uniform, temperature, labels)
 
     def complete_naively(
@@ -187,7 +140,7 @@ class Autoregressive(Model):
         x = x.copy()
         for place, numbers in zip(self.order()[~given].tolist(), uniform, strict=True):
             row, column, channel = place // (channels * width), place // channels % width, place % channels
-            self.tell(place / self.dimensions, f"drawing {len(x):,} images {channels}x{height}x{width}")
+            progress(place / self.dimensions, f"drawing {len(x):,} images {channels}x{height}x{width}")
             logits = self.logits(self.scale(x), labels).numpy()[:, :, channel, row, column]
             x[:, channel, row, column] = draw(logits, numbers, temperature, f" at row {row}, column {column}")
         return x
@@ -195,14 +148,3 @@ class Autoregressive(Model):
     def order(self) -> np.ndarray:
         """Where the values stand in an image (H, W, C), in the order in which they are drawn: (dimensions,)."""
         return np.arange(self.dimensions)
-
-
-def completions(model: Autoregressive, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
-    """draw test images, their upper halves, and below them four ways in which the model goes on (lecture slide 8)"""
-    n, ways, known = min(8, len(test)), 4, model.image_shape[1] // 2
-    images, labels = test.images[:n], model.used(None if test.labels is None else test.labels[:n])
-    given = np.tile(images, (ways, 1, 1, 1))
-    completed = model.complete(given, known, rng, labels=None if labels is None else np.tile(labels, ways))
-    grey = np.round(np.concatenate([images, images, completed]) * (255 / (model.levels - 1))).astype(np.uint8)
-    grey[n : 2 * n, :, known:] = UNKNOWN
-    return Plot(grey, n, "test images, their upper halves, four completions", levels=256)

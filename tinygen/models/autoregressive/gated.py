@@ -18,6 +18,7 @@ import numpy as np
 
 from tinygen import Tensor, nn
 from tinygen.models.autoregressive.base import Autoregressive
+from tinygen.models.condition import Condition
 from tinygen.nn import functional as F
 
 
@@ -83,9 +84,7 @@ class GatedPixelCNN(Autoregressive):
         self.check_hidden(hidden)
         if layers < 1:
             raise ValueError(f"layers must be at least 1, got {layers}")
-        if classes < 0:
-            raise ValueError(f"classes must not be negative, got {classes}")
-        self.classes = classes
+        self.condition = Condition(classes)
 
         def conv(inputs: int, outputs: int) -> nn.Module:
             return nn.MaskedConv2d(inputs, outputs, 1, "B", channels, relu=True, rng=rng)
@@ -96,7 +95,7 @@ class GatedPixelCNN(Autoregressive):
 
     def forward(self, x: Tensor, labels: np.ndarray | None = None) -> Tensor:
         """Scaled images (N, C, H, W), labels (N,) if there are classes -> logits (N, levels, C, H, W)."""
-        c = None if labels is None else x.new_tensor(np.eye(self.classes)[labels])
+        c = None if labels is None else x.new_tensor(self.condition.one_hot(labels))
         v = h = x
         for layer in self.layers:
             v, h = layer(v, h, c)

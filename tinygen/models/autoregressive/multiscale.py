@@ -51,13 +51,13 @@ class MultiScalePixelRNN(Autoregressive):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scaled images (N, C, H, W) -> logits (N, levels, C, H, W), those of the small image from its own PixelRNN."""
-        logits = self.large(x, self.told(x))
+        logits = self.large(x, self.shifts(x))
         between = np.ones(logits.shape[-2:], logits.dtype)
         between[SMALL] = 0
         return logits * logits.new_tensor(between) + index_add(self.small(x[SMALL]), SMALL, logits.shape)
 
-    def told(self, x: Tensor) -> list[Tensor]:
-        """What the small image within x adds to the gates of each of the large one's layers, (N, 4h or 8h, H, W)."""
+    def shifts(self, x: Tensor) -> list[Tensor]:
+        """From the small image in x: the shifts of the gates of each of the large one's layers, (N, 4h or 8h, H, W)."""
         enlarged = self.enlarge(x[SMALL])[:, :, : x.shape[2], : x.shape[3]]
         return [given(enlarged) for given in self.given]
 

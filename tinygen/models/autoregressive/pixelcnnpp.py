@@ -175,9 +175,9 @@ class PixelCNNpp(Autoregressive):
     def nats(
         self, images: np.ndarray, labels: np.ndarray | None = None, rng: np.random.Generator | None = None
     ) -> Tensor:
-        """-log p(x) of each image, in nats, (N,); with a generator, which draws what is dropped, as in training."""
-        self.checked(labels, len(images))
-        x = self.scaled(images)
+        """-log p(x) of each image, in nats, (N,); with an rng, which draws what is dropped, as in training."""
+        self.check_labels(labels, len(images))
+        x = self.network_input(images)
         components = self.mixture(self(x, rng), x)
         return F.logistic_mixture_nll(*components, np.asarray(images), self.levels, reduction="none").sum((1, 2))
 
@@ -188,7 +188,7 @@ class PixelCNNpp(Autoregressive):
         """Logits from the mixtures' parameters. A component counts as much as it explains the colours before."""
         logits, mean, log_scale = self.mixture(output, x)
         levels = np.arange(self.levels).reshape(-1, 1, 1, 1)
-        its_own = np.rint((x.numpy() + 1) * ((self.levels - 1) / 2)).clip(0, self.levels - 1).astype(int)
+        its_own = self.levels.round(x.numpy()).astype(int)
         nats = F.discretized_logistic_nll(mean, log_scale, its_own[:, None], self.levels, reduction="none")
         before = F.pad(cumsum(nats, 2)[:, :, :-1], (0, 0, 0, 0, 1, 0))
         known = F.log_softmax(logits, 1)[:, :, None] - before

@@ -9,25 +9,19 @@ import math
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from tinygen import Tensor, cat, nn, no_grad, optim, tensor
-from tinygen.data import Dataset, subset
+from tinygen.data import Dataset
 from tinygen.metrics.features import class_names, feature_net, has_features
-from tinygen.metrics.quality import MOST, quality
-from tinygen.models.gan import plots
-from tinygen.models.gan.diagnostics import diagnosis
+from tinygen.models.gan.family import GANFamily
 from tinygen.models.gan.objectives import VARIANTS, slopes
-from tinygen.models.model import Metric, Model, Plot
+from tinygen.models.model import Model, Step
 from tinygen.models.networks.encoders import ToImage
 
-if TYPE_CHECKING:
-    from tinygen.training.trainer import Trainer
-
 LOOK = 500  # steps between two looks at the samples' classes
-WARM = 100  # steps before anything is said of a game's health
 
 Name = Literal["non-saturating", "minimax", "lsgan", "hinge", "wgan", "wgan-gp", "began"]
 Minimize = Callable[[Callable[[], dict[str, Tensor]], str], dict[str, float]]
@@ -152,6 +146,7 @@ class GAN(Model):
         rng: draws the initial weights.
     """
 
+    family = GANFamily()
     lr: ClassVar[float] = 2e-4
     batch_size: ClassVar[int] = 64
     schedule: ClassVar[Literal["cosine", "constant"]] = "constant"
@@ -202,17 +197,17 @@ class GAN(Model):
     def optimizers(self, lr: float) -> dict[str, optim.Optimizer]:
         return self.game.optimizers(lr)
 
-    def training_step(self, training: Trainer) -> dict[str, float]:
+    def training_step(self, step: Step) -> dict[str, float]:
         def real() -> tuple[Tensor, np.ndarray | None]:
-            batch = training.batch()
+            batch = step.batch()
             return self.scale(batch.images), batch.labels
 
-        parts = self.game.step(real, training.minimize, training.rng)
-        self.played = training.step + 1
-        if not has_features(training.dataset):
+        parts = self.game.step(real, step.minimize, step.rng)
+        self.played = step.step + 1
+        if not has_features(step.dataset):
             return parts
         if self.played % LOOK == 0:
-            self.look(training.dataset, self.played)
+            self.look(step.dataset, self.played)
         return parts | {"missing": float(self.missing.numpy()[0])}
 
     def look(self, train: Dataset, seed: int) -> None:
@@ -220,54 +215,6 @@ class GAN(Model):
         classes = len(class_names(train))
         _, found = feature_net(train).of(self.sample(500, np.random.default_rng(seed)))
         self.missing.write()[:] = (np.bincount(found, minlength=classes) < 50 / classes).sum(), classes
-
-    def progress(self, parts: dict[str, float]) -> str:
-        real, fake = parts["real"], parts["fake"]
-        if self.game.variant.code:
-            text = f"L(x) {real:.3f}  L(G(z)) {fake:.3f}  k {parts['k']:.3f}"
-        elif self.game.variant.logits:
-            text = f"D(x) {real:.2f}  D(G(z)) {fake:.2f}"
-        else:
-            slope = f"  slope {parts['slope']:.2f}" if "slope" in parts else ""
-            text = f"D(x) - D(G(z)) {real - fake:.3f}{slope}"
-        return text
-
-    def health(self, parts: dict[str, float]) -> list[str]:
-        missing, classes = map(int, self.missing.numpy())
-        return diagnosis(parts, self.game.variant, missing, classes) if self.played >= WARM else []
-
-    def evaluate(self, train: Dataset, test: Dataset, rng: np.random.Generator) -> list[Metric]:
-        """`metrics.quality` of as many samples as test images; with classes, how often they are as asked for.
-
-        Where the slope of the critic is drawn to 1: what it is between 500 test images and as many samples.
-        """
-        n = min(len(test), MOST)
-        labels = rng.integers(0, self.game.classes, n) if self.game.classes else None
-        images = self.sample(n, rng, labels=labels)
-        figures = quality(images, train, test, self.tell)
-        if labels is not None:
-            _, found = feature_net(train).of(images)
-            _, real = feature_net(train).of(test.images)
-            beside = {"real images": 100 * float((real == test.labels).mean())}
-            figures.append(Metric("classes as asked for", 100 * float((found == labels).mean()), "%", beside=beside))
-        if self.game.variant.weight:
-            figures.append(self.slope(subset(test, slice(500)), rng))
-        return figures
-
-    def slope(self, test: Dataset, rng: np.random.Generator) -> Metric:
-        """The mean norm of D's gradient at images on lines between those of the test set and as many samples."""
-        n, labels = len(test), test.labels if self.game.classes else None
-        fake = self.scale(self.sample(n, rng, labels=labels))
-        found = slopes(lambda x: self.game.judge(x, labels), self.scale(test.images), fake, rng.random(n))
-        return Metric("critic's slope", float(found.numpy().mean()), beside={"asked for": 1.0})
-
-    @classmethod
-    def pictures(cls) -> dict[str, Callable[..., Plot]]:
-        """Nearest training images, interpolation, arithmetic on codes, truncation."""
-        return {
-            "neighbours": plots.neighbours, "interpolate": plots.interpolation,
-            "arithmetic": plots.arithmetic, "truncate": plots.truncation,
-        }  # fmt: skip
 
     # -- samples
 
@@ -283,8 +230,7 @@ class GAN(Model):
                 ]
         finally:
             self.game.G.train(training)
-        x = np.concatenate([np.zeros((0, *self.image_shape), np.float32), *parts])
-        return np.round((np.clip(x, -1, 1) + 1) * ((self.levels - 1) / 2)).astype(np.uint8)
+        return self.levels.round(np.concatenate([np.zeros((0, *self.image_shape), np.float32), *parts]))
 
     def codes(self, n: int, rng: np.random.Generator, truncation: float = math.inf) -> np.ndarray:
         """n codes (n, latent) from N(0, I); numbers beyond +-truncation are drawn again.

@@ -6,18 +6,15 @@ Lecture slides 125 and 126 (nearest training images), 129 to 133 (interpolation,
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from tinygen.data import Dataset
 from tinygen.metrics.distance import nearest
 from tinygen.metrics.features import class_names, feature_net, has_features
+from tinygen.metrics.metric import Plot
 from tinygen.metrics.quality import NEIGHBOURS, memorization
-from tinygen.models.model import Plot
-
-if TYPE_CHECKING:
-    from tinygen.models.gan.gan import GAN
 
 ROWS, STEPS = 8, 10  # of a grid of paths between codes
 AVERAGED, BESIDE = 30, 3  # codes (3 in Radford et al.'s figure 7), and how many of their images are shown
@@ -40,7 +37,7 @@ def slerp(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
     return (np.sin((1 - t) * angle)[:, None] * a + np.sin(t * angle)[:, None] * b) / math.sin(angle)
 
 
-def interpolation(model: GAN, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
+def interpolation(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
     """From code to code: the line above, the arc below, for each of four pairs."""
     t, z = np.linspace(0, 1, STEPS), model.codes(ROWS, rng)
     paths = [path(a, b, t) for a, b in zip(z[::2], z[1::2], strict=True) for path in (lerp, slerp)]
@@ -50,14 +47,14 @@ def interpolation(model: GAN, train: Dataset, test: Dataset, rng: np.random.Gene
     return Plot(model.images(np.concatenate(paths), labels), STEPS, "four pairs of codes: the line, then the arc")
 
 
-def truncation(model: GAN, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
+def truncation(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
     """Codes cut off at 0.25, 0.5, 1 and 2 deviations, a pair of rows each: fewer kinds of images, and better ones."""
     z = np.concatenate([model.codes(2 * STEPS, rng, limit) for limit in (0.25, 0.5, 1.0, 2.0)])
     labels = rng.integers(0, model.game.classes, len(z)) if model.game.classes else None
     return Plot(model.images(z, labels), STEPS, "codes cut off at 0.25, 0.5, 1 and 2, two rows each")
 
 
-def neighbours(model: GAN, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
+def neighbours(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
     """Samples, each beside the nearest training image, pixel by pixel: are they copies?"""
     samples = model.sample(NEIGHBOURS, rng)
     index, _ = nearest(samples[: 4 * ROWS].reshape(4 * ROWS, -1), train.images.reshape(len(train), -1))
@@ -67,7 +64,7 @@ def neighbours(model: GAN, train: Dataset, test: Dataset, rng: np.random.Generat
     return Plot(pairs.reshape(-1, *model.image_shape), 8, caption)
 
 
-def arithmetic(model: GAN, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
+def arithmetic(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
     """Bright A - dark A + dark B = bright B, on averages of 30 codes: slides 130 to 133 with garments for faces.
 
     Each row: three images of bright A, their average, and so on for dark A and dark B; then what comes out. A and B
@@ -108,3 +105,8 @@ def extremes(chosen: np.ndarray, light: np.ndarray) -> tuple[np.ndarray, np.ndar
     own = np.flatnonzero(chosen)
     order = own[np.argsort(light[own], kind="stable")]
     return order[:AVERAGED], order[-AVERAGED:][::-1]
+
+
+PLOTS = {
+    "neighbours": neighbours, "interpolate": interpolation, "arithmetic": arithmetic, "truncate": truncation,
+}  # fmt: skip

@@ -16,9 +16,9 @@ from collections.abc import Callable
 import numpy as np
 
 from tinygen import Tensor, grad, nn, no_grad, tensor
+from tinygen.metrics.metric import Plot
 from tinygen.models.gan.gan import Game, Name
 from tinygen.models.gan.objectives import VARIANTS, Minimax, NonSaturating
-from tinygen.models.model import Plot
 
 RADIUS, DEVIATION = 2.0, 0.1  # of the circle, and of each Gaussian
 REACH = 3.0  # half the width of what is drawn
@@ -79,13 +79,13 @@ class Toy:
             tell(step / steps)
             for optimizer in self.optimizers.values():
                 optimizer.param_groups[0]["lr"] = self.lr * (1 - step / steps)
-            parts = self.game.step(self._real, self._minimise, self.rng)
+            parts = self.game.step(self._real, self._minimize, self.rng)
         return parts
 
     def _real(self) -> tuple[Tensor, None]:
         return tensor(self.density(self.batch_size, self.rng)), None
 
-    def _minimise(self, closure: Callable[[], dict[str, Tensor]], optimizer: str) -> dict[str, float]:
+    def _minimize(self, closure: Callable[[], dict[str, Tensor]], optimizer: str) -> dict[str, float]:
         parts = closure()
         (own,) = self.optimizers[optimizer].param_groups
         for p, g in zip(

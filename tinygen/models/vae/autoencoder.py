@@ -9,17 +9,57 @@ which codes mean something (slide 49): its samples show that.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
 from tinygen import Tensor, nn, optim
 from tinygen.baselines.classical import PCA
 from tinygen.data import Dataset, Minibatches
-from tinygen.models.model import Batch, Metric, Model, Plot
+from tinygen.metrics.metric import Metric, Plot
+from tinygen.models.family import Batch, Family, PlotOf
+from tinygen.models.model import Model
 from tinygen.models.networks import encoders
-from tinygen.models.vae.plots import in_grey, interpolations, reconstructions, scatter
+from tinygen.models.vae.plots import interpolations, reconstructions, scatter
 from tinygen.nn import functional as F
+
+
+def generated(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
+    """draw why it can't generate: codes from N(0, I), and below them from a normal distribution fitted to real codes"""
+    codes = model.encode(train.images[:5000]).astype(np.float64)
+    fitted = PCA(codes, model.latent).sample(32, rng)
+    z = np.concatenate([rng.standard_normal((32, model.latent)), fitted])
+    return Plot(
+        model.levels.to_grey(model.decode(z)), 8, "codes from N(0, I); below: from N(mean, covariance of codes)", 256
+    )
+
+
+class AutoencoderFamily(Family):
+    """Of models with `encode`, `decode` and `squared_error`."""
+
+    validation_unit = "mean squared error"
+    plots: ClassVar[Mapping[str, PlotOf]] = {
+        "reconstruct": reconstructions, "interpolate": interpolations, "scatter": scatter, "generate": generated,
+    }  # fmt: skip
+
+    def progress(self, model: Any, parts: dict[str, float]) -> str:
+        return f"mean squared error {parts['squared_error'] / model.dimensions:.5f}"
+
+    def baselines(self, model: Any, train: Dataset, test: Dataset) -> dict[str, float]:
+        """The squared error of the best linear code of this size: PCA (slide 11)."""
+        pca = PCA(train.images, min(model.latent, model.dimensions))
+        x = test.images.reshape(len(test), -1).astype(np.float32)
+        return {f"PCA-{model.latent}": float(np.mean(((pca.decode(pca.encode(x)) - x) / (model.levels - 1)) ** 2))}
+
+    def validation(self, model: Any, batch: Batch, rng: np.random.Generator) -> float:
+        """The mean squared error."""
+        return model.squared_error(batch.images)
+
+    def metrics(self, model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> list[Metric]:
+        """The mean squared error of the test images beside PCA's, times 1,000: 0 .. 1 are all levels."""
+        baselines = {name: 1000 * value for name, value in self.baselines(model, train, test).items()}
+        return [Metric("mean squared error", 1000 * model.squared_error(test.images), "/ 1,000", None, baselines)]
 
 
 class Autoencoder(Model):
@@ -34,7 +74,7 @@ class Autoencoder(Model):
         rng: draws the initial weights.
     """
 
-    validation_unit = "mean squared error"
+    family = AutoencoderFamily()
 
     def __init__(
         self, image_shape: tuple[int, int, int], levels: int, *, network: encoders.Kind = "conv", latent: int = 8,
@@ -53,37 +93,19 @@ class Autoencoder(Model):
 
     def loss(self, batch: Batch, rng: np.random.Generator) -> dict[str, Tensor]:
         """{"squared_error": summed over an image's values, where 0 .. 1 are all levels; the mean over images}."""
-        x = self.scaled(batch.images)
+        x = self.network_input(batch.images)
         return {"squared_error": F.mse_loss(self(x), x, reduction="sum") * (0.25 / len(x))}
-
-    def progress(self, parts: dict[str, float]) -> str:
-        return f"mean squared error {parts['squared_error'] / self.dimensions:.5f}"
 
     def squared_error(self, images: np.ndarray) -> float:
         """The mean squared error of the images' values as restored, where 0 .. 1 are all levels."""
-        restored = self.means(self.encode(images))
+        restored = self.decode(self.encode(images))
         return float(np.mean(((restored - images) / (self.levels - 1)) ** 2))
-
-    def floors(self, train: Dataset, test: Dataset) -> dict[str, float]:
-        """The squared error of the best linear code of this size: PCA (slide 11)."""
-        pca = PCA(train.images, min(self.latent, self.dimensions))
-        x = test.images.reshape(len(test), -1).astype(np.float32)
-        return {f"PCA-{self.latent}": float(np.mean(((pca.decode(pca.encode(x)) - x) / (self.levels - 1)) ** 2))}
-
-    def validation(self, batch: Batch, rng: np.random.Generator) -> float:
-        """The mean squared error."""
-        return self.squared_error(batch.images)
-
-    def evaluate(self, train: Dataset, test: Dataset, rng: np.random.Generator) -> list[Metric]:
-        """The mean squared error of the test images beside PCA's, times 1,000: 0 .. 1 are all levels."""
-        floors = {name: 1000 * value for name, value in self.floors(train, test).items()}
-        return [Metric("mean squared error", 1000 * self.squared_error(test.images), "/ 1,000", None, floors)]
 
     def encode(self, images: np.ndarray) -> np.ndarray:
         """The code of each image, (N, latent)."""
-        return encoders.in_batches(lambda x: self.encoder(self.scaled(x)), images)
+        return encoders.in_batches(lambda x: self.encoder(self.network_input(x)), images)
 
-    def means(self, z: np.ndarray) -> np.ndarray:
+    def decode(self, z: np.ndarray) -> np.ndarray:
         """Codes (N, latent) decoded: (N, C, H, W) in levels, floats."""
         return np.clip((encoders.in_batches(lambda z: self.decoder(self.tensor(z)), z) + 1) / 2, 0, 1) * (
             self.levels - 1
@@ -93,25 +115,8 @@ class Autoencoder(Model):
         self, n: int, rng: np.random.Generator, temperature: float = 1.0, labels: np.ndarray | None = None
     ) -> np.ndarray:
         """n standard normal codes, times temperature, decoded: (n, C, H, W) uint8. labels: None, there are none."""
-        self.refuse_labels(labels)
-        return np.round(self.means(temperature * rng.standard_normal((n, self.latent)))).astype(np.uint8)
-
-    @classmethod
-    def pictures(cls) -> dict[str, Callable[..., Plot]]:
-        return {
-            "reconstruct": reconstructions,
-            "interpolate": interpolations,
-            "scatter": scatter,
-            "generate": generated,
-        }
-
-
-def generated(model: Autoencoder, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
-    """draw why it can't generate: codes from N(0, I), and below them from a normal distribution fitted to real codes"""
-    codes = model.encode(train.images[:5000]).astype(np.float64)
-    fitted = PCA(codes, model.latent).sample(32, rng)
-    z = np.concatenate([rng.standard_normal((32, model.latent)), fitted])
-    return Plot(in_grey(model, model.means(z)), 8, "codes from N(0, I); below: from N(mean, covariance of codes)", 256)
+        self.condition.check(labels, n, type(self).__name__)
+        return np.round(self.decode(temperature * rng.standard_normal((n, self.latent)))).astype(np.uint8)
 
 
 def classifier(model: Autoencoder, classes: int, rng: np.random.Generator) -> nn.Sequential:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinygen.data import Dataset
-from tinygen.models.model import Plot
+from tinygen.metrics.metric import Plot
 
 COLOURS = np.array([[230, 75, 65], [70, 140, 235], [245, 185, 45], [60, 175, 95], [165, 100, 220], [250, 135, 60],
                     [65, 200, 210], [235, 110, 175], [150, 110, 75], [150, 155, 165]], np.uint8)  # fmt: skip
@@ -22,7 +22,7 @@ PAPER = 250
 def reconstructions(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
     """draw test images above their reconstructions"""
     images = test.images[:30]
-    rows = [np.stack([in_grey(model, images), _decoded(model, model.encode(images))])[:, i : i + 10]
+    rows = [np.stack([model.levels.to_grey(images), _decoded(model, model.encode(images))])[:, i : i + 10]
             for i in range(0, len(images), 10)]  # fmt: skip
     return Plot(np.concatenate([r.reshape(-1, *r.shape[2:]) for r in rows]), min(10, len(images)),
                    "test images, and below each its reconstruction", 256)  # fmt: skip
@@ -99,12 +99,7 @@ def _most_used(model: Any, test: Dataset) -> np.ndarray:
 
 
 def _decoded(model: Any, z: np.ndarray) -> np.ndarray:
-    return in_grey(model, model.means(z))
-
-
-def in_grey(model: Any, images: np.ndarray) -> np.ndarray:
-    """Values 0 .. levels - 1, also between the levels, as 0 .. 255 (uint8)."""
-    return np.round(np.asarray(images, np.float64) * (255 / (model.levels - 1))).astype(np.uint8)
+    return model.levels.to_grey(model.decode(z))
 
 
 # ------------------------------------------------------------------------------------------- drawings, (3, side, side)
@@ -131,7 +126,7 @@ def bars(values: np.ndarray, colours: np.ndarray, side: int = 512) -> np.ndarray
     return picture.transpose(2, 0, 1)
 
 
-PICTURES = {
+PLOTS = {
     "reconstruct": reconstructions, "prior": prior, "traverse": traversals, "interpolate": interpolations,
     "manifold": manifold, "scatter": scatter, "variables": variables,
 }  # fmt: skip

@@ -14,17 +14,17 @@ Importance weighted autoencoders (2016). beta: Higgins et al., beta-VAE (2017).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 
 from tinygen import Tensor, exp, logsumexp, no_grad
-from tinygen.baselines.independent import independent_nats
-from tinygen.data import Dataset
+from tinygen.console import progress
 from tinygen.models import likelihoods
-from tinygen.models.model import Batch, Metric, Model, Plot
+from tinygen.models.family import Batch
+from tinygen.models.model import Model
 from tinygen.models.networks import encoders
-from tinygen.models.vae import plots, posteriors
+from tinygen.models.vae import posteriors
+from tinygen.models.vae.family import VAEFamily
 
 ROWS = 2048  # of codes that are decoded at once in evaluation
 
@@ -49,7 +49,7 @@ class VAE(Model):
     Raises ValueError for options that don't fit together, or a likelihood that doesn't fit the levels.
     """
 
-    validation_unit = "nats an image"
+    family = VAEFamily()
     evaluated = 1000, 500  # test images and draws of z for the importance-weighted bound
 
     def __init__(
@@ -75,14 +75,14 @@ class VAE(Model):
 
     # -- the bound
 
-    def decode(self, z: Tensor) -> Tensor:
+    def decoder_output(self, z: Tensor) -> Tensor:
         """What the likelihood takes, (S, N, outputs * C, H, W), of codes (S, N, size)."""
         output = self.decoder(z.reshape(len(z) * z.shape[1], z.shape[2]))
         return output.reshape(*z.shape[:2], *output.shape[1:])
 
     def nats(self, z: Tensor, images: np.ndarray) -> Tensor:
         """-log p(x given z) of codes (S, N, size) and images (N, C, H, W): (S, N)."""
-        return self.likelihood.nats(self.decode(z), images).sum((-3, -2, -1))
+        return self.likelihood.nats(self.decoder_output(z), images).sum((-3, -2, -1))
 
     def parts(self, images: np.ndarray, noise: np.ndarray) -> dict[str, Tensor]:
         """The parts of the loss of each image in nats, (N,). noise: from `posterior.noise`.
@@ -90,7 +90,7 @@ class VAE(Model):
         "reconstruction" and "kl" make up -ELBO. With importance weighting "tightening", negative, leads on to the
         tighter bound; with another beta than 1 "penalty" is (beta - 1) KL.
         """
-        h = self.encoder(self.scaled(images))
+        h = self.encoder(self.network_input(images))
         z = self.posterior.draw(h, noise)
         nats, log_weights = self.nats(z, images), self.posterior.log_weights(h, len(z))
         reconstruction, kl = (exp(log_weights) * nats).sum(0), self.posterior.kl(h, z)
@@ -106,11 +106,6 @@ class VAE(Model):
         noise = self.posterior.noise(rng, self.importance, len(batch.images))
         return {name: part.mean() for name, part in self.parts(batch.images, noise).items()}
 
-    def progress(self, parts: dict[str, float]) -> str:
-        nats = {name: parts[name] for name in ("reconstruction", "kl", "tightening") if name in parts}
-        shown = " ".join(f"{'+' if value >= 0 else '-'} {name} {abs(value):.2f}" for name, value in nats.items())
-        return f"{sum(nats.values()):.2f} nats = {shown.removeprefix('+ ')}"
-
     # -- how good it is
 
     def elbo(self, images: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -119,7 +114,7 @@ class VAE(Model):
         with no_grad():
             for i in range(0, len(images), ROWS):
                 batch = images[i : i + ROWS]
-                h = self.encoder(self.scaled(batch))
+                h = self.encoder(self.network_input(batch))
                 z = self.posterior.draw(h, self.posterior.noise(rng, 1, len(batch)))
                 weights = exp(self.posterior.log_weights(h, len(z)))
                 parts.append([(weights * self.nats(z, batch)).sum(0).numpy(), self.posterior.kl(h, z).numpy()])
@@ -139,9 +134,9 @@ class VAE(Model):
         with no_grad():
             for i in range(0, len(images), together):
                 batch = slice(i, i + together)
-                h = self.encoder(self.scaled(images[batch]))
+                h = self.encoder(self.network_input(images[batch]))
                 for j in range(0, samples, ROWS):
-                    self.tell((i + j / samples * together) / len(images), f"importance-weighted bound, K = {samples:,}")
+                    progress((i + j / samples * together) / len(images), f"importance-weighted bound, K = {samples:,}")
                     draws = min(ROWS, samples - j)
                     z = self.posterior.draw(h, self.posterior.noise(rng, draws, len(h)))
                     log_weights = self.posterior.log_weights(h, len(z)) + math.log(draws / samples)
@@ -156,38 +151,9 @@ class VAE(Model):
         with no_grad():
             for j in range(0, samples, step):
                 z = self.tensor(self.posterior.prior(rng, min(step, samples - j))[:, None])  # for every image
-                terms = -self.likelihood.nats(self.decode(z), images).sum((-3, -2, -1))
+                terms = -self.likelihood.nats(self.decoder_output(z), images).sum((-3, -2, -1))
                 estimates = np.logaddexp(estimates, logsumexp(terms, 0).numpy() - math.log(samples))
         return estimates
-
-    def floors(self, train: Dataset, test: Dataset) -> dict[str, float]:
-        return {"independent pixels": float(independent_nats(train.images, test.images, self.levels).mean())}
-
-    def validation(self, batch: Batch, rng: np.random.Generator) -> float:
-        """-ELBO in nats an image."""
-        reconstruction, kl = self.elbo(batch.images, rng)
-        return float((reconstruction + kl).mean())
-
-    def evaluate(self, train: Dataset, test: Dataset, rng: np.random.Generator) -> list[Metric]:
-        """-ELBO of all test images and its parts; tighter bounds of the first ones; how many variables are used."""
-        reconstruction, kl = self.elbo(test.images, rng)
-        images, draws = test.images[: self.evaluated[0]], self.evaluated[1]
-        bound = -self.bound(images, draws, rng)
-        prior = -self.prior_estimate(images, draws, rng)
-        first = f"{len(images):,} images"
-        unit, floors = "nats an image", self.floors(train, test)
-        scale = self.bits_per_dim(1.0)
-        mean, error = _mean_and_error(reconstruction + kl)
-        return [
-            Metric("-ELBO", mean, unit, error, floors),
-            Metric("-ELBO", mean * scale, "bits/dim", error * scale, {k: v * scale for k, v in floors.items()}),
-            Metric("reconstruction", *_with_unit(reconstruction, unit)),
-            Metric("KL", *_with_unit(kl, unit)),
-            Metric(f"importance-weighted bound, K = {draws}", *_with_unit(bound, unit),
-                   {f"-ELBO of these {first}": float((reconstruction + kl)[: len(images)].mean()),
-                    "from the prior": float(prior.mean())}),
-            Metric("active variables", float((self.activity(test.images) > 0.01).sum()), f"of {self.posterior.latent}"),
-        ]  # fmt: skip
 
     def activity(self, images: np.ndarray) -> np.ndarray:
         """How much the mean of each latent variable varies over images, (latent,): above 0.01 it is active.
@@ -199,19 +165,19 @@ class VAE(Model):
     def kl_by_variable(self, images: np.ndarray) -> np.ndarray:
         """KL(q, p) of each latent variable, in nats, the mean over images, (latent,)."""
         with no_grad():
-            return self.posterior.kl_by_variable(self.encoder(self.scaled(images))).numpy().mean(axis=0)
+            return self.posterior.kl_by_variable(self.encoder(self.network_input(images))).numpy().mean(axis=0)
 
     # -- codes and images
 
     def encode(self, images: np.ndarray) -> np.ndarray:
         """The middle of q(z given x) of each image: (N, size)."""
-        return encoders.in_batches(lambda x: self.posterior.mean(self.encoder(self.scaled(x))), images)
+        return encoders.in_batches(lambda x: self.posterior.mean(self.encoder(self.network_input(x))), images)
 
     def outputs(self, z: np.ndarray) -> np.ndarray:
         """What the likelihood takes, of codes (N, size): (N, outputs * C, H, W)."""
         return encoders.in_batches(lambda z: self.decoder(self.tensor(z)), z)
 
-    def means(self, z: np.ndarray) -> np.ndarray:
+    def decode(self, z: np.ndarray) -> np.ndarray:
         """The expected images of codes (N, size): (N, C, H, W) in levels, floats."""
         return self.likelihood.mean(self.outputs(z))
 
@@ -222,20 +188,7 @@ class VAE(Model):
 
         temperature: of x given z; at 0 the middle of it. labels: None, there are no classes.
         """
-        self.refuse_labels(labels)
+        self.condition.check(labels, n, type(self).__name__)
         if not temperature >= 0:
             raise ValueError(f"temperature must not be negative, got {temperature}")
         return self.likelihood.sample(self.outputs(self.posterior.prior(rng, n)), rng, temperature)
-
-    @classmethod
-    def pictures(cls) -> dict[str, Callable[..., Plot]]:
-        return plots.PICTURES
-
-
-def _mean_and_error(nats: np.ndarray) -> tuple[float, float]:
-    return float(nats.mean()), float(nats.std() / math.sqrt(len(nats)))
-
-
-def _with_unit(nats: np.ndarray, unit: str) -> tuple[float, str, float]:
-    mean, error = _mean_and_error(nats)
-    return mean, unit, error

@@ -1,0 +1,55 @@
+"""How autoregressive models are measured and shown: exact likelihoods, and completions of images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tinygen.baselines.independent import independent_nats
+from tinygen.data import Dataset
+from tinygen.metrics.metric import Metric, Plot, mean_and_error
+from tinygen.models.family import Batch, Family, PlotOf
+
+UNKNOWN = 96  # the grey of pixels that are to be drawn
+
+
+def completions(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
+    """draw test images, their upper halves, and below them four ways in which the model goes on (lecture slide 8)"""
+    n, ways, known = min(8, len(test)), 4, model.image_shape[1] // 2
+    images, labels = test.images[:n], model.condition.used(None if test.labels is None else test.labels[:n])
+    upper = np.tile(images, (ways, 1, 1, 1))
+    completed = model.complete(upper, known, rng, labels=None if labels is None else np.tile(labels, ways))
+    grey = model.levels.to_grey(np.concatenate([images, images, completed]))
+    grey[n : 2 * n, :, known:] = UNKNOWN
+    return Plot(grey, n, "test images, their upper halves, four completions", levels=256)
+
+
+class AutoregressiveFamily(Family):
+    """Of models with `log_prob` and `complete`."""
+
+    validation_unit = "bits/dim"
+    plots: ClassVar[Mapping[str, PlotOf]] = {"complete": completions}
+
+    def progress(self, model: Any, parts: dict[str, float]) -> str:
+        return f"{model.bits_per_dim(parts['nats']):.3f} bits/dim"
+
+    def baselines(self, model: Any, train: Dataset, test: Dataset) -> dict[str, float]:
+        """The bits/dim of independent pixels."""
+        nats = independent_nats(train.images, test.images, model.levels)
+        return {"independent pixels": model.bits_per_dim(float(nats.mean()))}
+
+    def validation(self, model: Any, batch: Batch, rng: np.random.Generator) -> float:
+        """Bits per dimension."""
+        return model.bits_per_dim(-float(model.log_prob(batch.images, model.condition.used(batch.labels)).mean()))
+
+    def metrics(self, model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> list[Metric]:
+        """The test likelihood in bits/dim and in nats, with the standard error of the mean over images."""
+        mean, error = mean_and_error(-model.log_prob(test.images, model.condition.used(test.labels)))
+        baselines = self.baselines(model, train, test)
+        scale = model.bits_per_dim(1.0)
+        return [
+            Metric("test", mean * scale, "bits/dim", error * scale, baselines),
+            Metric("test", mean, "nats an image", error, {name: value / scale for name, value in baselines.items()}),
+        ]

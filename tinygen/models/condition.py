@@ -1,0 +1,57 @@
+"""What a model is told of an image besides its pixels: the image's class, or nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+class Condition:
+    """The classes 0 .. classes - 1 of a model's images. None of them (0): the model is told nothing.
+
+    Raises ValueError for a negative number.
+    """
+
+    def __init__(self, classes: int = 0) -> None:
+        if classes < 0:
+            raise ValueError(f"classes must not be negative, got {classes}")
+        self.classes = classes
+
+    def __bool__(self) -> bool:
+        return self.classes > 0
+
+    def used(self, labels: np.ndarray | None) -> np.ndarray | None:
+        """A data set's labels, if the model is told the class."""
+        return labels if self else None
+
+    def in_turn(self, n: int) -> np.ndarray | None:
+        """Labels of n images, one class after the other; None if there are no classes."""
+        return np.arange(n) % self.classes if self else None
+
+    def draw(self, n: int, rng: np.random.Generator) -> np.ndarray | None:
+        """n labels at random, all classes alike; None if there are no classes."""
+        return rng.integers(0, self.classes, n) if self else None
+
+    def one_hot(self, labels: np.ndarray) -> np.ndarray:
+        """Labels (N,) as rows (N, classes), 1 at an image's own class and 0 elsewhere."""
+        return np.eye(self.classes)[labels]
+
+    def check(self, labels: Any, n: int, model: str = "the model") -> np.ndarray | None:
+        """The labels of n images; None for a model that is told nothing.
+
+        Raises ValueError, which names the model, for labels that aren't n of its classes, or where there are none.
+        """
+        if not self:
+            if labels is not None:
+                raise ValueError(f"{model} knows no classes: labels must be None, got {np.size(labels)} of them")
+            return None
+        if labels is None:
+            raise ValueError(f"{model} of {self.classes} classes must be told the labels, got None; has the data none?")
+        found = np.asarray(labels)
+        if found.shape != (n,) or found.dtype.kind not in "iu":
+            raise ValueError(f"labels must be {n} integers, one for each image, got {found.dtype} {found.shape}")
+        if n and not 0 <= found.min() <= found.max() < self.classes:
+            allowed = f"labels must be from 0 to {self.classes - 1} for {model} of {self.classes} classes"
+            raise ValueError(f"{allowed}, got {found.min()} to {found.max()}")
+        return found

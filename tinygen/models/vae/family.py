@@ -1,0 +1,64 @@
+"""How variational autoencoders are measured and shown: bounds of the likelihood, and what the codes mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tinygen.baselines.independent import independent_nats
+from tinygen.data import Dataset
+from tinygen.metrics.metric import Metric, mean_and_error
+from tinygen.models.family import Batch, Family, PlotOf
+from tinygen.models.vae import plots
+
+ACTIVE = 0.01  # how much the mean of a latent variable varies over images, from where it counts as used
+
+
+class VAEFamily(Family):
+    """Of models with `elbo`, `bound` and `prior_estimate`."""
+
+    validation_unit = "nats an image"
+    plots: ClassVar[Mapping[str, PlotOf]] = plots.PLOTS
+
+    def progress(self, model: Any, parts: dict[str, float]) -> str:
+        nats = {name: parts[name] for name in ("reconstruction", "kl", "tightening") if name in parts}
+        shown = " ".join(f"{'+' if value >= 0 else '-'} {name} {abs(value):.2f}" for name, value in nats.items())
+        return f"{sum(nats.values()):.2f} nats = {shown.removeprefix('+ ')}"
+
+    def baselines(self, model: Any, train: Dataset, test: Dataset) -> dict[str, float]:
+        return {"independent pixels": float(independent_nats(train.images, test.images, model.levels).mean())}
+
+    def validation(self, model: Any, batch: Batch, rng: np.random.Generator) -> float:
+        """-ELBO in nats an image."""
+        reconstruction, kl = model.elbo(batch.images, rng)
+        return float((reconstruction + kl).mean())
+
+    def metrics(self, model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> list[Metric]:
+        """-ELBO of all test images and its parts; tighter bounds of the first ones; how many variables are used."""
+        reconstruction, kl = model.elbo(test.images, rng)
+        images, draws = test.images[: model.evaluated[0]], model.evaluated[1]
+        bound = -model.bound(images, draws, rng)
+        prior = -model.prior_estimate(images, draws, rng)
+        unit, baselines = "nats an image", self.baselines(model, train, test)
+        scale = model.bits_per_dim(1.0)
+        mean, error = mean_and_error(reconstruction + kl)
+
+        def in_nats(name: str, nats: np.ndarray, **baselines: float) -> Metric:
+            mean, error = mean_and_error(nats)
+            return Metric(name, mean, unit, error, baselines)
+
+        tighter = {
+            f"-ELBO of these {len(images):,} images": float((reconstruction + kl)[: len(images)].mean()),
+            "from the prior": float(prior.mean()),
+        }
+        used = float((model.activity(test.images) > ACTIVE).sum())
+        return [
+            Metric("-ELBO", mean, unit, error, baselines),
+            Metric("-ELBO", mean * scale, "bits/dim", error * scale, {k: v * scale for k, v in baselines.items()}),
+            in_nats("reconstruction", reconstruction),
+            in_nats("KL", kl),
+            in_nats(f"importance-weighted bound, K = {draws}", bound, **tighter),
+            Metric("active variables", used, f"of {model.posterior.latent}"),
+        ]
