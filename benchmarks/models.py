@@ -127,17 +127,17 @@ def trained(
         done = max(state.step / steps, (time.monotonic() - start) / (60 * minutes))
         if state.step % 100 == 0:
             minute = (time.monotonic() - start) / 60
-            print(f"{entry.name}: {state.step}/{steps}, {minute:.1f} min, {model.progress(parts)}", flush=True)
+            print(
+                f"{entry.name}: {state.step}/{steps}, {minute:.1f} min, {model.family.progress(model, parts)}",
+                flush=True,
+            )
     row = {
         "parameters": sum(p.numel() for p in model.parameters()), "images": state.images,
         "levels": entry.levels, "seconds": round(time.monotonic() - start, 1),
     }  # fmt: skip
     model.eval()
-    figures = model.evaluate(train, test, np.random.default_rng(SEED))
-    return row | {
-        "test images": len(test),
-        "figures": [f._asdict() | {"beside": dict(f.beside)} for f in figures],
-    }, model
+    metrics = model.family.metrics(model, train, test, np.random.default_rng(SEED))
+    return row | {"test images": len(test), "metrics": [metric.json() for metric in metrics]}, model
 
 
 def times(entry: Entry, train: Dataset) -> dict[str, Any]:
@@ -184,15 +184,15 @@ class Results:
         (self.folder / "models.md").write_text(self.table() + "\n")
 
     def table(self) -> str:
-        """Markdown: a line a model, in the table's order, the floors of each number of levels before them."""
+        """Markdown: a line a model, in the table's order, the baselines of each number of levels before them."""
         head = ["model", "parameters", "test, nats", "bits/dim", "training", "drawing 1", "drawing 16"]
         lines = [" | ".join(head), " | ".join(["---"] * len(head))]
         for levels in (2, 256):
             some = {e.name: self.rows[e.name] for e in ENTRIES if e.levels == levels and e.name in self.rows}
             for row in list(some.values())[:1]:
                 nats, bits = shown(row)
-                for name in bits["beside"]:
-                    cells = f"{nats['beside'][name]:.1f}", f"{bits['beside'][name]:.3f}"
+                for name in bits["baselines"]:
+                    cells = f"{nats['baselines'][name]:.1f}", f"{bits['baselines'][name]:.3f}"
                     lines.append(" | ".join([f"*{name}, {levels} levels*", "", *cells, "", "", ""]))
             lines += [self.line(name, row) for name, row in some.items()]
         return "\n".join(f"| {line} |" for line in lines)
@@ -206,8 +206,8 @@ class Results:
 
 
 def shown(row: dict[str, Any]) -> list[dict[str, Any]]:
-    """The figures of a row that the table shows: the first in nats, and the first in bits/dim."""
-    return [next(f for f in row["figures"] if f["unit"] == unit) for unit in ("nats an image", "bits/dim")]
+    """The metrics of a row that the table shows: the first in nats, and the first in bits/dim."""
+    return [next(f for f in row["metrics"] if f["unit"] == unit) for unit in ("nats an image", "bits/dim")]
 
 
 if __name__ == "__main__":

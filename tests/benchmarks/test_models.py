@@ -46,7 +46,7 @@ def test_every_model_has_a_line_that_says_what_was_measured(run, models, tmp_pat
     for entry in models.ENTRIES:
         row = results["rows"][entry.name]
         line = next(line for line in table.splitlines() if line.startswith(f"| {entry.name} |"))
-        nats, bits = (next(f for f in row["figures"] if f["unit"] == u) for u in ("nats an image", "bits/dim"))
+        nats, bits = (next(f for f in row["metrics"] if f["unit"] == u) for u in ("nats an image", "bits/dim"))
         assert nats["value"] == pytest.approx(bits["value"] * 16 * np.log(2))
         assert f"{row['parameters']:,}" in line
         assert f"{nats['value']:.1f} +- {nats['error']:.1f}" in line
@@ -63,7 +63,7 @@ def test_it_goes_on_where_it_was_stopped_and_measures_times_again_if_asked(run):
     assert second["rows"]["FVSBN"] == first["rows"]["FVSBN"]
     again, _ = run("--only", "fvsbn", "--times")
     timed, before = again["rows"]["FVSBN"], first["rows"]["FVSBN"]
-    assert timed["figures"] == before["figures"]
+    assert timed["metrics"] == before["metrics"]
     assert timed["times"] != before["times"]
     assert again["rows"]["MADE"] == second["rows"]["MADE"]
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from tinygen.data import Dataset
-from tinygen.models.model import Batch, Model
+from tinygen.models.family import Batch
+from tinygen.models.model import Samples
 from tinygen.models.registry import MODELS, model_class
 from tinygen.training.run import Config
 from tinygen.training.trainer import Trainer
@@ -59,11 +60,11 @@ def test_it_draws_and_judges_on_the_device_as_on_the_cpu(name, device):
     for where in ("cpu", "cuda"):
         model, images = built(name)
         model.to(where).eval()
-        labels = np.arange(3) if getattr(model, "classes", 0) else None
-        if type(model).sample is not Model.sample:
+        labels = np.arange(3) if model.condition else None
+        if isinstance(model, Samples):
             drawn.append(model.sample(3, np.random.default_rng(2), labels=labels))
-        if type(model).validation is not Model.validation:
-            judged.append(model.validation(Batch(images[:5], np.arange(5) % 3), np.random.default_rng(3)))
+        if model.family.validation_unit:
+            judged.append(model.family.validation(model, Batch(images[:5], np.arange(5) % 3), np.random.default_rng(3)))
     assert drawn or judged
     for on_cpu, there in (found for found in (drawn, judged) if found):
         np.testing.assert_allclose(there, on_cpu, rtol=1e-4)

@@ -26,7 +26,7 @@ from tinygen.models.autoregressive.nade import NADE
 from tinygen.models.autoregressive.pixelcnn import PixelCNN
 from tinygen.models.autoregressive.pixelcnnpp import PixelCNNpp
 from tinygen.models.autoregressive.pixelrnn import PixelRNN
-from tinygen.models.model import Batch
+from tinygen.models.family import Batch
 from tinygen.models.registry import MODELS, model_class
 from tinygen.sampling.sampler import draw
 
@@ -90,7 +90,7 @@ def model_of(name, shape, levels=3, seed=0, dtype=np.float64, scale=0.5, positiv
 
 def labels_of(model, n, first=0):
     """Labels of n images, if the model takes them."""
-    return (first + np.arange(n)) % CLASSES if model.classes else None
+    return (first + np.arange(n)) % CLASSES if model.condition else None
 
 
 def logits_of(model, x):
@@ -210,7 +210,7 @@ def test_a_change_changes_no_earlier_distribution(name, channels, height, width,
     position = tuple(rng.integers(0, shape))
     b = a.copy()
     b[(0, *position)] = (b[(0, *position)] + 1) % levels
-    one, other = (logits_of(model, model.scaled(x)).numpy()[0] for x in (a, b))
+    one, other = (logits_of(model, model.network_input(x)).numpy()[0] for x in (a, b))
     not_later = order(model) <= order(model)[position]
     np.testing.assert_array_equal(one[:, not_later], other[:, not_later])
 
@@ -338,7 +338,7 @@ def test_the_probabilities_of_all_images_sum_to_one(name, shape, levels, dtype, 
     images = all_images(shape, levels)
     for seed in range(2):
         model = model_of(name, shape, levels, seed, dtype)
-        log_prob = model.log_prob(images, np.full(len(images), seed) if model.classes else None)
+        log_prob = model.log_prob(images, np.full(len(images), seed) if model.condition else None)
         assert log_prob.std() > 0.1  # not just near uniform
         assert abs(np.exp(log_prob).sum() - 1) < tolerance
 
@@ -387,7 +387,7 @@ def test_an_output_layer_of_zeros_costs_log2_of_the_levels(name, levels, dtype):
 def test_likelihood_is_what_the_chain_rule_says(name):
     model = model_of(name, (3, 2, 2), 4)
     images, labels = np.random.default_rng(0).integers(0, 4, (5, 3, 2, 2)), labels_of(model, 5)
-    logits = logits_of(model, model.scaled(images)).numpy()
+    logits = logits_of(model, model.network_input(images)).numpy()
     expected = np.zeros(5)
     for n, c, y, x in np.ndindex(images.shape):
         row = logits[n, :, c, y, x]
@@ -422,7 +422,7 @@ def test_pixelcnnpp_mixes_logistics_whose_means_move_with_the_colours_before(cha
     """The mixture written out, with the intervals of the levels as differences of the logistic function."""
     model, rng = model_of("pixelcnn++", (channels, 2, 2), levels, seed), np.random.default_rng(seed)
     images = model.sample(2, rng)  # such as are not too unlikely to be computed like this
-    x = model.scaled(images)
+    x = model.network_input(images)
     parameters = model(x).numpy().reshape(2, model.mixtures, -1, 2, 2)
     edges = np.append(np.arange(levels - 1) * 2 - (levels - 2), np.inf) / (levels - 1)  # above each level
     expected = np.zeros(2)
@@ -445,7 +445,7 @@ def test_pixelcnnpp_mixes_logistics_whose_means_move_with_the_colours_before(cha
 @given(st.integers(2, 256), st.sampled_from([np.uint8, np.int16, np.int64]))
 def test_levels_are_spread_from_minus_one_to_one(levels, dtype):
     model = PixelCNN((1, 1, levels), levels, hidden=1, blocks=0, rng=np.random.default_rng(0))
-    scaled = model.scaled(np.arange(levels).reshape(1, 1, 1, -1).astype(dtype if levels < 256 else np.int64))
+    scaled = model.network_input(np.arange(levels).reshape(1, 1, 1, -1).astype(dtype if levels < 256 else np.int64))
     np.testing.assert_allclose(scaled.numpy().ravel(), np.linspace(-1, 1, levels), atol=1e-6)
     assert scaled.dtype == np.float32
 
@@ -455,7 +455,7 @@ def test_levels_are_spread_from_minus_one_to_one(levels, dtype):
 
 def tempered(model, images, temperature):
     """p(x) if every conditional is raised to 1 / temperature and normalized, by the network's logits alone."""
-    logits = model(model.scaled(images)).numpy() / temperature
+    logits = model(model.network_input(images)).numpy() / temperature
     log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     return np.exp(np.take_along_axis(log_p, images[:, None].astype(int), axis=1).sum(axis=(1, 2, 3, 4)))
 
@@ -481,7 +481,7 @@ def test_each_value_is_drawn_from_its_logits_by_one_uniform_number_in_order(name
     """From the logits that the finished image has there: later values change nothing."""
     model = model_of(name, shape, 4)
     drawn = model.sample(6, np.random.default_rng(3), temperature)
-    logits = logits_of(model, model.scaled(drawn)).numpy()
+    logits = logits_of(model, model.network_input(drawn)).numpy()
     uniform = np.random.default_rng(3).random((math.prod(shape), 6))
     for position in np.ndindex(shape):
         here, number = logits[:, :, *position], uniform[order(model)[position]]
@@ -561,20 +561,20 @@ def test_one_batch_can_be_overfitted(name, colour):
     options, steps, lr = FAMILIES[name].overfit
     model = new(name, images.shape[1:], levels, **options)
     optimizer, batch, rng = optim.Adam(model.parameters(), lr=lr), Batch(images), np.random.default_rng(0)
-    if model.classes:
+    if model.condition:
         batch = Batch(images, labels_of(model, len(images)))
-    first = model.validation(batch, rng)
+    first = model.family.validation(model, batch, rng)
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = lr * min(1, 2 - 2 * step / steps)
         optimizer.zero_grad()
         model.loss(batch, rng)["nats"].backward()
         optimizer.step()
     # all that is left to know is which image it is: log2(N) bits for the whole image, or which one of its class
-    each = len(images) if not model.classes else len(images) / CLASSES
+    each = len(images) if not model.condition else len(images) / CLASSES
     floor = math.log2(each) / model.dimensions
-    last = model.validation(batch, rng)
+    last = model.family.validation(model, batch, rng)
     assert first > 0.7 * math.log2(levels)
-    assert (0 if model.classes else floor) <= last < floor + FAMILIES[name].slack
+    assert (0 if model.condition else floor) <= last < floor + FAMILIES[name].slack
 
 
 @every
@@ -697,7 +697,7 @@ def test_what_doesnt_fit_is_refused(name):
             model.nats(images, labels_of(model, 1))
         with pytest.raises(ValueError, match=text):
             model.complete(images, 1, GENERATOR, 1.0, labels_of(model, 1))
-    if not model.classes:
+    if not model.condition:
         for function in (model.nats, model.log_prob, lambda images, labels: model.sample(1, GENERATOR, labels=labels)):
             with pytest.raises(ValueError, match=r"knows no classes: labels must be None, got 1 of them"):
                 function(np.zeros((1, 1, 2, 2), int), np.zeros(1, int))

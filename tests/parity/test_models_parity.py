@@ -317,7 +317,7 @@ def pair(name, images, levels, dtype):
     kind, twin, options = PAIRS[name]
     model = kind(images.shape[1:], levels, **options, rng=np.random.default_rng(0)).to(dtype)
     labels = np.arange(len(images)) % CLASSES
-    return model, twin(model), (images, labels) if model.classes else (images,)
+    return model, twin(model), (images, labels) if model.condition else (images,)
 
 
 @pytest.mark.parametrize("name", PAIRS)

@@ -59,7 +59,7 @@ def some(model, n, seed):
     """Images, and labels if the model takes them."""
     rng = np.random.default_rng(seed)
     images = rng.integers(0, model.levels, (n, *model.image_shape)).astype(np.uint8)
-    return images, rng.integers(0, CLASSES, n) if model.classes else None
+    return images, rng.integers(0, CLASSES, n) if model.condition else None
 
 
 def naive(model, images, known, seed, temperature=1.0, labels=None):
@@ -102,7 +102,7 @@ def test_the_logits_are_the_networks(name, dtype, bound):
         for value, place in enumerate(model.order()):
             row, column, channel = np.unravel_index(place, (4, 5, 3))
             sampler.run(state, values, value, value + 1, 60, np.zeros((60, 3)), 1.0)
-            expected = model.logits(model.scaled(x), labels).numpy()[:, :, channel, row, column]
+            expected = model.logits(model.network_input(x), labels).numpy()[:, :, channel, row, column]
             got = sampler.logits(state, values, value)
             assert got.dtype == dtype
             np.testing.assert_allclose(got, expected, rtol=bound, atol=bound * np.abs(expected).max())
@@ -248,13 +248,13 @@ def test_strided_and_transposed_convolutions():
 @given(st.integers(0, 10**6), st.lists(st.booleans(), min_size=12, max_size=12))
 def test_no_call_of_the_kernel_is_long_so_ctrl_c_is_heard(n, given):
     """All values in order, those that are given apart from the others, and so much work at most."""
-    sampler, given = Sampler(new("row", (1, 3, 4), 3)), np.array(given)
-    stretches = list(sampler.stretches(given, n))
+    drawing, given = Sampler(new("row", (1, 3, 4), 3)), np.array(given)
+    stretches = list(drawing.stretches(given, n))
     assert [first for first, _ in stretches] == [0, *(last for _, last in stretches[:-1])]
     assert stretches[-1][1] == 12
     for first, last in stretches:
         assert len(set(given[first:last].tolist())) == 1
-        assert last - first == 1 or (last - first) * n * sampler.program.weights.size <= sampler._CHUNK
+        assert last - first == 1 or (last - first) * n * drawing.program.weights.size <= sampler._CHUNK
 
 
 @pytest.mark.parametrize(

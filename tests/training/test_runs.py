@@ -26,12 +26,14 @@ from tinygen.cli import main as cli
 from tinygen.data import Dataset
 from tinygen.models.autoregressive.gated import GatedPixelCNN
 from tinygen.models.autoregressive.pixelcnn import PixelCNN
-from tinygen.models.model import Batch, Model
+from tinygen.models.family import Batch, Family
+from tinygen.models.model import Model
 from tinygen.models.registry import MODELS, model_class
 from tinygen.ops.conv import channel_mask
-from tinygen.report import page as report
-from tinygen.report.images import save_picture
+from tinygen.report import curves, page
+from tinygen.report.images import save_plot
 from tinygen.training import callbacks, checkpoint, commands, config, cost, environment, loop
+from tinygen.training import run as run_module
 from tinygen.training.checkpoint import CheckpointError
 from tinygen.training.config import Config
 from tinygen.training.progress import Progress
@@ -206,7 +208,7 @@ class Sized(Model):
         self.linear = nn.Linear(32, 7, rng=rng)
 
     def loss(self, batch, rng):
-        x = self.up(self.conv(self.first(self.scaled(batch.images))))
+        x = self.up(self.conv(self.first(self.network_input(batch.images))))
         return {"loss": self.linear(x.reshape(len(x), 32)).sum()}
 
 
@@ -262,7 +264,7 @@ class Players(Model):
         return {"one": optim.Adam(self.one.parameters(), lr), "two": optim.SGD(self.two.parameters(), lr)}
 
     def both(self, batch):
-        x = self.scaled(batch.images).reshape(-1, 4)
+        x = self.network_input(batch.images).reshape(-1, 4)
         return {"a": self.two(self.one(x)).mean(), "b": (self.one(x) * self.two(x)).mean()}
 
 
@@ -316,13 +318,13 @@ def test_looking_at_a_model_changes_nothing_and_the_best_is_kept(monkeypatch):
     assert [row["validation"] != "" for row in rows(once)] == [False] * (len(rows(once)) - 1) + [True]
     _, model, state = run.load(run.best)
     _, held, _ = Config("pixelcnn", **SETTINGS).sets()
-    assert state["best"] == min(values) == model.validation(Batch(held.images), np.random.default_rng(0))
+    assert state["best"] == min(values) == model.family.validation(model, Batch(held.images), np.random.default_rng(0))
     steps = [int(path.stem.partition("-")[2]) for path in sorted(run.snapshots.iterdir())]
     assert steps == [int(row["step"]) for row in rows(run) if row["validation"]]
     *_, final = sorted(run.snapshots.iterdir())
     last = run.load(run.checkpoint)[1]
-    drawn = last.snapshot(Batch(np.zeros((len(held), 1, 4, 4))), np.random.default_rng((0, steps[-1])))
-    save_picture(Path("again.png"), drawn, 4)
+    drawn = last.family.snapshot(last, Batch(np.zeros((len(held), 1, 4, 4))), np.random.default_rng((0, steps[-1])))
+    save_plot(Path("again.png"), drawn, 4)
     assert final.read_bytes() == Path("again.png").read_bytes()
 
 
@@ -352,21 +354,21 @@ def test_what_is_held_out(n, monkeypatch):
     assert len(train) + (len(held) if held else 0) == n
     assert (0 if held is None else len(held)) == min(n // 20, n // max(20, -(-n // 1000))) <= 1000
     assert test is whole
-    assert Config("gan").sets()[:2] == (whole, None)  # it has no validation
+    assert Config("gan").sets()[:2] == (whole, None)  # its family has no validation
 
 
-class Ailing(Trainer):
-    """A training in name: what the report needs of one."""
+class Ailing(Trainer, Family):
+    """A trainer in name: what the report needs of one, of its model and of the model's family."""
 
-    def __init__(self, healths: list[list[str]]) -> None:
+    def __init__(self, found: list[list[str]]) -> None:
         self.step, self.moment = 0, 0
-        self.model = self
-        self.healths = healths
+        self.model = self.family = self
+        self.found = found
 
     done, images = 0.5, 0
 
-    def health(self, parts: dict[str, float]) -> list[str]:
-        return self.healths[self.step // report.ASKED - 1]
+    def diagnostics(self, model: Model, parts: dict[str, float]) -> list[str]:
+        return self.found[self.step // callbacks.ASKED - 1]
 
 
 def test_what_is_wrong_is_said_when_it_begins_and_when_it_comes_back(capsys):
@@ -374,8 +376,8 @@ def test_what_is_wrong_is_said_when_it_begins_and_when_it_comes_back(capsys):
     run = Run(Path("run"))
     training = Ailing([[], ["slow: 1", "blind: 2"], ["slow: 3"], [], ["slow: 4"]])
     progress = Progress(training, str)
-    with report.Report(training, run, cost.Cost(1, 1.0, 1.0, 1, 1), progress) as watching:
-        for training.step in range(1, 5 * report.ASKED + 1):
+    with callbacks.ReportPage(training, run, cost.Cost(1, 1.0, 1.0, 1, 1), progress) as watching:
+        for training.step in range(1, 5 * callbacks.ASKED + 1):
             progress.step({"step": training.step})
             watching.step({})
     said = sorted(capsys.readouterr().out.splitlines())
@@ -414,16 +416,16 @@ class Page(html.parser.HTMLParser):
 def test_the_report_is_one_page_that_needs_nothing_else():
     run = trained()
     text = run.report.read_text()
-    page = Page(text)
-    assert page.links
-    assert all(link.startswith("data:image/png;base64,") for link in page.links)
+    read = Page(text)
+    assert read.links
+    assert all(link.startswith("data:image/png;base64,") for link in read.links)
     assert not re.search(r"https?:|@import|url\(", text)
-    assert page.tags.count("svg") == 2  # nats and validation
+    assert read.tags.count("svg") == 2  # nats and validation
     assert "<figcaption>validation (bits/dim)</figcaption>" in text
-    assert page.tags.count("img") == len(list(run.folder.rglob("*.png")))
-    for figure in run.read_results()["figures"]:
+    assert read.tags.count("img") == len(list(run.folder.rglob("*.png")))
+    for figure in run.read_results()["metrics"]:
         assert f"<b>{figure['value']:.{3 if figure['value'] < 10 else 2}f}</b>" in text
-        assert "independent pixels" in figure["beside"]
+        assert "independent pixels" in figure["baselines"]
     assert "four completions" in text
     assert "prefers-color-scheme: dark" in text
     assert "to go on if it is interrupted" in text  # the log
@@ -433,19 +435,19 @@ def test_the_report_shows_names_as_text_whatever_they_are(capsys):
     folder = Path("<b>&run")
     folder.mkdir()
     run = Run(folder)
-    report.write(run)
+    page.write(run.folder, run.read_results())
     Page(run.report.read_text())  # of an empty folder
     run.begin(Config("<script>alert(1)</script>", data="/x/<i>\udce9"))
     run.note("<u>\udce9")
     run.metrics.write_text("step,<s>,odd\n1,2.0,nan\n2,3.0,\n3,inf,\n4,1.0,7\n")
     run.write_results(
-        {"figures": [{"name": "<p>", "value": 1.0, "unit": "<q>", "error": None, "beside": {"<h1>": 2.0}}]}
+        {"metrics": [{"name": "<p>", "value": 1.0, "unit": "<q>", "error": None, "baselines": {"<h1>": 2.0}}]}
     )
-    report.write(run)
-    page = Page(run.report.read_text(errors="strict"))
-    assert not {"b", "script", "i", "u", "s", "q"} & set(page.tags) - {"b"}
-    assert page.tags.count("h1") == 1
-    assert page.tags.count("svg") == 1  # one number of the column "odd" is no curve
+    page.write(run.folder, run.read_results())
+    read = Page(run.report.read_text(errors="strict"))
+    assert not {"b", "script", "i", "u", "s", "q"} & set(read.tags) - {"b"}
+    assert read.tags.count("h1") == 1
+    assert read.tags.count("svg") == 1  # one number of the column "odd" is no curve
 
 
 ANYTHING = st.recursive(
@@ -455,7 +457,7 @@ ANYTHING = st.recursive(
 )
 SOUND = {
     "step": 3, "images": 24, "seconds": 0.5, "parameters": 9, "flops": 1e6,
-    "figures": [{"name": "test", "value": 1.0, "unit": "nats", "error": None, "beside": {"pixels": 2.0}}],
+    "metrics": [{"name": "test", "value": 1.0, "unit": "nats", "error": None, "baselines": {"pixels": 2.0}}],
     "messages": [{"step": 2, "text": "the discriminator has won"}], "captions": {"samples": "samples"},
 }  # fmt: skip
 
@@ -478,7 +480,7 @@ def test_a_page_is_made_whatever_was_done_to_the_results(data):
     run.write_results(SOUND)
     assert run.read_results() == SOUND
     run.write_results(edited(SOUND, data))
-    report.write(run)
+    page.write(run.folder, run.read_results())
     assert Page(run.report.read_text()).tags.count("svg") == 1
 
 
@@ -488,19 +490,19 @@ def test_a_page_is_made_whatever_was_done_to_the_results(data):
 )  # fmt: skip
 def test_a_curve_stays_within_its_picture(values, start, stride):
     steps = start + stride * np.arange(len(values))
-    drawn = report._curve(steps, np.array(values), "x")
+    drawn = curves.curve(steps, np.array(values), "x")
     assert "nan" not in drawn
     assert "inf" not in drawn
     line = re.search(r'<polyline points="(.*?)"', drawn)[1]
     points = np.array([[float(v) for v in pair.split(",")] for pair in line.split()])
     assert (np.diff(points[:, 0]) > -0.11).all()
-    assert (points >= [report.LEFT - 0.1, 0]).all()
-    assert (points <= [report.WIDTH, report.HEIGHT - report.BELOW + 0.1]).all()
+    assert (points >= [curves.LEFT - 0.1, 0]).all()
+    assert (points <= [curves.WIDTH, curves.HEIGHT - curves.BELOW + 0.1]).all()
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6), st.integers(4, 9))
 def test_ticks_are_few_and_round(low, width, most):
-    ticks = report._ticks(low, low + width, most)
+    ticks = curves._ticks(low, low + width, most)
     assert 1 <= len(ticks) <= most + 1
     assert all(low - 1e-6 * width <= tick <= low + width * (1 + 1e-6) for tick in ticks)
     if len(ticks) > 1:
@@ -512,22 +514,22 @@ def test_ticks_are_few_and_round(low, width, most):
 # ------------------------------------------------------------------------------------------------------------- commands
 
 
-def test_evaluate_says_the_figures_beside_their_floors_and_keeps_them(capsys):
+def test_evaluate_says_the_metrics_beside_their_baselines_and_keeps_them(capsys):
     run = trained()
-    before = run.read_results()["figures"]
+    before = run.read_results()["metrics"]
     run.write_results({})
     capsys.readouterr()
     assert cli.main(["evaluate", "run"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("pixelcnn on 5 test images of noise, 4 levels\ntest: ")
     assert out.count("independent pixels") == 2
-    assert run.read_results()["figures"] == before
-    kept = json.loads(run.results.read_text())["figures"][0]
+    assert run.read_results()["metrics"] == before
+    kept = json.loads(run.results.read_text())["metrics"][0]
     assert f"test: {kept['value']:.3f} +- {kept['error']:.3f} bits/dim" in out
-    run.results.write_text(run.results.read_text().replace('"beside"', '"besides"'))
+    run.results.write_text(run.results.read_text().replace('"baselines"', '"baseline"'))
     assert cli.main(["evaluate", "run"]) == 0
     assert "run/results.json is not as tinygen writes it: it is begun anew\n" in capsys.readouterr().out
-    assert run.read_results()["figures"] == before
+    assert run.read_results()["metrics"] == before
 
 
 def test_of_binarised_data_it_is_said_how(capsys):
@@ -539,8 +541,8 @@ def test_of_binarised_data_it_is_said_how(capsys):
 def test_complete_keeps_what_is_given(monkeypatch):
     run = trained()
     drawn = []
-    monkeypatch.setattr(commands, "save_picture", lambda path, picture, levels: drawn.append(picture))
-    commands.draw(run, "complete", 3, None)
+    monkeypatch.setattr(commands, "save_plot", lambda path, plot, levels: drawn.append(plot))
+    commands.plot(run, "complete", 3, None)
     picture, test = drawn[0], Config("pixelcnn", **SETTINGS).sets()[2]
     images = picture.images.reshape(6, len(test), 1, 4, 4)
     assert picture.columns == len(test)
@@ -560,7 +562,11 @@ def test_a_command_that_a_model_does_not_offer(capsys):
 
 def test_a_model_that_cannot_be_sampled_says_so(monkeypatch, capsys):
     trained()
-    monkeypatch.setattr(PixelCNN, "sample", Model.sample)
+
+    class Mute(PixelCNN):
+        sample = None
+
+    monkeypatch.setattr(run_module, "model_class", lambda name: Mute)
     assert cli.main(["sample", "run"]) == 2
     assert (
         capsys.readouterr().err.splitlines()[-1]

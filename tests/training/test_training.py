@@ -24,16 +24,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import tinygen
-from tinygen import optim
+from tinygen import console, optim
+from tinygen.console import Bar, duration, say
 from tinygen.data import Dataset, Minibatches, load
 from tinygen.models.autoregressive.pixelcnn import PixelCNN
 from tinygen.report.images import GAP, save_grid
-from tinygen.training import callbacks, checkpoint, evaluate, loop, progress
-from tinygen.training.callbacks import Checkpoints, Metrics
+from tinygen.training import callbacks, checkpoint, commands, loop
+from tinygen.training.callbacks import Checkpoints, MetricsFile
 from tinygen.training.checkpoint import CheckpointError
 from tinygen.training.config import Config
 from tinygen.training.interrupt import interruptions
-from tinygen.training.progress import Progress, duration, say
+from tinygen.training.progress import Progress
 from tinygen.training.run import Run
 from tinygen.training.trainer import Trainer
 
@@ -50,7 +51,7 @@ def tiny(seed: int = 0, n: int = 20) -> tuple[Config, PixelCNN, Dataset, np.rand
 
 def fit(training: Trainer, run: Run) -> None:
     """Train with checkpoints and metrics, and nothing else around."""
-    metrics = Metrics(run, validated=False)
+    metrics = MetricsFile(run, validated=False)
     with np.errstate(all="raise"):
         assert loop.fit(training, [metrics, Checkpoints(training, run, metrics)])
 
@@ -637,13 +638,15 @@ def test_training_in_a_thread_leaves_signals_alone(tmp_path):
 
 def test_what_is_shown_of_long_tasks_changes_nothing_and_short_tasks_say_nothing(capsys, monkeypatch):
     model, data = tiny()[1:3]
-    drawn = evaluate.samples(model, 5, 7, 0.8)
+    drawn = commands.samples(model, 5, 7, 0.8)
     np.testing.assert_array_equal(drawn, model.sample(5, np.random.default_rng(7), 0.8))
-    assert evaluate.figures(model, data, data, 7) == model.evaluate(data, data, np.random.default_rng(7))
+    with Bar():
+        model.family.metrics(model, data, data, np.random.default_rng(7))
     assert shown(capsys) == []
-    monkeypatch.setattr(progress, "LINE_SECONDS", 0)
+    monkeypatch.setattr(console, "LINE_SECONDS", 0)
     many = Dataset(np.tile(data.images, (30, 1, 1, 1)), levels=4)
-    evaluate.figures(model, data, many, 7)
+    with Bar():
+        model.family.metrics(model, data, many, np.random.default_rng(7))
     assert [line.partition("  ? s")[0] for line in shown(capsys)] == [
         f"{p:3}%  likelihood of 600 images" for p in (0, 42, 85)
     ]  # fmt: skip
@@ -659,7 +662,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, steps: float, seconds: float = math.inf, step: int = 0) -> None:
         self.now, self.steps, self.seconds, self.step, self.spent = 100.0, steps, seconds, step, 0.0
-        monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(console.time, "monotonic", lambda: self.now)
 
     @property
     def done(self) -> float:
@@ -687,7 +690,7 @@ def test_without_a_terminal_a_line_every_few_seconds_and_one_at_the_end(capsys, 
         for _ in range(100):
             clock.tick(bar, 1.75)
     lines = shown(capsys)
-    assert len(lines) == 50 / progress.LINE_SECONDS + 1
+    assert len(lines) == 50 / console.LINE_SECONDS + 1
     assert lines[0] == " 10%  step 10  1.750 nats (floor 2.391)  45 s left"
     assert lines[-1] == "100%  step 100  1.750 nats (floor 2.391)  50 s"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,10 @@ class Metric(NamedTuple):
     unit: str = ""
     error: float | None = None
     baselines: Mapping[str, float] = MappingProxyType({})
+
+    def json(self) -> dict[str, Any]:
+        """As JSON has it; `Metric(**values)` gives it back."""
+        return {**self._asdict(), "baselines": dict(self.baselines)}
 
     def __str__(self) -> str:
         digits = 3 if abs(self.value) < 10 else 2

@@ -50,8 +50,7 @@ def _measure(run: Run, model: Model, train: Dataset, test: Dataset, seed: int) -
         metrics = model.family.metrics(model, train, test, np.random.default_rng(seed))
     for metric in metrics:
         run.say(str(metric))
-    kept = [{**metric._asdict(), "baselines": dict(metric.baselines)} for metric in metrics]
-    run.write_results(run.read_results() | {"metrics": kept})
+    run.write_results(run.read_results() | {"metrics": [metric.json() for metric in metrics]})
 
 
 def samples(model: Any, n: int, seed: int, temperature: float = 1.0, label: int | None = None) -> np.ndarray:
