@@ -16,7 +16,7 @@ from benchmarks import memory, report, timing
 from benchmarks.cases import CASES, GROWTH, Case, Growth, Runs
 from benchmarks.contestants import contestants, disagreement, torch_or_none
 from tinygen import native
-from tinygen.cli.main import Parser, whole_number
+from tinygen.cli.parser import Parser, whole_number
 
 
 def main(argv: list[str] | None = None) -> int:

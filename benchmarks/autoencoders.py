@@ -30,7 +30,7 @@ from tinygen.baselines.classical import (
     mutual_information,
     purity,
 )  # fmt: skip
-from tinygen.cli.main import Parser
+from tinygen.cli.parser import Parser
 from tinygen.metrics.distance import frechet_distance, precision_recall
 from tinygen.metrics.features import feature_net
 from tinygen.metrics.quality import calibration

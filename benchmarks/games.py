@@ -22,7 +22,7 @@ from benchmarks.autoencoders import data, table
 from benchmarks.models import SEED, Entry, trained, training
 from benchmarks.timing import alternate
 from tinygen import native
-from tinygen.cli.main import Parser, number
+from tinygen.cli.parser import Parser, number
 from tinygen.data import Dataset
 from tinygen.metrics.quality import calibration
 from tinygen.models.gan.objectives import VARIANTS

@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks import report
 from tinygen import native
-from tinygen.cli.main import Parser, number, whole_number
+from tinygen.cli.parser import Parser, number, whole_number
 from tinygen.data import Dataset
 from tinygen.models.model import Model
 from tinygen.models.registry import model_class

@@ -23,10 +23,12 @@ import pytest
 from PIL import Image
 
 from tinygen.cli import main as cli
+from tinygen.cli import train
 from tinygen.models.autoregressive.base import Autoregressive
 from tinygen.models.model import Model
-from tinygen.models.registry import MODELS, model_class
+from tinygen.models.registry import MODELS, Entry, model_class
 from tinygen.training import checkpoint
+from tinygen.training.config import option_texts, options
 
 COMMAND = shutil.which("tinygen", path=str(Path(sys.executable).parent))
 TINY = ["--hidden", "3", "--blocks", "1", "--batch-size", "8", "--epochs", "1"]
@@ -286,6 +288,44 @@ def test_help_names_every_default(capsys):
     assert all(word in text for word in ("train", "sample"))
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_every_option_of_every_model_is_explained(name):
+    texts = option_texts(model_class(name))
+    for option in options(model_class(name)):
+        assert len(texts.get(option.name, "")) > 10, option.name
+        assert "see `" not in texts[option.name], option.name
+
+
+def test_the_text_of_an_option_is_that_of_the_docstring(capsys):
+    assert main("train", "gated", "--help") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--classes CLASSES how many classes of images there are to be given; 0 for a model that isn't told" in text
+
+
+def test_help_of_one_model_imports_no_other():
+    code = """
+import sys
+from tinygen.cli import main as cli
+try:
+    cli.main(["train", "made", "--help"])
+except SystemExit:
+    pass
+sys.exit(str([m for m in sys.modules if m in ("tinygen.models.gan.gan", "tinygen.models.vae.vae")] or ""))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == "\n"
+
+
+def test_plot_without_a_name_lists_the_plots(run, capsys):
+    assert main("plot", run) == 0
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first == f"pixelcnn offers: tinygen plot {run} NAME, where NAME is"
+    assert rest[0].startswith("  complete     draw test images")
+    assert main("plot", run, "complete", "--out", "x.png") == 0
+    assert Path("x.png").exists()
+
+
 @pytest.mark.parametrize("command", [[COMMAND], [sys.executable, "-m", "tinygen"]], ids=["tinygen", "-m"])
 def test_the_version(command):
     done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False, timeout=60)
@@ -328,8 +368,8 @@ NOT_GIVEN = {
 
 @pytest.fixture
 def _flags(monkeypatch):
-    monkeypatch.setattr(cli, "MODELS", {"flags": ""})
-    monkeypatch.setattr(cli, "model_class", lambda name: Flags)
+    monkeypatch.setattr(train, "MODELS", {"flags": Entry("", "a model")})
+    monkeypatch.setattr(train, "model_class", lambda name: Flags)
 
 
 @pytest.mark.usefixtures("_flags")

@@ -9,8 +9,8 @@ import pytest
 
 from tests.cuda.conftest import REAL, forget
 from tinygen import cuda, native
+from tinygen.cli import doctor
 from tinygen.cli import main as cli
-from tinygen.cli.main import doctor
 
 HEADER = (Path(__file__).parents[2] / "csrc" / "tinygen.h").read_text()
 NAMES = set(re.findall(r"^int tg_(\w+)\(int dtype", HEADER, re.M)) - {"sample", "adam"}  # a model's; part of adam_list

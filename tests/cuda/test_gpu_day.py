@@ -12,7 +12,7 @@ from benchmarks import cases, gpu
 from tests.cuda import standin
 from tests.cuda.conftest import REAL
 from tinygen import cuda, native
-from tinygen.cli.main import doctor
+from tinygen.cli import doctor
 from tinygen.nn import functional as F
 
 LIMITS = {"flops": 1e12, "bytes": 1e9, "cache": 10_000}

@@ -556,8 +556,8 @@ def test_complete_keeps_what_is_given(monkeypatch):
 
 def test_a_command_that_a_model_does_not_offer(capsys):
     trained()
-    assert cli.main(["traverse", "run"]) == 2
-    assert capsys.readouterr().err.splitlines()[-1] == "tinygen traverse: pixelcnn has no traverse; it offers: complete"
+    assert cli.main(["plot", "run", "traverse"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "tinygen plot: pixelcnn has no traverse; it offers: complete"
 
 
 def test_a_model_that_cannot_be_sampled_says_so(monkeypatch, capsys):

@@ -1,28 +1,36 @@
-"""The lecture's models, one file each, and their names for the command line."""
+"""The one registry of models: their names on the command line, and where their classes are."""
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class Entry(NamedTuple):
+    """A model: its class, as MODULE:CLASS beneath tinygen.models, imported when it is asked for; and what it is."""
+
+    path: str
+    about: str
+
 
 MODELS = {
-    "pixelcnn": "tinygen.models.autoregressive.pixelcnn:PixelCNN",
-    "gated": "tinygen.models.autoregressive.gated:GatedPixelCNN",
-    "pixelcnnpp": "tinygen.models.autoregressive.pixelcnnpp:PixelCNNpp",
-    "pixelrnn": "tinygen.models.autoregressive.pixelrnn:PixelRNN",
-    "multiscale": "tinygen.models.autoregressive.multiscale:MultiScalePixelRNN",
-    "made": "tinygen.models.autoregressive.made:MADE",
-    "nade": "tinygen.models.autoregressive.nade:NADE",
-    "autoencoder": "tinygen.models.vae.autoencoder:Autoencoder",
-    "vae": "tinygen.models.vae.vae:VAE",
-    "gan": "tinygen.models.gan.gan:GAN",
-    "dcgan": "tinygen.models.gan.dcgan:DCGAN",
+    "made": Entry("autoregressive.made:MADE", "masked autoencoder with direct connections; --hidden 0: the FVSBN"),
+    "nade": Entry("autoregressive.nade:NADE", "a hidden layer for every value, one addition from the one before"),
+    "pixelcnn": Entry("autoregressive.pixelcnn:PixelCNN", "masked convolutions in residual blocks"),
+    "pixelrnn": Entry("autoregressive.pixelrnn:PixelRNN", "Row LSTM, or Diagonal BiLSTM"),
+    "multiscale": Entry("autoregressive.multiscale:MultiScalePixelRNN", "a small image first, then the pixels between"),
+    "gated": Entry("autoregressive.gated:GatedPixelCNN", "two stacks without a blind spot; can be told the class"),
+    "pixelcnnpp": Entry("autoregressive.pixelcnnpp:PixelCNNpp", "PixelCNN++: mixtures of discretized logistics"),
+    "autoencoder": Entry("vae.autoencoder:Autoencoder", "four convolutions down to a code, four transposed ones up"),
+    "vae": Entry("vae.vae:VAE", "variational autoencoder: codes with a prior, trained on a bound"),
+    "gan": Entry("gan.gan:GAN", "two multilayer perceptrons that play against each other"),
+    "dcgan": Entry("gan.dcgan:DCGAN", "a GAN of strided and transposed convolutions"),
 }
 
 
 def model_class(name: str) -> Any:
-    """The class of a model by its name, imported only now."""
+    """The class of a model by its name, imported only now. Raises ValueError for a name that there isn't."""
     if name not in MODELS:
         raise ValueError(f"no model is named {name!r}; there are {', '.join(MODELS)}")
-    module, _, attribute = MODELS[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    module, _, attribute = MODELS[name].path.partition(":")
+    return getattr(importlib.import_module(f"tinygen.models.{module}"), attribute)

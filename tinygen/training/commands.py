@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shlex
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,14 @@ def sample(run: Run, n: int, seed: int, temperature: float, label: int | None, o
     drawn = samples(model, n, seed, temperature, label)
     save_plot(path, Plot(drawn), model.levels)
     run.say(f"{n} samples: {path}")
+
+
+def list_plots(run: Run) -> None:
+    """Print the names of the model's plots, and what each shows."""
+    config, model, _ = run.load()
+    run.say(f"{config.model} offers: tinygen plot {run.quoted} NAME, where NAME is")
+    for name, draw in model.family.plots.items():
+        run.say(f"  {name:<12} {(inspect.getdoc(draw) or '').splitlines()[0]}")
 
 
 def plot(run: Run, name: str, seed: int, out: Path | None) -> None:

@@ -7,6 +7,7 @@ import difflib
 import inspect
 import json
 import math
+import re
 import tomllib
 import typing
 from collections.abc import Iterable
@@ -102,6 +103,16 @@ def located(data: str) -> str:
 def options(model: Any) -> list[inspect.Parameter]:
     """The model's keyword arguments that have a default: its options."""
     return [p for p in inspect.signature(model, eval_str=True).parameters.values() if p.default is not p.empty]
+
+
+def option_texts(model: Any) -> dict[str, str]:
+    """What the Args of a model's docstring say of its arguments, by name."""
+    block = re.search(r"Args:\n((?:    .*\n?|\n)*)", inspect.getdoc(model) or "")
+    texts: dict[str, str] = {}
+    for entry in re.findall(r"^    (\S[^\n]*(?:\n {5,}[^\n]*)*)", block[1] if block else "", re.M):
+        names, _, text = " ".join(entry.split()).partition(": ")
+        texts |= dict.fromkeys(names.split(", "), text.rstrip("."))
+    return texts
 
 
 def kind(option: inspect.Parameter) -> Any:

@@ -1,0 +1,71 @@
+"""The commands that work on a run folder: sample, evaluate, plot, export."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tinygen.cli.parser import DEVICES, WHERE, device, need_packages, seed, temperature, whole_number
+from tinygen.training.run import Run
+
+
+def add(commands: Any) -> None:
+    """Add the commands to the top parser's."""
+    sample = _add(commands, "sample", "draw images from a trained model", _sample)
+    sample.add_argument("-n", type=whole_number, default=64, help="how many (default 64)")
+    sample.add_argument("--temperature", type=temperature, default=1.0, help="below 1: likelier images (default 1)")
+    sample.add_argument("--label", type=seed, help="of that class, for models of classes: 0, 1, ...")
+    _add_out(sample, "samples-SEED.png")
+    _add(commands, "evaluate", "measure a trained model on the test set, beside trivial models", _evaluate)
+    plot = _add(commands, "plot", "draw one of a model's plots; without a name: list them", _plot)
+    plot.add_argument("name", metavar="NAME", nargs="?", help="such as complete, reconstruct, interpolate")
+    _add_out(plot, "NAME-SEED.png")
+    _add_out(_add(commands, "export", "write the weights for PyTorch", _export), "weights.safetensors")
+
+
+def _add(commands: Any, name: str, does: str, command: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
+    p = commands.add_parser(name, help=does, description=does)
+    p.add_argument("folder", metavar="RUN", type=Path, help="a run folder, such as runs/pixelcnn-1, or last; or a "
+                   "checkpoint in it")  # fmt: skip
+    p.add_argument("--seed", type=seed, default=0, help="of the random numbers (default %(default)s)")
+    p.add_argument("--device", choices=DEVICES, default="cpu", help=WHERE)
+    p.set_defaults(run=command)
+    return p
+
+
+def _add_out(p: argparse.ArgumentParser, file: str) -> None:
+    p.add_argument("--out", type=Path, help=f"the file to write (default RUN/{file})")
+
+
+def _sample(args: argparse.Namespace) -> None:
+    _commands().sample(_run(args), args.n, args.seed, args.temperature, args.label, args.out)
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    _commands().evaluate(_run(args), args.seed)
+
+
+def _plot(args: argparse.Namespace) -> None:
+    if args.name is None:
+        _commands().list_plots(_run(args))
+    else:
+        _commands().plot(_run(args), args.name, args.seed, args.out)
+
+
+def _export(args: argparse.Namespace) -> None:
+    _commands().export(_run(args), args.out)
+
+
+def _run(args: argparse.Namespace) -> Run:
+    run = Run.existing(args.folder)
+    run.device = device(args)
+    return run
+
+
+def _commands() -> Any:
+    need_packages()
+    from tinygen.training import commands
+
+    return commands
