@@ -115,7 +115,7 @@ def resources(architectures: list[int]) -> list[dict[str, Any]]:
     if (nvcc := setup.nvcc_path()) is None:
         raise RuntimeError("no nvcc found")
     flags = [f for f in setup.CUDA_FLAGS if f not in ("-Xfatbin", "-compress-all")]
-    sources = [p.relative_to(ROOT) for p in sorted((ROOT / "csrc").glob("*.cu"))]
+    sources = [p.relative_to(ROOT) for p in sorted((ROOT / "csrc").rglob("*.cu"))]
     jobs = [(nvcc, flags, source, a) for a in architectures for source in sources]
     with ThreadPoolExecutor() as pool:
         rows = [row for rows in pool.map(lambda job: compile_one(*job), jobs) for row in rows]

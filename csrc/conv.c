@@ -10,9 +10,18 @@
  * B is packed into panels as wide as the widest tile, masked-out entries 0. Items are computed in any
  * order. */
 #include <string.h>
-#include "conv.h"
+#include "source.h"
 
 enum { LINE = 64, DIRECT = 128 };           /* a cache line; pixels that aren't worth packing w */
+
+/* Pixels that all meet the same taps. */
+typedef struct {
+    int64_t rows, columns, target;                      /* pixels; the first one's offset in the output */
+    int64_t first_pixel;                                /* of the lists of them */
+    /* B has depth = taps * channels rows, from offset packed */
+    int64_t taps, first_tap, depth, packed;
+    int64_t runs, first_run;
+} phase;
 
 typedef struct {
     source s;
@@ -296,15 +305,15 @@ static int plan_correlation(correlation *c)
     c->run = (run *)(memory + run_at);
     c->phase = (phase *)(memory + phase_at);
     (c->flat ? plan_flat : c->transposed ? plan_transposed : plan_forward)(c);
-    plan_box(&c->s, c->phase, c->phases, c->tap);
+    plan_box(&c->s, c->phase->rows, c->phase->columns, c->tap, c->taps);   /* the first phase is the largest */
     c->panels = ceil_div(c->columns, c->k->panel);
     if (c->scatter) {                           /* an item's t has to fit the cache, too */
-        plan_items(&c->s, SOURCE_BYTES * c->s.channels / max64(c->s.channels, c->columns), 4 * c->threads, 1);
+        plan_regions(&c->s, SOURCE_BYTES * c->s.channels / max64(c->s.channels, c->columns), 4 * c->threads, 1);
         c->items = c->s.groups;
         c->copy_bytes = round_up(c->s.images * c->s.band * c->out_row * c->s.size, ALIGNMENT);
         return TG_OK;
     }
-    plan_items(&c->s, SOURCE_BYTES, 4 * c->threads, c->panels);
+    plan_regions(&c->s, SOURCE_BYTES, 4 * c->threads, c->panels);
     c->splits = max64(1, min64(c->panels, 4 * c->threads / (c->s.groups * c->s.bands)));
     c->items = c->s.groups * c->s.bands * c->splits;
     c->copy_bytes = source_copy_bytes(&c->s);

@@ -8,7 +8,7 @@
  *
  * A raster mask only makes the list of taps shorter; at the centre, channels that don't see each other are
  * never read. */
-#include "product.cuh"
+#include "tile.cuh"
 
 namespace {
 

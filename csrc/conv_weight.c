@@ -6,7 +6,7 @@
  * chunks, added up in a fixed order at the end; for a large one all chunks are read into memory first and
  * `blocks` of gw's rows are the items. */
 #include <string.h>
-#include "conv.h"
+#include "source.h"
 
 enum {
     LARGE = 1 << 20,                /* bytes of a gw that has no private copies */
@@ -162,26 +162,25 @@ static void finish_weight(const weight_sum *g)
 static int plan_weight(weight_sum *g)
 {
     const tg_conv_shape *s = g->shape;
-    phase all = {.rows = s->oh, .columns = s->ow, .taps = kept_taps(s)};
-    int64_t size = g->s.size, pixels = s->oh * s->ow, image = s->h * s->w * s->ci * size;
+    int64_t size = g->s.size, kept = kept_taps(s), pixels = s->oh * s->ow, image = s->h * s->w * s->ci * size;
     plan lists = {0};
-    size_t tap_at = reserve(&lists, all.taps, sizeof(tap));
-    size_t run_at = reserve(&lists, most_runs(all.taps, s->ci), sizeof(run));
+    size_t tap_at = reserve(&lists, kept, sizeof(tap));
+    size_t run_at = reserve(&lists, most_runs(kept, s->ci), sizeof(run));
     char *memory = scratch(LISTS, &lists);
     if (!memory)
         return TG_NO_MEMORY;
     tap *taps = (tap *)(memory + tap_at);
     plan_taps(s, taps);
-    plan_box(&g->s, &all, 1, taps);
+    plan_box(&g->s, s->oh, s->ow, taps, kept);
     g->run = (run *)(memory + run_at);
-    g->depth = all.taps * s->ci;
+    g->depth = kept * s->ci;
     g->panels = ceil_div(s->co, g->k->panel);
     g->blocks = g->depth * s->co * size > LARGE || s->n * pixels < FEW;
     if (g->blocks)
-        plan_items(&g->s, max64(SOURCE_BYTES, ceil_div(BLOCK_PIXELS, pixels) * image), 1, 1);
+        plan_regions(&g->s, max64(SOURCE_BYTES, ceil_div(BLOCK_PIXELS, pixels) * image), 1, 1);
     else
-        plan_items(&g->s, SOURCE_BYTES, PARTS, 1);
-    g->runs = plan_runs(&g->s, taps, all.taps, (run *)(memory + run_at));
+        plan_regions(&g->s, SOURCE_BYTES, PARTS, 1);
+    g->runs = plan_runs(&g->s, taps, kept, (run *)(memory + run_at));
     g->chunks = g->s.groups * g->s.bands;
     g->parts = g->blocks ? 0 : min64(min64(PARTS, g->chunks), max64(4, COPIES / (g->depth * s->co * size + 1)));
     g->packs = g->blocks || s->co % g->k->vector || (g->panels > 1 && g->depth > 4 * g->k->panel);

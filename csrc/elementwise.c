@@ -4,7 +4,7 @@
  * written once: hence the fused gated activation, whose backward computes tanh and sigmoid again instead
  * of reading them. */
 #include <math.h>
-#include "internal.h"
+#include "runtime/internal.h"
 
 enum { ITEM = 1 << 14 };                /* elements that one thread takes at a time */
 
@@ -16,7 +16,7 @@ typedef struct {
 } flat;
 
 #define FAMILY "elementwise.inc"
-#include "variants.h"
+#include "runtime/variants.h"
 
 static const parallel_task add_task[][2] = TABLE(add_item), relu_task[][2] = TABLE(relu_item),
     relu_backward_task[][2] = TABLE(relu_backward_item), elu_task[][2] = TABLE(elu_item),

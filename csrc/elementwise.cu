@@ -1,6 +1,6 @@
 /* Functions of one element at a time (tinygen.h has the formulas), each a functor for map() of cuda.cuh. All of
  * them are bound by memory. */
-#include "cuda.cuh"
+#include "runtime/cuda.cuh"
 
 namespace {
 

@@ -9,7 +9,7 @@
  * twice in all. */
 #include <math.h>
 #include <string.h>
-#include "internal.h"
+#include "runtime/internal.h"
 
 enum { CHUNK = 256 };
 
@@ -20,7 +20,7 @@ typedef struct {
 } norm;
 
 #define FAMILY "normalize.inc"
-#include "variants.h"
+#include "runtime/variants.h"
 
 static const parallel_task moments[][2] = TABLE(moments_item), normalize[][2] = TABLE(normalize_item),
     gradients[][2] = TABLE(gradient_item), normalize_backward[][2] = TABLE(normalize_backward_item);

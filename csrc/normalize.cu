@@ -1,7 +1,7 @@
 /* Batch normalization over rows of channels (Ioffe & Szegedy 2015), and its gradient: sums over each column, by
  * chunks of rows and then over the chunks, always in the same order; then elementwise. All of it is bound by
  * memory: forward reads x twice, backward x and gy. */
-#include "cuda.cuh"
+#include "runtime/cuda.cuh"
 
 namespace {
 

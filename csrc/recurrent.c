@@ -12,7 +12,7 @@
 #include "tile.h"
 
 #define FAMILY "recurrent.inc"
-#include "variants.h"
+#include "runtime/variants.h"
 
 typedef void (*cell_kernel)(void *gates, const void *c_prev, void *c, void *h, int64_t units);
 typedef void (*cell_backward_kernel)(const void *gates, const void *c_prev, const void *c, const void *gh,

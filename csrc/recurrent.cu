@@ -3,7 +3,7 @@
  * A step is a row, or a diagonal: pixels that don't depend on each other. Each step is one product: the states
  * that its pixels see with U, or backwards the gradients of the gates that saw them with U's transpose; the
  * cell runs in the product's epilogue, on the sums in registers. */
-#include "product.cuh"
+#include "tile.cuh"
 
 namespace {
 

@@ -16,7 +16,7 @@ typedef void (*shares_kernel)(void *x, double temperature, int64_t n);
 typedef void (*add_intervals_kernel)(void *x, double weight, double first, double step, int64_t n);
 
 #define FAMILY "sample.inc"
-#include "variants.h"
+#include "runtime/variants.h"
 
 static const apply_kernel applies[][2] = TABLE(apply);
 static const shares_kernel all_shares[][2] = TABLE(shares);

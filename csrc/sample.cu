@@ -2,7 +2,7 @@
  * block an image, from its first value to its last, so nothing waits but the block's threads for each other. The
  * image's state and the weights stay in the caches; weights are read row by row, neighbours by neighbours. What
  * can't be drawn isn't told. Models draw on the CPU until a GPU has shown from how many images on this is faster. */
-#include "cuda.cuh"
+#include "runtime/cuda.cuh"
 
 namespace {
 

@@ -2,7 +2,7 @@
  * and what the registers can do at most. */
 #include "tile.h"
 #define FAMILY "tile.inc"
-#include "variants.h"
+#include "runtime/variants.h"
 
 const tile_kernels *tiles(int dtype)
 {

@@ -4,7 +4,7 @@
  * columns up to whole vectors, and only the first `n` of them are read from or written to C. */
 #ifndef TINYGEN_TILE_H
 #define TINYGEN_TILE_H
-#include "internal.h"
+#include "runtime/internal.h"
 
 enum { TILE_ROWS = 8, TILE_VECTORS = 4, SUM_ROWS = 12, NEAR = 16 };
 

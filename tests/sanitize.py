@@ -84,7 +84,7 @@ def build(folder: Path, flags: tuple[str, ...]) -> Path:
     sources = [
         "_native.c",
         "tests/kernels/planted.c",
-        *sorted(f"csrc/{p.name}" for p in (folder / "csrc").glob("*.c")),
+        *sorted(str(p.relative_to(folder)) for p in (folder / "csrc").rglob("*.c")),
     ]
     common = [f for f in setup.FLAGS if f != "-O3"]
     includes = ["-Icsrc", f"-I{sysconfig.get_paths()['include']}"]

@@ -54,7 +54,7 @@ def test_what_nvcc_is_asked_for(tmp_path):
     assert (folder / "tinygen" / "_cuda.so").read_text() == "built\n"
     asked = (tmp_path / "nvcc.log").read_text()
     assert re.findall(r"code=(\w+)", asked) == ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "compute_90"]
-    assert set(re.findall(r"csrc/\w+\.cu", asked)) == {f"csrc/{p.name}" for p in (ROOT / "csrc").glob("*.cu")}
+    assert set(re.findall(r"csrc/\S+\.cu\b", asked)) == {str(p.relative_to(ROOT)) for p in (ROOT / "csrc").rglob("*.cu")}
     for flag in ("-Werror all-warnings", "-warn-spills,-warn-lmem-usage,-Werror", "-cudart static"):
         assert flag in asked
 

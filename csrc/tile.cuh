@@ -13,9 +13,9 @@
  * depth may be cut into splits, each with its own sums, to keep a GPU busy where m and n are small.
  *
  * m, n and depth stay below LIMIT, so that indices fit an int; offsets into arrays don't have to. */
-#ifndef TINYGEN_PRODUCT_CUH
-#define TINYGEN_PRODUCT_CUH
-#include "cuda.cuh"
+#ifndef TINYGEN_TILE_CUH
+#define TINYGEN_TILE_CUH
+#include "runtime/cuda.cuh"
 
 enum { SLICE = 16, PAD = 4, COLUMNS = 4, LIMIT = MOST };
 

@@ -7,6 +7,7 @@
 #include "valid.h"
 
 static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static inline int64_t round_up(int64_t n, int64_t to) { return ceil_div(n, to) * to; }
 
 /* task(context, i, slot) for every i < items, on up to `threads` threads in any order. Calls that run at
  * the same moment have different slots, all below `threads`. */
