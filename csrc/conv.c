@@ -37,7 +37,7 @@ typedef struct {
     run *run;
     const char *weight;
     char *packed, *bias, *output, *copies;
-    const char *add, *mask;                             /* arrays like the output, or NULL */
+    const char *add, *positive;                             /* arrays like the output, or NULL */
     int64_t copy_bytes, items;
     int64_t out_image, out_row, out_column;
     int64_t pixels, *from, *to;                         /* an item's, of all phases: where in source and output */
@@ -125,8 +125,8 @@ static void multiply_block(const correlation *c, const phase *f, const product *
             to[i] = out + in_c[i] * c->s.size;
             for (int64_t line = 0; line < p->n * c->s.size; line += LINE) {     /* needed after the product */
                 __builtin_prefetch((char *)to[i] + line, 1);
-                if (p->mask)
-                    __builtin_prefetch((char *)to[i] + p->mask + line);
+                if (p->positive)
+                    __builtin_prefetch((char *)to[i] + p->positive + line);
                 if (p->add)
                     __builtin_prefetch((char *)to[i] + p->add + line);
             }
@@ -149,7 +149,7 @@ static void multiply_phase(const correlation *c, const phase *f, region r, const
                      .bias = c->bias && !c->scatter ? c->bias + column * size : NULL};
         for (depth = 0; first < last && (!depth || depth + c->run[first].len <= DEPTH); first++, p.count++)
             depth += c->run[first].len;
-        p.mask = c->mask && first == last ? (intptr_t)c->mask - (intptr_t)c->output : 0;
+        p.positive = c->positive && first == last ? (intptr_t)c->positive - (intptr_t)c->output : 0;
         p.add = c->add && first == last ? (intptr_t)c->add - (intptr_t)c->output : 0;
         multiply_block(c, f, &p, pixels, a, out + (f->target + column) * size, accumulate, ahead,
                        accumulate ? 0 : ceil_div(bytes, pixels));
@@ -367,8 +367,8 @@ static int correlate(correlation *c, const void *bias)
     return TG_OK;
 }
 
-static int forward(int dtype, const tg_conv_shape *s, const void *x, const void *w, const void *bias,
-                   const void *add, void *y, int relu, int threads)
+int tg_conv2d(int dtype, const tg_conv_shape *s, int relu, const void *x, const void *w, const void *bias,
+              const void *add, void *y, int threads)
 {
     if (!conv_valid(dtype, s))
         return TG_BAD_ARGUMENT;
@@ -385,15 +385,15 @@ static int forward(int dtype, const tg_conv_shape *s, const void *x, const void 
     return correlate(&c, bias);
 }
 
-static int adjoint(int dtype, const tg_conv_shape *s, const void *y, const void *w, const void *bias,
-                   const void *positive, void *x, int threads)
+int tg_conv_transpose2d(int dtype, const tg_conv_shape *s, const void *y, const void *w, const void *bias,
+                        const void *positive, void *x, int threads)
 {
     if (!conv_valid(dtype, s))
         return TG_BAD_ARGUMENT;
     if (!s->n || !s->h || !s->w || !s->ci)
         return TG_OK;
     correlation c = {.shape = s, .k = tiles(dtype), .threads = clamp_threads(threads), .weight = w,
-                     .mask = positive, .output = x, .columns = s->ci, .transposed = 1,
+                     .positive = positive, .output = x, .columns = s->ci, .transposed = 1,
                      .out_column = s->stride_w * s->ci, .out_row = s->stride_h * s->w * s->ci,
                      .out_image = s->h * s->w * s->ci};
     c.s = (source){.data = y, .size = element_size(dtype), .n = s->n, .h = s->oh, .w = s->ow,
@@ -401,28 +401,4 @@ static int adjoint(int dtype, const tg_conv_shape *s, const void *y, const void 
     if (!positive)
         choose_flat(&c);
     return correlate(&c, bias);
-}
-
-int tg_conv2d(int dtype, const tg_conv_shape *s, const void *x, const void *w, const void *bias, void *y,
-              int threads)
-{
-    return forward(dtype, s, x, w, bias, NULL, y, 0, threads);
-}
-
-int tg_relu_conv2d(int dtype, const tg_conv_shape *s, const void *x, const void *w, const void *bias,
-                   const void *add, void *y, int threads)
-{
-    return forward(dtype, s, x, w, bias, add, y, 1, threads);
-}
-
-int tg_conv_transpose2d(int dtype, const tg_conv_shape *s, const void *y, const void *w, const void *bias,
-                        void *x, int threads)
-{
-    return adjoint(dtype, s, y, w, bias, NULL, x, threads);
-}
-
-int tg_relu_conv2d_input(int dtype, const tg_conv_shape *s, const void *gy, const void *w, const void *x,
-                         void *gx, int threads)
-{
-    return adjoint(dtype, s, gy, w, NULL, x, gx, threads);
 }

@@ -225,8 +225,8 @@ static int sum_weight(weight_sum *g, int threads)
     return TG_OK;
 }
 
-static int weight(int dtype, const tg_conv_shape *s, const void *x, const void *gy, void *gw, void *gbias,
-                  int relu, int threads)
+int tg_conv2d_weight(int dtype, const tg_conv_shape *s, int relu, const void *x, const void *gy, void *gw,
+                     void *gbias, int threads)
 {
     if (!conv_valid(dtype, s))
         return TG_BAD_ARGUMENT;
@@ -239,16 +239,4 @@ static int weight(int dtype, const tg_conv_shape *s, const void *x, const void *
     if (gbias)
         memset(gbias, 0, (size_t)(s->co * g.s.size));
     return TG_OK;
-}
-
-int tg_conv2d_weight(int dtype, const tg_conv_shape *s, const void *x, const void *gy, void *gw, void *gbias,
-                     int threads)
-{
-    return weight(dtype, s, x, gy, gw, gbias, 0, threads);
-}
-
-int tg_relu_conv2d_weight(int dtype, const tg_conv_shape *s, const void *x, const void *gy, void *gw,
-                          void *gbias, int threads)
-{
-    return weight(dtype, s, x, gy, gw, gbias, 1, threads);
 }

@@ -336,12 +336,12 @@ int tg_lstm_weight(int dtype, const tg_lstm_shape *s, const void *h, const void 
                        .co = 4 * s->units, .kh = 1, .kw = s->taps, .stride_h = 1, .stride_w = 1, .pad_h = 1,
                        .pad_w = s->taps / 2, .dil_h = 1, .dil_w = 1, .groups = 1};
     if (!s->diagonal)
-        return tg_conv2d_weight(dtype, &f, h, gz, gu, NULL, threads);
+        return tg_conv2d_weight(dtype, &f, 0, h, gz, gu, NULL, threads);
     f.kw = 1;
     f.pad_w = 0;
-    int error = tg_conv2d_weight(dtype, &f, h, gz, gu, NULL, threads);
+    int error = tg_conv2d_weight(dtype, &f, 0, h, gz, gu, NULL, threads);
     f.pad_h = 0;
     f.pad_w = s->diagonal;
     char *beside = (char *)gu + s->units * 4 * s->units * element_size(dtype);
-    return error ? error : tg_conv2d_weight(dtype, &f, h, gz, beside, NULL, threads);
+    return error ? error : tg_conv2d_weight(dtype, &f, 0, h, gz, beside, NULL, threads);
 }

@@ -283,11 +283,11 @@ int tg_lstm_weight(int dtype, const tg_lstm_shape *s, const void *h, const void 
     if (!s->diagonal) {
         f.kw = s->taps;
         f.pad_w = s->taps / 2;
-        return tg_conv2d_weight(dtype, &f, h, gz, gu, NULL, 1);
+        return tg_conv2d_weight(dtype, &f, 0, h, gz, gu, NULL, 1);
     }
-    int error = tg_conv2d_weight(dtype, &f, h, gz, gu, NULL, 1);
+    int error = tg_conv2d_weight(dtype, &f, 0, h, gz, gu, NULL, 1);
     f.pad_h = 0;
     f.pad_w = s->diagonal;
     char *beside = (char *)gu + s->units * 4 * s->units * element_size(dtype);
-    return error ? error : tg_conv2d_weight(dtype, &f, h, gz, beside, NULL, 1);
+    return error ? error : tg_conv2d_weight(dtype, &f, 0, h, gz, beside, NULL, 1);
 }

@@ -10,14 +10,14 @@ enum { TILE_ROWS = 8, TILE_VECTORS = 4, SUM_ROWS = 12, NEAR = 16 };
 
 /* Rows of A against a panel of B:  C[m][:n] = start[m] (else bias, else 0) + sum over runs, over k < len,
  * of A[m][run.a + k] * B[.][:n] where B's rows are simply numbered on from run to run. At last C is 0 where
- * the array that lies `mask` bytes after it isn't above 0, and the one `add` bytes after it is added (0: no
+ * the array that lies `positive` bytes after it isn't above 0, and the one `add` bytes after it is added (0: no
  * such array). */
 typedef struct { int64_t a, len; } run;
 typedef struct {
     const run *runs;
     int64_t count, ldb, n;
     const void *b, *bias;
-    intptr_t mask, add;
+    intptr_t positive, add;
 } product;
 typedef void (*product_tile)(const product *p, const void *const *a, const void *const *start,
                              void *const *c);

@@ -9,6 +9,7 @@
 #define TINYGEN_H
 #include <stdint.h>
 #ifdef __cplusplus
+#pragma GCC visibility push(default)  /* the CUDA library exports what is declared here, and no more */
 extern "C" {
 #endif
 
@@ -51,27 +52,21 @@ typedef struct {
     int64_t mask, groups;
 } tg_conv_shape;
 
-/* y = conv(x, w) + bias; bias (co), or NULL. A linear layer is the case h = w = oh = ow = kh = kw = 1. */
-int tg_conv2d(int dtype, const tg_conv_shape *s, const void *x, const void *w, const void *bias, void *y,
-              int threads);
+/* y = conv(x, w) + bias + add; bias (co) and add (like y) may be NULL. relu 1: of max(x, 0) in place of x, where NaN
+ * stays NaN. So what residual blocks are made of takes no pass over memory of its own. A linear layer is the case
+ * h = w = oh = ow = kh = kw = 1. */
+int tg_conv2d(int dtype, const tg_conv_shape *s, int relu, const void *x, const void *w, const void *bias,
+              const void *add, void *y, int threads);
 
-/* x = the gradient of conv to its input, for y: transposed convolution, plus bias; bias (ci), or NULL. */
+/* x = the gradient of conv to its input, for y: transposed convolution, plus bias. Where `positive` (like x) isn't
+ * above 0, x is 0: with relu's input there, the gradient to that. bias (ci) and positive may be NULL. */
 int tg_conv_transpose2d(int dtype, const tg_conv_shape *s, const void *y, const void *w, const void *bias,
-                        void *x, int threads);
+                        const void *positive, void *x, int threads);
 
-/* gw = the gradient of conv to its weight, for gy at x, exactly 0 where masked; gbias (co) = sum of gy, or
- * NULL. */
-int tg_conv2d_weight(int dtype, const tg_conv_shape *s, const void *x, const void *gy, void *gw, void *gbias,
-                     int threads);
-
-/* The same for y = conv(max(x, 0), w) + bias + add, with add like y, or NULL: what residual blocks are made of
- * takes no pass over memory of its own. NaN in x stays NaN. gx is 0 where x isn't above 0. */
-int tg_relu_conv2d(int dtype, const tg_conv_shape *s, const void *x, const void *w, const void *bias,
-                   const void *add, void *y, int threads);
-int tg_relu_conv2d_input(int dtype, const tg_conv_shape *s, const void *gy, const void *w, const void *x,
-                         void *gx, int threads);
-int tg_relu_conv2d_weight(int dtype, const tg_conv_shape *s, const void *x, const void *gy, void *gw,
-                          void *gbias, int threads);
+/* gw = the gradient of conv to its weight, for gy at x (relu 1: at max(x, 0)), exactly 0 where masked; gbias (co) =
+ * sum of gy, or NULL. */
+int tg_conv2d_weight(int dtype, const tg_conv_shape *s, int relu, const void *x, const void *gy, void *gw,
+                     void *gbias, int threads);
 
 /* --- recurrence ----------------------------------------------------------------------------------------- */
 
@@ -203,5 +198,6 @@ int tg_adam_list(int dtype, int64_t count, const int64_t *n, const void *const *
 
 #ifdef __cplusplus
 }
+#pragma GCC visibility pop
 #endif
 #endif

@@ -6,6 +6,7 @@
 #ifndef TINYGEN_CUDA_H
 #define TINYGEN_CUDA_H
 #ifdef __cplusplus
+#pragma GCC visibility push(default)  /* the CUDA library exports what is declared here, and no more */
 extern "C" {
 #endif
 
@@ -24,5 +25,6 @@ const char *tg_cuda_error(int result);
 
 #ifdef __cplusplus
 }
+#pragma GCC visibility pop
 #endif
 #endif

@@ -4,10 +4,8 @@
 #ifndef TINYGEN_CUDA_CUH
 #define TINYGEN_CUDA_CUH
 #include <stdint.h>
-#pragma GCC visibility push(default)                    /* all else is hidden */
 #include "tinygen.h"
 #include "tinygen_cuda.h"
-#pragma GCC visibility pop
 #include "valid.h"
 
 #ifdef __CUDACC__

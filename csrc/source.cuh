@@ -1,0 +1,133 @@
+/* How convolutions read their images on a GPU: which pixels and taps meet where, and what of w the mask lets take
+ * part. The source is the image that is read: x for conv2d and conv2d_weight, y for conv_transpose2d. */
+#ifndef TINYGEN_SOURCE_CUH
+#define TINYGEN_SOURCE_CUH
+#include "mask.h"
+#include "tile.cuh"
+
+enum { NOWHERE = INT32_MIN / 2 };                       /* outside of every image, also with a tap added */
+
+/* Along one axis, pixel q and tap t meet at q * step + first + t * stride of the source, an image of that
+ * size; q is out + q * out_step of the result, t is kernel + t * kernel_step of the kernel. */
+struct axis { int size, count, step, first, taps, stride, out, out_step, kernel, kernel_step; };
+
+struct meeting {
+    axis y, x;
+    int taps;                                           /* those that the mask lets take part */
+};
+
+/* The source, by pixel and by (tap, channel): whichever of them is the line. */
+template <class real>
+struct gather {
+    meeting at;
+    const real *data;
+    int channels, pixels, rectified;                    /* rectified: what is below 0 counts as 0 */
+    struct spot { const real *image; int y, x; };
+    struct tap { int y, x, channel; };
+
+    __device__ __forceinline__ spot pixel(int i) const
+    {
+        int row = i / at.x.count, image = row / at.y.count;
+        int q = i - row * at.x.count, p = row - image * at.y.count;
+        spot s = {data + (int64_t)image * at.y.size * at.x.size * channels, p * at.y.step + at.y.first,
+                  q * at.x.step + at.x.first};
+        if (i >= pixels)
+            s.y = NOWHERE;
+        return s;
+    }
+
+    __device__ __forceinline__ tap channel_of_tap(int i) const
+    {
+        int t = i / channels, row = t / at.x.taps;
+        tap where = {row * at.y.stride, (t - row * at.x.taps) * at.x.stride, i - t * channels};
+        if (t >= at.taps)
+            where.y = NOWHERE;
+        return where;
+    }
+
+    template <int width>
+    __device__ __forceinline__ pack<real, width> meet(const spot &s, const tap &t) const
+    {
+        int y = s.y + t.y, x = s.x + t.x;
+        if ((unsigned)y >= (unsigned)at.y.size || (unsigned)x >= (unsigned)at.x.size)
+            return {};
+        pack<real, width> result = load<width>(s.image + ((int64_t)y * at.x.size + x) * channels + t.channel);
+#pragma unroll
+        for (int i = 0; i < width; i++)
+            result.v[i] = rectified ? larger(result.v[i], real(0)) : result.v[i];
+        return result;
+    }
+};
+
+/* What of w takes part: from output channel `first` on. */
+struct masking {
+    int ci, co, centre;                                 /* -1: no mask */
+    int blocks, own;                                    /* own: mask A, the own block isn't seen */
+    __device__ __forceinline__ int first(int tap, int c) const
+    {
+        return tap == centre ? (c / (ci / blocks) + own) * (co / blocks) : 0;
+    }
+};
+
+/* Where the sums of 4 neighbouring columns go, `width` at a time. */
+template <int width, class real>
+static __device__ __forceinline__ void store_columns(real *to, const real *sums, int column, int columns)
+{
+#pragma unroll
+    for (int j = 0; j < COLUMNS; j += width)
+        if (column + j < columns) {
+            pack<real, width> p;
+#pragma unroll
+            for (int i = 0; i < width; i++)
+                p.v[i] = sums[j + i];
+            store<width>(to + column + j, p);
+        }
+}
+
+/* --- on the host ---------------------------------------------------------------------------------------- */
+
+/* Coordinates have to fit an int, with room for a sum. */
+static inline bool fits(int64_t size, int64_t out, int64_t kernel, int64_t stride, int64_t pad, int64_t dilation)
+{
+    return size + out * stride + kernel * dilation + (pad < 0 ? -pad : pad) < MOST;
+}
+
+/* Also pixels, and taps with channels, are counted by an int. */
+static inline int conv_fits(int dtype, const tg_conv_shape *s)
+{
+    return conv_valid(dtype, s) && s->n * max64(s->h * s->w, s->oh * s->ow) < LIMIT
+        && s->kh * s->kw * max64(1, max64(s->ci, s->co)) < LIMIT
+        && fits(s->h, s->oh, s->kh, s->stride_h, s->pad_h, s->dil_h)
+        && fits(s->w, s->ow, s->kw, s->stride_w, s->pad_w, s->dil_w);
+}
+
+static inline axis forward_axis(int64_t size, int64_t out, int64_t kernel, int64_t stride, int64_t pad,
+                                int64_t dilation)
+{
+    return {(int)size, (int)out, (int)stride, (int)-pad, (int)kernel, (int)dilation, 0, 1, 0, 1};
+}
+
+static inline axis forward_y(const tg_conv_shape *s)
+{
+    return forward_axis(s->h, s->oh, s->kh, s->stride_h, s->pad_h, s->dil_h);
+}
+
+static inline axis forward_x(const tg_conv_shape *s)
+{
+    return forward_axis(s->w, s->ow, s->kw, s->stride_w, s->pad_w, s->dil_w);
+}
+
+static inline masking mask_of(const tg_conv_shape *s)
+{
+    return {(int)s->ci, (int)s->co, s->mask == TG_MASK_NONE ? -1 : (int)centre(s), (int)s->groups,
+            s->mask == TG_MASK_A};
+}
+
+/* Whether both channels and all arrays allow reads of 16 bytes. */
+template <class real>
+static bool wide(const tg_conv_shape *s, const void *a, const void *b, const void *c)
+{
+    return s->ci % widest<real>() == 0 && s->co % widest<real>() == 0 && aligned(a) && aligned(b) && aligned(c);
+}
+
+#endif
