@@ -1,26 +1,26 @@
-/* Convolution and transposed convolution on NHWC images and HWIO weights (tinygen.h has the formula).
+/* Convolution and transposed convolution on NHWC images and HWIO weights (tinygen.h has the formula). The gradient to
+ * the weight is conv_weight.c.
  *
- * The runs of source.c meet the rows of w that belong to their taps. So both are products of pixels with
- * w, run by run, without im2col:
+ * Both are matrix products C = A B, without im2col: a row of A is the runs of the source (source.h) that a pixel of
+ * the output meets, and B has the rows of w that belong to their taps.
  *
  *   conv2d              pixels (oh, ow), taps in raster order, B = w
  *   conv_transpose2d    one product for each phase (y mod stride_h, x mod stride_w) of the large image, whose
  *                       pixels all meet the same taps and step by 1 through the small image; B = w transposed
  *
- * B is packed into panels as wide as the widest tile, masked-out entries 0. Items are computed in any
- * order. */
+ * B is packed into panels as wide as the widest register tile (tile.h), with 0 where w is masked. Threads share out
+ * the regions of the source, and panels where there are few regions; an item is one of each, in any order. */
 #include <string.h>
 #include "source.h"
 
-enum { LINE = 64, DIRECT = 128 };           /* a cache line; pixels that aren't worth packing w */
+enum { LINE = 64, DIRECT = 128 };           /* bytes of a cache line; pixels for which packing w doesn't pay */
 
-/* Pixels that all meet the same taps. */
+/* Pixels of the output that all meet the same taps. */
 typedef struct {
     int64_t rows, columns, target;                      /* pixels; the first one's offset in the output */
-    int64_t first_pixel;                                /* of the lists of them */
-    /* B has depth = taps * channels rows, from offset packed */
-    int64_t taps, first_tap, depth, packed;
-    int64_t runs, first_run;
+    int64_t first_pixel;                                /* where they begin in correlation's from and to */
+    int64_t taps, first_tap, runs, first_run;           /* where they begin in correlation's tap and run */
+    int64_t depth, packed;                              /* B's rows, taps * channels; its offset in packed */
 } phase;
 
 typedef struct {
@@ -29,9 +29,9 @@ typedef struct {
     const tg_conv_shape *shape;
     int transposed, threads;
     int flat, scatter;                                  /* conv_transpose2d's other ways, see plan_flat */
-    int64_t columns, panels, splits;                    /* of B; splits: items that share a source's panels */
-    int64_t ldb;                                        /* w is used in place with this stride, 0: packed */
-    int64_t phases, taps;                               /* taps of all phases, at most the kept ones */
+    int64_t columns, panels, splits;                    /* of B; splits: items that share a region's panels */
+    int64_t ldb;                                        /* the stride of w, used in place; 0: it is packed */
+    int64_t phases, taps;                               /* taps: of all phases together */
     phase *phase;
     tap *tap;
     run *run;
@@ -40,13 +40,12 @@ typedef struct {
     const char *add, *positive;                             /* arrays like the output, or NULL */
     int64_t copy_bytes, items;
     int64_t out_image, out_row, out_column;
-    int64_t pixels, *from, *to;                         /* an item's, of all phases: where in source and output */
+    int64_t pixels, *from, *to;                         /* a region's, of all phases: offsets in source and output */
 } correlation;
 
 /* --- planning ------------------------------------------------------------------------------------------- */
 
-/* conv2d has one phase with every tap. Taps come in ascending order of (dy, dx), here and in the phases
- * below. */
+/* conv2d has one phase with every tap. The taps of a phase ascend by (dy, dx), here and below. */
 static void plan_forward(correlation *c)
 {
     c->phases = 1;
@@ -78,10 +77,10 @@ static void plan_transposed(correlation *c)
     c->taps = taps;
 }
 
-/* Where a phase would leave most of a vector's lanes idle (few channels) or most taps outside (a 1 x 1
- * map), all taps are columns of one product instead, t[p, (k, c)] = sum over o of y[p, o] w[k, c, o]. For
- * a 1 x 1 map that meets the whole kernel this is x itself; otherwise it is scattered: x[p * stride + k *
- * dil - pad, c] += t[p, (k, c)]. */
+/* With few channels a phase would leave most of a vector's lanes idle, and for a 1 x 1 map most of its taps would lie
+ * outside. There all taps are columns of one product instead, t[p, (k, c)] = sum over o of y[p, o] w[k, c, o]. For a
+ * 1 x 1 map that meets the whole kernel, t is x itself; otherwise it is scattered:
+ * x[p * stride + k * dil - pad, c] += t[p, (k, c)]. */
 static void plan_flat(correlation *c)
 {
     c->phases = c->taps = 1;
@@ -106,8 +105,8 @@ static void choose_flat(correlation *c)
 
 /* --- the products --------------------------------------------------------------------------------------- */
 
-/* One block of B against all pixels of the region; meanwhile the lines from `ahead` are fetched, `bytes` a
- * pixel. */
+/* One block of B times all pixels of the region. Meanwhile memory from `ahead` on is fetched into the cache, `bytes`
+ * for each pixel. */
 static void multiply_block(const correlation *c, const phase *f, const product *p, int64_t pixels,
                            const char *a, char *out, int accumulate, const char *ahead, int64_t bytes)
 {
@@ -172,7 +171,7 @@ static void correlate_item(void *context, int64_t item, int slot)
                 multiply_phase(c, &c->phase[f], r, a, out, panel, ahead, bytes);
 }
 
-/* count pixels of `bytes` bytes, each a copy of the given one, or 0. */
+/* `count` pixels of `bytes` bytes, each a copy of the given one; 0 if that is NULL. */
 static void fill(char *to, const char *pixel, int64_t count, int64_t bytes)
 {
     if (!pixel)
@@ -201,7 +200,7 @@ static void scatter(const correlation *c, region r, const char *t, char *x)
             }
 }
 
-/* Whole images, since the pixels of neighbouring bands meet. */
+/* An item is whole images, since the pixels of neighboring bands add to the same numbers. */
 static void scatter_item(void *context, int64_t item, int slot)
 {
     const correlation *c = context;
@@ -220,7 +219,7 @@ static void scatter_item(void *context, int64_t item, int slot)
     }
 }
 
-/* B's panel for one tap of a phase; masked-out entries are 0. Item = (phase's tap, panel). */
+/* One panel of B for one tap of a phase, with 0 where w is masked. An item is (tap, panel). */
 static void pack_item(void *context, int64_t item, int slot)
 {
     const correlation *c = context;
@@ -243,7 +242,7 @@ static void pack_item(void *context, int64_t item, int slot)
                 memcpy(to + (k * ld + o - column) * size, from + (k * s->co + o) * size,
                        (size_t)((column + n - o) * size));
         }
-    else if (!s->mask || (!c->flat && weight != centre(s)))
+    else if (!s->mask || (!c->flat && weight != center(s)))
         c->k->transpose(from + column * s->co * size, s->co, to, ld, n, s->co);
     else
         for (int64_t k = column; k < column + n; k++) {
@@ -288,7 +287,7 @@ static int64_t plan_packing(correlation *c)
     return elements;
 }
 
-/* Lists first: their sizes follow from the shape alone, those of the data from the plan. */
+/* Allocates the lists, whose sizes follow from the shape, and fills all but from and to, whose sizes follow from it. */
 static int plan_correlation(correlation *c)
 {
     const tg_conv_shape *s = c->shape;
@@ -305,7 +304,7 @@ static int plan_correlation(correlation *c)
     c->run = (run *)(memory + run_at);
     c->phase = (phase *)(memory + phase_at);
     (c->flat ? plan_flat : c->transposed ? plan_transposed : plan_forward)(c);
-    plan_box(&c->s, c->phase->rows, c->phase->columns, c->tap, c->taps);   /* the first phase is the largest */
+    plan_box(&c->s, c->phase[0].rows, c->phase[0].columns, c->tap, c->taps);     /* the first phase is the largest */
     c->panels = ceil_div(c->columns, c->k->panel);
     if (c->scatter) {                           /* an item's t has to fit the cache, too */
         plan_regions(&c->s, SOURCE_BYTES * c->s.channels / max64(c->s.channels, c->columns), 4 * c->threads, 1);

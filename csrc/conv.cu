@@ -5,7 +5,7 @@
  *   conv_transpose2d    the same from the other side, for each phase (y mod stride_h, x mod stride_w) of the
  *                       large image, whose pixels all meet the same taps: depth (tap, co), n ci
  *
- * A raster mask only makes the list of taps shorter; at the centre, channels that don't see each other are
+ * A raster mask only makes the list of taps shorter; at the center, channels that don't see each other are
  * never read. */
 #include "source.cuh"
 
@@ -98,7 +98,7 @@ struct weight_rows : weights<real> {
     }
 };
 
-/* What a pixel's sums become: + bias + add, and 0 where `positive` isn't above 0; each may be NULL. */
+/* What is done to a pixel's sums: + bias + add, and 0 where `positive` isn't above 0; each may be NULL. */
 template <class real>
 struct finish { const real *bias, *add, *positive; };
 

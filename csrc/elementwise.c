@@ -1,14 +1,14 @@
-/* Functions of one element at a time: sums, activations, the gated one; and matrices transposed.
+/* Functions of one element at a time: sums and activations. And matrices transposed.
  *
- * They are as fast as memory if the arithmetic is vectorized (vector.inc) and an element is read and
- * written once: hence the fused gated activation, whose backward computes tanh and sigmoid again instead
- * of reading them. */
+ * They are as fast as memory if the arithmetic is vectorized (vector.inc) and each element is read and written once.
+ * That is why there is a fused gated activation, whose backward computes tanh and sigmoid again instead of reading
+ * them. */
 #include "tile.h"
 
 enum { ITEM = 1 << 14 };                /* elements that one thread takes at a time */
 
 typedef struct {
-    int64_t n, rows, columns;           /* elements, or rows of columns of which an item has `rows` */
+    int64_t n, rows, columns;           /* n elements; or n rows of so many columns, `rows` of them in an item */
     const void *in[2];
     void *out[1];
     double scalar[1];

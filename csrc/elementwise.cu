@@ -100,16 +100,16 @@ transpose(int64_t rows, int64_t columns, int64_t tiles, const real *x, real *y)
 }
 
 template <int ins, int outs, class function>
-int each(int dtype, int64_t rows, int64_t columns, const source (&in)[ins], const target (&out)[outs], function f)
+int each(int dtype, int64_t rows, int64_t columns, const rows_in (&in)[ins], const rows_out (&out)[outs], function f)
 {
     if (!rows_valid(dtype, rows, columns))
         return TG_BAD_ARGUMENT;
     return typed(dtype, [&](auto zero) { return map<decltype(zero)>(rows, columns, in, out, f); });
 }
 
-/* Of all n numbers, a function that has a number of its own. */
+/* each(), of n numbers, for a function that has a number of its own. */
 template <template <class> class function, int ins>
-int each_with(int dtype, int64_t n, double number, const source (&in)[ins], const target (&out)[1])
+int each_with(int dtype, int64_t n, double number, const rows_in (&in)[ins], const rows_out (&out)[1])
 {
     if (!rows_valid(dtype, 1, n))
         return TG_BAD_ARGUMENT;

@@ -1,7 +1,7 @@
 /* Softmax cross entropy of each row of logits (rows, classes):  loss = log sum exp(x) - x[label], in nats;
  * its gradient gx = gloss * (softmax(x) - onehot(label)). Rows are independent, and short enough to stay
  * in the L1 cache while they are read three times: for their maximum, for the sum of exponentials, for the
- * result. Of few classes, as many rows as a vector has lanes go side by side. Nothing is kept for the
+ * result. With few classes, a vector holds one class of as many rows as it has lanes. Nothing is kept for the
  * gradient: exp(x - (log sum exp)) would lose digits where logits are large. */
 #include <math.h>
 #include "runtime/internal.h"

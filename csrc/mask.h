@@ -3,21 +3,21 @@
 #define TINYGEN_MASK_H
 #include "tinygen.h"
 
-/* The tap at the kernel's centre. Taps are numbered in raster order: (i, j) is tap i * kw + j. */
-static inline int64_t centre(const tg_conv_shape *s) { return s->kh / 2 * s->kw + s->kw / 2; }
+/* The tap at the kernel's center. Taps are numbered in raster order: (i, j) is tap i * kw + j. */
+static inline int64_t center(const tg_conv_shape *s) { return s->kh / 2 * s->kw + s->kw / 2; }
 
 /* How many taps take part: the first ones. */
 static inline int64_t kept_taps(const tg_conv_shape *s)
 {
     if (s->mask == TG_MASK_NONE)
         return s->kh * s->kw;
-    return centre(s) + !(s->mask == TG_MASK_A && s->groups == 1);
+    return center(s) + !(s->mask == TG_MASK_A && s->groups == 1);
 }
 
 /* The first output channel that sees input channel c through this tap; all after it do, too. */
 static inline int64_t first_output(const tg_conv_shape *s, int64_t tap, int64_t c)
 {
-    if (s->mask == TG_MASK_NONE || tap != centre(s))
+    if (s->mask == TG_MASK_NONE || tap != center(s))
         return 0;
     return (c / (s->ci / s->groups) + (s->mask == TG_MASK_A)) * (s->co / s->groups);
 }

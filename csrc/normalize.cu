@@ -113,9 +113,9 @@ sum_chunks(const sums *partial, int64_t chunks, int64_t channels, function resul
         result(column, own);
 }
 
-/* What the elementwise pass needs of each column; `centre` is the mean, aligned. */
+/* What the elementwise pass needs of each column; `center` is the mean, aligned. */
 template <class real>
-struct factors { real *centre, *scale, *shift, *slope; };
+struct factors { real *center, *scale, *shift, *slope; };
 
 template <class real>
 struct statistics {
@@ -126,7 +126,7 @@ struct statistics {
     __device__ __forceinline__ void operator()(int64_t j, const moments<real> &m) const
     {
         real v = m.squares / m.n;
-        mean[j] = f.centre[j] = m.mean;
+        mean[j] = f.center[j] = m.mean;
         var[j] = v;
         f.scale[j] = (weight ? weight[j] : 1) / sqrt(v + (real)eps);
         f.shift[j] = bias ? bias[j] : 0;
@@ -144,20 +144,20 @@ struct gradients {
         real power = var[j] + (real)eps, root = sqrt(power);
         gweight[j] = s.dot / root;
         gbias[j] = s.sum;
-        f.centre[j] = mean[j];
+        f.center[j] = mean[j];
         f.scale[j] = (weight ? weight[j] : 1) / root;
         f.shift[j] = s.sum / (real)rows;
         f.slope[j] = s.dot / (real)rows / power;
     }
 };
 
-/* Of x and a column's centre, scale and shift. */
+/* Of x and a column's center, scale and shift. */
 struct normalize {
     template <class real>
     __device__ void operator()(const real *x, real *y) const { y[0] = (x[0] - x[1]) * x[2] + x[3]; }
 };
 
-/* Of gy, x and a column's centre, scale, shift and slope. */
+/* Of gy, x and a column's center, scale, shift and slope. */
 struct normalize_backward {
     template <class real>
     __device__ void operator()(const real *x, real *gx) const
@@ -210,7 +210,7 @@ int tg_batch_norm(int dtype, int64_t rows, int64_t channels, const void *x, cons
         factors<real> f = factors_in<real>(memory.p, channels);
         statistics<real> result = {(const real *)weight, (const real *)bias, eps, (real *)mean, (real *)var, f};
         int error = sum_columns<real, moments<real>>({(const real *)x}, rows, channels, memory.p, result);
-        return error ? error : map<real>(rows, channels, {{x, channels}, {f.centre, 0}, {f.scale, 0}, {f.shift, 0}},
+        return error ? error : map<real>(rows, channels, {{x, channels}, {f.center, 0}, {f.scale, 0}, {f.shift, 0}},
                                          {{y, channels}}, normalize());
     });
 }
@@ -231,7 +231,7 @@ int tg_batch_norm_backward(int dtype, int64_t rows, int64_t channels, const void
                                   (real *)gweight, (real *)gbias, f};
         typename gradient_sums<real>::input in = {(const real *)x, (const real *)gy, (const real *)mean, channels};
         int error = sum_columns<real, gradient_sums<real>>(in, rows, channels, memory.p, result);
-        return error ? error : map<real>(rows, channels, {{gy, channels}, {x, channels}, {f.centre, 0}, {f.scale, 0},
+        return error ? error : map<real>(rows, channels, {{gy, channels}, {x, channels}, {f.center, 0}, {f.scale, 0},
                                                           {f.shift, 0}, {f.slope, 0}},
                                          {{gx, channels}}, normalize_backward());
     });

@@ -10,9 +10,10 @@ enum { ITEM = 1 << 14 };                /* numbers that one thread takes at a ti
 typedef void (*adam_kernel)(const double *scalar, int64_t n, const void *g, void *p, void *m, void *v);
 static const adam_kernel adam_kernels[][2] = TABLE(adam);
 
-/* Adam's arrays stand in a row, of which an item is a piece like any other: many small ones make one item. */
+/* The arrays are thought of as one long array that is cut into items of one size, so that many small arrays make one
+ * item. */
 typedef struct {
-    int64_t count, *end;                /* end: of each array in the row */
+    int64_t count, *end;                /* end: where each array ends in the long one */
     const int64_t *n;
     const void *const *g;
     void *const *p, *const *m, *const *v;

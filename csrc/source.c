@@ -48,7 +48,7 @@ void plan_regions(source *s, int64_t bytes, int64_t enough, int64_t panels)
     s->image = (s->in_place ? s->h : (s->band - 1) * s->step_y + s->span_y) * s->row;
 }
 
-/* Taps that are neighbours in the source make one run; one that is longer than DEPTH is cut. */
+/* Taps that are neighbors in the source make one run; one that is longer than DEPTH is cut. */
 int64_t plan_runs(const source *s, const tap *taps, int64_t count, run *runs)
 {
     int64_t n = 0;

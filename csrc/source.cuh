@@ -7,8 +7,8 @@
 
 enum { NOWHERE = INT32_MIN / 2 };                       /* outside of every image, also with a tap added */
 
-/* Along one axis, pixel q and tap t meet at q * step + first + t * stride of the source, an image of that
- * size; q is out + q * out_step of the result, t is kernel + t * kernel_step of the kernel. */
+/* Along one axis, pixel q < count and tap t < taps meet at q * step + first + t * stride of the source, which has
+ * `size` pixels. q is pixel out + q * out_step of the result, t is entry kernel + t * kernel_step of the kernel. */
 struct axis { int size, count, step, first, taps, stride, out, out_step, kernel, kernel_step; };
 
 struct meeting {
@@ -16,7 +16,8 @@ struct meeting {
     int taps;                                           /* those that the mask lets take part */
 };
 
-/* The source, by pixel and by (tap, channel): whichever of them is the line. */
+/* The source as a matrix of pixels by (tap, channel), or the other way round: an operand of tile.cuh whose lines are
+ * either. */
 template <class real>
 struct gather {
     meeting at;
@@ -61,15 +62,15 @@ struct gather {
 
 /* What of w takes part: from output channel `first` on. */
 struct masking {
-    int ci, co, centre;                                 /* -1: no mask */
+    int ci, co, center;                                 /* -1: no mask */
     int blocks, own;                                    /* own: mask A, the own block isn't seen */
     __device__ __forceinline__ int first(int tap, int c) const
     {
-        return tap == centre ? (c / (ci / blocks) + own) * (co / blocks) : 0;
+        return tap == center ? (c / (ci / blocks) + own) * (co / blocks) : 0;
     }
 };
 
-/* Where the sums of 4 neighbouring columns go, `width` at a time. */
+/* Stores the sums of 4 neighboring columns, `width` at a time. */
 template <int width, class real>
 static __device__ __forceinline__ void store_columns(real *to, const real *sums, int column, int columns)
 {
@@ -86,13 +87,13 @@ static __device__ __forceinline__ void store_columns(real *to, const real *sums,
 
 /* --- on the host ---------------------------------------------------------------------------------------- */
 
-/* Coordinates have to fit an int, with room for a sum. */
+/* Whether coordinates, and the sum of two, fit an int. */
 static inline bool fits(int64_t size, int64_t out, int64_t kernel, int64_t stride, int64_t pad, int64_t dilation)
 {
     return size + out * stride + kernel * dilation + (pad < 0 ? -pad : pad) < MOST;
 }
 
-/* Also pixels, and taps with channels, are counted by an int. */
+/* Whether the kernels take this shape: they also count pixels, and taps times channels, in ints. */
 static inline int conv_fits(int dtype, const tg_conv_shape *s)
 {
     return conv_valid(dtype, s) && s->n * max64(s->h * s->w, s->oh * s->ow) < LIMIT
@@ -119,7 +120,7 @@ static inline axis forward_x(const tg_conv_shape *s)
 
 static inline masking mask_of(const tg_conv_shape *s)
 {
-    return {(int)s->ci, (int)s->co, s->mask == TG_MASK_NONE ? -1 : (int)centre(s), (int)s->groups,
+    return {(int)s->ci, (int)s->co, s->mask == TG_MASK_NONE ? -1 : (int)center(s), (int)s->groups,
             s->mask == TG_MASK_A};
 }
 

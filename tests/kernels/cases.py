@@ -529,7 +529,7 @@ def sample(rng, n=None, values=None):
             x[:, value], uniform[value] = _sampler_draw(rng, shares)
     sizes = SimpleNamespace(
         n=images, values=values, levels=levels, size=size, layers=len(layers), runs=len(runs), steps=len(steps),
-        weights=len(weights), mixtures=mixtures, colours=colours, first=first, last=last, known=known,
+        weights=len(weights), mixtures=mixtures, colors=colours, first=first, last=last, known=known,
         temperature=temperature,
     )  # fmt: skip
     arguments = [

@@ -420,7 +420,7 @@ def test_absurd_sizes_are_refused(kernel):
         else:
             wrong += [{"levels": 0}, {"levels": 257}, {"temperature": -1.0}, {"temperature": np.nan}]
             wrong += [{"mixtures": n} for n in ABSURD] + [{"mixtures": 1, "levels": 1}]
-            wrong += [{"mixtures": 1, "colours": n} for n in (0, *ABSURD)]
+            wrong += [{"mixtures": 1, "colors": n} for n in (0, *ABSURD)]
         changed = [[Struct(struct_type, SimpleNamespace(**(vars(fields) | w))), *one.arguments[1:]] for w in wrong]
     else:
         sizes = [i for i, a in enumerate(one.arguments) if isinstance(a, int) and i < 2]
