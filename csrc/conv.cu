@@ -128,8 +128,8 @@ struct to_pixels {
 
 int64_t gcd(int64_t a, int64_t b) { return b ? gcd(b, a % b) : a; }
 
-/* Result r + q * stride gets source p through tap k where r + q * stride = p * stride + k * dilation - pad: the
- * taps whose k * dilation is r + pad modulo the stride. They are `period` apart. */
+/* Result r + q * stride (r is the phase) meets source p through tap k where r + q * stride = p * stride + k * dilation
+ * - pad. So a phase has the taps whose k * dilation is r + pad modulo the stride; they are `period` apart. */
 axis phase_axis(int64_t phase, int64_t size, int64_t out, int64_t kernel, int64_t stride, int64_t pad, int64_t dilation)
 {
     int64_t period = stride / gcd(stride, dilation), k = 0;
@@ -153,15 +153,15 @@ int taps_before(const axis &y, const axis &x, int64_t kept, int64_t kw)
 }
 
 /* What a call adds to the plain convolution. */
-struct options { int rectified; const void *bias, *add, *positive; };
+struct options { int relu; const void *bias, *add, *positive; };
 
-/* One side of the meetings. */
+/* The sizes of the images on one side of the convolution. */
 struct side { int64_t height, width, channels; };
 
 side image_of(const tg_conv_shape *s) { return {s->h, s->w, s->ci}; }
 side output_of(const tg_conv_shape *s) { return {s->oh, s->ow, s->co}; }
 
-/* conv2d, or one phase of conv_transpose2d: which of w's operands, from a source to a result. */
+/* conv2d, or one phase of conv_transpose2d, from a source to a result; `columns` is the operand that reads w. */
 template <class real, int width, class columns>
 int correlate(const tg_conv_shape *s, const axis &y, const axis &x, const side &from, const void *source, const void *w,
               const options &o, const side &to, void *result)
@@ -172,7 +172,7 @@ int correlate(const tg_conv_shape *s, const axis &y, const axis &x, const side &
     a.data = (const real *)source;
     a.channels = (int)from.channels;
     a.pixels = (int)s->n * y.count * x.count;
-    a.rectified = o.rectified;
+    a.relu = o.relu;
     b.y = y;
     b.x = x;
     b.mask = mask_of(s);

@@ -81,7 +81,7 @@ add_splits(const real *partial, int64_t count, int64_t splits, int64_t columns, 
 
 /* --- on the host ---------------------------------------------------------------------------------------- */
 
-/* As many splits of the pixels as keep a GPU busy. */
+/* How many pixels each split has, such that there are enough splits to keep a GPU busy. */
 int split_of(int64_t rows, int64_t columns, int64_t depth)
 {
     int64_t blocks = max64(1, ceil_of<int64_t>(rows, SMALL_TILE) * ceil_of<int64_t>(columns, SMALL_TILE));
@@ -90,14 +90,14 @@ int split_of(int64_t rows, int64_t columns, int64_t depth)
 }
 
 template <class real, int width>
-int weight_gradient(const tg_conv_shape *s, int rectified, const void *x, const void *gy, void *gw, void *gbias)
+int weight_gradient(const tg_conv_shape *s, int relu, const void *x, const void *gy, void *gw, void *gbias)
 {
     source_taps<real> a;
     a.at = {forward_y(s), forward_x(s), s->ci ? (int)kept_taps(s) : 0};
     a.data = (const real *)x;
     a.channels = (int)max64(s->ci, 1);
     a.rows = a.at.taps * (int)s->ci;
-    a.rectified = rectified;
+    a.relu = relu;
     a.pixels = (int)(s->n * s->oh * s->ow);
     matrix<real> b = {(const real *)gy, a.pixels, (int)s->co};
     int split = split_of(a.rows + 1, s->co, a.pixels);

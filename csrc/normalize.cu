@@ -67,7 +67,7 @@ struct gradient_sums {
     }
 };
 
-/* The strips' sums of a column to that of the first one. */
+/* Merges the strips' sums of a column; the first strip has the result. */
 template <class sums>
 __device__ __forceinline__ sums combine(sums own, int lane, int strip)
 {
@@ -80,7 +80,7 @@ __device__ __forceinline__ sums combine(sums own, int lane, int strip)
     return own;
 }
 
-/* Block (chunk, columns): a lane a column, each strip every eighth row. */
+/* A block sums a chunk of rows for LANES columns: each lane has a column, each strip every STRIPS-th row. */
 template <class sums>
 __global__ void __launch_bounds__(NORM_THREADS)
 sum_chunk(typename sums::input in, int64_t rows, int64_t channels, sums *partial)
@@ -98,7 +98,7 @@ sum_chunk(typename sums::input in, int64_t rows, int64_t channels, sums *partial
         partial[blockIdx.x * channels + column] = own;
 }
 
-/* result(column, the sums of all chunks) */
+/* Calls result(column, sums) with the sums over all chunks. */
 template <class sums, class function>
 __global__ void __launch_bounds__(NORM_THREADS)
 sum_chunks(const sums *partial, int64_t chunks, int64_t channels, function result)
@@ -166,7 +166,7 @@ struct normalize_backward {
     }
 };
 
-/* Factors and the chunks' sums in one piece of memory. */
+/* The sums of each column go to `result`. `memory` has the factors, then the chunks' sums. */
 template <class real, class sums, class function>
 int sum_columns(typename sums::input in, int64_t rows, int64_t channels, void *memory, const function &result)
 {

@@ -22,7 +22,7 @@ template <class real>
 struct gather {
     meeting at;
     const real *data;
-    int channels, pixels, rectified;                    /* rectified: what is below 0 counts as 0 */
+    int channels, pixels, relu;                         /* relu: what is below 0 counts as 0 */
     struct spot { const real *image; int y, x; };
     struct tap { int y, x, channel; };
 
@@ -55,12 +55,12 @@ struct gather {
         pack<real, width> result = load<width>(s.image + ((int64_t)y * at.x.size + x) * channels + t.channel);
 #pragma unroll
         for (int i = 0; i < width; i++)
-            result.v[i] = rectified ? larger(result.v[i], real(0)) : result.v[i];
+            result.v[i] = relu ? larger(result.v[i], real(0)) : result.v[i];
         return result;
     }
 };
 
-/* What of w takes part: from output channel `first` on. */
+/* The mask: through a tap, input channel c is seen by the output channels from first(tap, c) on. */
 struct masking {
     int ci, co, center;                                 /* -1: no mask */
     int blocks, own;                                    /* own: mask A, the own block isn't seen */

@@ -22,7 +22,7 @@ static void peak_item(void *context, int64_t item, int slot)
     for (int i = 1; i < 16; i++)
         sums[i] = sums[0];
     operations[item] = tiles(TG_F32)->multiply_adds(1 << 17, sums);
-    if (sums[0] < 0)                            /* never: but the sums are asked for */
+    if (sums[0] < 0)                            /* never, but so the compiler has to compute them */
         operations[item] = 0;
 }
 

@@ -146,27 +146,29 @@ int tg_cross_entropy_backward(int dtype, int64_t rows, int64_t classes, const vo
 
 /* --- sampling ------------------------------------------------------------------------------------------- */
 
-/* Draws images value by value from a network each of whose numbers is computed once, as soon as what it
- * depends on has been drawn. state (n, size) holds an image's numbers; the caller sets what is constant.
- * For each value from `first` to `last`, the one before is put, as scaled[level], at places[value - 1]; then
- * steps starts[value] .. starts[value + 1] - 1 run in order. A step's layer says what it computes from
- * numbers of the state that begin at its x and y to the layer's n numbers that begin at its out:
+/* Draws images value by value from a network. Each of the network's numbers is computed once, as soon as what it
+ * depends on has been drawn. state (n, size) holds the numbers of each image; the caller sets those that are constant.
+ *
+ * For each value from `first` to `last`, the value before, as scaled[level], is put at places[value - 1] of the state.
+ * Then steps starts[value] .. starts[value + 1] - 1 run in order. A step computes, by its layer's kind, the layer's n
+ * numbers that begin at the step's out, from numbers of the state that begin at the step's x and y:
  *
  * TG_LINEAR        out = b + W v        v: for each of the layer's runs (a, length), state[x + a ..]
  * TG_LINEAR_FROM   out = y + W v        low <= 0 and high >= 0 bound what is read around x
  * all others       out = f(x), or f(x, y): elementwise; low = 0, high = n
  *
- * where out doesn't overlap what is read, or is y itself, or (elementwise) x itself. At `weights` stands b, then W'
- * row by row, each row padded to ld numbers, a multiple of 16.
+ * where out doesn't overlap what is read, or is y itself, or (elementwise) x itself. At the layer's place in `weights`
+ * b begins, followed by W' row by row; each row is padded to ld numbers, a multiple of 16.
  *
- * At last, from value `known` on, a level is drawn: where the cumulative softmax(logits / temperature) passes
- * uniform[value] (0: the likeliest). The logits are state[results[value]]; or, where there are K `mixtures`,
- * those of a mixture of K discretized logistics of the C `colors`, values of a pixel that follow each other:
- * of each component 1 + 2 C + C (C - 1) / 2 numbers stand there, its own logit, C means, C logs of scales
- * (taken as within -7 .. 7), and coefficients (G's for R, B's for R and G, ...), whose tanh times the color
- * before, from -1 to 1, is added to a mean. Besides 0 and the error codes, tg_sample may return -1 - value for the
- * first value that can't be drawn in some image, because a logit is NaN or infinite, or all are -infinity; other
- * images may have gone beyond it. */
+ * Last, from value `known` on, a level is drawn: the one at which the cumulative softmax(logits / temperature) passes
+ * uniform[value], or with temperature 0 the likeliest. The logits are state[results[value]]. Or, with K `mixtures`,
+ * they are those of a mixture of K discretized logistics over the C `colors` of a pixel, which are C values in a row;
+ * then results has 1 + 2 C + C (C - 1) / 2 places for each component: of its logit, C means, C logs of scales (clipped
+ * to -7 .. 7), and coefficients (G's for R, B's for R and G, ...), whose tanh times that color, as a number from -1 to
+ * 1, is added to the mean.
+ *
+ * Besides 0 and the error codes, tg_sample may return -1 - value for the first value that can't be drawn in some image,
+ * because a logit is NaN or +infinity, or all are -infinity; other images may have gone beyond it. */
 enum { TG_LINEAR, TG_LINEAR_FROM, TG_COPY, TG_RELU, TG_ELU, TG_TANH, TG_SIGMOID,
        TG_ADD, TG_SUB, TG_MUL, TG_GATED /* tanh(x) * sigmoid(y) */ };
 typedef struct { int64_t kind, n, run, runs, low, high, ld, weights; } tg_layer;

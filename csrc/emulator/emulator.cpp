@@ -35,7 +35,7 @@ place here;
 namespace {
 
 enum { WARP = 32, MOST_THREADS = 1024, PAGE = 4096, STACK = 256 << 10 };
-enum { SHARED_BYTES = 48 << 10 };           /* of a block; more has to be asked for in CUDA, too */
+enum { SHARED_BYTES = 48 << 10 };           /* of a block; CUDA, too, gives no more unless it is told to */
 enum { KNOWN_THREADS = 1000 };              /* that TSan tells apart: the last ones of a launch */
 
 enum status { READY, AT_BARRIER, AT_WARP, ENDED };
@@ -90,14 +90,14 @@ asm(".text\n"
 {
     const dim3 &b = here.block;
     fprintf(stderr, "emulator: %s, block (%u, %u, %u): %s\n", now.kernel, b.x, b.y, b.z, what);
-    std::vector<bool> told(now.fibers.size());
+    std::vector<bool> listed(now.fibers.size());
     for (size_t i = 0; i < now.fibers.size(); i++) {
         const fiber &f = now.fibers[i];
         int count = 0;
-        for (size_t j = i; j < now.fibers.size() && !told[i]; j++) {
+        for (size_t j = i; j < now.fibers.size() && !listed[i]; j++) {
             const fiber &other = now.fibers[j];
             if (other.state == f.state && (f.state == ENDED || (other.line == f.line && other.file == f.file))) {
-                told[j] = j > i;
+                listed[j] = j > i;
                 count++;
             }
         }
@@ -335,8 +335,8 @@ void warp_barrier(unsigned mask, const char *file, int line)
     __tsan_acquire(signal);
 }
 
-/* A thread's value lies where the next exchange doesn't write: nobody gets to the one after that before all
- * have read this. */
+/* The next exchange writes to the other of a thread's two values, and no thread reaches the one after that before all
+ * have read this one. */
 uint64_t exchange(unsigned mask, uint64_t value, int from, const char *file, int line)
 {
     fiber *self = &now.fibers[(size_t)now.self];
