@@ -42,10 +42,10 @@ def nvcc_path() -> str | None:
 
 
 def nvcc_command(nvcc: str, out: str, architectures: tuple[int, ...] = ARCHITECTURES) -> list[str]:
-    """The command, run here, that compiles csrc/*.cu into a library that needs no CUDA to be loaded."""
+    """The command, run here, that compiles the .cu files of csrc/ into a library that needs no CUDA to be loaded."""
     last = architectures[-1]
     codes = [f"arch=compute_{a},code=sm_{a}" for a in architectures] + [f"arch=compute_{last},code=compute_{last}"]
-    sources = sorted(str(p.relative_to(HERE)) for p in (HERE / "csrc").glob("*.cu"))
+    sources = sorted(str(p.relative_to(HERE)) for p in (HERE / "csrc").rglob("*.cu"))
     targets = [flag for code in codes for flag in ("-gencode", code)]
     return [nvcc, "-shared", *CUDA_FLAGS, "-t0", *targets, "-Icsrc", *sources, "-o", out]
 
@@ -85,8 +85,8 @@ ffi.cdef(declarations((HERE / "csrc" / "tinygen.h").read_text()))
 ffi.set_source(
     "tinygen._native",
     '#include "tinygen.h"',
-    sources=sorted(str(p.relative_to(HERE)) for p in (HERE / "csrc").glob("*.c")),
-    depends=sorted(str(p.relative_to(HERE)) for p in (HERE / "csrc").glob("*.[chi]*")),
+    sources=sorted(str(p.relative_to(HERE)) for p in (HERE / "csrc").rglob("*.c")),
+    depends=sorted(str(p.relative_to(HERE)) for p in (HERE / "csrc").rglob("*.[chi]*")),
     include_dirs=["csrc"],
     extra_compile_args=FLAGS,
     extra_link_args=["-pthread"],
@@ -101,7 +101,7 @@ cuda_ffi.set_source("tinygen._cuda_abi", None)
 cuda = Extension(
     "tinygen._cuda",
     sources=[],
-    depends=sorted(str(p.relative_to(HERE)) for pattern in ("*.cu*", "*.h") for p in (HERE / "csrc").glob(pattern)),
+    depends=sorted(str(p.relative_to(HERE)) for pattern in ("*.cu*", "*.h") for p in (HERE / "csrc").rglob(pattern)),
     optional=True,
 )
 

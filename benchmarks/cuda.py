@@ -115,7 +115,7 @@ def resources(architectures: list[int]) -> list[dict[str, Any]]:
     if (nvcc := setup.nvcc_path()) is None:
         raise RuntimeError("no nvcc found")
     flags = [f for f in setup.CUDA_FLAGS if f not in ("-Xfatbin", "-compress-all")]
-    sources = [p.relative_to(ROOT) for p in sorted((ROOT / "csrc").glob("*.cu"))]
+    sources = [p.relative_to(ROOT) for p in sorted((ROOT / "csrc").rglob("*.cu"))]
     jobs = [(nvcc, flags, source, a) for a in architectures for source in sources]
     with ThreadPoolExecutor() as pool:
         rows = [row for rows in pool.map(lambda job: compile_one(*job), jobs) for row in rows]
@@ -144,9 +144,9 @@ def work() -> list[dict[str, Any]]:
     conv("tg_conv2d", "linear, 784 -> 512, N 128", 128, 1, 784, 512, 128)
     conv("tg_conv_transpose2d", "4x4, stride 2, 128 -> 64, from 14x14", pixels / 4, 16, 128, c, pixels, 0)
     conv("tg_conv2d_weight", "3x3", pixels, 9, c, c, pixels)
-    conv("tg_relu_conv2d", "3x3, mask B, with a sum", pixels, 5, c, c, pixels, n)
-    conv("tg_relu_conv2d_input", "3x3, mask B", pixels, 5, c, c, pixels, n)
-    conv("tg_relu_conv2d_weight", "3x3, mask B", pixels, 5, c, c, pixels)
+    conv("tg_conv2d", "3x3, mask B, relu and a sum", pixels, 5, c, c, pixels, n)
+    conv("tg_conv_transpose2d", "3x3, mask B, of relu", pixels, 5, c, c, pixels, n)
+    conv("tg_conv2d_weight", "3x3, mask B, relu", pixels, 5, c, c, pixels)
     units, taps = 16, 3
     states = pixels * units
     product = 2 * states * taps * 4 * units

@@ -1,18 +1,27 @@
-/* Convolution and transposed convolution on NHWC images and HWIO weights (tinygen.h has the formula).
+/* Convolution and transposed convolution on NHWC images and HWIO weights (tinygen.h has the formula). The gradient to
+ * the weight is conv_weight.c.
  *
- * The runs of source.c meet the rows of w that belong to their taps. So both are products of pixels with
- * w, run by run, without im2col:
+ * Both are matrix products C = A B, without im2col: a row of A is the runs of the source (source.h) that a pixel of
+ * the output meets, and B has the rows of w that belong to their taps.
  *
  *   conv2d              pixels (oh, ow), taps in raster order, B = w
  *   conv_transpose2d    one product for each phase (y mod stride_h, x mod stride_w) of the large image, whose
  *                       pixels all meet the same taps and step by 1 through the small image; B = w transposed
  *
- * B is packed into panels as wide as the widest tile, masked-out entries 0. Items are computed in any
- * order. */
+ * B is packed into panels as wide as the widest register tile (tile.h), with 0 where w is masked. Threads share out
+ * the regions of the source, and panels where there are few regions; an item is one of each, in any order. */
 #include <string.h>
-#include "conv.h"
+#include "source.h"
 
-enum { LINE = 64, DIRECT = 128 };           /* a cache line; pixels that aren't worth packing w */
+enum { LINE = 64, DIRECT = 128 };           /* bytes of a cache line; pixels for which packing w doesn't pay */
+
+/* Pixels of the output that all meet the same taps. */
+typedef struct {
+    int64_t rows, columns, target;                      /* pixels; the first one's offset in the output */
+    int64_t first_pixel;                                /* where they begin in correlation's from and to */
+    int64_t taps, first_tap, runs, first_run;           /* where they begin in correlation's tap and run */
+    int64_t depth, packed;                              /* B's rows, taps * channels; its offset in packed */
+} phase;
 
 typedef struct {
     source s;
@@ -20,24 +29,23 @@ typedef struct {
     const tg_conv_shape *shape;
     int transposed, threads;
     int flat, scatter;                                  /* conv_transpose2d's other ways, see plan_flat */
-    int64_t columns, panels, splits;                    /* of B; splits: items that share a source's panels */
-    int64_t ldb;                                        /* w is used in place with this stride, 0: packed */
-    int64_t phases, taps;                               /* taps of all phases, at most the kept ones */
+    int64_t columns, panels, splits;                    /* of B; splits: items that share a region's panels */
+    int64_t ldb;                                        /* the stride of w, used in place; 0: it is packed */
+    int64_t phases, taps;                               /* taps: of all phases together */
     phase *phase;
     tap *tap;
     run *run;
     const char *weight;
     char *packed, *bias, *output, *copies;
-    const char *add, *mask;                             /* arrays like the output, or NULL */
+    const char *add, *positive;                             /* arrays like the output, or NULL */
     int64_t copy_bytes, items;
     int64_t out_image, out_row, out_column;
-    int64_t pixels, *from, *to;                         /* an item's, of all phases: where in source and output */
+    int64_t pixels, *from, *to;                         /* a region's, of all phases: offsets in source and output */
 } correlation;
 
 /* --- planning ------------------------------------------------------------------------------------------- */
 
-/* conv2d has one phase with every tap. Taps come in ascending order of (dy, dx), here and in the phases
- * below. */
+/* conv2d has one phase with every tap. The taps of a phase ascend by (dy, dx), here and below. */
 static void plan_forward(correlation *c)
 {
     c->phases = 1;
@@ -69,10 +77,10 @@ static void plan_transposed(correlation *c)
     c->taps = taps;
 }
 
-/* Where a phase would leave most of a vector's lanes idle (few channels) or most taps outside (a 1 x 1
- * map), all taps are columns of one product instead, t[p, (k, c)] = sum over o of y[p, o] w[k, c, o]. For
- * a 1 x 1 map that meets the whole kernel this is x itself; otherwise it is scattered: x[p * stride + k *
- * dil - pad, c] += t[p, (k, c)]. */
+/* With few channels a phase would leave most of a vector's lanes idle, and for a 1 x 1 map most of its taps would lie
+ * outside. There all taps are columns of one product instead, t[p, (k, c)] = sum over o of y[p, o] w[k, c, o]. For a
+ * 1 x 1 map that meets the whole kernel, t is x itself; otherwise it is scattered:
+ * x[p * stride + k * dil - pad, c] += t[p, (k, c)]. */
 static void plan_flat(correlation *c)
 {
     c->phases = c->taps = 1;
@@ -97,8 +105,8 @@ static void choose_flat(correlation *c)
 
 /* --- the products --------------------------------------------------------------------------------------- */
 
-/* One block of B against all pixels of the region; meanwhile the lines from `ahead` are fetched, `bytes` a
- * pixel. */
+/* One block of B times all pixels of the region. Meanwhile memory from `ahead` on is fetched into the cache, `bytes`
+ * for each pixel. */
 static void multiply_block(const correlation *c, const phase *f, const product *p, int64_t pixels,
                            const char *a, char *out, int accumulate, const char *ahead, int64_t bytes)
 {
@@ -116,8 +124,8 @@ static void multiply_block(const correlation *c, const phase *f, const product *
             to[i] = out + in_c[i] * c->s.size;
             for (int64_t line = 0; line < p->n * c->s.size; line += LINE) {     /* needed after the product */
                 __builtin_prefetch((char *)to[i] + line, 1);
-                if (p->mask)
-                    __builtin_prefetch((char *)to[i] + p->mask + line);
+                if (p->positive)
+                    __builtin_prefetch((char *)to[i] + p->positive + line);
                 if (p->add)
                     __builtin_prefetch((char *)to[i] + p->add + line);
             }
@@ -140,7 +148,7 @@ static void multiply_phase(const correlation *c, const phase *f, region r, const
                      .bias = c->bias && !c->scatter ? c->bias + column * size : NULL};
         for (depth = 0; first < last && (!depth || depth + c->run[first].len <= DEPTH); first++, p.count++)
             depth += c->run[first].len;
-        p.mask = c->mask && first == last ? (intptr_t)c->mask - (intptr_t)c->output : 0;
+        p.positive = c->positive && first == last ? (intptr_t)c->positive - (intptr_t)c->output : 0;
         p.add = c->add && first == last ? (intptr_t)c->add - (intptr_t)c->output : 0;
         multiply_block(c, f, &p, pixels, a, out + (f->target + column) * size, accumulate, ahead,
                        accumulate ? 0 : ceil_div(bytes, pixels));
@@ -163,7 +171,7 @@ static void correlate_item(void *context, int64_t item, int slot)
                 multiply_phase(c, &c->phase[f], r, a, out, panel, ahead, bytes);
 }
 
-/* count pixels of `bytes` bytes, each a copy of the given one, or 0. */
+/* `count` pixels of `bytes` bytes, each a copy of the given one; 0 if that is NULL. */
 static void fill(char *to, const char *pixel, int64_t count, int64_t bytes)
 {
     if (!pixel)
@@ -192,7 +200,7 @@ static void scatter(const correlation *c, region r, const char *t, char *x)
             }
 }
 
-/* Whole images, since the pixels of neighbouring bands meet. */
+/* An item is whole images, since the pixels of neighboring bands add to the same numbers. */
 static void scatter_item(void *context, int64_t item, int slot)
 {
     const correlation *c = context;
@@ -211,7 +219,7 @@ static void scatter_item(void *context, int64_t item, int slot)
     }
 }
 
-/* B's panel for one tap of a phase; masked-out entries are 0. Item = (phase's tap, panel). */
+/* One panel of B for one tap of a phase, with 0 where w is masked. An item is (tap, panel). */
 static void pack_item(void *context, int64_t item, int slot)
 {
     const correlation *c = context;
@@ -234,7 +242,7 @@ static void pack_item(void *context, int64_t item, int slot)
                 memcpy(to + (k * ld + o - column) * size, from + (k * s->co + o) * size,
                        (size_t)((column + n - o) * size));
         }
-    else if (!s->mask || (!c->flat && weight != centre(s)))
+    else if (!s->mask || (!c->flat && weight != center(s)))
         c->k->transpose(from + column * s->co * size, s->co, to, ld, n, s->co);
     else
         for (int64_t k = column; k < column + n; k++) {
@@ -279,7 +287,7 @@ static int64_t plan_packing(correlation *c)
     return elements;
 }
 
-/* Lists first: their sizes follow from the shape alone, those of the data from the plan. */
+/* Allocates the lists, whose sizes follow from the shape, and fills all but from and to, whose sizes follow from it. */
 static int plan_correlation(correlation *c)
 {
     const tg_conv_shape *s = c->shape;
@@ -296,15 +304,15 @@ static int plan_correlation(correlation *c)
     c->run = (run *)(memory + run_at);
     c->phase = (phase *)(memory + phase_at);
     (c->flat ? plan_flat : c->transposed ? plan_transposed : plan_forward)(c);
-    plan_box(&c->s, c->phase, c->phases, c->tap);
+    plan_box(&c->s, c->phase[0].rows, c->phase[0].columns, c->tap, c->taps);     /* the first phase is the largest */
     c->panels = ceil_div(c->columns, c->k->panel);
     if (c->scatter) {                           /* an item's t has to fit the cache, too */
-        plan_items(&c->s, SOURCE_BYTES * c->s.channels / max64(c->s.channels, c->columns), 4 * c->threads, 1);
+        plan_regions(&c->s, SOURCE_BYTES * c->s.channels / max64(c->s.channels, c->columns), 4 * c->threads, 1);
         c->items = c->s.groups;
         c->copy_bytes = round_up(c->s.images * c->s.band * c->out_row * c->s.size, ALIGNMENT);
         return TG_OK;
     }
-    plan_items(&c->s, SOURCE_BYTES, 4 * c->threads, c->panels);
+    plan_regions(&c->s, SOURCE_BYTES, 4 * c->threads, c->panels);
     c->splits = max64(1, min64(c->panels, 4 * c->threads / (c->s.groups * c->s.bands)));
     c->items = c->s.groups * c->s.bands * c->splits;
     c->copy_bytes = source_copy_bytes(&c->s);
@@ -358,8 +366,8 @@ static int correlate(correlation *c, const void *bias)
     return TG_OK;
 }
 
-static int forward(int dtype, const tg_conv_shape *s, const void *x, const void *w, const void *bias,
-                   const void *add, void *y, int relu, int threads)
+int tg_conv2d(int dtype, const tg_conv_shape *s, int relu, const void *x, const void *w, const void *bias,
+              const void *add, void *y, int threads)
 {
     if (!conv_valid(dtype, s))
         return TG_BAD_ARGUMENT;
@@ -376,15 +384,15 @@ static int forward(int dtype, const tg_conv_shape *s, const void *x, const void 
     return correlate(&c, bias);
 }
 
-static int adjoint(int dtype, const tg_conv_shape *s, const void *y, const void *w, const void *bias,
-                   const void *positive, void *x, int threads)
+int tg_conv_transpose2d(int dtype, const tg_conv_shape *s, const void *y, const void *w, const void *bias,
+                        const void *positive, void *x, int threads)
 {
     if (!conv_valid(dtype, s))
         return TG_BAD_ARGUMENT;
     if (!s->n || !s->h || !s->w || !s->ci)
         return TG_OK;
     correlation c = {.shape = s, .k = tiles(dtype), .threads = clamp_threads(threads), .weight = w,
-                     .mask = positive, .output = x, .columns = s->ci, .transposed = 1,
+                     .positive = positive, .output = x, .columns = s->ci, .transposed = 1,
                      .out_column = s->stride_w * s->ci, .out_row = s->stride_h * s->w * s->ci,
                      .out_image = s->h * s->w * s->ci};
     c.s = (source){.data = y, .size = element_size(dtype), .n = s->n, .h = s->oh, .w = s->ow,
@@ -392,28 +400,4 @@ static int adjoint(int dtype, const tg_conv_shape *s, const void *y, const void 
     if (!positive)
         choose_flat(&c);
     return correlate(&c, bias);
-}
-
-int tg_conv2d(int dtype, const tg_conv_shape *s, const void *x, const void *w, const void *bias, void *y,
-              int threads)
-{
-    return forward(dtype, s, x, w, bias, NULL, y, 0, threads);
-}
-
-int tg_relu_conv2d(int dtype, const tg_conv_shape *s, const void *x, const void *w, const void *bias,
-                   const void *add, void *y, int threads)
-{
-    return forward(dtype, s, x, w, bias, add, y, 1, threads);
-}
-
-int tg_conv_transpose2d(int dtype, const tg_conv_shape *s, const void *y, const void *w, const void *bias,
-                        void *x, int threads)
-{
-    return adjoint(dtype, s, y, w, bias, NULL, x, threads);
-}
-
-int tg_relu_conv2d_input(int dtype, const tg_conv_shape *s, const void *gy, const void *w, const void *x,
-                         void *gx, int threads)
-{
-    return adjoint(dtype, s, gy, w, NULL, x, gx, threads);
 }

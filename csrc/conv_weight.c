@@ -1,19 +1,21 @@
-/* The gradient of convolution to its weight: the sum over pixels of the outer products of a pixel's runs
- * (source.c) and its row of gy.
+/* The gradient of convolution to its weight: the sum over pixels of the outer products of a pixel's runs (source.h)
+ * and its row of gy. gw's rows, (tap, c) in raster order, are the runs one after the other.
  *
- * gw's rows (tap, c) in raster order are the runs, one after the other. Its sum over items of pixels
- * (chunks) is cut in two ways: a small gw has `parts` private copies, each the sum of a fixed range of
- * chunks, added up in a fixed order at the end; for a large one all chunks are read into memory first and
- * `blocks` of gw's rows are the items. */
+ * A chunk is the pixels of one region. Threads share out the work in one of two ways, both of which add up in an
+ * order that doesn't depend on their number:
+ *
+ *   parts     for a small gw: it has private copies, each the sum over a fixed range of chunks, which are added up in
+ *             a fixed order at the end
+ *   blocks    for a large gw: all chunks are read into memory first; then an item is a block of gw's rows */
 #include <string.h>
-#include "conv.h"
+#include "source.h"
 
 enum {
     LARGE = 1 << 20,                /* bytes of a gw that has no private copies */
-    FEW = 1 << 10,                  /* pixels that aren't worth any */
+    FEW = 1 << 10,                  /* pixels for which copies don't pay either */
     BLOCK_PIXELS = 256,             /* of a chunk for the blocks, if images are small */
     PARTS = 16,                     /* copies at most, for every number of threads */
-    COPIES = 1 << 21                /* bytes of all of them, which are written and read once more */
+    COPIES = 1 << 21                /* bytes of all copies, about: they are written and read once more */
 };
 
 typedef struct {
@@ -22,11 +24,12 @@ typedef struct {
     const tg_conv_shape *shape;
     const run *run;
     int64_t *at;                                /* of a chunk's pixels, see list_pixels */
-    int64_t runs, depth, panels, chunks, parts, blocks, block_rows, splits;
+    int64_t runs, depth, panels, chunks;        /* depth: gw's rows that aren't masked */
+    int64_t parts, blocks, block_rows, splits;  /* blocks: whether; splits: items that share a block's panels */
     const char *gy;
-    char *gw, *gbias, *sums, *chunk;            /* chunk: the copies, one a slot or (blocks) one a chunk */
+    char *gw, *gbias, *sums, *chunk;            /* sums: of the parts; chunk: one for each slot or (blocks) chunk */
     int64_t sum_bytes, source_bytes, chunk_bytes;
-    int packs;                                  /* gy's panels are packed */
+    int packs;                                  /* whether gy is packed into panels */
 } weight_sum;
 
 static int64_t gy_offset(const weight_sum *g, region r)
@@ -36,7 +39,7 @@ static int64_t gy_offset(const weight_sum *g, region r)
 
 static int64_t pixels_of(const weight_sum *g, region r) { return r.images * r.rows * g->s.columns; }
 
-/* gy of a region, one panel after the other, columns rounded up to whole vectors. */
+/* gy of a region, one panel after the other, their columns rounded up to whole vectors. */
 static void pack_gy(const weight_sum *g, region r, char *to)
 {
     int64_t size = g->s.size, co = g->shape->co, pixels = pixels_of(g, r);
@@ -139,15 +142,15 @@ static void sum_item(void *context, int64_t item, int slot)
         g->k->add_rows(g->sums + part * g->sum_bytes + first * size, g->gw + first * size, 1, n);
 }
 
-/* Exact zeros where the mask is, and the bias. */
+/* Exact zeros where w is masked, and the bias. */
 static void finish_weight(const weight_sum *g)
 {
     const tg_conv_shape *s = g->shape;
     int64_t size = g->s.size, row = s->co * size;
     memset(g->gw + g->depth * row, 0, (size_t)((s->kh * s->kw * s->ci - g->depth) * row));
-    if (s->mask && kept_taps(s) > centre(s))
+    if (s->mask && kept_taps(s) > center(s))
         for (int64_t c = 0; c < s->ci; c++)
-            memset(g->gw + (centre(s) * s->ci + c) * row, 0, (size_t)(first_output(s, centre(s), c) * size));
+            memset(g->gw + (center(s) * s->ci + c) * row, 0, (size_t)(first_output(s, center(s), c) * size));
     if (!g->gbias)
         return;
     memset(g->gbias, 0, (size_t)row);
@@ -158,30 +161,29 @@ static void finish_weight(const weight_sum *g)
             g->k->add_rows(g->sums + part * g->sum_bytes + g->depth * row, g->gbias, 1, s->co);
 }
 
-/* Sizes, chunks and runs; which of the two ways. */
+/* Sizes, chunks and runs, and which of the two ways. */
 static int plan_weight(weight_sum *g)
 {
     const tg_conv_shape *s = g->shape;
-    phase all = {.rows = s->oh, .columns = s->ow, .taps = kept_taps(s)};
-    int64_t size = g->s.size, pixels = s->oh * s->ow, image = s->h * s->w * s->ci * size;
+    int64_t size = g->s.size, kept = kept_taps(s), pixels = s->oh * s->ow, image = s->h * s->w * s->ci * size;
     plan lists = {0};
-    size_t tap_at = reserve(&lists, all.taps, sizeof(tap));
-    size_t run_at = reserve(&lists, most_runs(all.taps, s->ci), sizeof(run));
+    size_t tap_at = reserve(&lists, kept, sizeof(tap));
+    size_t run_at = reserve(&lists, most_runs(kept, s->ci), sizeof(run));
     char *memory = scratch(LISTS, &lists);
     if (!memory)
         return TG_NO_MEMORY;
     tap *taps = (tap *)(memory + tap_at);
     plan_taps(s, taps);
-    plan_box(&g->s, &all, 1, taps);
+    plan_box(&g->s, s->oh, s->ow, taps, kept);
     g->run = (run *)(memory + run_at);
-    g->depth = all.taps * s->ci;
+    g->depth = kept * s->ci;
     g->panels = ceil_div(s->co, g->k->panel);
     g->blocks = g->depth * s->co * size > LARGE || s->n * pixels < FEW;
     if (g->blocks)
-        plan_items(&g->s, max64(SOURCE_BYTES, ceil_div(BLOCK_PIXELS, pixels) * image), 1, 1);
+        plan_regions(&g->s, max64(SOURCE_BYTES, ceil_div(BLOCK_PIXELS, pixels) * image), 1, 1);
     else
-        plan_items(&g->s, SOURCE_BYTES, PARTS, 1);
-    g->runs = plan_runs(&g->s, taps, all.taps, (run *)(memory + run_at));
+        plan_regions(&g->s, SOURCE_BYTES, PARTS, 1);
+    g->runs = plan_runs(&g->s, taps, kept, (run *)(memory + run_at));
     g->chunks = g->s.groups * g->s.bands;
     g->parts = g->blocks ? 0 : min64(min64(PARTS, g->chunks), max64(4, COPIES / (g->depth * s->co * size + 1)));
     g->packs = g->blocks || s->co % g->k->vector || (g->panels > 1 && g->depth > 4 * g->k->panel);
@@ -226,8 +228,8 @@ static int sum_weight(weight_sum *g, int threads)
     return TG_OK;
 }
 
-static int weight(int dtype, const tg_conv_shape *s, const void *x, const void *gy, void *gw, void *gbias,
-                  int relu, int threads)
+int tg_conv2d_weight(int dtype, const tg_conv_shape *s, int relu, const void *x, const void *gy, void *gw,
+                     void *gbias, int threads)
 {
     if (!conv_valid(dtype, s))
         return TG_BAD_ARGUMENT;
@@ -240,16 +242,4 @@ static int weight(int dtype, const tg_conv_shape *s, const void *x, const void *
     if (gbias)
         memset(gbias, 0, (size_t)(s->co * g.s.size));
     return TG_OK;
-}
-
-int tg_conv2d_weight(int dtype, const tg_conv_shape *s, const void *x, const void *gy, void *gw, void *gbias,
-                     int threads)
-{
-    return weight(dtype, s, x, gy, gw, gbias, 0, threads);
-}
-
-int tg_relu_conv2d_weight(int dtype, const tg_conv_shape *s, const void *x, const void *gy, void *gw,
-                          void *gbias, int threads)
-{
-    return weight(dtype, s, x, gy, gw, gbias, 1, threads);
 }

@@ -1,30 +1,27 @@
-/* Functions of one element at a time: sums, activations, the gated one, Adam's step.
+/* Functions of one element at a time: sums and activations. And matrices transposed.
  *
- * They are as fast as memory if the arithmetic is vectorized (vector.inc) and an element is read and
- * written once: hence the fused gated activation, whose backward computes tanh and sigmoid again instead
- * of reading them. */
-#include <math.h>
-#include "internal.h"
+ * They are as fast as memory if the arithmetic is vectorized (vector.inc) and each element is read and written once.
+ * That is why there is a fused gated activation, whose backward computes tanh and sigmoid again instead of reading
+ * them. */
+#include "tile.h"
 
 enum { ITEM = 1 << 14 };                /* elements that one thread takes at a time */
 
 typedef struct {
-    int64_t n, rows, columns;           /* elements, or rows of columns of which an item has `rows` */
+    int64_t n, rows, columns;           /* n elements; or n rows of so many columns, `rows` of them in an item */
     const void *in[2];
     void *out[1];
     double scalar[1];
 } flat;
 
 #define FAMILY "elementwise.inc"
-#include "variants.h"
+#include "runtime/variants.h"
 
 static const parallel_task add_task[][2] = TABLE(add_item), relu_task[][2] = TABLE(relu_item),
     relu_backward_task[][2] = TABLE(relu_backward_item), elu_task[][2] = TABLE(elu_item),
     elu_backward_task[][2] = TABLE(elu_backward_item), tanh_task[][2] = TABLE(tanh_item),
     sigmoid_task[][2] = TABLE(sigmoid_item), logistic_backward_task[][2] = TABLE(logistic_backward_item),
     gated_task[][2] = TABLE(gated_item), gated_backward_task[][2] = TABLE(gated_backward_item);
-typedef void (*adam_kernel)(const double *scalar, int64_t n, const void *g, void *p, void *m, void *v);
-static const adam_kernel adam_kernels[][2] = TABLE(adam);
 
 static int each(int dtype, const parallel_task task[][2], flat *f, int threads)
 {
@@ -104,69 +101,35 @@ int tg_gated_backward(int dtype, int64_t rows, int64_t channels, const void *x, 
     return each_row(dtype, gated_backward_task, &f, threads);
 }
 
-/* Adam's arrays stand in a row, of which an item is a piece like any other: many small ones make one item. */
+/* --- matrices transposed -------------------------------------------------------------------------------- */
+
 typedef struct {
-    int64_t count, *end;                /* end: of each array in the row */
-    const int64_t *n;
-    const void *const *g;
-    void *const *p, *const *m, *const *v;
-    adam_kernel run;
-    double scalar[6];
-    int64_t size;
-} adam_list;
+    const tile_kernels *k;
+    const char *x;
+    char *y;
+    int64_t rows, columns, band, bands, size;           /* an item: `band` rows of a matrix */
+} transposition;
 
-static void adam_item(void *context, int64_t item, int slot)
+static void transpose_item(void *context, int64_t item, int slot)
 {
-    const adam_list *a = context;
-    int64_t at = item * ITEM, last = at + ITEM, low = 0, high = a->count - 1;
+    const transposition *t = context;
+    int64_t matrix = item / t->bands * t->rows * t->columns, row = item % t->bands * t->band;
     (void)slot;
-    while (low < high) {                        /* the first array that ends after `at` */
-        int64_t middle = (low + high) / 2;
-        if (a->end[middle] > at)
-            high = middle;
-        else
-            low = middle + 1;
-    }
-    for (int64_t i = low; i < a->count && at < last; i++) {
-        int64_t from = (at - a->end[i] + a->n[i]) * a->size, n = min64(last, a->end[i]) - at;
-        a->run(a->scalar, n, (const char *)a->g[i] + from, (char *)a->p[i] + from, (char *)a->m[i] + from,
-               (char *)a->v[i] + from);
-        at += n;
-    }
+    t->k->transpose(t->x + (matrix + row * t->columns) * t->size, t->columns, t->y + (matrix + row) * t->size,
+                    t->rows, min64(t->band, t->rows - row), t->columns);
 }
 
-int tg_adam_list(int dtype, int64_t count, const int64_t *n, const void *const *g, void *const *p,
-                 void *const *m, void *const *v, int64_t step, double lr, double beta1, double beta2,
-                 double eps, double weight_decay, int threads)
+int tg_transpose(int dtype, int64_t n, int64_t rows, int64_t columns, const void *x, void *y, int threads)
 {
-    if (!valid_dtype(dtype) || step < 1 || count < 0 || count > MOST)
+    int64_t all;
+    if (!valid_dtype(dtype) || n < 0 || rows < 0 || columns < 0 || __builtin_mul_overflow(rows, columns, &all)
+        || __builtin_mul_overflow(all, n + 1, &all) || all > INT64_MAX / 64)
         return TG_BAD_ARGUMENT;
-    plan lists = {0};
-    reserve(&lists, count, sizeof(int64_t));
-    adam_list a = {.count = count, .end = scratch(LISTS, &lists), .n = n, .g = g, .p = p, .m = m, .v = v,
-                   .run = adam_kernels[tg_isa()][dtype], .size = element_size(dtype),
-                   .scalar = {weight_decay, 1 - beta1, 1 - beta2, lr / (1 - pow(beta1, (double)step)),
-                              1 / sqrt(1 - pow(beta2, (double)step)), eps}};
-    if (!a.end)
-        return TG_NO_MEMORY;
-    int64_t all = 0;
-    for (int64_t i = 0; i < count; i++) {
-        const void *arrays[] = {g[i], p[i], m[i], v[i]};
-        if (n[i] < 0 || __builtin_add_overflow(all, n[i], &all) || all > INT64_MAX / 64)
-            return TG_BAD_ARGUMENT;
-        for (int j = 0; j < 4; j++)
-            for (int k = 0; k < j; k++)
-                if (overlap(arrays[j], arrays[k], n[i] * a.size))
-                    return TG_BAD_ARGUMENT;
-        a.end[i] = all;
-    }
-    parallel(ceil_div(all, ITEM), clamp_threads(threads), adam_item, &a);
-    release_scratch();
+    if (!rows || !columns)
+        return TG_OK;
+    transposition t = {.k = tiles(dtype), .x = x, .y = y, .rows = rows, .columns = columns,
+                       .band = ceil_div(ITEM, columns), .size = element_size(dtype)};
+    t.bands = ceil_div(rows, t.band);
+    parallel(n * t.bands, clamp_threads(threads), transpose_item, &t);
     return TG_OK;
-}
-
-int tg_adam(int dtype, int64_t n, const void *g, void *p, void *m, void *v, int64_t step, double lr,
-            double beta1, double beta2, double eps, double weight_decay, int threads)
-{
-    return tg_adam_list(dtype, 1, &n, &g, &p, &m, &v, step, lr, beta1, beta2, eps, weight_decay, threads);
 }

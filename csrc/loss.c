@@ -1,10 +1,10 @@
 /* Softmax cross entropy of each row of logits (rows, classes):  loss = log sum exp(x) - x[label], in nats;
  * its gradient gx = gloss * (softmax(x) - onehot(label)). Rows are independent, and short enough to stay
  * in the L1 cache while they are read three times: for their maximum, for the sum of exponentials, for the
- * result. Of few classes, as many rows as a vector has lanes go side by side. Nothing is kept for the
+ * result. With few classes, a vector holds one class of as many rows as it has lanes. Nothing is kept for the
  * gradient: exp(x - (log sum exp)) would lose digits where logits are large. */
 #include <math.h>
-#include "internal.h"
+#include "runtime/internal.h"
 
 typedef struct {
     int64_t rows, classes, chunk;
@@ -14,7 +14,7 @@ typedef struct {
 } entropy;
 
 #define FAMILY "loss.inc"
-#include "variants.h"
+#include "runtime/variants.h"
 
 enum { ITEM = 1 << 14 };                /* logits that one thread takes at a time */
 static const parallel_task forward[][2] = TABLE(cross_entropy_item),

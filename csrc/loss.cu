@@ -1,7 +1,7 @@
-/* Softmax cross entropy of rows of logits, and its gradient (tinygen.h has the formulas). A warp takes a row, or
- * for few classes 4 lanes do; the row is read for its maximum, for the sum of exponentials and for the result,
+/* Softmax cross entropy of rows of logits, and its gradient (tinygen.h has the formulas). A row is the work of
+ * a warp, or with few classes of 4 lanes; it is read for its maximum, for the sum of exponentials and for the result,
  * all but the first time from a cache. Bound by memory. */
-#include "cuda.cuh"
+#include "runtime/cuda.cuh"
 
 namespace {
 

@@ -4,12 +4,11 @@
  *     gx = weight / sqrt(var + eps)
  *        * (gy - average(gy) - (x - mean) * average(gy * (x - mean)) / (var + eps))
  *
- * Rows are summed in chunks of CHUNK, whose moments are combined in order and in float64: so no sum is
- * longer than a float32 holds well, the bytes are the same for every number of threads, and x is read
- * twice in all. */
+ * Rows are summed in chunks of CHUNK, whose moments are combined in order and in float64. So no sum in float32 gets
+ * long enough to lose digits, the bytes are the same for every number of threads, and x is read only twice. */
 #include <math.h>
 #include <string.h>
-#include "internal.h"
+#include "runtime/internal.h"
 
 enum { CHUNK = 256 };
 
@@ -20,7 +19,7 @@ typedef struct {
 } norm;
 
 #define FAMILY "normalize.inc"
-#include "variants.h"
+#include "runtime/variants.h"
 
 static const parallel_task moments[][2] = TABLE(moments_item), normalize[][2] = TABLE(normalize_item),
     gradients[][2] = TABLE(gradient_item), normalize_backward[][2] = TABLE(normalize_backward_item);

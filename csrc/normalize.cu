@@ -1,7 +1,7 @@
 /* Batch normalization over rows of channels (Ioffe & Szegedy 2015), and its gradient: sums over each column, by
  * chunks of rows and then over the chunks, always in the same order; then elementwise. All of it is bound by
  * memory: forward reads x twice, backward x and gy. */
-#include "cuda.cuh"
+#include "runtime/cuda.cuh"
 
 namespace {
 
@@ -67,7 +67,7 @@ struct gradient_sums {
     }
 };
 
-/* The strips' sums of a column to that of the first one. */
+/* Merges the strips' sums of a column; the first strip has the result. */
 template <class sums>
 __device__ __forceinline__ sums combine(sums own, int lane, int strip)
 {
@@ -80,7 +80,7 @@ __device__ __forceinline__ sums combine(sums own, int lane, int strip)
     return own;
 }
 
-/* Block (chunk, columns): a lane a column, each strip every eighth row. */
+/* A block sums a chunk of rows for LANES columns: each lane has a column, each strip every STRIPS-th row. */
 template <class sums>
 __global__ void __launch_bounds__(NORM_THREADS)
 sum_chunk(typename sums::input in, int64_t rows, int64_t channels, sums *partial)
@@ -98,7 +98,7 @@ sum_chunk(typename sums::input in, int64_t rows, int64_t channels, sums *partial
         partial[blockIdx.x * channels + column] = own;
 }
 
-/* result(column, the sums of all chunks) */
+/* Calls result(column, sums) with the sums over all chunks. */
 template <class sums, class function>
 __global__ void __launch_bounds__(NORM_THREADS)
 sum_chunks(const sums *partial, int64_t chunks, int64_t channels, function result)
@@ -113,9 +113,9 @@ sum_chunks(const sums *partial, int64_t chunks, int64_t channels, function resul
         result(column, own);
 }
 
-/* What the elementwise pass needs of each column; `centre` is the mean, aligned. */
+/* What the elementwise pass needs of each column; `center` is the mean, aligned. */
 template <class real>
-struct factors { real *centre, *scale, *shift, *slope; };
+struct factors { real *center, *scale, *shift, *slope; };
 
 template <class real>
 struct statistics {
@@ -126,7 +126,7 @@ struct statistics {
     __device__ __forceinline__ void operator()(int64_t j, const moments<real> &m) const
     {
         real v = m.squares / m.n;
-        mean[j] = f.centre[j] = m.mean;
+        mean[j] = f.center[j] = m.mean;
         var[j] = v;
         f.scale[j] = (weight ? weight[j] : 1) / sqrt(v + (real)eps);
         f.shift[j] = bias ? bias[j] : 0;
@@ -144,20 +144,20 @@ struct gradients {
         real power = var[j] + (real)eps, root = sqrt(power);
         gweight[j] = s.dot / root;
         gbias[j] = s.sum;
-        f.centre[j] = mean[j];
+        f.center[j] = mean[j];
         f.scale[j] = (weight ? weight[j] : 1) / root;
         f.shift[j] = s.sum / (real)rows;
         f.slope[j] = s.dot / (real)rows / power;
     }
 };
 
-/* Of x and a column's centre, scale and shift. */
+/* Of x and a column's center, scale and shift. */
 struct normalize {
     template <class real>
     __device__ void operator()(const real *x, real *y) const { y[0] = (x[0] - x[1]) * x[2] + x[3]; }
 };
 
-/* Of gy, x and a column's centre, scale, shift and slope. */
+/* Of gy, x and a column's center, scale, shift and slope. */
 struct normalize_backward {
     template <class real>
     __device__ void operator()(const real *x, real *gx) const
@@ -166,7 +166,7 @@ struct normalize_backward {
     }
 };
 
-/* Factors and the chunks' sums in one piece of memory. */
+/* The sums of each column go to `result`. `memory` has the factors, then the chunks' sums. */
 template <class real, class sums, class function>
 int sum_columns(typename sums::input in, int64_t rows, int64_t channels, void *memory, const function &result)
 {
@@ -210,7 +210,7 @@ int tg_batch_norm(int dtype, int64_t rows, int64_t channels, const void *x, cons
         factors<real> f = factors_in<real>(memory.p, channels);
         statistics<real> result = {(const real *)weight, (const real *)bias, eps, (real *)mean, (real *)var, f};
         int error = sum_columns<real, moments<real>>({(const real *)x}, rows, channels, memory.p, result);
-        return error ? error : map<real>(rows, channels, {{x, channels}, {f.centre, 0}, {f.scale, 0}, {f.shift, 0}},
+        return error ? error : map<real>(rows, channels, {{x, channels}, {f.center, 0}, {f.scale, 0}, {f.shift, 0}},
                                          {{y, channels}}, normalize());
     });
 }
@@ -231,7 +231,7 @@ int tg_batch_norm_backward(int dtype, int64_t rows, int64_t channels, const void
                                   (real *)gweight, (real *)gbias, f};
         typename gradient_sums<real>::input in = {(const real *)x, (const real *)gy, (const real *)mean, channels};
         int error = sum_columns<real, gradient_sums<real>>(in, rows, channels, memory.p, result);
-        return error ? error : map<real>(rows, channels, {{gy, channels}, {x, channels}, {f.centre, 0}, {f.scale, 0},
+        return error ? error : map<real>(rows, channels, {{gy, channels}, {x, channels}, {f.center, 0}, {f.scale, 0},
                                                           {f.shift, 0}, {f.slope, 0}},
                                          {{gx, channels}}, normalize_backward());
     });

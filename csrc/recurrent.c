@@ -1,18 +1,17 @@
 /* LSTMs over images: one engine for sequences, the Row LSTM and the Diagonal BiLSTM (tinygen.h has the
  * formulas).
  *
- * A step is a set of pixels that don't depend on each other: a row, or a diagonal, for which nothing is
- * skewed or copied: a pixel's place is a formula in (step, position). In a step, each tap is a product of
- * the rows of h that it sees with its part of U, added to the gates; then the cell runs while the gates
- * are in the cache.
+ * A step is a set of pixels that don't depend on each other: a row or a diagonal. Diagonals need no skewed copy of the
+ * image, since a pixel's place is a formula in (step, position). In a step, each tap adds a product to the gates: the
+ * rows of h that it sees times its part of U. Then the cell runs while the gates are in the cache.
  *
- * Threads own images (positions, if they don't see each other) through all steps, so no step waits for
+ * A thread computes its images (or positions, if they don't see each other) through all steps, so no step waits for
  * another thread. */
 #include <string.h>
 #include "tile.h"
 
 #define FAMILY "recurrent.inc"
-#include "variants.h"
+#include "runtime/variants.h"
 
 typedef void (*cell_kernel)(void *gates, const void *c_prev, void *c, void *h, int64_t units);
 typedef void (*cell_backward_kernel)(const void *gates, const void *c_prev, const void *c, const void *gh,
@@ -20,18 +19,18 @@ typedef void (*cell_backward_kernel)(const void *gates, const void *c_prev, cons
 static const cell_kernel cells[][2] = TABLE(cell);
 static const cell_backward_kernel cells_backward[][2] = TABLE(cell_backward);
 
-enum { DIRECT = 128 };                          /* rows in all that don't pay for packing U */
+enum { DIRECT = 128 };                          /* pixels for which packing U doesn't pay */
 
 typedef struct {
     const tg_lstm_shape *s;
     const tile_kernels *k;
     cell_kernel cell;
     cell_backward_kernel cell_backward;
-    int64_t size, row, steps, positions;        /* row: bytes of h of a pixel, a quarter of its gates' */
-    int64_t images, width, groups, splits;      /* an item's images and positions; how many of each */
+    int64_t size, row, steps, positions;        /* bytes of a number, and of a pixel's h, a quarter of its gates' */
+    int64_t images, width, groups, splits;      /* an item's images and positions; how many items of each */
     const char *u, *z, *h0, *c0, *gh, *gc, *zeros;
     char *gates, *c, *h, *gz, *gh0, *gc0, *packed, *workspace;
-    int64_t ldb, tap_bytes, workspace_bytes;    /* ldb: U is used in place, 0: packed */
+    int64_t ldb, tap_bytes, workspace_bytes;    /* ldb: the stride of U, used in place; 0: it is packed */
     int backward;
 } engine;
 
@@ -55,13 +54,13 @@ static int64_t pixel(const engine *e, int64_t image, int64_t step, int64_t posit
     return first + position * s->w + (s->diagonal > 0 ? step - position : s->w - 1 - step + position);
 }
 
-/* The position whose previous state a tap sees, from the one that sees it. */
+/* From a position to the one whose previous state it sees through a tap. */
 static int64_t offset(const engine *e, int64_t tap)
 {
     return e->s->diagonal ? tap - 1 : tap - e->s->taps / 2;
 }
 
-/* The state (h or c) at a place, the initial one before the first step; NULL for 0. */
+/* The state (h or c) at a place; before the first step the initial one; NULL where it is 0. */
 static const char *state(const engine *e, const char *array, const char *initial, int64_t image, int64_t step,
                          int64_t position)
 {
@@ -81,7 +80,7 @@ static part part_of(const engine *e, int64_t item)
 
 /* --- products ------------------------------------------------------------------------------------------- */
 
-/* to[i] (columns) = start[i] + from[i] (depth) B, all rows through one panel of B after the other */
+/* to[i] (columns) = start[i] + from[i] (depth) B for each row i: all rows with one panel of B, then with the next */
 static void multiply(const engine *e, const char *b, int64_t ldb, int64_t depth, int64_t columns,
                      int64_t rows, const void *const *from, const void *const *start, void *const *to)
 {
@@ -136,8 +135,8 @@ static void pack_tap(void *context, int64_t tap, int slot)
 
 typedef struct { int64_t image, position; } place;
 
-/* What a thread works in: the places of a step, for each the rows of a product; rows of the gates, unless
- * they are kept; rows for dh, dc. */
+/* A thread's own memory: the places of a step, and for each of them the rows of a product; forward the gates, unless
+ * the caller keeps them; backward dh and dc. */
 typedef struct {
     place *at;
     const void **from, **start;
@@ -336,12 +335,12 @@ int tg_lstm_weight(int dtype, const tg_lstm_shape *s, const void *h, const void 
                        .co = 4 * s->units, .kh = 1, .kw = s->taps, .stride_h = 1, .stride_w = 1, .pad_h = 1,
                        .pad_w = s->taps / 2, .dil_h = 1, .dil_w = 1, .groups = 1};
     if (!s->diagonal)
-        return tg_conv2d_weight(dtype, &f, h, gz, gu, NULL, threads);
+        return tg_conv2d_weight(dtype, &f, 0, h, gz, gu, NULL, threads);
     f.kw = 1;
     f.pad_w = 0;
-    int error = tg_conv2d_weight(dtype, &f, h, gz, gu, NULL, threads);
+    int error = tg_conv2d_weight(dtype, &f, 0, h, gz, gu, NULL, threads);
     f.pad_h = 0;
     f.pad_w = s->diagonal;
-    char *beside = (char *)gu + s->units * 4 * s->units * element_size(dtype);
-    return error ? error : tg_conv2d_weight(dtype, &f, h, gz, beside, NULL, threads);
+    char *second = (char *)gu + s->units * 4 * s->units * element_size(dtype);
+    return error ? error : tg_conv2d_weight(dtype, &f, 0, h, gz, second, NULL, threads);
 }

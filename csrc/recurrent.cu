@@ -1,9 +1,9 @@
 /* LSTMs over images: sequences, the Row LSTM and the Diagonal BiLSTM (tinygen.h has the formulas).
  *
  * A step is a row, or a diagonal: pixels that don't depend on each other. Each step is one product: the states
- * that its pixels see with U, or backwards the gradients of the gates that saw them with U's transpose; the
+ * that its pixels see with U, or backward the gradients of the gates that saw them with U's transpose; the
  * cell runs in the product's epilogue, on the sums in registers. */
-#include "product.cuh"
+#include "tile.cuh"
 
 namespace {
 
@@ -30,10 +30,10 @@ struct places {
     __device__ __forceinline__ int64_t pixel(const place &p) const { return ((int64_t)p.image * h + p.y) * w + p.x; }
 };
 
-/* What pixels see through (tap, channel): the states before them, or backwards (direction -1) the gradients of
- * those that saw them. */
+/* What pixels see through (tap, channel): the states before them, or backward (direction -1) the gradients of the
+ * pixels that saw them. */
 template <class real>
-struct neighbours {
+struct neighbors {
     enum { along_depth = 1 };
     places where;
     int direction, channels, pixels;
@@ -197,7 +197,7 @@ int forward(const tg_lstm_shape *s, const void *z, const void *u, const void *h0
     for (int step = 0; step < steps_of(s); step++) {
         places where = places_of(s, step);
         int pixels = where.images * where.count, depth = step || h0 ? where.taps * where.units : 0;
-        neighbours<real> a = {where, 1, where.units, pixels, (const real *)h, (const real *)h0};
+        neighbors<real> a = {where, 1, where.units, pixels, (const real *)h, (const real *)h0};
         gate_columns<real> b = {(const real *)u, where.units, depth};
         cell<real> e = {where, (const real *)z, (const real *)c0, (real *)gates, (real *)c, (real *)h};
         int error = tiles<real, SMALL_TILE, SMALL_TILE, width, 1>(a, b, e, whole(pixels, 4 * where.units, depth));
@@ -215,7 +215,7 @@ int backward(const tg_lstm_shape *s, const void *u, const cell_backward<real> &c
         e.where = places_of(s, step);
         int pixels = e.where.images * e.where.count, channels = 4 * e.where.units;
         int depth = step < steps_of(s) - 1 ? e.where.taps * channels : 0;
-        neighbours<real> a = {e.where, -1, channels, pixels, e.gz, NULL};
+        neighbors<real> a = {e.where, -1, channels, pixels, e.gz, NULL};
         gate_rows<real> b = {(const real *)u, e.where.units, e.where.taps};
         int error = tiles<real, SMALL_TILE, SMALL_TILE, width, width>(a, b, e, whole(pixels, e.where.units, depth));
         if (error)
@@ -283,11 +283,11 @@ int tg_lstm_weight(int dtype, const tg_lstm_shape *s, const void *h, const void 
     if (!s->diagonal) {
         f.kw = s->taps;
         f.pad_w = s->taps / 2;
-        return tg_conv2d_weight(dtype, &f, h, gz, gu, NULL, 1);
+        return tg_conv2d_weight(dtype, &f, 0, h, gz, gu, NULL, 1);
     }
-    int error = tg_conv2d_weight(dtype, &f, h, gz, gu, NULL, 1);
+    int error = tg_conv2d_weight(dtype, &f, 0, h, gz, gu, NULL, 1);
     f.pad_h = 0;
     f.pad_w = s->diagonal;
-    char *beside = (char *)gu + s->units * 4 * s->units * element_size(dtype);
-    return error ? error : tg_conv2d_weight(dtype, &f, h, gz, beside, NULL, 1);
+    char *second = (char *)gu + s->units * 4 * s->units * element_size(dtype);
+    return error ? error : tg_conv2d_weight(dtype, &f, 0, h, gz, second, NULL, 1);
 }

@@ -1,9 +1,8 @@
-/* Sampling from an autoregressive network, each of whose numbers is computed once (tinygen.h has the
- * contract).
+/* Sampling from an autoregressive network, each of whose numbers is computed once (tinygen.h has the contract).
  *
- * Threads own groups of images through all values, so nothing waits. Within a group a step is done for one
- * image after the other, products for as many at once as the register tile takes: that is why a batch
- * costs little more than one image. What an image gets never depends on its group. */
+ * A thread computes a group of images through all values, so no thread waits for another. Within a group a step is
+ * done for one image after the other, but a product for as many images at once as a register tile has rows: so a
+ * batch costs little more than one image. An image's result never depends on its group. */
 #include <math.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -16,7 +15,7 @@ typedef void (*shares_kernel)(void *x, double temperature, int64_t n);
 typedef void (*add_intervals_kernel)(void *x, double weight, double first, double step, int64_t n);
 
 #define FAMILY "sample.inc"
-#include "variants.h"
+#include "runtime/variants.h"
 
 static const apply_kernel applies[][2] = TABLE(apply);
 static const shares_kernel all_shares[][2] = TABLE(shares);
@@ -105,20 +104,21 @@ static double log_probability(logistic l, int level, int last)
     return level > 0 && level < last ? sum + log(-expm1(-2 * half * l.inverse)) : sum;
 }
 
-/* Component k of a value's mixture: it weighs as much as it explains `before`, the pixel's colours before. */
+/* Component k of a value's mixture. Its weight takes account of how well it explains `before`, the colors of the pixel
+ * that are already drawn. */
 static logistic component(const sampler *e, const char *state, int64_t value, int64_t k, const uint8_t *before)
 {
-    const int64_t colours = e->s->colours, own = e->drawn_from / e->s->mixtures;
+    const int64_t colors = e->s->colors, own = e->drawn_from / e->s->mixtures;
     const int last = (int)e->s->levels - 1;
-    const int32_t *at = e->results + value * e->drawn_from + k * own, *moves = at + 1 + 2 * colours;
+    const int32_t *at = e->results + value * e->drawn_from + k * own, *moves = at + 1 + 2 * colors;
     logistic l = {.weight = number(e, state, at[0])};
-    for (int64_t i = 0; i <= value % colours; i++) {
+    for (int64_t i = 0; i <= value % colors; i++) {
         if (i)
             l.weight += log_probability(l, before[i - 1], last);
         l.mean = number(e, state, at[1 + i]);
         for (int64_t j = 0; j < i; j++)
             l.mean += tanh(number(e, state, *moves++)) * (2. / last * before[j] - 1);
-        double log_scale = number(e, state, at[1 + colours + i]);
+        double log_scale = number(e, state, at[1 + colors + i]);
         l.inverse = exp(-(log_scale < -7 ? -7 : log_scale > 7 ? 7 : log_scale));
         if (!isfinite(l.mean))
             l.weight = NAN;
@@ -126,7 +126,7 @@ static logistic component(const sampler *e, const char *state, int64_t value, in
     return l;
 }
 
-/* Logs of the levels' probabilities, all short of the same number. The first interval and the last have one edge. */
+/* Logs of the levels' probabilities, up to a common constant. The first interval and the last have one edge only. */
 static void mix(const sampler *e, const char *state, int64_t value, const uint8_t *before, int64_t padded, double *x)
 {
     const int64_t levels = e->s->levels;
@@ -149,7 +149,7 @@ static void mix(const sampler *e, const char *state, int64_t value, const uint8_
         x[i] = log(x[i]);
 }
 
-/* A value's logits, and -infinity up to a multiple of WIDE. */
+/* A value's logits, followed by -infinity up to a multiple of WIDE. */
 static int64_t gather(const sampler *e, const char *state, int64_t value, const uint8_t *before, double *x)
 {
     const int64_t levels = e->s->levels, padded = ceil_div(levels, WIDE) * WIDE;
@@ -195,13 +195,13 @@ static int draw(const sampler *e, const char *state, int64_t value, const uint8_
     return level;
 }
 
-/* Draws a value for each image of a group; 0 if that can't be done. */
+/* Draws a value for each image of a group. Returns 0 if one can't be drawn. */
 static int draw_group(sampler *e, int64_t value, const images *g)
 {
     const tg_sampler *s = e->s;
     for (int64_t j = 0; j < g->count; j++) {
         uint8_t *to = e->x + (g->first + j) * s->values + value;
-        const uint8_t *before = to - (s->mixtures ? value % s->colours : 0);
+        const uint8_t *before = to - (s->mixtures ? value % s->colors : 0);
         int level = draw(e, g->state[j], value, before, e->uniform[value * s->n + g->first + j]);
         if (level < 0) {
             long long before = atomic_load(&e->failed);
@@ -275,7 +275,7 @@ static int valid_sizes(const tg_sampler *s)
         && s->last <= s->values && s->known >= 0 && s->known <= s->values && s->temperature >= 0;
 }
 
-/* What the value takes: its steps, the value before, and what it is drawn from. */
+/* Whether all that a value needs is in bounds: its steps, the value before, and the numbers it is drawn from. */
 static int valid_value(const sampler *e, int64_t value)
 {
     const tg_sampler *s = e->s;

@@ -1,8 +1,8 @@
-/* Sampling from an autoregressive network, each of whose numbers is computed once (tinygen.h has the contract): a
- * block an image, from its first value to its last, so nothing waits but the block's threads for each other. The
- * image's state and the weights stay in the caches; weights are read row by row, neighbours by neighbours. What
- * can't be drawn isn't told. Models draw on the CPU until a GPU has shown from how many images on this is faster. */
-#include "cuda.cuh"
+/* Sampling from an autoregressive network, each of whose numbers is computed once (tinygen.h has the contract). A
+ * block computes one image from its first value to its last, so only the block's threads wait for each other. The
+ * image's state and the weights stay in the caches; neighboring threads read neighboring weights. A value that can't
+ * be drawn isn't reported. Models draw on the CPU until a GPU has shown from how many images on this is faster. */
+#include "runtime/cuda.cuh"
 
 namespace {
 
@@ -89,18 +89,18 @@ __device__ __forceinline__ double log_probability(double mean, double inverse, i
     return level > 0 && level < last ? sum + log(-expm1(-2 * half * inverse)) : sum;
 }
 
-/* log of a level's share in component k of a value's mixture, and of the pixel's colours `before` it. */
+/* log of a level's share in component k of a value's mixture, and of the pixel's colors `before` it. */
 template <class real>
 __device__ double log_share(const network<real> &e, const real *state, int64_t value, int64_t k, const uint8_t *before,
                             int level)
 {
-    const int64_t colours = e.s.colours, here = value % colours;
+    const int64_t colors = e.s.colors, here = value % colors;
     const int last = (int)e.s.levels - 1;
     const int32_t *at = e.results + value * e.drawn_from + k * (e.drawn_from / e.s.mixtures);
-    const int32_t *moves = at + 1 + 2 * colours;
+    const int32_t *moves = at + 1 + 2 * colors;
     double sum = (double)state[at[0]];
     for (int64_t i = 0; i <= here; i++) {
-        double mean = (double)state[at[1 + i]], log_scale = (double)state[at[1 + colours + i]];
+        double mean = (double)state[at[1 + i]], log_scale = (double)state[at[1 + colors + i]];
         for (int64_t j = 0; j < i; j++)
             mean += tanh((double)state[*moves++]) * (2. / last * before[j] - 1);
         double inverse = exp(-(log_scale < -7 ? -7 : log_scale > 7 ? 7 : log_scale));
@@ -130,7 +130,7 @@ __device__ __forceinline__ void draw(const network<real> &e, const real *state, 
     SHARED(double, x, [MOST_LEVELS]);
     SHARED(int, likeliest, [1]);
     const int levels = (int)e.s.levels, self = (int)threadIdx.x;
-    const uint8_t *before = to - (e.s.mixtures ? value % e.s.colours : 0);
+    const uint8_t *before = to - (e.s.mixtures ? value % e.s.colors : 0);
     for (int i = self; i < levels; i += SAMPLE_THREADS)
         x[i] = logit(e, state, value, before, i);
     __syncthreads();
@@ -193,8 +193,8 @@ int tg_sample(int dtype, const tg_sampler *s, const tg_layer *layers, const int6
         return TG_BAD_ARGUMENT;
     return typed(dtype, [&](auto zero) {
         typedef decltype(zero) real;
-        network<real> e = {*s, layers, runs, starts, steps, places, results, (const real *)weights, (const real *)scaled,
-                           uniform, (real *)state, x, sampler_results(s)};
+        network<real> e = {*s, layers, runs, starts, steps, places, results, (const real *)weights,
+                           (const real *)scaled, uniform, (real *)state, x, sampler_results(s)};
         if (s->n)
             LAUNCH(sample_images<real>, (unsigned)s->n, SAMPLE_THREADS, e);
         return launched();

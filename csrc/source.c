@@ -1,31 +1,6 @@
-/* How a convolution's pixels are read: which taps take part, which runs of the source they make, and the
- * source itself, in place or copied with zeros around it, a part that fits the L2 cache at a time. conv.h
- * declares all of it.
- *
- * In NHWC the taps of one kernel row meet one contiguous run of the image: taps x channels numbers. A
- * raster mask only shortens the runs. */
+/* How convolutions read their images; source.h says what each function is for. */
 #include <string.h>
-#include "conv.h"
-
-/* --- shapes and masks ----------------------------------------------------------------------------------- */
-
-int64_t centre(const tg_conv_shape *s) { return s->kh / 2 * s->kw + s->kw / 2; }
-
-/* How many taps take part, in raster order. */
-int64_t kept_taps(const tg_conv_shape *s)
-{
-    if (s->mask == TG_MASK_NONE)
-        return s->kh * s->kw;
-    return centre(s) + !(s->mask == TG_MASK_A && s->groups == 1);
-}
-
-/* The first output channel that sees input channel c at this tap. */
-int64_t first_output(const tg_conv_shape *s, int64_t weight, int64_t c)
-{
-    if (s->mask == TG_MASK_NONE || weight != centre(s))
-        return 0;
-    return (c / (s->ci / s->groups) + (s->mask == TG_MASK_A)) * (s->co / s->groups);
-}
+#include "source.h"
 
 /* --- planning ------------------------------------------------------------------------------------------- */
 
@@ -35,24 +10,19 @@ void plan_taps(const tg_conv_shape *s, tap *taps)
         taps[t] = (tap){t / s->kw * s->dil_h - s->pad_h, t % s->kw * s->dil_w - s->pad_w, t};
 }
 
-/* The box of source pixels that all taps of all phases touch, and whether any of them leaves the image. */
-void plan_box(source *s, const phase *phases, int64_t count, const tap *taps)
+void plan_box(source *s, int64_t rows, int64_t columns, const tap *taps, int64_t count)
 {
-    int64_t bottom = INT64_MIN, right = INT64_MIN, all = 0;
+    int64_t bottom = INT64_MIN, right = INT64_MIN;
     s->top = s->left = INT64_MAX;
-    s->rows = s->columns = 0;
-    for (int64_t i = 0; i < count; i++) {
-        all += phases[i].taps;
-        s->rows = max64(s->rows, phases[i].rows);
-        s->columns = max64(s->columns, phases[i].columns);
-    }
-    for (int64_t t = 0; t < all; t++) {
+    s->rows = rows;
+    s->columns = columns;
+    for (int64_t t = 0; t < count; t++) {
         s->top = min64(s->top, taps[t].dy);
         s->left = min64(s->left, taps[t].dx);
         bottom = max64(bottom, taps[t].dy);
         right = max64(right, taps[t].dx);
     }
-    if (!all)
+    if (!count)
         s->top = s->left = bottom = right = 0;
     s->span_y = bottom - s->top + 1;
     s->span_x = right - s->left + 1;
@@ -60,9 +30,7 @@ void plan_box(source *s, const phase *phases, int64_t count, const tap *taps)
         && (s->columns - 1) * s->step_x + right < s->w;
 }
 
-/* Cut the work into items that fit the cache, but with `panels` each at least `enough` if there is that
- * much. */
-void plan_items(source *s, int64_t bytes, int64_t enough, int64_t panels)
+void plan_regions(source *s, int64_t bytes, int64_t enough, int64_t panels)
 {
     int64_t width = s->in_place ? s->w : (s->columns - 1) * s->step_x + s->span_x;
     int64_t line = max64(1, width * s->channels * s->size);
@@ -80,8 +48,7 @@ void plan_items(source *s, int64_t bytes, int64_t enough, int64_t panels)
     s->image = (s->in_place ? s->h : (s->band - 1) * s->step_y + s->span_y) * s->row;
 }
 
-/* Taps that are neighbours in the source make one run; a long one is cut, so that DEPTH bounds a block of
- * B. */
+/* Taps that are neighbors in the source make one run; one that is longer than DEPTH is cut. */
 int64_t plan_runs(const source *s, const tap *taps, int64_t count, run *runs)
 {
     int64_t n = 0;
@@ -111,6 +78,7 @@ region region_of(const source *s, int64_t i)
     return r;
 }
 
+/* Row y of image n, with the box's margin on both sides: zeros outside of the image. */
 static void copy_row(const source *s, int64_t n, int64_t y, char *to)
 {
     int64_t pixel = s->channels * s->size, width = s->row / max64(1, s->channels);
@@ -126,7 +94,6 @@ static void copy_row(const source *s, int64_t n, int64_t y, char *to)
     memset(to + x1 * pixel, 0, (size_t)((width - x1) * pixel));
 }
 
-/* The region's source, its first tap at its first pixel: in place, or copied with zeros around it. */
 const char *read_source(const source *s, region r, char *copy)
 {
     int64_t y0 = r.row0 * s->step_y + s->top;
@@ -138,8 +105,8 @@ const char *read_source(const source *s, region r, char *copy)
     return copy;
 }
 
-/* What to fetch into the cache while a region is computed, and how much: a little ahead in the region
- * itself if it is read in place, the one that this thread will probably copy next if not. */
+/* A little ahead in the region itself if it is read in place; if not, the one that this thread will probably copy
+ * next. */
 int64_t next_source(const source *s, region r, int threads, const char **ahead)
 {
     int64_t line = s->w * s->channels * s->size, lines = s->bands > 1 ? r.rows * s->step_y : r.images * s->h;
@@ -153,8 +120,6 @@ int64_t source_copy_bytes(const source *s)
     return s->in_place ? 0 : round_up(s->images * s->image * s->size, ALIGNMENT);
 }
 
-/* The offsets of an item's pixels, in order. Those of one with fewer images are the first of these, and so are
- * those of one with fewer rows, since bands are never of several images. */
 void list_pixels(int64_t *at, int64_t images, int64_t rows, int64_t columns, int64_t image, int64_t row,
                  int64_t column)
 {

@@ -1,8 +1,7 @@
-/* The register tiles of tile.inc, in every variant, and the choice among them; images transposed;
- * and what the registers can do at most. */
+/* The register tiles of tile.inc in every variant, the choice among them, and what the registers can do at most. */
 #include "tile.h"
 #define FAMILY "tile.inc"
-#include "variants.h"
+#include "runtime/variants.h"
 
 const tile_kernels *tiles(int dtype)
 {
@@ -15,39 +14,6 @@ const tile_kernels *tiles(int dtype)
     return table[tg_isa()][dtype];
 }
 
-enum { ITEM = 1 << 14 };                /* elements that one thread takes at a time */
-
-typedef struct {
-    const tile_kernels *k;
-    const char *x;
-    char *y;
-    int64_t rows, columns, band, bands, size;           /* an item: `band` rows of a matrix */
-} transposition;
-
-static void transpose_item(void *context, int64_t item, int slot)
-{
-    const transposition *t = context;
-    int64_t matrix = item / t->bands * t->rows * t->columns, row = item % t->bands * t->band;
-    (void)slot;
-    t->k->transpose(t->x + (matrix + row * t->columns) * t->size, t->columns, t->y + (matrix + row) * t->size,
-                    t->rows, min64(t->band, t->rows - row), t->columns);
-}
-
-int tg_transpose(int dtype, int64_t n, int64_t rows, int64_t columns, const void *x, void *y, int threads)
-{
-    int64_t all;
-    if (!valid_dtype(dtype) || n < 0 || rows < 0 || columns < 0 || __builtin_mul_overflow(rows, columns, &all)
-        || __builtin_mul_overflow(all, n + 1, &all) || all > INT64_MAX / 64)
-        return TG_BAD_ARGUMENT;
-    if (!rows || !columns)
-        return TG_OK;
-    transposition t = {.k = tiles(dtype), .x = x, .y = y, .rows = rows, .columns = columns,
-                       .band = ceil_div(ITEM, columns), .size = element_size(dtype)};
-    t.bands = ceil_div(rows, t.band);
-    parallel(n * t.bands, clamp_threads(threads), transpose_item, &t);
-    return TG_OK;
-}
-
 static void peak_item(void *context, int64_t item, int slot)
 {
     float sums[16] = {0.5f};                    /* a sum converges to 1: no overflow, no subnormal numbers */
@@ -56,7 +22,7 @@ static void peak_item(void *context, int64_t item, int slot)
     for (int i = 1; i < 16; i++)
         sums[i] = sums[0];
     operations[item] = tiles(TG_F32)->multiply_adds(1 << 17, sums);
-    if (sums[0] < 0)                            /* never: but the sums are asked for */
+    if (sums[0] < 0)                            /* never, but so the compiler has to compute them */
         operations[item] = 0;
 }
 

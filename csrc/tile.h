@@ -1,35 +1,35 @@
-/* The two loops that nearly all of the arithmetic runs in, on one tile of registers each. See tile.inc.
+/* The two loops in which nearly all of the arithmetic runs, each on a tile of C that stays in registers (tile.inc).
  *
- * All sizes and strides count elements. A panel is the widest tile's columns; a narrower one rounds its
- * columns up to whole vectors, and only the first `n` of them are read from or written to C. */
+ * All sizes and strides count elements. A panel of B has the columns of the widest tile. A narrower one has its columns
+ * rounded up to whole vectors, and only the first `n` of them are read from or written to C. */
 #ifndef TINYGEN_TILE_H
 #define TINYGEN_TILE_H
-#include "internal.h"
+#include "runtime/internal.h"
 
 enum { TILE_ROWS = 8, TILE_VECTORS = 4, SUM_ROWS = 12, NEAR = 16 };
 
 /* Rows of A against a panel of B:  C[m][:n] = start[m] (else bias, else 0) + sum over runs, over k < len,
  * of A[m][run.a + k] * B[.][:n] where B's rows are simply numbered on from run to run. At last C is 0 where
- * the array that lies `mask` bytes after it isn't above 0, and the one `add` bytes after it is added (0: no
+ * the array that lies `positive` bytes after it isn't above 0, and the one `add` bytes after it is added (0: no
  * such array). */
 typedef struct { int64_t a, len; } run;
 typedef struct {
     const run *runs;
     int64_t count, ldb, n;
     const void *b, *bias;
-    intptr_t mask, add;
+    intptr_t positive, add;
 } product;
 typedef void (*product_tile)(const product *p, const void *const *a, const void *const *start,
                              void *const *c);
 
-/* Outer products over pixels:  C[m][:n] (+)= sum over k < pixels of A[at[k] + m] * B[k][:n]; at goes on for
- * NEAR more. */
+/* Outer products over pixels:  C[m][:n] (+)= sum over k < pixels of A[at[k] + m] * B[k][:n]. `at` has NEAR more
+ * entries, for what is fetched ahead. */
 typedef struct {
     int64_t pixels;
     const int64_t *at;
     int64_t ldb, ldc, n;
     const void *b;
-    /* fetched into the cache meanwhile, ahead_step bytes a pixel */
+    /* fetched into the cache meanwhile, ahead_step bytes for each pixel */
     const char *ahead;
     int64_t ahead_step;
     int add;

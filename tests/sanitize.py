@@ -72,9 +72,10 @@ def build(folder: Path, flags: tuple[str, ...]) -> Path:
     """A copy of tinygen and of the kernels' tests in folder, whose tinygen._native is built with these flags."""
     shutil.copytree(ROOT / "tinygen", folder / "tinygen", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     (folder / "tests").mkdir()
-    for name in ("__init__.py", "conftest.py", "test_kernels.py", "test_native.py"):
+    for name in ("__init__.py", "conftest.py"):
         shutil.copy(ROOT / "tests" / name, folder / "tests")
-    shutil.copytree(ROOT / "tests" / "kernels", folder / "tests" / "kernels")
+    others = shutil.ignore_patterns("test_sanitize.py", "test_layout.py", "__pycache__")
+    shutil.copytree(ROOT / "tests" / "kernels", folder / "tests" / "kernels", ignore=others)
     for name in ("pyproject.toml", "setup.py"):
         shutil.copy(ROOT / name, folder)
     shutil.copytree(ROOT / "csrc", folder / "csrc")
@@ -84,7 +85,7 @@ def build(folder: Path, flags: tuple[str, ...]) -> Path:
     sources = [
         "_native.c",
         "tests/kernels/planted.c",
-        *sorted(f"csrc/{p.name}" for p in (folder / "csrc").glob("*.c")),
+        *sorted(str(p.relative_to(folder)) for p in (folder / "csrc").rglob("*.c")),
     ]
     common = [f for f in setup.FLAGS if f != "-O3"]
     includes = ["-Icsrc", f"-I{sysconfig.get_paths()['include']}"]

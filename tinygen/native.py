@@ -106,13 +106,9 @@ def conv2d(x, weight, bias, size, stride, padding, dilation, mask, channels, rel
     y = new((n, *size, o), x)
     if add is not None and add.shape != (n, o, *size):
         raise ValueError(f"add must have the output's shape {(n, o, *size)}, got {add.shape}")
-    arrays = _nhwc(x), _hwio(weight), _vector("bias", bias, o)
-    if relu:
-        _call("tg_relu_conv2d", x, shape, *arrays, None if add is None else _nhwc(add), y)
-    else:
-        _call("tg_conv2d", x, shape, *arrays, y)
-    y = y.transpose(0, 3, 1, 2)
-    return y if relu or add is None else y + add
+    options = _vector("bias", bias, o), None if add is None else _nhwc(add)
+    _call("tg_conv2d", x, shape, int(relu), _nhwc(x), _hwio(weight), *options, y)
+    return y.transpose(0, 3, 1, 2)
 
 
 def conv_transpose2d(y, weight, bias, size, stride, padding, dilation, mask, channels, positive=None):
@@ -126,10 +122,8 @@ def conv_transpose2d(y, weight, bias, size, stride, padding, dilation, mask, cha
     x = new((n, *size, i), y)
     if positive is not None and (positive.shape != (n, i, *size) or bias is not None):
         raise ValueError(f"positive must have the output's shape {(n, i, *size)}, without a bias, got {positive.shape}")
-    if positive is not None:
-        _call("tg_relu_conv2d_input", y, shape, _nhwc(y), _hwio(weight), _nhwc(positive), x)
-    else:
-        _call("tg_conv_transpose2d", y, shape, _nhwc(y), _hwio(weight), _vector("bias", bias, i), x)
+    options = _vector("bias", bias, i), None if positive is None else _nhwc(positive)
+    _call("tg_conv_transpose2d", y, shape, _nhwc(y), _hwio(weight), *options, x)
     return x.transpose(0, 3, 1, 2)
 
 
@@ -142,7 +136,7 @@ def conv2d_weight(x, y, kernel_size, stride, padding, dilation, mask, channels, 
         raise ValueError(f"x has {n} images, y has {len(y)}")
     shape = _conv_shape(n, x.shape[2:], i, y.shape[2:], o, kernel_size, stride, padding, dilation, mask, channels)
     weight, bias = new((*kernel_size, i, o), x), new((o,), x)
-    _call("tg_relu_conv2d_weight" if relu else "tg_conv2d_weight", x, shape, _nhwc(x), _nhwc(y), weight, bias)
+    _call("tg_conv2d_weight", x, shape, int(relu), _nhwc(x), _nhwc(y), weight, bias)
     return weight.transpose(3, 2, 0, 1), bias
 
 
@@ -425,7 +419,7 @@ def lstm_backward(gh, gc, saved, x, weight, h0, c0, w_ih, bias, needs_x, shape):
     if h0 is not None:
         first = gu if height == 1 else new(gu.shape, gates)
         product = _product_shape(width, units, 4 * units)  # with the first step's part of gz
-        _call("tg_conv2d_weight", gates, product, h0, gz, first, None)
+        _call("tg_conv2d_weight", gates, product, 0, h0, gz, first, None)
         if height > 1:
             gu += first
     gu = gu.reshape(*weight.shape[2:], units, 4 * units)
@@ -441,7 +435,7 @@ def _lstm_input(x, w_ih, bias, gates):
     if w.shape != (x.shape[-1], outputs):
         raise ValueError(f"w_ih must have shape {(outputs, x.shape[-1])}, got {w_ih.shape}")
     s = _product_shape(x.size // len(w), *w.shape)
-    _call("tg_conv2d", x, s, x, w, _vector("bias", bias, outputs), gates)
+    _call("tg_conv2d", x, s, 0, x, w, _vector("bias", bias, outputs), None, gates)
     return gates
 
 
@@ -456,8 +450,8 @@ def _lstm_input_backward(x, w_ih, bias, gz, needs_x, others):
     gbias = None if bias is None else new(bias.shape, x)
     s = _product_shape(x.size // len(w), *w.shape)
     if needs_x:
-        _call("tg_conv_transpose2d", x, s, gz, w, None, gx)
-    _call("tg_conv2d_weight", x, s, x, gz, gw, gbias)
+        _call("tg_conv_transpose2d", x, s, gz, w, None, None, gx)
+    _call("tg_conv2d_weight", x, s, 0, x, gz, gw, gbias)
     return gx, *others, gw.T, gbias
 
 

@@ -1,5 +1,5 @@
-/* The emulator's scheduler. It is compiled without a sanitizer's instruments, which would take its own work for
- * the kernels'; EMULATOR_ASAN and EMULATOR_TSAN say which sanitizer has to be told of fibers and barriers. */
+/* The emulator's scheduler. It is compiled without a sanitizer's instruments, which would mistake its own work for the
+ * kernels'. EMULATOR_ASAN and EMULATOR_TSAN say which sanitizer has to be told of fibers and barriers. */
 #include "emulator.h"
 #include <algorithm>
 #include <mutex>
@@ -35,7 +35,7 @@ place here;
 namespace {
 
 enum { WARP = 32, MOST_THREADS = 1024, PAGE = 4096, STACK = 256 << 10 };
-enum { SHARED_BYTES = 48 << 10 };           /* of a block; more has to be asked for in CUDA, too */
+enum { SHARED_BYTES = 48 << 10 };           /* of a block; CUDA, too, gives no more unless it is told to */
 enum { KNOWN_THREADS = 1000 };              /* that TSan tells apart: the last ones of a launch */
 
 enum status { READY, AT_BARRIER, AT_WARP, ENDED };
@@ -68,7 +68,7 @@ char *host_sp;
 [[maybe_unused]] void *host_sanitizer;
 std::vector<char *> stacks;
 std::mutex one_at_a_time;
-std::mt19937_64 generator;
+std::mt19937_64 rng;
 int64_t seed;
 cudaError_t last_error;
 char start_of_launch, end_of_launch, block_sync[2], warp_sync[MOST_THREADS / WARP][2];
@@ -85,19 +85,19 @@ asm(".text\n"
     "    popq %r15; popq %r14; popq %r13; popq %r12; popq %rbx; popq %rbp\n"
     "    ret\n");
 
-/* The process ends, with what the block's threads are doing: how many, and the first of them. */
+/* Ends the process with a list of what the block's threads are doing: how many do each thing, and the first of them. */
 [[noreturn]] void fail(const char *what)
 {
     const dim3 &b = here.block;
     fprintf(stderr, "emulator: %s, block (%u, %u, %u): %s\n", now.kernel, b.x, b.y, b.z, what);
-    std::vector<bool> told(now.fibers.size());
+    std::vector<bool> listed(now.fibers.size());
     for (size_t i = 0; i < now.fibers.size(); i++) {
         const fiber &f = now.fibers[i];
         int count = 0;
-        for (size_t j = i; j < now.fibers.size() && !told[i]; j++) {
+        for (size_t j = i; j < now.fibers.size() && !listed[i]; j++) {
             const fiber &other = now.fibers[j];
             if (other.state == f.state && (f.state == ENDED || (other.line == f.line && other.file == f.file))) {
-                told[j] = j > i;
+                listed[j] = j > i;
                 count++;
             }
         }
@@ -191,7 +191,7 @@ std::vector<int> order(int64_t count)
     for (int64_t i = 0; i < count; i++)
         indices[(size_t)i] = (int)(seed < 0 ? count - 1 - i : i);
     if (seed > 0)
-        std::shuffle(indices.begin(), indices.end(), generator);
+        std::shuffle(indices.begin(), indices.end(), rng);
     return indices;
 }
 
@@ -225,7 +225,7 @@ void run_threads()
 char *allocate_shared(size_t bytes)
 {
 #ifdef EMULATOR_TSAN
-    static char arena[32 << 20];        /* every block has its own, lest blocks seem to share it */
+    static char arena[32 << 20];        /* every block has its own part, or blocks would seem to share it */
     static size_t at;
     at = at + bytes > sizeof arena ? 0 : at;
     char *p = arena + at;
@@ -282,7 +282,7 @@ void run_blocks(const char *kernel, dim3 blocks, dim3 threads, void (*body)(void
     now.self = -1;
     here.threads = threads;
     here.blocks = blocks;
-    generator.seed((uint64_t)seed);
+    rng.seed((uint64_t)seed);
 #ifdef EMULATOR_TSAN
     host_sanitizer = __tsan_get_current_fiber();
 #endif
@@ -296,8 +296,8 @@ void run_blocks(const char *kernel, dim3 blocks, dim3 threads, void (*body)(void
     __tsan_acquire(&end_of_launch);
 }
 
-/* The n-th barrier has its own signal, different from the next one's: who is late mustn't seem to wait for
- * what others did after it. */
+/* The n-th barrier has its own signal, different from the next one's: a thread that is late mustn't seem to wait for
+ * what others did after the barrier. */
 void barrier(const char *file, int line)
 {
     char *signal = &block_sync[now.barriers % 2];
@@ -335,8 +335,8 @@ void warp_barrier(unsigned mask, const char *file, int line)
     __tsan_acquire(signal);
 }
 
-/* A thread's value lies where the next exchange doesn't write: nobody gets to the one after that before all
- * have read this. */
+/* The next exchange writes to the other of a thread's two values, and no thread reaches the one after that before all
+ * have read this one. */
 uint64_t exchange(unsigned mask, uint64_t value, int from, const char *file, int line)
 {
     fiber *self = &now.fibers[(size_t)now.self];

@@ -1,11 +1,11 @@
 /* As much of CUDA as the kernels use, for g++: the same .cu files run on a CPU, to be tested there.
  *
- * Every CUDA thread is a fiber. The blocks of a launch run one after another, the threads of a block by
- * turns, until they end or wait: __syncthreads, __syncwarp and the shuffles really wait for each other. The
- * order of threads and blocks is a seed. Shared memory starts as NaN in every block. A barrier that not all
- * threads reach ends the process with kernel, block and line.
+ * Every CUDA thread is a fiber. The blocks of a launch run one after another, the threads of a block in turns, until
+ * they end or wait: at __syncthreads, __syncwarp and the shuffles they really wait for each other. A seed decides the
+ * order of threads and blocks. Shared memory starts as NaN in every block. A barrier that not all threads reach ends
+ * the process with kernel, block and line.
  *
- * What it can't tell: what nvcc makes of the code, how fast it is, whether accesses coalesce. */
+ * It can't tell what nvcc makes of the code, how fast that is, or whether accesses coalesce. */
 #ifndef TINYGEN_EMULATOR_H
 #define TINYGEN_EMULATOR_H
 #include <math.h>

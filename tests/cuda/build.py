@@ -1,4 +1,4 @@
-"""The CUDA kernels for the CPU: csrc/*.cu compiled by g++ with csrc/emulator.
+"""The CUDA kernels for the CPU: the .cu files of csrc/ compiled by g++ with csrc/emulator.
 
 `emulator()` gives the library's path; it is opened with tinygen._cuda_abi's ffi and takes pointers to the CPU's memory.
 What was built for the same sources and flags before is used again.
@@ -30,7 +30,7 @@ def emulator(*flags: str, scheduler: tuple[str, ...] = ("-O2",), kernels: tuple[
     Raises CalledProcessError if the compiler fails.
     """
     flags = flags or ("-O1",)
-    files = [p.relative_to(ROOT) for p in kernels or sorted((ROOT / "csrc").glob("*.cu"))]
+    files = [p.relative_to(ROOT) for p in kernels or sorted((ROOT / "csrc").rglob("*.cu"))]
     headers = sorted(p for p in (ROOT / "csrc").rglob("*") if p.suffix in (".h", ".cuh", ".cpp"))
     text = [sys.version, COMPILER, *FLAGS, *flags, "|", *scheduler, *map(str, files)]
     content = [p.read_bytes() for p in [*map(ROOT.joinpath, files), *headers]]
@@ -49,7 +49,7 @@ def emulator(*flags: str, scheduler: tuple[str, ...] = ("-O2",), kernels: tuple[
 def _build(folder: Path, kernels: list[Path], flags: tuple[str, ...], scheduler: tuple[str, ...]) -> None:
     def compile_one(source: Path) -> str:
         own = scheduler if source == SCHEDULER else ("-x", "c++", *flags)
-        out = str(folder / f"{source.parent.name}_{source.stem}.o")
+        out = str(folder / f"{'_'.join(source.with_suffix('').parts)}.o")
         run([COMPILER, *FLAGS, *own, "-c", str(source), "-o", out])
         return out
 

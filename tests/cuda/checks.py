@@ -18,7 +18,7 @@ from tests import sanitize
 from tests.cuda.build import ROOT, emulator
 
 PLANTED = Path(__file__).with_name("planted.cu")
-COVERED = 0.95  # of the lines of csrc/*.cu and csrc/*.cuh
+COVERED = 0.95  # of the lines of csrc's .cu and .cuh files
 _NEVER = ("nothing", "nothing_in_warps", "nothing_in_blocks")  # planted.cu's kernels without a fault
 
 
@@ -70,7 +70,7 @@ def environment(name: str) -> dict[str, str]:
 
 def planted(name: str, function: str) -> tuple[int, str]:
     """A planted kernel's exit status and output, in a process of its own, on an array with nothing around it."""
-    path = library(name, (ROOT / "csrc" / "cuda.cu", PLANTED))
+    path = library(name, (ROOT / "csrc" / "runtime" / "cuda.cu", PLANTED))
     program = f"""
         import ctypes
         library, libc = ctypes.CDLL({str(path)!r}), ctypes.CDLL(None)

@@ -1,6 +1,6 @@
 /* Kernels with one fault each, which the emulator or a sanitizer has to find; and what they look like without it.
  * Every function takes an array of 4,096 floats. */
-#include "cuda.cuh"
+#include "runtime/cuda.cuh"
 
 namespace {
 

@@ -171,41 +171,35 @@ def _weight(rng, s):
     return np.where(definitions.all_keeps(s), normal(rng, s.kh, s.kw, s.ci, s.co), np.nan)
 
 
-def conv2d(rng, relu=False, **wanted):
+def conv2d(rng, **wanted):
     s = conv_shape(rng, **wanted)
     (x, y), w, bias = _images(rng, s), _weight(rng, s), maybe(rng, normal(rng, s.co))
-    arguments = [Struct("tg_conv_shape *", s), In(x), In(w), bias if bias is None else In(bias)]
-    if not relu:
-        scale = definitions.conv2d(s, abs(x), abs(w), None if bias is None else abs(bias)) * (s.kh * s.kw * s.ci + 2)
-        answer = definitions.conv2d(s, x, w, bias)
-        return Case("tg_conv2d", [*arguments, Out(answer.shape)], [(answer, scale)])
-    add, positive = maybe(rng, y), np.maximum(x, 0)
-    answer, scale = definitions.conv2d(s, positive, w, bias), definitions.conv2d(s, positive, abs(w), None)
-    scale += 0 if bias is None else abs(bias)
+    relu, add = int(rng.integers(2)), maybe(rng, y, 0.5)
+    seen = np.maximum(x, 0) if relu else x
+    answer = definitions.conv2d(s, seen, w, bias)
+    scale = definitions.conv2d(s, abs(seen), abs(w), None if bias is None else abs(bias))
     if add is not None:
         answer, scale = answer + add, scale + abs(add)
-    arguments += [add if add is None else In(add), Out(answer.shape)]
-    return Case("tg_relu_conv2d", arguments, [(answer, scale * (s.kh * s.kw * s.ci + 3))])
+    arguments = [Struct("tg_conv_shape *", s), relu, In(x), In(w), _given(bias), _given(add), Out(answer.shape)]
+    return Case("tg_conv2d", arguments, [(answer, scale * (s.kh * s.kw * s.ci + 2 + (add is not None)))])
 
 
-def conv_transpose2d(rng, relu=False, **wanted):
+def conv_transpose2d(rng, **wanted):
     s = conv_shape(rng, **wanted)
     (x, y), w, bias = _images(rng, s), _weight(rng, s), maybe(rng, normal(rng, s.ci))
-    if relu:
-        x[rng.random(x.shape) < 0.1] = 0
-        answer, scale = (definitions.conv_transpose2d(s, *a, None) * (x > 0) for a in ((y, w), (abs(y), abs(w))))
-        arguments = [Struct("tg_conv_shape *", s), In(y), In(w), In(x), Out(answer.shape)]
-        return Case("tg_relu_conv2d_input", arguments, [(answer, scale * (s.kh * s.kw * s.co + 2))])
-    scale = definitions.conv_transpose2d(s, abs(y), abs(w), None if bias is None else abs(bias))
-    arguments = [Struct("tg_conv_shape *", s), In(y), In(w), bias if bias is None else In(bias)]
+    x[rng.random(x.shape) < 0.1] = 0
+    positive = maybe(rng, x, 0.5)
     answer = definitions.conv_transpose2d(s, y, w, bias)
-    terms = s.kh * s.kw * s.co + 2
-    return Case("tg_conv_transpose2d", [*arguments, Out(answer.shape)], [(answer, scale * terms)])
+    scale = definitions.conv_transpose2d(s, abs(y), abs(w), None if bias is None else abs(bias))
+    if positive is not None:
+        answer, scale = np.where(positive > 0, answer, 0), scale * (positive > 0)
+    arguments = [Struct("tg_conv_shape *", s), In(y), In(w), _given(bias), _given(positive), Out(answer.shape)]
+    return Case("tg_conv_transpose2d", arguments, [(answer, scale * (s.kh * s.kw * s.co + 2))])
 
 
-def conv2d_weight(rng, relu=False, **wanted):
+def conv2d_weight(rng, **wanted):
     s = conv_shape(rng, **wanted)
-    x, gy = _images(rng, s)
+    (x, gy), relu = _images(rng, s), int(rng.integers(2))
     seen = np.maximum(x, 0) if relu else x
     sums = (definitions.conv2d_weight(s, *arrays) for arrays in ((seen, gy), (abs(seen), abs(gy))))
     answers = list(zip(*sums, strict=True))
@@ -213,8 +207,11 @@ def conv2d_weight(rng, relu=False, **wanted):
     outputs = [Out(answer.shape) for answer, _ in answers]
     if rng.random() < 0.3:
         outputs[1], answers = None, answers[:1]
-    name = "tg_relu_conv2d_weight" if relu else "tg_conv2d_weight"
-    return Case(name, [Struct("tg_conv_shape *", s), In(x), In(gy), *outputs], answers)
+    return Case("tg_conv2d_weight", [Struct("tg_conv_shape *", s), relu, In(x), In(gy), *outputs], answers)
+
+
+def _given(array):
+    return array if array is None else In(array)
 
 
 # ---------------------------------------------------------------------------------------------------------- recurrence
@@ -532,7 +529,7 @@ def sample(rng, n=None, values=None):
             x[:, value], uniform[value] = _sampler_draw(rng, shares)
     sizes = SimpleNamespace(
         n=images, values=values, levels=levels, size=size, layers=len(layers), runs=len(runs), steps=len(steps),
-        weights=len(weights), mixtures=mixtures, colours=colours, first=first, last=last, known=known,
+        weights=len(weights), mixtures=mixtures, colors=colours, first=first, last=last, known=known,
         temperature=temperature,
     )  # fmt: skip
     arguments = [
@@ -548,9 +545,6 @@ KERNELS = {
     "tg_conv2d": conv2d,
     "tg_conv_transpose2d": conv_transpose2d,
     "tg_conv2d_weight": conv2d_weight,
-    "tg_relu_conv2d": partial(conv2d, relu=True),
-    "tg_relu_conv2d_input": partial(conv_transpose2d, relu=True),
-    "tg_relu_conv2d_weight": partial(conv2d_weight, relu=True),
     "tg_lstm": lstm,
     "tg_lstm_backward": lstm_backward,
     "tg_lstm_weight": lstm_weight,

@@ -86,15 +86,16 @@ def _conv_shape(**fields):
 
 def conv2d() -> None:
     """Three rows of an image of more than 2^31 pixels, read in place and (with padding) copied."""
+    null = native.ffi.NULL
     x, y, gw = Sparse(ROWS, COLUMNS), np.zeros((3, COLUMNS), np.float32), np.zeros(1, np.float32)
     rows = np.arange(3 * COLUMNS, dtype=np.float32).reshape(3, COLUMNS) % 3
     x.array[:: ROWS // 2] = rows
-    _call("tg_conv2d", _conv_shape(), x.pointer, np.full(1, 2, np.float32), native.ffi.NULL, y)
+    _call("tg_conv2d", _conv_shape(), 0, x.pointer, np.full(1, 2, np.float32), null, null, y)
     assert (y == 2 * rows).all()
     shape = _conv_shape(kh=2, kw=2, pad_h=1, pad_w=1)
-    _call("tg_conv2d", shape, x.pointer, np.array([0, 0, 0, 3], np.float32), native.ffi.NULL, y)
+    _call("tg_conv2d", shape, 0, x.pointer, np.array([0, 0, 0, 3], np.float32), null, null, y)
     assert (y == 3 * rows).all()
-    _call("tg_conv2d_weight", _conv_shape(), x.pointer, rows, gw, native.ffi.NULL)
+    _call("tg_conv2d_weight", _conv_shape(), 0, x.pointer, rows, gw, null)
     assert gw == (rows * rows).sum()
 
 
@@ -106,7 +107,7 @@ def weight() -> None:
     x = np.ones(ci, np.float32)
     y = np.zeros(co, np.float32)
     shape = _conv_shape(h=1, w=1, oh=1, ow=1, ci=ci, co=co, stride_h=1)
-    _call("tg_conv2d", shape, x, w.pointer, native.ffi.NULL, y)
+    _call("tg_conv2d", shape, 0, x, w.pointer, native.ffi.NULL, native.ffi.NULL, y)
     assert y[0] == 7
     assert y[-1] == 5
     assert y.sum() == 12
@@ -134,7 +135,7 @@ def conv_transpose2d() -> None:
     out = Repeated(ROWS * COLUMNS, np.nan)
     y, w, bias = np.ones((3, COLUMNS), np.float32), np.zeros(1, np.float32), np.full(1, 3, np.float32)
     try:
-        _call("tg_conv_transpose2d", _conv_shape(), y, w, bias, out.pointer)
+        _call("tg_conv_transpose2d", _conv_shape(), y, w, bias, native.ffi.NULL, out.pointer)
         assert (out.window == 3).all()
     finally:
         out.close()

@@ -1,7 +1,7 @@
 /* Faults on purpose, to see that the sanitizers report such things in a library that Python has loaded. */
 #include <stdlib.h>
 #include <unistd.h>
-#include "internal.h"
+#include "runtime/internal.h"
 
 #define PLANTED __attribute__((visibility("default"), noinline))
 PLANTED void planted_overrun(void);

@@ -171,14 +171,15 @@ def conv(kernel, s, one, two, bias=None, **changed):
     s = SimpleNamespace(**(vars(s) | changed))
     image, out, weight = (s.n, s.h, s.w, s.ci), (s.n, s.oh, s.ow, s.co), (s.kh, s.kw, s.ci, s.co)
     if kernel == "tg_conv2d_weight":
-        return call(kernel, Struct("tg_conv_shape *", s), one, two, Out(weight), Out((s.co,)))
-    result = Out(out if kernel == "tg_conv2d" else image)
-    return call(kernel, Struct("tg_conv_shape *", s), one, two, bias, result)
+        return call(kernel, Struct("tg_conv_shape *", s), 0, one, two, Out(weight), Out((s.co,)))
+    if kernel == "tg_conv2d":
+        return call(kernel, Struct("tg_conv_shape *", s), 0, one, two, bias, None, Out(out))
+    return call(kernel, Struct("tg_conv_shape *", s), one, two, bias, None, Out(image))
 
 
 def conv_arrays(seed, **wanted):
     one = case("tg_conv2d", 30_000 + seed, **wanted)
-    s, x, w = one.arguments[0].fields, one.arguments[1].array, one.arguments[2].array
+    s, x, w = one.arguments[0].fields, one.arguments[2].array, one.arguments[3].array
     y = np.random.default_rng(seed).standard_normal((s.n, s.oh, s.ow, s.co))
     return s, x, w, y
 
@@ -419,7 +420,7 @@ def test_absurd_sizes_are_refused(kernel):
         else:
             wrong += [{"levels": 0}, {"levels": 257}, {"temperature": -1.0}, {"temperature": np.nan}]
             wrong += [{"mixtures": n} for n in ABSURD] + [{"mixtures": 1, "levels": 1}]
-            wrong += [{"mixtures": 1, "colours": n} for n in (0, *ABSURD)]
+            wrong += [{"mixtures": 1, "colors": n} for n in (0, *ABSURD)]
         changed = [[Struct(struct_type, SimpleNamespace(**(vars(fields) | w))), *one.arguments[1:]] for w in wrong]
     else:
         sizes = [i for i, a in enumerate(one.arguments) if isinstance(a, int) and i < 2]
@@ -503,8 +504,10 @@ def test_fuzz_geometry():
         code, outputs = one.call(np.float64)
         refused += code != 0
         if code == 0:
-            _, x, w, bias, _ = one.arguments
-            answer = definitions.conv2d(s, x.array, w.array, None if bias is None else bias.array)
+            _, relu, x, w, bias, add, _ = one.arguments
+            seen = np.maximum(x.array, 0) if relu else x.array
+            answer = definitions.conv2d(s, seen, w.array, None if bias is None else bias.array)
+            answer += 0 if add is None else add.array
             assert close(outputs, [answer]), vars(s)
     assert refused < 4 * FEW
 

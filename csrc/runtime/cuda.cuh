@@ -1,13 +1,11 @@
-/* What the .cu files share. They are compiled by nvcc, and by g++ with the emulator, which asks for three
- * things: kernels are launched by LAUNCH, shared arrays declared by SHARED, and no dialect beyond what
- * emulator.h has. LAUNCH(kernel, blocks, threads, arguments...); SHARED(type, name, [size][size]). */
+/* What the .cu files share. They are compiled by nvcc, and by g++ with the emulator, which is why kernels are launched
+ * by LAUNCH(kernel, blocks, threads, arguments...), shared arrays are declared by SHARED(type, name, [size][size]), and
+ * nothing else of CUDA is used than what emulator.h has. */
 #ifndef TINYGEN_CUDA_CUH
 #define TINYGEN_CUDA_CUH
 #include <stdint.h>
-#pragma GCC visibility push(default)                    /* all else is hidden */
 #include "tinygen.h"
 #include "tinygen_cuda.h"
-#pragma GCC visibility pop
 #include "valid.h"
 
 #ifdef __CUDACC__
@@ -22,7 +20,7 @@
 
 cudaStream_t cuda_stream();
 
-/* What a kernel answers after its launches. */
+/* What a kernel returns after its launches: TG_OK or an error of CUDA's. */
 int launched();
 
 /* Device memory until the end of the scope, in the order of the stream. p is NULL if there is none. */
@@ -34,7 +32,7 @@ struct scratch_memory {
     scratch_memory &operator=(const scratch_memory &) = delete;
 };
 
-/* f(0.0f) or f(0.0), which launches for that type. */
+/* Calls f with a zero of that type, from which it takes the type to launch for. */
 template <class function>
 int typed(int dtype, function f)
 {
@@ -48,11 +46,11 @@ static inline int aligned(const void *p) { return (uintptr_t)p % 16 == 0; }
 template <class number>
 static inline __host__ __device__ number ceil_of(number a, number b) { return (a + b - 1) / b; }
 
-/* `width` numbers that are read and written at once, at a multiple of their size. */
+/* `width` numbers that are read and written at once; their address is a multiple of their size. */
 template <class real, int width>
 struct __align__(sizeof(real) * width) pack { real v[width]; };
 
-/* As many as make 16 bytes. */
+/* How many make 16 bytes, the most that are read at once. */
 template <class real>
 __host__ __device__ constexpr int widest() { return 16 / (int)sizeof(real); }
 
@@ -86,8 +84,8 @@ static __device__ __forceinline__ real larger(real a, real b) { return a > b || 
 /* --- elementwise ---------------------------------------------------------------------------------------- */
 
 /* An array of rows of columns: element (i, j) is p[i * pitch + j]. */
-struct source { const void *p; int64_t pitch; };
-struct target { void *p; int64_t pitch; };
+struct rows_in { const void *p; int64_t pitch; };
+struct rows_out { void *p; int64_t pitch; };
 
 template <class real, int ins, int outs>
 struct operands {
@@ -140,7 +138,7 @@ __global__ void __launch_bounds__(MAP_THREADS, 4) map_kernel(operands<real, ins,
 
 /* f(const real in[ins], real out[outs]) for every element. */
 template <class real, int ins, int outs, class function>
-static int map(int64_t rows, int64_t columns, const source (&in)[ins], const target (&out)[outs], function f)
+static int map(int64_t rows, int64_t columns, const rows_in (&in)[ins], const rows_out (&out)[outs], function f)
 {
     operands<real, ins, outs> a;
     int wide = rows == 1 || columns % widest<real>() == 0;

@@ -17,7 +17,7 @@ scratch_memory::scratch_memory(int64_t bytes) : p(NULL)
     bool fails = until_failure > 0 && --until_failure == 0;
     if (fails || cudaMallocAsync(&p, (size_t)max64(bytes, 1), current) != cudaSuccess) {
         p = NULL;
-        cudaGetLastError();                             /* it was told; the next launch is innocent */
+        cudaGetLastError();                             /* or the next launch would report this error, too */
     }
 }
 

@@ -1,6 +1,5 @@
-/* Scratch memory: two blocks a thread, kept between calls. Fresh memory above a few MB is mapped and
- * faulted in page by page at every use, which costs more than many kernels compute; a kept block pays that
- * once. */
+/* Scratch memory: two blocks for each thread, kept between calls. Fresh memory above a few MB is mapped and faulted in
+ * page by page at every use, which takes longer than many kernels; a block that is kept pays for that once. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdatomic.h>

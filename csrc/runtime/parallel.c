@@ -1,11 +1,9 @@
-/* A small pool of threads. One job runs at a time; its items are handed out by an atomic counter, to the
- * caller and to whichever workers arrive before it is done. A caller that finds the pool busy (another
- * Python thread is in a kernel) runs its items alone: what an item computes never depends on who runs it,
- * so the bytes are the same.
+/* A small pool of threads. One job runs at a time; an atomic counter hands out its items to the caller and to the
+ * workers that arrive before it is done. A caller that finds the pool busy (another Python thread is in a kernel)
+ * runs its items alone: what an item computes never depends on who runs it, so the bytes are the same.
  *
- * Workers wait for the next job spinning for a moment, since kernels come in quick succession, then
- * asleep. The caller waits only for the workers that joined, so one that the system has not woken yet
- * delays nobody. */
+ * Workers spin for a moment while they wait for the next job, since kernels come in quick succession, and then sleep.
+ * The caller waits only for workers that have joined, so one that the system hasn't woken yet delays nobody. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <signal.h>
@@ -84,8 +82,8 @@ static void after_fork(void)
 
 static void watch_forks(void) { pthread_atfork(NULL, NULL, after_fork); }
 
-/* Signals belong to the program's own threads: workers block them all. Fewer workers than asked for is no
- * error. */
+/* Signals belong to the program's own threads, so workers block them all. It is no error if the system gives fewer
+ * workers than asked for. */
 static void hire(int workers)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;

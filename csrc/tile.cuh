@@ -1,21 +1,21 @@
-/* C = A B (m, n, depth) in tiles, whatever A and B are read from: all that convolutions and recurrences compute.
+/* C = A B (m, n, depth) in tiles, wherever A and B are read from: convolutions and recurrences are made of it.
  *
  * A block computes `rows` x `columns` of C, a thread 4 or 8 rows of 4 columns of it in registers. Both
  * operands go through shared memory, 16 of the depth at a time, and while one such slice is multiplied, the
  * next one is on its way from global memory to registers.
  *
  * An operand is a struct with
- *     along_depth       whether neighbours in memory are neighbours along the depth; else along m or n
+ *     along_depth       whether neighbors in memory are neighbors along the depth; else along m or n
  *     line              what it knows of an index of m or n (line_of), made once for each thread
  *     point             what it knows of an index of the depth (point_of)
- *     get<width>        `width` neighbours from there on, 0 where there is nothing
- * and an epilogue says what becomes of 4 neighbouring columns of a row: e(row, column, sums, split). The
+ *     get<width>        `width` neighbors from there on, 0 where there is nothing
+ * and an epilogue says what becomes of 4 neighboring columns of a row: e(row, column, sums, split). The
  * depth may be cut into splits, each with its own sums, to keep a GPU busy where m and n are small.
  *
  * m, n and depth stay below LIMIT, so that indices fit an int; offsets into arrays don't have to. */
-#ifndef TINYGEN_PRODUCT_CUH
-#define TINYGEN_PRODUCT_CUH
-#include "cuda.cuh"
+#ifndef TINYGEN_TILE_CUH
+#define TINYGEN_TILE_CUH
+#include "runtime/cuda.cuh"
 
 enum { SLICE = 16, PAD = 4, COLUMNS = 4, LIMIT = MOST };
 
@@ -160,8 +160,8 @@ static int tiles(const left &a, const right &b, const epilogue &e, extent size)
     return launched();
 }
 
-/* Large tiles where there are enough of them and 16 bytes can be read at once; float64 is there to check float32
- * and makes do with small ones. */
+/* Large tiles where there are enough of them and 16 bytes can be read at once. float64, which is there to check
+ * float32, has small ones only. */
 template <class real, int width_a, int width_b, class left, class right, class epilogue>
 static int product(const left &a, const right &b, const epilogue &e, extent size)
 {

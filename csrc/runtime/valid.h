@@ -1,10 +1,11 @@
-/* Which sizes the kernels take, in C and CUDA alike: no count of bytes overflows, on the way neither. */
+/* Which sizes the kernels accept, in C and CUDA alike: those of which no count of bytes overflows. The checks don't
+ * overflow either. */
 #ifndef TINYGEN_VALID_H
 #define TINYGEN_VALID_H
 #include <stdint.h>
 #include "tinygen.h"
 
-enum { MOST = 1 << 30 };                    /* of a single size */
+enum { MOST = 1 << 30 };                    /* that a single size may be */
 
 static inline int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -52,7 +53,7 @@ static inline int conv_valid(int dtype, const tg_conv_shape *s)
     return countable(images, 4) && countable(weight, 4);
 }
 
-/* initial: whether there is a state before the first row. */
+/* initial: whether a state before the first row is given. */
 static inline int lstm_valid(int dtype, const tg_lstm_shape *s, int initial)
 {
     const int64_t sizes[] = {s->n, s->h, s->w, s->units};
@@ -66,10 +67,10 @@ static inline int lstm_valid(int dtype, const tg_lstm_shape *s, int initial)
     return s->diagonal ? s->taps == 2 && !initial : s->taps > 0 && s->taps % 2 && (!initial || s->n == 1);
 }
 
-/* How many numbers say how a value is distributed; 0 if there's no such distribution. */
+/* How many of an image's numbers give the distribution of one value; 0 if a sampler can't have these settings. */
 static inline int64_t sampler_results(const tg_sampler *s)
 {
-    const int64_t k = s->mixtures, c = s->colours;
+    const int64_t k = s->mixtures, c = s->colors;
     if (k == 0)
         return max64(0, s->levels);
     return k > 0 && k <= 1 << 15 && c > 0 && c <= 1 << 8 && s->levels > 1 ? k * (1 + 2 * c + c * (c - 1) / 2) : 0;

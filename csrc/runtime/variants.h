@@ -1,9 +1,8 @@
 /* Compiles one family of kernels for every instruction set and element type: `#define FAMILY "x.inc"`, then
- * include this file. The family sees
- *     real     float or double                 PANEL      vectors in the widest tile (the registers decide)
+ * include this file. In x.inc there are
+ *     real     float or double                 PANEL      how many vectors the widest register tile has
  *     vec      a register of LANES of them     NAME(f)    f's name in this variant
- * and the helpers of vector.inc. TABLE(f) is then {{f32, f64} for each instruction set}: it is indexed by
- * [tg_isa()][dtype]. */
+ * and the functions of vector.inc. Afterwards TABLE(f) is the table of f's variants, indexed by [tg_isa()][dtype]. */
 #include "internal.h"
 
 #define GLUE_(a, b, c) a##_##b##_##c
