@@ -1,5 +1,8 @@
 """Where things live: which file may use which, and how long files and functions may be."""
 
+import ast
+import functools
+import graphlib
 import re
 from pathlib import Path
 
@@ -139,3 +142,125 @@ def test_files_and_functions_of_csrc_are_short():
             begin = number if line == "{" else begin
             assert line != "}" or not begin or number - begin < A_SCREEN, f"csrc/{path}:{begin}: a function too long"
             begin = 0 if line == "}" else begin
+
+
+# ------------------------------------------------------------------------------------------------------------- tinygen/
+
+# From the top down: a room imports from the rows below it, and none beside it; within a room no imports go in a circle.
+# Imports for types alone count, and those inside functions. The README tells what the rooms are for.
+TINYGEN = (
+    ("__main__",),
+    ("cli",),
+    ("training",),
+    ("report",),
+    ("models",),
+    ("sampling", "metrics"),
+    ("baselines",),
+    ("nn", "optim"),
+    ("debug", "gradcheck", "ops"),
+    ("_codegen",),
+    ("autograd",),
+    ("_tensor",),
+    ("native",),
+    ("console", "cuda", "data"),
+)
+
+
+def read_tinygen(root: Path) -> dict[str, str]:
+    """The text of each module below a folder, by its name from there: nn.module; a package's is its name."""
+    paths = (p for p in sorted(root.rglob("*.py")) if p.stem != "_cuda_abi")
+    names = (
+        (".".join(p.relative_to(root).with_suffix("").parts).removesuffix("__init__").rstrip("."), p) for p in paths
+    )
+    return {name: p.read_text() for name, p in names}
+
+
+@functools.cache
+def imported(text: str) -> list[tuple[str, str]]:
+    """(module, name) of all that is imported from tinygen, wherever it is; name is empty for a module itself."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, "") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found += [(node.module or "", alias.name) for alias in node.names]
+    return [(m.removeprefix("tinygen").lstrip("."), name) for m, name in found if m.split(".")[0] == "tinygen"]
+
+
+def arrows(texts: dict[str, str]) -> list[tuple[str, str]]:
+    """(module, the module that it imports), each name of a package's face followed to where it is defined."""
+
+    def home(module: str, name: str) -> str:
+        if f"{module}.{name}".lstrip(".") in texts:
+            return f"{module}.{name}".lstrip(".")
+        for origin, exported in imported(texts.get(module, "")):
+            if exported == name and origin != module:
+                return home(origin, name)
+        return module
+
+    pairs = ((path, home(*found)) for path, text in texts.items() if path for found in imported(text))
+    return [(path, other) for path, other in pairs if other in texts and other and path != other]
+
+
+def broken_imports(texts: dict[str, str]) -> list[str]:
+    """A sentence for each import that doesn't go down, and for each circle within a room."""
+    row = {name: i for i, names in enumerate(TINYGEN) for name in names}
+    rooms = {path: path.split(".")[0] for path in texts if path}
+    found = [f"tinygen/{room} is in no row of the table" for room in sorted(set(rooms.values()) - set(row))]
+    found += [f"the table names {name}, which is not in tinygen/" for name in sorted(set(row) - set(rooms.values()))]
+    within: dict[str, set[str]] = {path: set() for path in rooms}
+    for path, other in arrows(texts):
+        here, there = row.get(rooms[path], -1), row.get(rooms[other], len(TINYGEN))
+        if rooms[path] == rooms[other]:
+            within[path].add(other)
+        elif here >= there:
+            found.append(f"{path} imports {other}, which stands {'above' if here > there else 'beside'} it")
+    try:
+        graphlib.TopologicalSorter(within).prepare()
+    except graphlib.CycleError as e:
+        found.append(f"imports go in a circle: {' <- '.join(e.args[1])}")
+    return found
+
+
+def test_modules_of_tinygen_import_only_what_stands_below_them():
+    assert broken_imports(read_tinygen(ROOT / "tinygen")) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "sentence"),
+    [
+        ("metrics.distance", "from tinygen.models.model import Model",
+         "metrics.distance imports models.model, which stands above it"),
+        ("optim", "def f():\n    from tinygen import nn", "optim imports nn, which stands beside it"),
+        ("_tensor", "if TYPE_CHECKING:\n    from tinygen import no_grad",
+         "_tensor imports autograd, which stands above it"),
+        ("models.model", "import tinygen.models.gan.gan",
+         "imports go in a circle: models.model <- models.gan.gan <- models.model"),
+        ("attention", "", "tinygen/attention is in no row of the table"),
+    ],
+)  # fmt: skip
+def test_an_import_that_breaks_the_order_is_named(module, line, sentence):
+    texts = read_tinygen(ROOT / "tinygen")
+    texts[module] = texts.get(module, "") + "\n" + line + "\n"
+    found = broken_imports(texts)
+    assert len(found) == 1
+    assert found[0] == sentence or (sentence.startswith("imports go") and found[0].startswith("imports go in a circle"))
+
+
+def test_files_and_functions_of_tinygen_are_short():
+    for path in sorted((ROOT / "tinygen").rglob("*.py")):
+        if path.stem == "_cuda_abi":
+            continue
+        text = path.read_text()
+        assert len(text.splitlines()) <= MOST_LINES, f"{path} has {len(text.splitlines())} lines"
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and not is_table(node):
+                lines = (node.end_lineno or 0) - node.lineno + 1
+                assert lines <= A_SCREEN, f"{path}:{node.lineno}: {node.name} has {lines} lines"
+
+
+def is_table(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether most of a function's lines are one literal: a table."""
+    literals = (node for node in ast.walk(function) if isinstance(node, (ast.Dict, ast.List, ast.Tuple)))
+    longest = max(((node.end_lineno or 0) - node.lineno + 1 for node in literals), default=0)
+    return longest > ((function.end_lineno or 0) - function.lineno) / 2
