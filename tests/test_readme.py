@@ -1,4 +1,4 @@
-"""The README keeps its word."""
+"""The README and the pages of docs/ keep their word."""
 
 import re
 from pathlib import Path
@@ -7,18 +7,46 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+PAGES = {
+    p.name: p.read_text() for p in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+}
+BLOCKS = [(name, code) for name, text in PAGES.items() for code in re.findall(r"```python\n(.*?)```", text, re.S)]
 
 
-@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.S), ids=lambda code: code[:24])
-def test_python_blocks_run(code):
+@pytest.mark.parametrize(("name", "code"), BLOCKS, ids=lambda text: text[:24])
+def test_python_blocks_run(name, code):
     from tinygen.autograd import REGISTRY
 
     before = set(REGISTRY)
     try:
-        exec(compile(code, "README.md", "exec"), {})
+        exec(compile(code, name, "exec"), {})
     finally:
         for name in set(REGISTRY) - before:
             del REGISTRY[name]
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 150
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_somewhere(name):
+    folder = ROOT if (ROOT / name).exists() else ROOT / "docs"
+    for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", PAGES[name]):
+        assert (folder / link).exists(), f"{name} links to {link}"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_commands_exist(name):
+    """Each `tinygen COMMAND` and `python -m MODULE` that a page names."""
+    from tinygen.cli.main import parser
+
+    commands = next(action.choices for action in parser()._actions if action.dest == "command")
+    for command in re.findall(r"(?:^|[`/])tinygen ([a-z-]+)", PAGES[name], re.M):
+        assert command in commands, f"{name} names tinygen {command}"
+    for module in re.findall(r"python -m ((?:benchmarks|tests)[\w.]*)", PAGES[name]):
+        path = ROOT / module.replace(".", "/")
+        assert path.is_dir() or path.with_suffix(".py").exists(), f"{name} names python -m {module}"
 
 
 def test_the_source_is_laid_out_as_it_says():
