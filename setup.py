@@ -1,110 +1,98 @@
-"""Builds csrc/ into tinygen._native with cffi, and its CUDA kernels into tinygen/_cuda.so with nvcc.
+"""Builds csrc/ into tinygen._native with cffi: one library for every Python from 3.11 (the limited API).
 
-Without a C compiler the install goes on: the NumPy definitions run. Without nvcc it goes on, too, and says that there
-are no CUDA kernels.
+Without a C compiler the install goes on: the NumPy definitions run. The CUDA kernels are compiled later, where a GPU is
+(tinygen/nvcc.py); their sources come with the package.
 """
 
 import os
 import re
 import shutil
-import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cffi import FFI
-from setuptools import Extension, setup
+from setuptools import setup
 from setuptools.command.build_ext import build_ext
 
 HERE = Path(__file__).parent
-FLAGS = ["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-pthread"]
-ARCHITECTURES = (75, 80, 86, 89, 90)  # and the last one as PTX, for what comes after it
-CUDA_FLAGS = ["-std=c++17", "-O3", "-cudart", "static", "-Xcompiler", "-fPIC,-fvisibility=hidden"]
-CUDA_FLAGS += [
-    "-Xfatbin",
-    "-compress-all",
-    "-Werror",
-    "all-warnings",
-    "-Xptxas",
-    "-warn-spills,-warn-lmem-usage,-Werror",
-]
+FLAGS = ["-O3", "-g0", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-pthread"]
 
 
-def declarations(header: str) -> str:
-    """The header as cffi reads it: without preprocessor lines, nor what is there for C++ only."""
-    header = re.sub(r"#ifdef __cplusplus.*?#endif", "", header, flags=re.S)
-    return re.sub(r"^#.*$", "", header, flags=re.M)
+def declarations(*names: str) -> str:
+    """Headers as cffi reads them: without preprocessor lines, nor what is there for C++ only."""
+    text = "".join((HERE / "csrc" / name).read_text() for name in names)
+    text = re.sub(r"#ifdef __cplusplus.*?#endif", "", text, flags=re.S)
+    return re.sub(r"^#.*$", "", text, flags=re.M)
 
 
-def nvcc_path() -> str | None:
-    """NVCC of the environment (empty: none), one on the path, or that of CUDA's usual place."""
-    if "NVCC" in os.environ:
-        return os.environ["NVCC"] or None
-    return shutil.which("nvcc") or shutil.which("nvcc", path=os.environ.get("CUDA_HOME", "/usr/local/cuda") + "/bin")
-
-
-def nvcc_command(nvcc: str, out: str, architectures: tuple[int, ...] = ARCHITECTURES) -> list[str]:
-    """The command, run here, that compiles the .cu files of csrc/ into a library that needs no CUDA to be loaded."""
-    last = architectures[-1]
-    codes = [f"arch=compute_{a},code=sm_{a}" for a in architectures] + [f"arch=compute_{last},code=compute_{last}"]
-    sources = sorted(str(p.relative_to(HERE)) for p in (HERE / "csrc").rglob("*.cu"))
-    targets = [flag for code in codes for flag in ("-gencode", code)]
-    return [nvcc, "-shared", *CUDA_FLAGS, "-t0", *targets, "-Icsrc", *sources, "-o", out]
+def files(*patterns: str) -> list[str]:
+    """The files of csrc/ like these, but for those of the CUDA kernels' emulator."""
+    found = {p.relative_to(HERE) for pattern in patterns for p in (HERE / "csrc").rglob(pattern)}
+    return sorted(str(p) for p in found if "emulator" not in p.parts)
 
 
 class build_all(build_ext):
-    """cffi's C module as always, _cuda.so by nvcc, and _cuda_abi.py, its declarations, which need no compiler."""
+    """cffi's C module, its files at the same time; and what CUDA needs later: declarations and sources."""
 
     def run(self):
         package = HERE / "tinygen" if self.inplace else Path(self.build_lib) / "tinygen"
         package.mkdir(parents=True, exist_ok=True)
         cuda_ffi.emit_python_code(str(package / "_cuda_abi.py"))
+        if self.inplace:
+            for old in package.glob("_native*.so"):  # of other sources, or for one Python, which would come first
+                if not (self.is_new(old) and old.name.endswith(".abi3.so")):
+                    old.unlink()
+        else:
+            for name in files("*.cu", "*.cuh", "*.h"):
+                (package / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(HERE / name, package / name)
         super().run()
 
-    def get_ext_filename(self, name):
-        return name.replace(".", "/") + ".so" if name.endswith("_cuda") else super().get_ext_filename(name)
+    def is_new(self, built: Path) -> bool:
+        newest = max(HERE.joinpath(name).stat().st_mtime for name in [*files("*.c", "*.h", "*.inc"), "setup.py"])
+        return built.exists() and built.stat().st_mtime > newest and not self.force
 
     def build_extension(self, ext):
-        if ext.name != "tinygen._cuda":
-            return super().build_extension(ext)
-        nvcc, out = nvcc_path(), Path(self.get_ext_fullpath(ext.name)).resolve()
-        before = HERE / "tinygen" / "_cuda.so"
-        newest = max(p.stat().st_mtime for p in [*map(HERE.joinpath, ext.depends), HERE / "setup.py"])
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if before.exists() and before.stat().st_mtime > newest:
+        out = Path(self.get_ext_fullpath(ext.name)).absolute()
+        before = HERE / "tinygen" / out.name
+        if self.is_new(before):
+            print(f"tinygen: {before.relative_to(HERE)} is up to date", flush=True)
+            out.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(before, out)
-            return None
-        before.unlink(missing_ok=True)  # of other declarations
-        if nvcc is None:
-            print("tinygen: no nvcc found: built without the CUDA kernels, everything runs on the CPU")
-        elif subprocess.run(nvcc_command(nvcc, str(out)), cwd=HERE, check=False).returncode:
-            print(f"tinygen: {nvcc} failed: built without the CUDA kernels, everything runs on the CPU")
-        return None
+            return
+        print(f"tinygen: compiling the C kernels ({len(ext.sources)} files), under half a minute", flush=True)
+        compile_some = self.compiler.compile
+
+        def compile_all(sources, **options):
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                return list(pool.map(lambda source: compile_some([source], **options)[0], sources))
+
+        self.compiler.compile = compile_all
+        super().build_extension(ext)
 
 
 ffi = FFI()
-ffi.cdef(declarations((HERE / "csrc" / "tinygen.h").read_text()))
+ffi.cdef(declarations("tinygen.h"))
 ffi.set_source(
     "tinygen._native",
     '#include "tinygen.h"',
-    sources=sorted(str(p.relative_to(HERE)) for p in (HERE / "csrc").rglob("*.c")),
-    depends=sorted(str(p.relative_to(HERE)) for p in (HERE / "csrc").rglob("*.[chi]*")),
+    sources=sorted(files("*.c"), key=lambda name: not name.endswith("tile.c")),  # it takes the longest
+    depends=files("*.c", "*.h", "*.inc"),
     include_dirs=["csrc"],
     extra_compile_args=FLAGS,
     extra_link_args=["-pthread"],
     libraries=["m"],
     optional=True,  # no compiler, no Python headers: a warning instead of an error
+    py_limited_api=True,  # as cffi writes it
 )
 
 cuda_ffi = FFI()  # of its own: one object never serves two libraries that have functions of the same names
-for name in ("tinygen.h", "tinygen_cuda.h"):
-    cuda_ffi.cdef(declarations((HERE / "csrc" / name).read_text()))
+cuda_ffi.cdef(declarations("tinygen.h", "tinygen_cuda.h"))
 cuda_ffi.set_source("tinygen._cuda_abi", None)
-cuda = Extension(
-    "tinygen._cuda",
-    sources=[],
-    depends=sorted(str(p.relative_to(HERE)) for pattern in ("*.cu*", "*.h") for p in (HERE / "csrc").rglob(pattern)),
-    optional=True,
-)
 
 if __name__ == "__main__":
-    modules = [ffi.distutils_extension(str(HERE / "build")), cuda]
-    setup(ext_modules=modules, cmdclass={"build_ext": build_all})
+    setup(
+        ext_modules=[ffi.distutils_extension(str(HERE / "build"))],
+        cmdclass={"build_ext": build_all},
+        options={"bdist_wheel": {"py_limited_api": "cp311"}},
+    )

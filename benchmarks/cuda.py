@@ -11,7 +11,6 @@ of speed.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import re
 import subprocess
@@ -20,6 +19,8 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from tinygen import nvcc
 
 ROOT = Path(__file__).parents[1]
 WARP, REGISTERS, REGISTER_UNIT, SHARED_UNIT = 32, 1 << 16, 256, 128
@@ -63,11 +64,11 @@ def occupancy(gpu: Gpu, registers: int, shared: int, threads: int) -> float:
 # ------------------------------------------------------------------------------------------------------- resources
 
 
-def compile_one(nvcc: str, flags: list[str], source: Path, architecture: int) -> list[dict[str, Any]]:
+def compile_one(compiler: str, flags: list[str], source: Path, architecture: int) -> list[dict[str, Any]]:
     """The kernels of a source file for an architecture. Raises RuntimeError with nvcc's output if it fails."""
     with tempfile.TemporaryDirectory() as folder:
         cubin, ptx = Path(folder) / "out.cubin", Path(folder) / "out.ptx"
-        common = [nvcc, *flags, "-Icsrc", str(source), f"-arch=sm_{architecture}"]
+        common = [compiler, *flags, "-Icsrc", str(source), f"-arch=sm_{architecture}"]
         report = ""
         for command in ([*common, "-ptx", "-o", str(ptx)], [*common, "-cubin", "-Xptxas", "-v", "-o", str(cubin)]):
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -109,14 +110,11 @@ def short(name: str) -> str:
 
 
 def resources(architectures: list[int]) -> list[dict[str, Any]]:
-    spec = importlib.util.spec_from_file_location("setup_of_tinygen", ROOT / "setup.py")
-    setup = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(setup)
-    if (nvcc := setup.nvcc_path()) is None:
+    if (compiler := nvcc.find()) is None:
         raise RuntimeError("no nvcc found")
-    flags = [f for f in setup.CUDA_FLAGS if f not in ("-Xfatbin", "-compress-all")]
-    sources = [p.relative_to(ROOT) for p in sorted((ROOT / "csrc").rglob("*.cu"))]
-    jobs = [(nvcc, flags, source, a) for a in architectures for source in sources]
+    flags = [*nvcc.FLAGS, *nvcc.STRICT]
+    sources = nvcc.sources()
+    jobs = [(compiler, flags, source, a) for a in architectures for source in sources]
     with ThreadPoolExecutor() as pool:
         rows = [row for rows in pool.map(lambda job: compile_one(*job), jobs) for row in rows]
     for row, name in zip(rows, readable([row["kernel"] for row in rows]), strict=True):

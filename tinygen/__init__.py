@@ -7,3 +7,10 @@ from tinygen.ops import (
     maximum, mean, minimum, mul, neg, permute, pow, reshape, sigmoid, sign, sin, sqrt, stack, sub, sum, tanh, transpose,
     where,
 )  # fmt: skip
+
+__all__ = [
+    "Tensor", "abs", "add", "amax", "argmax", "cat", "clamp", "cos", "cumsum", "div", "enable_grad", "exp", "expm1",
+    "flip", "gather", "grad", "hook", "is_grad_enabled", "log", "log1p", "logsumexp", "matmul", "maximum", "mean",
+    "minimum", "mul", "neg", "no_grad", "op", "permute", "pow", "reference", "reshape", "sigmoid", "sign", "sin",
+    "sqrt", "stack", "sub", "sum", "tanh", "tensor", "transpose", "where",
+]  # fmt: skip

@@ -6,21 +6,24 @@ are computed by `tinygen.autograd`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tinygen import native
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
+    from tinygen._operators import Operators
     from tinygen.autograd import Node
+else:
+    Operators = object  # they are attached by tinygen.ops, so that every operator is an op like any other
 
 Array = Any  # a numpy.ndarray, or a cupy.ndarray on a GPU: the array's type is the device
 
 
-class Tensor:
+class Tensor(Operators):
     """An array that remembers how it was computed, so that gradients can flow back through it.
 
     Make one with `tinygen.tensor`. Its array never changes behind your back: there is no item assignment, `numpy()`
@@ -138,12 +141,6 @@ class Tensor:
 
     __hash__ = object.__hash__  # `==` compares elementwise; a Tensor in a set or dict is itself
 
-    if TYPE_CHECKING:  # attached by tinygen.ops, so that every operator is an op like any other
-        __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = cast(Any, None)
-        __pow__ = __matmul__ = __rmatmul__ = __neg__ = __gt__ = __lt__ = __ge__ = __le__ = __getitem__ = __add__
-
-        def __getattr__(self, name: str) -> Callable[..., Tensor]: ...
-
 
 def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     """Make a leaf tensor from numbers, nested lists, or an array, whose values are copied.
@@ -153,8 +150,7 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     Raises:
         TypeError: data that isn't numeric, or requires_grad for a tensor that isn't float32 or float64.
     """
-    if isinstance(data, Tensor):
-        data = data._array
+    data = data._array if isinstance(data, Tensor) else data
     if dtype is None and not hasattr(data, "dtype") and np.asarray(data).dtype == np.float64:
         dtype = np.float32
     array = (native.xp(data) if hasattr(data, "get") else np).array(data, dtype=dtype, order="K")

@@ -36,7 +36,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from heapq import heappop, heappush
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -44,6 +44,9 @@ from tinygen import _unroll as unroll
 from tinygen import native
 from tinygen._tensor import Tensor, leaf
 from tinygen.native import xp
+
+if TYPE_CHECKING:
+    from tinygen._op import op  # its types, in full
 
 # ------------------------------------------------------------------------------------------------------------ modes
 
@@ -167,7 +170,7 @@ class Plan(NamedTuple):
     record: Callable[..., tuple[int, Node]]  # leaves a node on the tape; see `unroll.record`
 
 
-def op(body: Callable[..., Any] | None = None, **options: Any) -> Any:
+def op(body: Callable[..., Any] | None = None, **options: Any) -> Any:  # type: ignore[no-redef]
     """Make an op of a function of arrays, which becomes its definition. See the module's docstring.
 
     Args:

@@ -1,7 +1,7 @@
 """CUDA: whether it can be used here, and if not, why; and calling the CUDA library's kernels on CuPy arrays.
 
 CuPy holds the arrays and computes what has no kernel of tinygen's own. The kernels are those of csrc/tinygen.h, built
-from csrc/*.cu into `_cuda.so` where nvcc is there. Nothing is imported or loaded before it is asked for.
+from csrc/*.cu at their first use (`tinygen.nvcc`). Nothing is imported or loaded before it is asked for.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-LIBRARY = Path(__file__).with_name("_cuda.so")
+from tinygen import nvcc
+
+LIBRARY: Path | None = None  # a library to be used in place of the one that is compiled for the GPU
 _ERRORS = 1000  # TG_CUDA: from here on a result is this plus CUDA's own error code
 _NO_MEMORY = 1
 
@@ -82,27 +84,28 @@ def _driver() -> str:
 
 
 @functools.cache
-def library() -> Any:
-    """(ffi, lib) of the CUDA library, or None if it wasn't built."""
+def library() -> tuple[Any, Any, str]:
+    """(ffi, lib, "") of the CUDA library, which is compiled if it has to be; (None, None, why not) if it can't."""
     try:
         from tinygen._cuda_abi import ffi
 
-        return ffi, ffi.dlopen(str(LIBRARY))
-    except (ImportError, OSError):
-        return None
+        path = LIBRARY or nvcc.library(int(sys.modules["cupy"].cuda.Device().compute_capability))
+        return ffi, ffi.dlopen(str(path)), ""
+    except (ImportError, OSError, nvcc.NvccError) as e:
+        return None, None, str(e)
 
 
 @functools.cache
 def has_kernels() -> bool:
-    """Whether the CUDA library was built; if not, that is said, once."""
-    if library() is None:
+    """Whether there is a CUDA library; if not, that is said, once."""
+    _, lib, why = library()
+    if lib is None:
         warnings.warn(
-            "tinygen: the CUDA kernels were not built, so the definitions run on CuPy, which are slower; install nvcc "
-            "(the CUDA toolkit), then tinygen again",
+            f"tinygen: the CUDA kernels were not built, so the definitions run on CuPy, which are slower: {why}",
             RuntimeWarning,
             stacklevel=7,
         )
-    return library() is not None
+    return lib is not None
 
 
 def call(kernel: str, dtype: int, arguments: Any) -> int:
@@ -110,7 +113,7 @@ def call(kernel: str, dtype: int, arguments: Any) -> int:
 
     Raises CudaError, in words, for an error of CUDA's.
     """
-    ffi, lib = library()
+    ffi, lib, _ = library()
     cupy = sys.modules["cupy"]
     lib.tg_cuda_stream(ffi.cast("void *", cupy.cuda.get_current_stream().ptr))
     values = [_passed(ffi, a) for a in arguments]

@@ -1,63 +1,146 @@
-"""The builds: of the library by nvcc, where there is one, and of the emulator, with the faults that it has to find."""
+"""The builds: of the library by nvcc, when it is needed, and of the emulator, with the faults that it has to find."""
 
 import os
 import re
 import shutil
 import subprocess
 import sys
+import types
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tinygen
 from benchmarks import cuda
 from tests.cuda import checks
 from tests.cuda.build import ROOT
+from tests.cuda.conftest import REAL, forget
+from tinygen import nvcc
+from tinygen._cuda_abi import ffi
 
 FAKE = """#!/bin/sh
-echo "$@" > "$0.log"
+echo "$@" >> "$0.log"
 while [ "$1" != -o ]; do shift; done
 echo built > "$2"
 """
 
 
-def install(folder, nvcc):
-    """What `setup.py build_ext` says without a C compiler and with this nvcc, in a copy of the sources."""
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    """A program in the place of nvcc, with a cache of its own; gives what it was asked for, a line a call."""
+    program = tmp_path / "nvcc"
+    program.write_text(FAKE)
+    program.chmod(0o755)
+    monkeypatch.setenv("NVCC", str(program))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return lambda: log.read_text().splitlines() if (log := tmp_path / "nvcc.log").exists() else []
+
+
+def codes(asked):
+    return re.findall(r"code=(\w+)", asked)
+
+
+def test_an_install_compiles_nothing_for_cuda(fake, tmp_path):
+    """It takes along what is needed later: the declarations and the sources."""
     for name in ("setup.py", "pyproject.toml"):
-        shutil.copy(ROOT / name, folder)
-    shutil.copytree(ROOT / "csrc", folder / "csrc")
-    (folder / "tinygen").mkdir()
-    (folder / "README.md").touch()
-    (folder / "LICENSE").touch()
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "csrc", tmp_path / "csrc")
+    (tmp_path / "tinygen").mkdir()
+    (tmp_path / "README.md").touch()
+    (tmp_path / "LICENSE").touch()
     done = subprocess.run(
-        [sys.executable, "setup.py", "-q", "build_ext", "--inplace"], cwd=folder, capture_output=True, text=True,
-        env=os.environ | {"CC": "/bin/false", "NVCC": nvcc}, check=True,
+        [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", "built"], cwd=tmp_path, capture_output=True,
+        text=True, env=os.environ | {"CC": "/bin/false"}, check=True,
     )  # fmt: skip
-    assert (folder / "tinygen" / "_cuda_abi.py").exists()
-    return [line for line in done.stdout.splitlines() if line.startswith("tinygen:")]
+    assert fake() == []
+    said = [line for line in done.stdout.splitlines() if line.startswith("tinygen:")]
+    assert len(said) == 1
+    assert re.fullmatch(r"tinygen: compiling the C kernels \(\d+ files\), under half a minute", said[0])
+    assert (tmp_path / "built" / "tinygen" / "_cuda_abi.py").exists()
+    taken = {p.relative_to(tmp_path / "built" / "tinygen") for p in (tmp_path / "built").rglob("*.cu")}
+    assert taken == set(nvcc.sources())
 
 
-@pytest.mark.parametrize(("nvcc", "said"), [("", "no nvcc found"), ("/bin/false", "/bin/false failed")])
-def test_without_nvcc_one_line_says_so(tmp_path, nvcc, said):
-    assert install(tmp_path, nvcc) == [f"tinygen: {said}: built without the CUDA kernels, everything runs on the CPU"]
-    assert not (tmp_path / "tinygen" / "_cuda.so").exists()
+def test_the_library_is_compiled_once_for_the_gpu_that_is_there(fake, capfd):
+    path = nvcc.library(86)
+    assert nvcc.library(86) == path
+    assert path.read_text() == "built\n"
+    (asked,) = fake()
+    assert codes(asked) == ["sm_86"]
+    assert "-Werror" not in asked  # whatever a later nvcc warns of
+    said = capfd.readouterr().err
+    assert said.startswith("tinygen: compiling the CUDA kernels for sm_86 with ")
+    assert said.count("\n") == 1
+    nvcc.library(90)
+    assert [codes(line) for line in fake()] == [["sm_86"], ["sm_90"]]
 
 
-def test_what_nvcc_is_asked_for(tmp_path):
+def test_what_nvcc_is_asked_for(fake, monkeypatch):
     """All kernels, for each architecture and as PTX for later ones; no warning and no spill passes."""
-    nvcc = tmp_path / "nvcc"
-    nvcc.write_text(FAKE)
-    nvcc.chmod(0o755)
-    folder = tmp_path / "source"
-    folder.mkdir()
-    assert install(folder, str(nvcc)) == []
-    assert (folder / "tinygen" / "_cuda.so").read_text() == "built\n"
-    asked = (tmp_path / "nvcc.log").read_text()
-    assert re.findall(r"code=(\w+)", asked) == ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "compute_90"]
-    kernels = {str(p.relative_to(ROOT)) for p in (ROOT / "csrc").rglob("*.cu")}
-    assert set(re.findall(r"csrc/\S+\.cu\b", asked)) == kernels
+    monkeypatch.setattr(sys, "argv", ["nvcc"])
+    assert nvcc.main() == 0
+    (asked,) = fake()
+    assert codes(asked) == ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "compute_90"]
+    assert set(re.findall(r"csrc/\S+\.cu\b", asked)) == {str(p.relative_to(ROOT)) for p in (ROOT / "csrc").rglob("*.cu")}
     for flag in ("-Werror all-warnings", "-warn-spills,-warn-lmem-usage,-Werror", "-cudart static"):
         assert flag in asked
+    nvcc.library(90)
+    nvcc.library(75)
+    assert len(fake()) == 1  # it serves every GPU
+
+
+def test_other_sources_are_another_library(fake, tmp_path, monkeypatch):
+    before = nvcc.library(90)
+    shutil.copytree(ROOT / "csrc", tmp_path / "csrc")
+    monkeypatch.setattr(nvcc, "folder", lambda: tmp_path / "csrc")
+    assert nvcc.library(90) == before
+    with (tmp_path / "csrc" / "tinygen.h").open("a") as file:
+        file.write("/* changed */")
+    assert nvcc.library(90) != before
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [("", "no nvcc found"), ("/bin/false", "/bin/false failed: exit status 1"), ("/nowhere/nvcc", "No such file")],
+)
+def test_why_there_is_no_library(program, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("NVCC", program)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(nvcc.NvccError, match=said):
+        nvcc.library(90)
+    assert not list(tmp_path.rglob("*.so"))
+    monkeypatch.setattr(sys, "argv", ["nvcc", "90"])
+    assert nvcc.main() == 1
+    assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_library_is_compiled_when_the_gpu_is_first_used(device, fake, monkeypatch):
+    """What nvcc makes here is no library, which is said; the architecture is that of the GPU."""
+    if REAL:
+        return
+    gpu = types.SimpleNamespace(compute_capability="89")
+    monkeypatch.setattr(device.cuda, "Device", lambda: gpu, raising=False)
+    monkeypatch.setattr(tinygen.cuda, "LIBRARY", None)
+    forget()
+    with pytest.warns(RuntimeWarning, match="the CUDA kernels were not built, so .* CuPy.*too short"):
+        tinygen.tensor(np.ones((3, 3), np.float32)).to("cuda").relu()
+    (asked,) = fake()
+    assert codes(asked) == ["sm_89"]
+
+
+def test_what_nvcc_makes_loads_without_a_driver(tmp_path, monkeypatch):
+    """Of the one file that asks for the devices, where there is an nvcc; .ci/run compiles all of them."""
+    if nvcc.find() is None:
+        return
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(nvcc, "sources", lambda pattern="*.cu": [Path("csrc/runtime/cuda.cu")] if pattern == "*.cu" else [])
+    lib = ffi.dlopen(str(nvcc.library(90)))
+    count = ffi.new("int *")
+    code = lib.tg_cuda_devices(count)
+    assert code == 0 or (code > 1000 and count[0] == 0 and tinygen.cuda.sentence(code - 1000))
 
 
 # ------------------------------------------------------------------------------------------------------ the emulator

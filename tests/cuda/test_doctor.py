@@ -94,16 +94,22 @@ def test_without_a_c_library_the_definitions_do(monkeypatch, capsys):
     assert "-> install a C compiler and Python's headers (python3-dev), then tinygen again" in said
 
 
-@pytest.mark.parametrize("there", [False, True])
-def test_a_cuda_library_that_is_missing_or_broken(there, tmp_path, monkeypatch):
-    monkeypatch.setattr(cuda, "LIBRARY", tmp_path / "_cuda.so")
-    if there:
-        (tmp_path / "_cuda.so").write_text("no library")
+@pytest.mark.parametrize("compiler", ["", "/bin/false"])
+def test_cuda_kernels_that_are_missing_or_do_not_compile(compiler, properties, tmp_path, monkeypatch):
+    if REAL:
+        return
+    gpu = types.SimpleNamespace(id=0, compute_capability="90")
+    monkeypatch.setattr(cuda.require().cuda, "Device", lambda: gpu, raising=False)
+    monkeypatch.setattr(cuda, "LIBRARY", None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("NVCC", compiler)
     forget()
-    found = findings()["CUDA kernels"]
-    forget()
-    assert found.state == ("broken" if there else "missing")
-    assert "it takes nvcc (the CUDA toolkit): install that, then tinygen again" in found.advice
+    found = findings()
+    assert "cuda" not in found
+    state, _, said, advice = found["CUDA kernels"]
+    assert state == ("broken" if compiler else "missing")
+    assert said.startswith("/bin/false failed" if compiler else "no nvcc found")
+    assert advice == ("" if compiler else "install nvcc (the CUDA toolkit): it compiles them at their first use")
 
 
 def test_a_program_that_does_not_run_is_no_obstacle(monkeypatch):

@@ -25,6 +25,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from tinygen import data
+from tinygen.cache import cache_folder
 from tinygen.data import Dataset, Minibatches, download, formats, load, quantize, sources, subset, threshold
 
 MANY = 100 if os.environ.get("TINYGEN_FULL") == "1" else 1  # times the examples of the fuzzers
@@ -314,10 +315,10 @@ def test_a_broken_connection_is_an_oserror(tmp_path, monkeypatch):
 
 def test_the_cache_follows_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert download.cache_folder() == tmp_path / "tinygen"
+    assert cache_folder() == tmp_path / "tinygen"
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert download.cache_folder() == tmp_path / ".cache" / "tinygen"
+    assert cache_folder() == tmp_path / ".cache" / "tinygen"
 
 
 @pytest.mark.fault("R13")

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygen import cuda, native, nn, optim, reference
+from tinygen import cuda, native, nn, nvcc, optim, reference
 from tinygen._tensor import leaf
 from tinygen.autograd import REGISTRY
 
@@ -95,13 +95,9 @@ def _c_kernels() -> Iterator[Finding]:
 
 def _gpu() -> Iterator[Finding]:
     """From the driver up. Without a GPU all of it is optional."""
-    nvcc = os.environ.get("NVCC") or shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
-    found = _first_line([nvcc, "--version"], 3) if nvcc else "none"
-    yield Finding("ok" if nvcc else "missing", "CUDA toolkit", found)
-    built, there = cuda.library() is not None, cuda.LIBRARY.exists()
-    found = "built" if built else f"{cuda.LIBRARY} can't be loaded" if there else "not built"
-    todo = "" if built else "it takes nvcc (the CUDA toolkit): install that, then tinygen again"
-    yield Finding("ok" if built else "broken" if there else "missing", "CUDA kernels", found, todo)
+    compiler = nvcc.find()
+    found = _first_line([compiler, "--version"], 3) if compiler else "none"
+    yield Finding("ok" if compiler else "missing", "CUDA toolkit", found)
     if reason := cuda.problem():
         found, _, todo = reason.partition(": ")
         yield Finding("missing", "GPU", found, todo)
@@ -112,8 +108,13 @@ def _gpu() -> Iterator[Finding]:
     memory = f"{properties['totalGlobalMem'] / 2**30:.0f} GiB"
     yield Finding("ok", "GPU", f"{name}, {memory}, compute capability {capability}")
     yield Finding("ok", "CuPy", cupy.__version__)
-    if built:
-        yield _self_test("cuda", lambda array: native.moved(array, cupy))
+    _, lib, why = cuda.library()
+    if lib is None:
+        todo = "install nvcc (the CUDA toolkit): it compiles them at their first use"
+        yield Finding("broken" if compiler else "missing", "CUDA kernels", why, "" if compiler else todo)
+        return
+    yield Finding("ok", "CUDA kernels", "compiled")
+    yield _self_test("cuda", lambda array: native.moved(array, cupy))
 
 
 def _first_line(command: list[str], line: int = 0) -> str:

@@ -12,11 +12,6 @@ CHUNK = 1 << 20
 TIMEOUT = 30.0  # seconds without a byte
 
 
-def cache_folder() -> Path:
-    """Where downloads are kept: XDG_CACHE_HOME/tinygen, or ~/.cache/tinygen."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "tinygen"
-
-
 def download(url: str, path: Path, size: int, sha256: str) -> None:
     """Brings `url` to `path`, written aside and renamed once its SHA-256 is right: it is whole or not there.
 

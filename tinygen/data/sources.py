@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from tinygen.cache import cache_folder
 from tinygen.data.dataset import Dataset, subset
-from tinygen.data.download import cache_folder, download
+from tinygen.data.download import download
 from tinygen.data.formats import (
     CIFAR10_ARCHIVE,
     Arrays,

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from tinygen import Tensor, nn, no_grad, optim, tensor
+from tinygen.cache import cache_folder
 from tinygen.data import Dataset, Minibatches
-from tinygen.data.download import cache_folder
 from tinygen.nn import functional as F
 
 FEATURES, EPOCHS, STEPS, BATCH, LR = 64, 2, 2000, 64, 2e-3  # at least so many epochs, and so many steps

@@ -7,3 +7,10 @@ from tinygen.nn.layers import (
     MaxPool2d, ReLU, Sigmoid, Softmax, Softplus, Tanh, Upsample,
 )  # fmt: skip
 from tinygen.nn.module import Module, ModuleList, Parameter, Sequential
+
+__all__ = [
+    "ELU", "LSTM", "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "Conv2d", "ConvTranspose2d", "Dropout", "Embedding",
+    "Flatten", "GatedActivation", "Identity", "LSTMCell", "LayerNorm", "LeakyReLU", "Linear", "LogSoftmax",
+    "MaskedConv2d", "MaxPool2d", "Module", "ModuleList", "Parameter", "ReLU", "Sequential", "Sigmoid", "Softmax",
+    "Softplus", "Tanh", "Upsample", "functional", "init",
+]  # fmt: skip

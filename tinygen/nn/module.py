@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,16 @@ from tinygen.ops.device import array_module, is_device
 def Parameter(data: Any) -> Tensor:
     """A leaf tensor that requires a gradient, holding a copy of data. A Module owns what it is assigned."""
     return tensor(data, requires_grad=True)
+
+
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class _Forward(Protocol[P, R_co]):
+    """So that type checkers hold a module's calls against its own forward."""
+
+    def forward(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
 
 
 class Module:
@@ -43,7 +53,7 @@ class Module:
         """What calling the module computes."""
         raise NotImplementedError(f"{type(self).__name__} doesn't define forward()")
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self: _Forward[P, R_co], *args: P.args, **kwargs: P.kwargs) -> R_co:
         return self.forward(*args, **kwargs)
 
     # -- what it owns

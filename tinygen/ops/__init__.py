@@ -37,7 +37,7 @@ def _attach() -> None:
     shapes: dict[str, Any] = {"reshape": reshape, "permute": permute, "expand": broadcast_to}
     for name, op in shapes.items():
         setattr(_Tensor, name, lambda a, *n, op=op: op(a, n[0] if len(n) == 1 and isinstance(n[0], tuple) else n))
-    _Tensor.device = property(device)  # type: ignore[attr-defined]
+    _Tensor.device = property(device)  # type: ignore[assignment, method-assign]
 
 
 _attach()

@@ -8,6 +8,7 @@ it in halves at ties, clamp passes it on at the bounds.
 from __future__ import annotations
 
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
 
@@ -113,7 +114,7 @@ def _(gout):
 
 
 @op
-def pow(x, exponent):
+def pow(x, exponent: float):
     """x ** exponent; the exponent is a Python number. For a variable one write exp(y * log(x))."""
     if not isinstance(exponent, (int, float)):
         raise TypeError(f"exponent must be a number, not {type(exponent).__name__}")
@@ -305,7 +306,7 @@ def _(y):
 
 
 @op
-def leaky_relu(x, negative_slope=0.01):
+def leaky_relu(x, negative_slope: float = 0.01):
     """x where x > 0, negative_slope * x elsewhere."""
     return xp(x).where(x > 0, x, x * negative_slope)
 
@@ -319,7 +320,7 @@ def _(gout, x, negative_slope):
 
 
 @op
-def elu(x, alpha=1.0):
+def elu(x, alpha: float = 1.0):
     """x where x > 0, alpha * (exp(x) - 1) elsewhere."""
     n = xp(x)
     return n.where(x > 0, x, n.expm1(n.minimum(x, 0)) * alpha)
@@ -400,7 +401,7 @@ def _(gout, x, y):
 
 
 @op
-def clamp(x, min=None, max=None):
+def clamp(x, min: float | None = None, max: float | None = None):
     """x limited to [min, max]; the bounds are Python numbers or None."""
     return xp(x).clip(x, min, max)
 
@@ -482,6 +483,7 @@ def ne(x, y):
 
 # ---------------------------------------------------------------------------------------------- what they are tested on
 
+_op: Any
 for _op in (neg, exp, expm1, sin, cos, tanh, sigmoid, softplus, relu, leaky_relu, elu, abs, sign):
     _op.samples(unary())
 for _op in (log, log1p, sqrt):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from tinygen import native
 from tinygen.autograd import op, xp
@@ -28,7 +29,8 @@ def standardize(x, dims, eps=1e-5):
 
 @standardize.vjp("x")
 def _(gout, gmean, gvar, out, var, x_shape, dims, eps):
-    std, count, g = sqrt(var + eps), math.prod(x_shape[d] for d in dims), 0.0
+    std, count = sqrt(var + eps), math.prod(x_shape[d] for d in dims)
+    g: Any = 0.0
     if gout is not None:
         g = (gout - mean(gout, dims, True) - out * mean(gout * out, dims, True)) / std
     if gmean is not None:

@@ -6,11 +6,15 @@ has a second result.
 
 from __future__ import annotations
 
+from typing import Any
+
 from tinygen import native
 from tinygen.autograd import op, xp
 from tinygen.ops._samples import normal, sample
 from tinygen.ops.elementwise import exp
 from tinygen.ops.shape import broadcast_to, reshape
+
+Dims = int | tuple[int, ...] | None
 
 
 def _kept(shape, dim):
@@ -21,7 +25,7 @@ def _kept(shape, dim):
 
 
 @op
-def sum(x, dim=None, keepdim=False):
+def sum(x, dim: Dims = None, keepdim: bool = False):
     """Sum over the axes dim."""
     return x.sum(axis=dim, keepdims=keepdim)
 
@@ -39,7 +43,7 @@ def _(gout, x_shape, dim):
 
 
 @op
-def mean(x, dim=None, keepdim=False):
+def mean(x, dim: Dims = None, keepdim: bool = False):
     """Mean over the axes dim."""
     return x.mean(axis=dim, keepdims=keepdim)
 
@@ -54,7 +58,7 @@ def _(gout, x_shape, dim):
 
 
 @op
-def amax(x, dim=None, keepdim=False):
+def amax(x, dim: Dims = None, keepdim: bool = False):
     """Largest value over the axes dim. Ties share the gradient evenly."""
     return x.max(axis=dim, keepdims=keepdim)
 
@@ -67,13 +71,13 @@ def _(gout, x, out, dim):
 
 
 @op
-def argmax(x, dim=None):
+def argmax(x, dim: int | None = None):
     """Index of the largest value along dim (of the flattened array for None)."""
     return x.argmax(axis=dim)
 
 
 @op
-def logsumexp(x, dim, keepdim=False):
+def logsumexp(x, dim: Dims, keepdim: bool = False):
     """log(sum(exp(x))) over the axes dim, without overflow; x may be -inf."""
     n = xp(x)
     top = x.max(axis=dim, keepdims=True)
@@ -91,7 +95,7 @@ def _(gout, x, out, dim):
 
 
 @op
-def softmax(x, dim):
+def softmax(x, dim: int):
     """exp(x) / sum(exp(x)) along dim."""
     e = xp(x).exp(x - x.max(axis=dim, keepdims=True))
     return e / e.sum(axis=dim, keepdims=True)
@@ -103,7 +107,7 @@ def _(gout, out, dim):
 
 
 @op
-def log_softmax(x, dim):
+def log_softmax(x, dim: int):
     """x - logsumexp(x) along dim: the logarithm of softmax, exact also where that underflows."""
     n = xp(x)
     shifted = x - x.max(axis=dim, keepdims=True)
@@ -116,7 +120,7 @@ def _(gout, out, dim):
 
 
 @op
-def cumsum(x, dim):
+def cumsum(x, dim: int):
     """Running sum along the axis dim."""
     return x.cumsum(axis=dim)
 
@@ -145,6 +149,7 @@ def _along(rng):
     yield sample(normal(rng, 3), 0)
 
 
+_op: Any
 for _op in (sum, mean, amax):
     _op.samples(_reductions)
 for _op in (softmax, log_softmax, logsumexp, cumsum, argmax):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from tinygen import native
@@ -37,7 +39,7 @@ def _(gout):
 
 
 @op(view=True)
-def reshape(x, shape):
+def reshape(x, shape: int | Sequence[int]):
     """x with a new shape; one length may be -1."""
     return x.reshape(shape)
 
@@ -53,7 +55,7 @@ def _(gout, x_shape):
 
 
 @op(view=True)
-def permute(x, dims):
+def permute(x, dims: Sequence[int]):
     """The axes of x in a new order: `permute(x, (0, 2, 3, 1))` takes NCHW to NHWC."""
     return xp(x).transpose(x, dims)
 
@@ -67,7 +69,7 @@ def _(gout, dims):
 
 
 @op(view=True)
-def transpose(x, dim0, dim1):
+def transpose(x, dim0: int, dim1: int):
     """x with two axes exchanged."""
     return xp(x).swapaxes(x, dim0, dim1)
 
@@ -78,7 +80,7 @@ def _(gout, dim0, dim1):
 
 
 @op(view=True)
-def flip(x, dims):
+def flip(x, dims: int | Sequence[int]):
     """x with the order along the axes dims reversed."""
     return xp(x).flip(x, dims)
 
@@ -149,7 +151,7 @@ def _placed(x, index):
 
 
 @op
-def gather(x, dim, index):
+def gather(x, dim: int, index):
     """out[.., i, ..] = x[.., index[.., i, ..], ..] along dim. index: integers, as many axes as x; out has its shape."""
     return x[_placed(x, _grid(x, dim, index))]
 
@@ -194,7 +196,7 @@ def _(gout, x_shape, widths):
 
 
 @op
-def cat(*tensors, dim=0):
+def cat(*tensors, dim: int = 0):
     """The tensors joined along the axis dim, which exists already."""
     return xp(tensors[0]).concatenate(tensors, axis=dim)
 
@@ -210,7 +212,7 @@ def _(gout, tensors_shape, dim):
 
 
 @op
-def stack(*tensors, dim=0):
+def stack(*tensors, dim: int = 0):
     """The tensors, all of one shape, joined along a new axis dim."""
     return xp(tensors[0]).stack(tensors, axis=dim)
 
