@@ -12,8 +12,9 @@ from functools import cache, partial
 import numpy as np
 
 from tinygen import native
-from tinygen.autograd import op, xp
+from tinygen.native import xp
 from tinygen.ops._samples import binary, normal, positive, sample, unary
+from tinygen.tape import op
 
 
 @cache

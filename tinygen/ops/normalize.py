@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 
 from tinygen import native
-from tinygen.autograd import op, xp
+from tinygen.native import xp
 from tinygen.ops._derive import derive_from
 from tinygen.ops._samples import normal, sample
 from tinygen.ops.elementwise import sqrt
 from tinygen.ops.reduce import mean
 from tinygen.ops.shape import broadcast_to, reshape
+from tinygen.tape import op
 
 
 @op(outputs=("out", "mean", "var"))

@@ -7,10 +7,11 @@ has a second result.
 from __future__ import annotations
 
 from tinygen import native
-from tinygen.autograd import op, xp
+from tinygen.native import xp
 from tinygen.ops._samples import normal, sample
 from tinygen.ops.elementwise import exp
 from tinygen.ops.shape import broadcast_to, reshape
+from tinygen.tape import op
 
 
 def _kept(shape, dim):

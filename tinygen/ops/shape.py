@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from tinygen import native
-from tinygen.autograd import op, xp
-from tinygen.native import beside
+from tinygen.native import beside, xp
 from tinygen.ops._samples import normal, sample
+from tinygen.tape import op
 
 
 @op
