@@ -141,6 +141,7 @@ def vjp(plan: tape.Plan) -> Callable[..., Any]:
 def _define(name: str, title: str, source: str, scope: dict[str, Any]) -> Any:
     """The function of this name in the source, whose lines debuggers find by the title."""
     file = f"<tinygen {title}>"
+    source = source.lstrip("\n")
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
     exec(compile(source, file, "exec"), scope)
     return scope[name]

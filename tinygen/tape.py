@@ -65,7 +65,7 @@ class Plan(NamedTuple):
     keep: tuple[int, ...]  # positions, among arguments + outputs, of what is saved; ~i: only the shape of argument i
     steps: tuple[Step, ...]  # the rules to run
     record: Callable[..., tuple[int, Node]]  # `_record`, or a faster function that does the same
-    vjp: Callable[..., Sequence[Any]]  # `_vjp`, or a faster function that does the same
+    vjp: Callable[..., tuple[Any, ...]]  # `_vjp`, or a faster function that does the same
 
 
 class Step(NamedTuple):
@@ -102,7 +102,7 @@ def _record(plan: Plan, changeable: bool, dtype: Any, *values: Any) -> tuple[int
     return number, Node(number, plan, parents, tuple(plain[i].shape for i in plan.tracked), dtype, saved, guards)
 
 
-def _vjp(plan: Plan, *pool: Any) -> Sequence[Any]:
+def _vjp(plan: Plan, *pool: Any) -> tuple[Any, ...]:
     """The gradients of the tracked inputs, from the gradients of the outputs and what was saved."""
     grads: list[Any] = [None] * len(plan.tracked)
     for rule, picks, slots, joint in plan.steps:
@@ -110,7 +110,7 @@ def _vjp(plan: Plan, *pool: Any) -> Sequence[Any]:
         for slot, g in zip(slots, results if joint else (results,), strict=True):
             if slot is not None:
                 grads[slot] = g
-    return grads
+    return tuple(grads)
 
 
 def op(body: Callable[..., Any] | None = None, **options: Any) -> Any:
