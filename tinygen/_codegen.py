@@ -43,19 +43,7 @@ def call(op: tape.Op) -> Callable[..., Any]:
     args, raws = ", ".join(op.names), ", ".join(f"{n}_" for n in op.names)
     defaults = {f"_default_{n}": p.default for n, p in op.signature.parameters.items() if p.default is not p.empty}
     signature = ", ".join(f"{n}=_default_{n}" if f"_default_{n}" in defaults else n for n in op.names)
-    unpack = "".join(
-        f"""
-    if {n}.__class__ is _Tensor:
-        {n}_ = {n}._array{"; _size = " + n + "_.size" if i == 0 else ""}
-        if {n}.requires_grad: _mask |= {1 << i}
-        if {n}._version is not None: _changeable = True
-        if {n}_.dtype is not _dtype:
-            if _dtype is not None: return _op({args})
-            _dtype = {n}_.dtype
-    elif {n}.__class__ in _plain or {n}.__class__ is tuple and _plain.issuperset(map(type, {n})): {n}_ = {n}
-    else: return _op({args})"""
-        for i, n in enumerate(op.names)
-    )
+    unpack = "".join(_unpack(i, n, args) for i, n in enumerate(op.names))
     first, *others = op.names
     arrays = " and ".join([f"{first}.__class__ is _ndarray", *(f"{n}.__class__ is not _Tensor" for n in others)])
     numbers = range(len(op.outputs))
@@ -96,6 +84,20 @@ def {op.name}({signature}):
         "_fail": errors.fail, "_describe": errors.describe,
     }  # fmt: skip
     return _define(op.name, op.name, source, scope | defaults)
+
+
+def _unpack(i: int, name: str, args: str) -> str:
+    """Code that puts an argument's plain value into `name_`, and hands over where that isn't simple."""
+    return f"""
+    if {name}.__class__ is _Tensor:
+        {name}_ = {name}._array{f"; _size = {name}_.size" if i == 0 else ""}
+        if {name}.requires_grad: _mask |= {1 << i}
+        if {name}._version is not None: _changeable = True
+        if {name}_.dtype is not _dtype:
+            if _dtype is not None: return _op({args})
+            _dtype = {name}_.dtype
+    elif {name}.__class__ in _plain or {name}.__class__ is tuple and _plain.issuperset(map(type, {name})): {name}_ = {name}
+    else: return _op({args})"""
 
 
 def record(plan: tape.Plan) -> Callable[..., tuple[int, Node]]:

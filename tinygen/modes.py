@@ -49,31 +49,36 @@ class Block:
 
         @functools.wraps(fn)
         def call(*args: Any, **kwargs: Any) -> Any:
-            return _Steps(self, fn(*args, **kwargs)) if steps else self.run(fn, *args, **kwargs)
+            return _Steps(fn(*args, **kwargs), self) if steps else self.run(fn, *args, **kwargs)
 
         return call  # type: ignore[return-value]
 
     def run(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """The result of a function that runs within the block."""
-        before = current.get()
-        current.set(self.change(before))
-        try:
+        with self:
             return fn(*args, **kwargs)
-        finally:
-            current.set(before)
 
 
 class _Steps(Generator[Any, Any, Any]):
-    """A generator that runs within a block, and is outside of it while it waits at a `yield`."""
+    """A generator within a block. Its mode waits with it at each `yield`, and doesn't hold outside."""
 
-    def __init__(self, block: Block, generator: Generator[Any, Any, Any]) -> None:
-        self.block, self.generator = block, generator
+    def __init__(self, generator: Generator[Any, Any, Any], block: Block) -> None:
+        self.generator, self.mode = generator, block.change(current.get())
 
     def send(self, value: Any) -> Any:
-        return self.block.run(self.generator.send, value)
+        return self._step(self.generator.send, value)
 
     def throw(self, *error: Any) -> Any:
-        return self.block.run(self.generator.throw, *error)
+        return self._step(self.generator.throw, *error)
+
+    def _step(self, advance: Callable[..., Any], *values: Any) -> Any:
+        outside = current.get()
+        current.set(self.mode)
+        try:
+            return advance(*values)
+        finally:
+            self.mode = current.get()
+            current.set(outside)
 
 
 def recording(grad: bool) -> Block:

@@ -33,6 +33,99 @@ class TestModes:
             assert not evaluate().requires_grad
         assert (x * x).requires_grad
 
+    @pytest.mark.parametrize("make", [no_grad, reference, lambda: modes.hook(lambda call, run: run())])
+    def test_a_block_can_be_entered_again_and_within_itself(self, make):
+        block, before = make(), modes.current.get()
+        for _ in range(2):
+            with block:
+                inside = modes.current.get()
+                assert inside[:3] != before[:3]
+                with block:
+                    assert modes.current.get()[:2] == inside[:2]
+                assert modes.current.get() is inside
+            assert modes.current.get() is before
+
+    def test_a_hook_joins_those_that_hold_where_it_is_entered(self):
+        seen = []
+        one, two = (modes.hook(lambda call, run, n=n: (seen.append(n), run())[1]) for n in (1, 2))
+        with one, two:
+            var(1, 2) * 2.0
+        assert sorted(seen) == [1, 2]
+
+    def test_threads_share_a_block(self):
+        block, barrier, seen = no_grad(), threading.Barrier(2), []
+
+        def work(leaves_first):
+            with block:
+                barrier.wait(10)
+                if not leaves_first:
+                    barrier.wait(10)  # the other is out
+                seen.append(modes.is_grad_enabled())
+            seen.append(modes.is_grad_enabled())
+            if leaves_first:
+                barrier.wait(10)
+
+        threads = [threading.Thread(target=work, args=(first,)) for first in (True, False)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert seen == [False, True] * 2
+
+    def test_a_decorated_generator_runs_within_and_waits_outside(self):
+        x, log = var(1, 2), []
+
+        @no_grad()
+        def pieces(n):
+            """Their docstring."""
+            try:
+                for i in range(n):
+                    with reference():
+                        log.append(modes.is_grad_enabled())
+                        log.append((yield x * float(i)))
+                return "done"
+            finally:
+                log.append(modes.is_grad_enabled())
+
+        def whole():
+            log.append((yield from pieces(1)))
+
+        before = modes.current.get()
+        for piece in pieces(2):
+            assert not piece.requires_grad
+            assert modes.current.get() is before
+            assert (x * 2.0).requires_grad
+        assert log == [False, None, False, None, False]
+        log.clear()
+        generator = pieces(3)
+        next(generator)
+        equal(generator.send("sent"), [1, 2])
+        with pytest.raises(KeyError):
+            generator.throw(KeyError("thrown"))
+        assert log == [False, "sent", False, False]
+        log.clear()
+        generator = pieces(3)
+        next(generator)
+        generator.close()
+        assert log == [False, False]
+        log.clear()
+        assert len(list(whole())) == 1
+        assert log == [False, None, False, "done"]
+        assert modes.current.get() is before
+        assert pieces.__doc__ == "Their docstring."
+
+    def test_a_generator_that_ends_within_a_block_of_its_consumer(self):
+        def quiet():
+            with no_grad():
+                yield
+
+        generator = quiet()
+        next(generator)
+        with reference():
+            assert (modes.is_grad_enabled(), modes.is_reference()) == (False, True)  # as in PyTorch
+            generator.close()
+        assert (modes.is_grad_enabled(), modes.is_reference()) == (True, False)
+
     def test_modes_end_with_an_exception(self):
         for mode, active in ((no_grad, modes.is_grad_enabled), (reference, modes.is_reference)):
             before = active()
