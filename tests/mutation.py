@@ -23,11 +23,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-ENGINE = ["tests/test_autograd.py", "tests/test_debug.py"]
+ENGINE = ["tests/autograd", "tests/test_debug.py"]
 OPS = ["tests/ops/test_ops.py", "tests/nn/test_nn.py", "tests/kernels/test_native.py"]
+FILES = ["_tensor.py", "modes.py", "tape.py", "autograd.py"]
 TESTS = {  # the tests of a file, the likeliest to notice first
-    "_tensor.py": [*ENGINE, *OPS],
-    "autograd.py": [*ENGINE, *OPS],
+    **dict.fromkeys(FILES, [*ENGINE, *OPS]),
     "ops/recurrent.py": ["tests/ops/test_recurrent.py", *OPS],
     "ops/loss.py": [*OPS, "tests/models/test_autoregressive.py"],
 }
@@ -158,11 +158,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="which (default %(default)s)")
     args = parser.parse_args(arguments)
     package = ROOT / "tinygen"
-    files = args.files or [
-        package / "_tensor.py",
-        package / "autograd.py",
-        *sorted((package / "ops").glob("[a-z]*.py")),
-    ]
+    files = args.files or [*(package / name for name in FILES), *sorted((package / "ops").glob("[a-z]*.py"))]
     every = [mutant for file in files for mutant in mutants(file.resolve())]
     chosen = random.Random(args.seed).sample(every, min(args.n, len(every)))
     alive = []

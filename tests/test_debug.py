@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tinygen
-from tinygen import autograd, debug, grad, tensor
+from tinygen import debug, grad, modes, tape, tensor
 from tinygen.debug import Graph, Timer, detect_nan
 
 
@@ -65,7 +65,7 @@ class TestTimer:
         assert timer.calls == {("matmul", "forward"): 1, ("mul", "forward"): 1}
         with pytest.raises(KeyError), Timer():
             raise KeyError
-        assert not autograd._mode.get().hooks
+        assert not modes.current.get().hooks
 
 
 class TestDetectNan:
@@ -102,7 +102,7 @@ class TestDetectNan:
         assert "backward of mul(float64 (2,)): its upstream gradient 1 held nan already" in text
 
     def test_an_op_with_several_outputs(self):
-        before = dict(autograd.REGISTRY)
+        before = dict(tape.REGISTRY)
 
         @tinygen.op(outputs=("s", "r"))
         def both(x):
@@ -111,8 +111,8 @@ class TestDetectNan:
         try:
             assert "forward of both(float64 (2,)) gave nan" in self.caught(lambda: both(var(1, -1)))
         finally:
-            autograd.REGISTRY.clear()
-            autograd.REGISTRY.update(before)
+            tape.REGISTRY.clear()
+            tape.REGISTRY.update(before)
 
     def test_lets_everything_else_through(self):
         x = var(1, 2)
@@ -153,7 +153,7 @@ class TestGraph:
         assert len(lines) == 2 + len(nodes) + len(edges)
 
     def test_several_outputs_and_variadic_ops(self):
-        before = dict(autograd.REGISTRY)
+        before = dict(tape.REGISTRY)
 
         @tinygen.op(outputs=("s", "c"))
         def both(x):
@@ -164,8 +164,8 @@ class TestGraph:
                 s, c = both(var(1, 2))
                 tinygen.cat(s.reshape(1), c, c)
         finally:
-            autograd.REGISTRY.clear()
-            autograd.REGISTRY.update(before)
+            tape.REGISTRY.clear()
+            tape.REGISTRY.update(before)
         assert [(label, parents) for label, _, parents in graph.nodes] == [
             ("input", []), ("both", [0]), ("reshape", [1]), ("cat", [2, 1, 1]),
         ]  # fmt: skip

@@ -160,8 +160,10 @@ TINYGEN = (
     ("debug", "gradcheck", "ops"),
     ("_codegen",),
     ("autograd",),
+    ("tape",),
+    ("modes",),
     ("_tensor",),
-    ("native",),
+    ("errors", "native"),
     ("console", "cuda", "data"),
 )
 
@@ -233,7 +235,7 @@ def test_modules_of_tinygen_import_only_what_stands_below_them():
          "metrics.distance imports models.model, which stands above it"),
         ("optim", "def f():\n    from tinygen import nn", "optim imports nn, which stands beside it"),
         ("_tensor", "if TYPE_CHECKING:\n    from tinygen import no_grad",
-         "_tensor imports autograd, which stands above it"),
+         "_tensor imports modes, which stands above it"),
         ("models.model", "import tinygen.models.gan.gan",
          "imports go in a circle: models.model <- models.gan.gan <- models.model"),
         ("attention", "", "tinygen/attention is in no row of the table"),

@@ -54,8 +54,8 @@ def test_what_is_as_slow_without_an_error_is_no_error_found(monkeypatch):
 @pytest.mark.fault("S02")
 def test_branches_and_lines_are_covered(tmp_path):
     """Of the sample: the engine's branches, by its own tests; no lines of C and CUDA."""
-    tests = ["-n", "auto"] if FULL else ["tests/test_autograd.py"]
-    files = "tinygen/*" if FULL else "tinygen/_tensor.py,tinygen/autograd.py"
+    tests = ["-n", "auto"] if FULL else ["tests/autograd"]
+    files = "tinygen/*" if FULL else "tinygen/_tensor.py,tinygen/modes.py,tinygen/tape.py,tinygen/autograd.py"
     environment = {"COVERAGE_FILE": str(tmp_path / "coverage")}
     run("coverage", "run", "-m", "pytest", *REST, *tests, **environment)
     run("coverage", "combine", "-q", str(tmp_path), **environment)
@@ -68,7 +68,7 @@ def test_branches_and_lines_are_covered(tmp_path):
 @pytest.mark.fault("S03")
 @pytest.mark.parametrize("seed", range(10) if FULL else [1])
 def test_any_order(seed):
-    tests = ["-n", "auto"] if FULL else ["tests/test_autograd.py", "tests/nn/test_nn.py", "tests/test_optim.py"]
+    tests = ["-n", "auto"] if FULL else ["tests/autograd", "tests/nn/test_nn.py", "tests/test_optim.py"]
     run("pytest", *REST, "-p", "randomly", f"--randomly-seed={seed}", *tests)
 
 

@@ -1,7 +1,10 @@
 """tinygen: generative models from scratch, every gradient proved."""
 
 from tinygen._tensor import Tensor, tensor
-from tinygen.autograd import enable_grad, grad, hook, is_grad_enabled, no_grad, op, reference
+from tinygen.modes import enable_grad, hook, is_grad_enabled, no_grad, reference
+from tinygen.tape import op
+from tinygen.autograd import grad
+from tinygen import _codegen  # makes the ops faster that are made from here on
 from tinygen.ops import (
     abs, add, amax, argmax, cat, clamp, cos, cumsum, div, exp, expm1, flip, gather, log, log1p, logsumexp, matmul,
     maximum, mean, minimum, mul, neg, permute, pow, reshape, sigmoid, sign, sin, sqrt, stack, sub, sum, tanh, transpose,

@@ -1,24 +1,29 @@
-"""Tensor: an array, its gradient, and how it was made.
+"""Tensor: an array, its gradient, and the node that tells how it was made.
 
-This file only holds the data. Its operators are attached by `tinygen.ops` (`Tensor.__mul__ = mul`), its derivatives
-are computed by `tinygen.autograd`.
+This is the first file of the engine, and only holds the data. The engine fits in one sitting; read it in this order:
+
+    _tensor.py     Tensor and Node: the graph
+    modes.py       no_grad, reference, hook: what holds for the ops of a thread (on the first reading, skip it)
+    tape.py        op: how a call runs and leaves a node
+    autograd.py    backward and grad: how gradients flow back through the nodes
+
+Later files attach the rest: `autograd` the method `backward`, `tinygen.ops` the operators (`Tensor.__mul__ = mul`).
+Nothing of this needs `_codegen.py`, which writes code for each op that does the same faster.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tinygen import native
+from tinygen import errors, native
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tinygen._operators import Operators
-    from tinygen.autograd import Node
 else:
-    Operators = object  # they are attached by tinygen.ops, so that every operator is an op like any other
+    Operators = object  # attached: `backward` by tinygen.autograd, the others by tinygen.ops, as ops like any other
 
 Array = Any  # a numpy.ndarray, or a cupy.ndarray on a GPU: the array's type is the device
 
@@ -92,24 +97,6 @@ class Tensor(Operators):
         self._version[0] += 1
         return self._array
 
-    def backward(
-        self, gradient: Tensor | Array | None = None, retain_graph: bool | None = None, create_graph: bool = False
-    ) -> None:
-        """Add the gradient of this tensor to `.grad` of every leaf that it was computed from.
-
-        Args:
-            gradient: d(loss)/d(this tensor), same shape and dtype; may be left out for a single element (then 1).
-            retain_graph: keep what was saved, so that backward can run again. Default: same as create_graph.
-            create_graph: record the backward pass itself, for gradients of gradients.
-
-        Raises:
-            RuntimeError: no graph; backward twice without retain_graph; a saved array was changed in place.
-            ValueError: gradient missing for a tensor of several elements, or of the wrong shape or dtype.
-        """
-        from tinygen.autograd import backward
-
-        backward(self, gradient, retain_graph, create_graph)
-
     def __len__(self) -> int:
         if self._array.ndim == 0:
             raise TypeError("len: a 0-d tensor has no length")
@@ -142,6 +129,33 @@ class Tensor(Operators):
     __hash__ = object.__hash__  # `==` compares elementwise; a Tensor in a set or dict is itself
 
 
+RELEASED = (object(),)  # stands where saved arrays stood
+
+
+class Node(NamedTuple):
+    """One recorded call of an op: what it was made from, and what its gradient rules will need."""
+
+    number: int  # grows along every path: a node is newer than what it was made from
+    plan: Any  # the `tape.Plan`: of which op, with which inputs tracked, and how
+    parents: tuple[Any, ...]  # for each tracked input its source: (key, node), of a leaf (the tensor itself, None)
+    shapes: tuple[Any, ...]  # of the tracked inputs
+    dtype: Any  # of the inputs
+    saved: list[Any]  # arrays, shapes and attributes, in the order of plan.keep
+    guards: Sequence[Any]  # for each saved input (its version, its count then); at last the call: (code, instruction)
+
+    def __str__(self) -> str:
+        """`mul (file:line)`, the line of the call in the user's code, as far as it was kept."""
+        return self.plan.op.name + (f" ({errors.line(self.guards[-1])})" if self.guards else "")
+
+    def check(self) -> None:
+        """Raise RuntimeError if the saved arrays are gone, or no longer what they were."""
+        if self.saved and self.saved[0] is RELEASED[0]:
+            raise RuntimeError(f"backward through {self} a second time: the first needs retain_graph=True")
+        for version, stamp in self.guards[:-1]:
+            if version is not None and version[0] != stamp:
+                raise RuntimeError(f"backward of {self}: a saved array was changed in place")
+
+
 def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     """Make a leaf tensor from numbers, nested lists, or an array, whose values are copied.
 
@@ -150,7 +164,8 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     Raises:
         TypeError: data that isn't numeric, or requires_grad for a tensor that isn't float32 or float64.
     """
-    data = data._array if isinstance(data, Tensor) else data
+    if isinstance(data, Tensor):
+        data = data._array
     if dtype is None and not hasattr(data, "dtype") and np.asarray(data).dtype == np.float64:
         dtype = np.float32
     array = (native.xp(data) if hasattr(data, "get") else np).array(data, dtype=dtype, order="K")

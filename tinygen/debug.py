@@ -21,19 +21,21 @@ from typing import Any
 import numpy as np
 
 from tinygen._tensor import Tensor
-from tinygen.autograd import Call, describe, hook, xp
+from tinygen.errors import describe
+from tinygen.modes import hook
+from tinygen.native import xp
+from tinygen.tape import Call
 
 
 class _Watch:
     """Something that is called for every op within its `with` block."""
 
     def __enter__(self) -> Any:
-        self._hook = hook(self)
-        self._hook.__enter__()
+        hook(self).__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._hook.__exit__(*error)
+        hook(self).__exit__(*error)
 
     def __call__(self, call: Call, run: Callable[[], Any]) -> Any:
         raise NotImplementedError
@@ -102,9 +104,7 @@ def _stop_at_nan(call: Call, run: Callable[[], Any]) -> Any:
 
 def _not_finite(value: Any) -> str:
     """ "nan" or "inf" if it holds one, else nothing. Anything but floats is finite."""
-    array = value._array if isinstance(value, Tensor) else value
-    if isinstance(array, float):
-        array = np.asarray(array)
+    array = value._array if isinstance(value, Tensor) else np.asarray(value) if isinstance(value, float) else value
     if getattr(getattr(array, "dtype", None), "kind", "") != "f" or xp(array).isfinite(array).all():
         return ""
     return "nan" if xp(array).isnan(array).any() else "inf"

@@ -16,7 +16,8 @@ import numpy as np
 
 from tinygen import native
 from tinygen._tensor import Array, Tensor
-from tinygen.autograd import is_reference, xp
+from tinygen.modes import is_reference
+from tinygen.native import xp
 
 # ------------------------------------------------------------------------------------------------- optimizers
 

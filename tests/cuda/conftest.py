@@ -10,7 +10,7 @@ import pytest
 from tests.cuda import standin
 from tests.cuda.build import emulator
 from tinygen import cuda, native
-from tinygen.autograd import REGISTRY
+from tinygen.tape import REGISTRY
 
 REAL = os.environ.get("TINYGEN_GPU") == "1"
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import tinygen
-from tinygen import autograd, nn
+from tinygen import nn, tape
 from tinygen.gradcheck import GradcheckError, check, check_module
 
 R = np.random.default_rng(0)
@@ -16,16 +16,16 @@ R = np.random.default_rng(0)
 @pytest.fixture
 def ops():
     """A way to declare an op whose rule may be wrong, and to forget it again."""
-    before = set(autograd.REGISTRY)
+    before = set(tape.REGISTRY)
 
     def declare(body, rule, second=None):
-        made = autograd.op(body)
+        made = tape.op(body)
         made.vjp("x")(rule)
         return made
 
     yield declare
-    for name in set(autograd.REGISTRY) - before:
-        del autograd.REGISTRY[name]
+    for name in set(tape.REGISTRY) - before:
+        del tape.REGISTRY[name]
 
 
 def test_right_functions_pass_to_second_order():

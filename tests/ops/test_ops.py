@@ -21,8 +21,8 @@ from hypothesis.extra import numpy as hnp
 import tinygen
 from tinygen import native
 from tinygen._tensor import leaf
-from tinygen.autograd import REGISTRY, Op
 from tinygen.gradcheck import check
+from tinygen.tape import REGISTRY, Op
 
 for _module in pkgutil.walk_packages(tinygen.__path__, "tinygen."):
     if _module.name.startswith(("tinygen.ops", "tinygen.nn")):

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 import tinygen
 from tinygen import native, nn, ops
 from tinygen._tensor import leaf
-from tinygen.autograd import reference
 from tinygen.gradcheck import check
 from tinygen.gradcheck.causal import dependencies
+from tinygen.modes import reference
 from tinygen.nn import functional as F
 from tinygen.ops._derive import derive_from
 from tinygen.ops.recurrent import lstm, lstm_backward

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 import tinygen
 from tinygen import ops
 from tinygen._tensor import leaf
-from tinygen.autograd import REGISTRY
+from tinygen.tape import REGISTRY
 
 TN = torch.nn.functional
 FEW = settings(max_examples=40)

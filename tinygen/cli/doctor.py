@@ -23,7 +23,7 @@ import numpy as np
 
 from tinygen import cuda, native, nn, nvcc, optim, reference
 from tinygen._tensor import leaf
-from tinygen.autograd import REGISTRY
+from tinygen.tape import REGISTRY
 
 OPTIONAL = {"pillow": "tinygen[train]", "tqdm": "tinygen[train]", "matplotlib": "tinygen[bench]"}
 

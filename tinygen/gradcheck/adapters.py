@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygen import autograd
+from tinygen import autograd, modes
 from tinygen._tensor import Tensor, leaf
 from tinygen.gradcheck.subject import Gradients, Subject, argument_names, is_float_array, same
 
@@ -51,12 +51,12 @@ class Tensors(Subject):
         return list(outs) if isinstance(outs, (tuple, list)) else [outs], args
 
     def _outputs(self, values: list[Any]) -> list[Any]:
-        with autograd.no_grad():
+        with modes.no_grad():
             return [o._array if isinstance(o, Tensor) else o for o in self._call(values, False)[0]]
 
     def pull(self, values: list[Any], *upstreams: list[Array]) -> list[Gradients]:
         before = [v.copy() if isinstance(v, np.ndarray) else None for v in values]
-        with autograd.enable_grad():
+        with modes.enable_grad():
             outs, args = self._call(values, True)
         leaves = [args[i] for i in self.wrt]
         live = [k for k, o in enumerate(outs) if isinstance(o, Tensor) and o.requires_grad]
@@ -82,12 +82,12 @@ def gradient_of(subject: Tensors, upstream: Sequence[Array]) -> Tensors:
     n = len(subject.values)
 
     def gradient(*args: Any) -> tuple[Tensor, ...]:
-        record = autograd.is_grad_enabled()
+        record = modes.is_grad_enabled()
         leaves = [args[i] if record else leaf(args[i]._array, True) for i in subject.wrt]
         inner = list(args[:n])
         for i, x in zip(subject.wrt, leaves, strict=True):
             inner[i] = x
-        with autograd.enable_grad():
+        with modes.enable_grad():
             outs = subject.fn(*inner)
             outs = list(outs) if isinstance(outs, (tuple, list)) else [outs]
             live = [k for k, o in enumerate(outs) if isinstance(o, Tensor) and o.requires_grad]

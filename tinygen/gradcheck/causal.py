@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygen import autograd
+from tinygen import autograd, modes
 from tinygen._tensor import Tensor, leaf
 
 Array = Any
@@ -36,7 +36,7 @@ def dependencies(fn: Callable[[Tensor], Tensor], x: Array, channels: bool = Fals
     total: Any = 0.0
     for draw in range(draws):
         image = leaf(x + (generator.standard_normal(x.shape) if draw else 0), True)
-        with autograd.enable_grad():
+        with modes.enable_grad():
             out = fn(image)
         shape = out.shape[-3:] if channels else out.shape[-2:]
         if shape != (x.shape[1:] if channels else x.shape[2:]):

@@ -13,8 +13,7 @@ import numpy as np
 
 from tinygen import ops
 from tinygen._tensor import Array, Tensor
-from tinygen.autograd import xp
-from tinygen.native import beside
+from tinygen.native import beside, xp
 from tinygen.ops import loss as _loss
 from tinygen.ops import recurrent as _recurrent
 from tinygen.ops.normalize import batch_norm as _batch_norm

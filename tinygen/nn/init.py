@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinygen._tensor import Tensor
-from tinygen.autograd import xp
+from tinygen.native import xp
 
 
 def _fill(tensor: Tensor, values: Any) -> Tensor:

@@ -21,11 +21,12 @@ from __future__ import annotations
 import numpy as np
 
 from tinygen import native
-from tinygen.autograd import op, xp
+from tinygen.native import xp
 from tinygen.ops._samples import normal, sample
 from tinygen.ops.elementwise import relu_backward
 from tinygen.ops.reduce import sum
 from tinygen.ops.shape import broadcast_to, reshape
+from tinygen.tape import op
 
 
 @op

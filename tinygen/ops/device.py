@@ -8,9 +8,9 @@ import numpy as np
 
 from tinygen import cuda, native
 from tinygen._tensor import Tensor, leaf
-from tinygen.autograd import op
 from tinygen.ops import shape
 from tinygen.ops._samples import normal, sample
+from tinygen.tape import op
 
 
 @op

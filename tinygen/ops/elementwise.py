@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from tinygen import native
-from tinygen.autograd import op, xp
+from tinygen.native import xp
 from tinygen.ops._samples import binary, normal, positive, sample, unary
+from tinygen.tape import op
 
 
 @cache

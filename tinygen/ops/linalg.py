@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 
 from tinygen import native
-from tinygen.autograd import op, xp
+from tinygen.native import xp
 from tinygen.ops._samples import normal, sample
 from tinygen.ops.reduce import sum
 from tinygen.ops.shape import reshape, transpose
+from tinygen.tape import op
 
 
 @op

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from tinygen import native
-from tinygen.autograd import op, xp
+from tinygen.native import xp
 from tinygen.ops._samples import normal, sample
 from tinygen.ops.elementwise import sigmoid
 from tinygen.ops.reduce import softmax, sum
 from tinygen.ops.shape import getitem, index_add, reshape
+from tinygen.tape import op
 
 
 @op

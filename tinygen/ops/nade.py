@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from tinygen.autograd import op, xp
+from tinygen.native import xp
 from tinygen.ops._derive import derive_from
 from tinygen.ops._samples import normal, sample
 from tinygen.ops.elementwise import sigmoid
 from tinygen.ops.reduce import cumsum
 from tinygen.ops.shape import reshape
+from tinygen.tape import op
 
 
 @op

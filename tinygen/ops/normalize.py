@@ -6,12 +6,13 @@ import math
 from typing import Any
 
 from tinygen import native
-from tinygen.autograd import op, xp
+from tinygen.native import xp
 from tinygen.ops._derive import derive_from
 from tinygen.ops._samples import normal, sample
 from tinygen.ops.elementwise import sqrt
 from tinygen.ops.reduce import mean
 from tinygen.ops.shape import broadcast_to, reshape
+from tinygen.tape import op
 
 
 @op(outputs=("out", "mean", "var"))

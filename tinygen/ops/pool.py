@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinygen.autograd import op, xp
+from tinygen.native import xp
 from tinygen.ops._samples import normal, sample
 from tinygen.ops.conv import _out_size
+from tinygen.tape import op
 
 
 @op(outputs=("out", "which"))

@@ -10,12 +10,14 @@ from __future__ import annotations
 import numpy as np
 
 from tinygen import native
-from tinygen.autograd import is_grad_enabled, op, xp
+from tinygen.modes import is_grad_enabled
+from tinygen.native import xp
 from tinygen.ops._derive import derive_from
 from tinygen.ops._samples import normal, sample
 from tinygen.ops.elementwise import sigmoid, tanh
 from tinygen.ops.linalg import linear
 from tinygen.ops.shape import cat, flip, pad, reshape
+from tinygen.tape import op
 
 # ------------------------------------------------------------------------------------------------------------ the LSTM
 

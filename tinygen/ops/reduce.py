@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from tinygen import native
-from tinygen.autograd import op, xp
+from tinygen.native import xp
 from tinygen.ops._samples import normal, sample
 from tinygen.ops.elementwise import exp
 from tinygen.ops.shape import broadcast_to, reshape
+from tinygen.tape import op
 
 Dims = int | tuple[int, ...] | None
 

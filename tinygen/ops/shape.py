@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from tinygen import native
-from tinygen.autograd import op, xp
-from tinygen.native import beside
+from tinygen.native import beside, xp
 from tinygen.ops._samples import normal, sample
+from tinygen.tape import op
 
 
 @op

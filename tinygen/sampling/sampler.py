@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from tinygen import Tensor, native
-from tinygen.autograd import is_reference
 from tinygen.console import progress
+from tinygen.modes import is_reference
 from tinygen.sampling.program import Program, program
 from tinygen.sampling.trace import Trace
 

@@ -27,9 +27,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinygen import Tensor, hook, no_grad
-from tinygen.autograd import Call
 from tinygen.ops.conv import _out_size, _taps
 from tinygen.ops.shape import _is_basic
+from tinygen.tape import Call
 
 MOVES = {"reshape", "permute", "transpose", "flip", "getitem", "pad", "broadcast_to"}
 UNARY, BINARY = {"relu", "elu", "tanh", "sigmoid"}, {"add", "sub", "mul"}

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinygen import Tensor
-from tinygen.autograd import Call, hook
 from tinygen.console import duration
+from tinygen.modes import hook
+from tinygen.tape import Call
 from tinygen.training.trainer import Trainer
 
 TIMED = 3, 2.0  # at most so many steps are timed, and no more once so many seconds have passed

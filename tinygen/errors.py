@@ -1,0 +1,48 @@
+"""What an error says: which op failed, on which arguments, and on which line of the user's code it was called."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NoReturn
+
+_FILES = ("_tensor.py", "modes.py", "tape.py", "autograd.py", "ops", "nn")
+_INSIDE = ("<tinygen", *(str(Path(__file__).with_name(name)) for name in _FILES))  # <tinygen ...>: generated code
+
+
+def fail(e: Exception, what: str) -> NoReturn:
+    """Raise the exception again, saying what failed: leading the message of the usual kinds, as a note on others."""
+    for kind in (ValueError, TypeError, IndexError):
+        if isinstance(e, kind) and not str(e).startswith(what.partition("(")[0] + "("):
+            raise kind(f"{what}: {e}") from e
+    e.add_note(f"in {what}")
+    raise e
+
+
+def describe(values: Iterable[Any]) -> str:
+    """Arguments in a few words: `float32 (2, 3), float32 (3,) on cuda, 1, None`."""
+    return ", ".join(
+        f"{v.dtype} {v.shape}{' on cuda' if hasattr(v, 'get') else ''}" if hasattr(v, "dtype") else repr(v)[:40]
+        for v in values
+    )
+
+
+def call_site(frame: Any) -> tuple[Any, int]:
+    """Where an op was called, (code, instruction): the innermost frame outside the engine, the ops and the layers."""
+    while _is_inside(frame.f_code.co_filename) and frame.f_back:
+        frame = frame.f_back
+    return frame.f_code, frame.f_lasti
+
+
+def line(site: tuple[Any, int]) -> str:
+    """`file:line` of a call site."""
+    code, instruction = site
+    number = next(itertools.islice(code.co_positions(), instruction // 2, None))[0]
+    return f"{code.co_filename}:{number}"
+
+
+@functools.cache
+def _is_inside(filename: str) -> bool:
+    return filename.startswith(_INSIDE)
