@@ -27,7 +27,7 @@ ENGINE = ["tests/autograd", "tests/test_debug.py"]
 OPS = ["tests/ops/test_ops.py", "tests/nn/test_nn.py", "tests/kernels/test_native.py"]
 FILES = ["_tensor.py", "modes.py", "tape.py", "autograd.py"]
 TESTS = {  # the tests of a file, the likeliest to notice first
-    **dict.fromkeys(FILES, [*ENGINE, *OPS]),
+    **{file: [*ENGINE, *OPS] for file in FILES},
     "ops/recurrent.py": ["tests/ops/test_recurrent.py", *OPS],
     "ops/loss.py": [*OPS, "tests/models/test_autoregressive.py"],
 }

@@ -165,6 +165,8 @@ TINYGEN = (
     ("_tensor",),
     ("errors", "native"),
     ("console", "cuda", "data"),
+    ("nvcc",),
+    ("cache",),
 )
 
 

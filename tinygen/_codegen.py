@@ -96,7 +96,8 @@ def _unpack(i: int, name: str, args: str) -> str:
         if {name}_.dtype is not _dtype:
             if _dtype is not None: return _op({args})
             _dtype = {name}_.dtype
-    elif {name}.__class__ in _plain or {name}.__class__ is tuple and _plain.issuperset(map(type, {name})): {name}_ = {name}
+    elif {name}.__class__ in _plain: {name}_ = {name}
+    elif {name}.__class__ is tuple and _plain.issuperset(map(type, {name})): {name}_ = {name}
     else: return _op({args})"""
 
 

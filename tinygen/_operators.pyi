@@ -1,4 +1,4 @@
-"""The methods that are attached to Tensor, for type checkers: `backward` by tinygen.autograd; by tinygen.ops the others, ops all.
+"""The methods that are attached to Tensor, for type checkers: `backward` by tinygen.autograd, the ops by tinygen.ops.
 
 tests/test_types.py holds these signatures against the ops'.
 """
@@ -11,9 +11,7 @@ Dims = int | tuple[int, ...] | None
 class Operators:
     """The base of Tensor, as type checkers see it."""
 
-    def backward(
-        self, gradient: Any = None, retain_graph: bool | None = None, create_graph: bool = False
-    ) -> None: ...
+    def backward(self, gradient: Any = None, retain_graph: bool | None = None, create_graph: bool = False) -> None: ...
     @property
     def device(self) -> str: ...
     def __add__(self, y: Any) -> Self: ...

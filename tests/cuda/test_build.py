@@ -84,7 +84,9 @@ def test_what_nvcc_is_asked_for(fake, monkeypatch):
     assert nvcc.main() == 0
     (asked,) = fake()
     assert codes(asked) == ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "compute_90"]
-    assert set(re.findall(r"csrc/\S+\.cu\b", asked)) == {str(p.relative_to(ROOT)) for p in (ROOT / "csrc").rglob("*.cu")}
+    assert set(re.findall(r"csrc/\S+\.cu\b", asked)) == {
+        str(p.relative_to(ROOT)) for p in (ROOT / "csrc").rglob("*.cu")
+    }
     for flag in ("-Werror all-warnings", "-warn-spills,-warn-lmem-usage,-Werror", "-cudart static"):
         assert flag in asked
     nvcc.library(90)
@@ -136,7 +138,9 @@ def test_what_nvcc_makes_loads_without_a_driver(tmp_path, monkeypatch):
     if nvcc.find() is None:
         return
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(nvcc, "sources", lambda pattern="*.cu": [Path("csrc/runtime/cuda.cu")] if pattern == "*.cu" else [])
+    monkeypatch.setattr(
+        nvcc, "sources", lambda pattern="*.cu": [Path("csrc/runtime/cuda.cu")] if pattern == "*.cu" else []
+    )
     lib = ffi.dlopen(str(nvcc.library(90)))
     count = ffi.new("int *")
     code = lib.tg_cuda_devices(count)
