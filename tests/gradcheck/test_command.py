@@ -35,7 +35,7 @@ def test_one_broken_function_and_its_line(tmp_path, capsys):
     assert main([f"{file}::affine_backward"]) == RIGHT
     capsys.readouterr()
     assert main([f"{file}::conv_backward_naive", "--json"]) == WRONG
-    assert json.loads(capsys.readouterr().out)["findings"][0]["cause"] == "missing sum"
+    assert json.loads(capsys.readouterr().out)["problems"][0]["cause"] == "missing sum"
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinygen.gradcheck import recipes
-from tinygen.gradcheck.examine import examine
-from tinygen.gradcheck.report import Finding, Report
-from tinygen.gradcheck.subject import Loss, Model, Pair, Subject, required_parameters
+from tinygen.gradcheck.causes.table import diagnose
+from tinygen.gradcheck.plain import LossSubject, ModelSubject, PairSubject
+from tinygen.gradcheck.report import GradcheckReport, Problem
+from tinygen.gradcheck.source import required_parameters
+from tinygen.gradcheck.subject import Subject
+from tinygen.gradcheck.verdict import report_on
 
 RIGHT, WRONG, NOT_RUN = 0, 1, 2
 
@@ -60,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return WRONG if "wrong" in verdicts else NOT_RUN if "not run" in verdicts else RIGHT
 
 
-def check_file(path: str | Path, name: str | None = None, limit: float = 10.0) -> Iterator[Report]:
+def check_file(path: str | Path, name: str | None = None, limit: float = 10.0) -> Iterator[GradcheckReport]:
     """A report for each gradient found in a file.
 
     Args:
@@ -83,12 +86,12 @@ def check_file(path: str | Path, name: str | None = None, limit: float = 10.0) -
         yield check_target(target, limit)
 
 
-def check_target(target: Target, limit: float = 10.0) -> Report:
+def check_target(target: Target, limit: float = 10.0) -> GradcheckReport:
     """One report of all cases: the failing case that is explained best, and what sets the failing cases apart."""
-    results: list[tuple[Subject, Report]] = []
+    results: list[tuple[Subject, GradcheckReport]] = []
     for subject in target.subjects(limit):
         explained = any(not r and r.cause != "unexplained" for _, r in results)
-        report = examine(subject, np.random.default_rng(0), diagnose=not explained, budget=8.0)
+        report = report_on(subject, explain=None if explained else diagnose, budget=8.0)
         results.append((subject, report))
         if report.cause == "hangs":
             break
@@ -97,7 +100,7 @@ def check_target(target: Target, limit: float = 10.0) -> Report:
     if not results:
         maker = f"{recipes.layer_name(target.name)}_inputs()"
         hint = f"its inputs can't be guessed: add a function {maker} that returns the arguments"
-        return Report(target.name, "not run", [Finding("raises", "forward", hint)])
+        return GradcheckReport(target.name, "not run", [Problem("raises", "forward", hint)])
     if not ran:
         results[0][1].name = target.name
         return results[0][1]
@@ -108,7 +111,7 @@ def check_target(target: Target, limit: float = 10.0) -> Report:
     else:
         best.seconds = sum(r.seconds for _, r in results)
         best.shapes = f"on {len(ran)} sets of shapes, such as {best.shapes}" if len(ran) > 1 else best.shapes
-        best.notes += [f"not run on {r.shapes}: {r.findings[0].hint}" for _, r in results if r.verdict == "not run"]
+        best.notes += [f"not run on {r.shapes}: {r.problems[0].hint}" for _, r in results if r.verdict == "not run"]
     return best
 
 
@@ -127,7 +130,7 @@ def facts(subject: Subject) -> dict[str, float]:
     return f
 
 
-# What may set failing cases apart: words, the cause it speaks for, and the test.
+# Ways in which failing cases may differ from the others: words, the cause that they speak for, and the test.
 CONDITIONS: list[tuple[str, str, Callable[[dict[str, float]], bool]]] = [
     ("only with pad = 0", "", lambda f: f.get("pad") == 0),
     ("only with pad > 0", "", lambda f: f.get("pad", 0) > 0),
@@ -147,11 +150,11 @@ CONDITIONS: list[tuple[str, str, Callable[[dict[str, float]], bool]]] = [
 ]  # fmt: skip
 
 
-def _compare_cases(report: Report, outcomes: list[tuple[dict[str, float], bool]]) -> None:
+def _compare_cases(report: GradcheckReport, outcomes: list[tuple[dict[str, float], bool]]) -> None:
     for words, cause, holds in CONDITIONS:
         if all(holds(f) != right for f, right in outcomes) and any(right for _, right in outcomes):
             report.when = words
-            first = report.findings[0]
+            first = report.problems[0]
             if cause and (first.cause in ("unexplained", "raises", "wrong shape") or first.evidence.get("vague")):
                 first.cause, first.hint = cause, words
             return
@@ -241,7 +244,7 @@ def _pair_cases(
 ) -> Callable[[float], Iterator[Subject]]:
     def subjects(limit: float) -> Iterator[Subject]:
         for args in _arguments(name, _required(forward), functions):
-            yield Pair(forward, backward, args, limit=limit)
+            yield PairSubject(forward, backward, args, limit=limit)
 
     return subjects
 
@@ -249,7 +252,7 @@ def _pair_cases(
 def _loss_cases(fn: Any, name: str, functions: dict[str, Any]) -> Callable[[float], Iterator[Subject]]:
     def subjects(limit: float) -> Iterator[Subject]:
         for args in _arguments(name, _required(fn), functions):
-            yield Loss(fn, args, limit=limit)
+            yield LossSubject(fn, args, limit=limit)
 
     return subjects
 
@@ -273,7 +276,7 @@ def _model_cases(cls: type) -> Callable[[float], Iterator[Subject]]:
             model = cls(**(given | ({"reg": reg} if "reg" in parameters else {})))
             for key, value in model.params.items():  # biases start at zero: give every term something to show
                 model.params[key] = value + 0.1 * r.standard_normal(value.shape)
-            yield Model(model, (r.standard_normal((5, *shape)), r.integers(0, 3, 5)), limit=limit)
+            yield ModelSubject(model, (r.standard_normal((5, *shape)), r.integers(0, 3, 5)), limit=limit)
 
     return subjects
 
@@ -285,7 +288,7 @@ def _layer_cases(cls: type, name: str, functions: dict[str, Any]) -> Callable[[f
         except TypeError:
             return
         for args in _arguments(name.lower(), _required(layer.forward), functions):
-            yield Pair(layer.forward, layer.backward, args, name=name, limit=limit)
+            yield PairSubject(layer.forward, layer.backward, args, name=name, limit=limit)
 
     return subjects
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from tinygen.gradcheck.report import GradcheckError, Report
+from tinygen.gradcheck.report import GradcheckError, GradcheckReport
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("gradcheck")
 
 
-def run_check(*args: Any, **options: Any) -> Report:
+def run_check(*args: Any, **options: Any) -> GradcheckReport:
     """gradcheck(forward, backward, args), gradcheck(loss, None, args) or gradcheck(fn, inputs); raises if wrong."""
     __tracebackhide__ = True
     from tinygen import gradcheck
@@ -57,7 +57,7 @@ def run_check(*args: Any, **options: Any) -> Report:
 
 
 @pytest.fixture(name="gradcheck")
-def _gradcheck() -> Callable[..., Report]:
+def _gradcheck() -> Callable[..., GradcheckReport]:
     """gradcheck(forward, backward, args) or gradcheck(fn, inputs): fails with the report if a gradient is wrong."""
     return run_check
 
