@@ -35,6 +35,7 @@ def compare(e: Evidence, i: int, g: Array, rng: np.random.Generator, many: int, 
     tiny = 1e-9 * float(np.linalg.norm(e.weights * e.differences.base))  # for gradients that cancel to zero
     if (off <= ALONG * size and slope.bound <= 1e-3 * size) or off <= slope.bound <= tiny:
         e.right.append(i)
+        e.compared[i] = x.size
         return
     if not noise:
         noise += _rounding(e)
@@ -44,6 +45,7 @@ def compare(e: Evidence, i: int, g: Array, rng: np.random.Generator, many: int, 
     close = abs(along - best.value) <= 4 * best.bound + ALONG * size + slack
     if close and best.bound <= max(1e-3 * size, tiny) + slack:
         e.right.append(i)
+        e.compared[i] = x.size
         return
     which = np.arange(x.size)
     many = max(many, SAMPLE // 2)
@@ -52,6 +54,7 @@ def compare(e: Evidence, i: int, g: Array, rng: np.random.Generator, many: int, 
         some = rng.choice(x.size, min(SAMPLE, many), replace=False)
         which = np.union1d(some, np.arange(found, min(found + 8, x.size)))
     mismatch = _elementwise(e, i, claimed, own, which, best.step)
+    e.compared[i] = len(which) - mismatch.undecided
     if mismatch.wrong.any():
         e.mismatches.append(mismatch)
     else:
@@ -133,6 +136,8 @@ def _elementwise(e: Evidence, i: int, claimed: Array, own: Any, which: Array, st
             f"{flat[k]:.4g} is between them: fine" + (f" ({int(kink.sum())} such)" if kink.sum() > 1 else "")
         )
     mismatch = Mismatch(i, flat, true, bound, wrong, which, columns.jacobian, x.shape)
+    large = np.abs(flat - true) > 1e-3 * max(np.max(np.abs(true), initial=0), np.max(np.abs(flat), initial=0))
+    mismatch.undecided = int(np.count_nonzero(large & ~beyond))
     _confirm(e, mismatch, own)
     return mismatch
 
@@ -156,13 +161,16 @@ def _confirm(e: Evidence, s: Mismatch, own: Array) -> None:
             s.true[k], s.bound[k] = slope.value, bound
             return  # one is certain: the others stand
         s.wrong[k] = False
-        if bound > 1e-2 * size and off > 1e-3 * size and not e.unsure:
+        undecided = bound > 1e-2 * size and off > 1e-3 * size
+        s.undecided += undecided
+        if undecided and not e.unsure:
             place = f"{e.subject.grad_name(s.i)}[{', '.join(map(str, index))}]"
             e.unsure.append(
                 f"{place} can't be decided: yours {s.claimed[k]:.4g}, "
                 f"finite differences {slope.value:.4g} +- {bound:.1g}"
             )
         if count >= 4 * CONFIRM:
+            s.undecided += int(s.wrong.sum())
             s.wrong[:] = False
             return
 

@@ -64,7 +64,7 @@ def unusable(e: Evidence, i: int, g: Any) -> Problem | None:
     if g is None:
         alone = all(other is None for other in e.grads)
         hint = "backward returns no gradient for it"
-        hint = "backward returns None: is the return statement missing?" if alone else hint
+        hint = e.subject.absent if alone else hint
         problem = Problem("no gradient", name, hint)
     elif not isinstance(g, np.ndarray) or g.dtype.kind not in "fiub":
         problem = Problem(

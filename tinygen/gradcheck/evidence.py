@@ -26,6 +26,7 @@ class Mismatch:
     which: Array  # flat indices of the looked-at elements
     jacobian: Array  # (outputs, looked-at elements)
     shape: tuple[int, ...]
+    undecided: int = 0  # so many elements lie within an error bound too wide to tell
 
     @property
     def full(self) -> bool:
@@ -50,6 +51,7 @@ class Evidence:
     mismatches: list[Mismatch] = field(default_factory=list)
     misshapen: list[Mismatch] = field(default_factory=list)  # gradients of the wrong shape; claimed is the array itself
     right: list[int] = field(default_factory=list)
+    compared: dict[int, int] = field(default_factory=dict)  # for each argument, so many elements
     kinks: list[str] = field(default_factory=list)
     unsure: list[str] = field(default_factory=list)
     cut: dict[int, GradcheckReport | None] = field(default_factory=dict)  # reports with all axes of a size cut to 1

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 LINES = 12  # the longest report
+SHOWN = 8  # so many gradients are named one by one
 WIDTH = 110
 
 
@@ -28,10 +29,12 @@ class GradcheckReport:
     """The outcome of a check. True if the gradients are right.
 
     Attributes:
-        verdict: "right", "wrong", or "not run" (the function could not be called; the problems say why).
+        verdict: "right", "wrong", "not written" (a stub: `pass`, NotImplementedError, `dx = None`), or "not run" (it
+            could not be called, or has nothing that can be compared; the problems say why).
         problems: what is wrong, the best explained first. Empty if right.
         notes: what doesn't make a gradient wrong but is worth knowing (kinks, shared memory, printing).
         right: the gradients that are right.
+        compared: for each gradient how many of its elements were compared with finite differences, and of how many.
         shapes: of the arguments, in words.
         when: "only with stride > 1": what sets the failing cases apart from the passing ones.
     """
@@ -41,6 +44,7 @@ class GradcheckReport:
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     right: list[str] = field(default_factory=list)
+    compared: dict[str, tuple[int, int]] = field(default_factory=dict)
     shapes: str = ""
     when: str = ""
     seconds: float = 0.0
@@ -64,15 +68,25 @@ class GradcheckReport:
             raise GradcheckError(self)
         return self
 
+    def _counts(self) -> str:
+        """`90 of 90 elements of dw, 5 of 5 of db`: what was compared, of the gradients that are right."""
+        known = {name: self.compared[name] for name in self.right if name in self.compared}
+        if len(known) > SHOWN:
+            seen, total = map(sum, zip(*known.values(), strict=True))
+            return f"{seen:,} of {total:,} elements of {len(known)} gradients"
+        words = [f"{seen:,} of {total:,} of {name}" for name, (seen, total) in known.items()]
+        return ", ".join(words).replace(" of ", " elements of ", 2).replace(" elements of ", " of ", 1)
+
     def __str__(self) -> str:
-        lines = [f"{self.name}: {self.verdict}" + (f"   {self.shapes}" if self.shapes else "")]
+        counts = self._counts() if self else ""
+        lines = [f"{self.name}: {self.verdict}{counts and ': '}{counts}" + (f"   {self.shapes}" if self.shapes else "")]
         body: list[str] = []
         for problem in self.problems[:3]:
             body += _lines_of(problem, detailed=problem is self.problems[0])
         if self.when and self.problems:
             body.append(f"  when   {self.when}")
         if self.right and self.problems:
-            body.append(f"  right  {', '.join(self.right)}")
+            body.append(f"  right  {self._counts()}")
         body += [f"  note   {note}" for note in self.notes]
         return "\n".join(_clip(line) for line in [*lines, *body][:LINES])
 
@@ -102,7 +116,7 @@ def _plain(value: Any) -> Any:
 
 
 class GradcheckError(AssertionError):
-    """A gradient is wrong. Its text is the report; `report` holds the facts."""
+    """A gradient is wrong, or was not checked. Its text is the report; `report` holds the facts."""
 
     def __init__(self, report: GradcheckReport) -> None:
         super().__init__(str(report))

@@ -61,7 +61,7 @@ def factor_name(e: Evidence, f: float) -> str:
         for words, value in options:
             for text, candidate in ((words, value), (f"1/({words})" if " " in words else f"1/{words}", 1 / value)):
                 if np.isclose(f, sign * candidate, rtol=1e-5):
-                    return f"{minus}{text} = {f:.4g}"
+                    return f"{f:.4g}" if text.isdigit() else f"{minus}{text} = {f:.4g}"
         for (a, x), (b, y) in itertools.product([*plain[1:], *simple, ("4", 4.0)], plain[1:] + simple):
             if np.isclose(f, sign * x / y, rtol=1e-5):
                 return f"{minus}{a} / {b if ' ' not in b else f'({b})'} = {f:.4g}"

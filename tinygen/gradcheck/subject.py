@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinygen.gradcheck.sandbox import Sandbox, Trouble
-from tinygen.gradcheck.values import describe, float64, is_float_array, output_array
+from tinygen.gradcheck.values import describe, float64, is_float_array, kind, output_array
 
 Array = Any
 Gradients = list[Any]  # for each differentiable argument an array, or None
@@ -41,6 +41,22 @@ class Subject:
         self.changed: set[tuple[str, str]] = set()
         self.box = Sandbox(None)
         self.alias: list[str] = []
+        self.remarks: list[str] = []  # notes for the report
+        self.absent = "backward returns None: is the return statement missing?"  # said where there is no gradient
+
+    def settle(self) -> None:
+        """Called once, before the check: find out by which arguments there are gradients."""
+
+    def functions(self) -> list[Callable[..., Any]]:
+        """The functions under test, as far as their source may be read."""
+        return []
+
+    def unchecked(self) -> str:
+        """The reason why nothing could be compared."""
+        if self.wrt:
+            return "the error bounds of the finite differences are wider than the gradients (float16? noise?)"
+        kinds = ", ".join(f"{n} is {kind(v)}" for n, v in zip(self.names, self.values, strict=True)) or "no arguments"
+        return f"no argument is an array of floats that has a gradient ({kinds})"
 
     def grad_name(self, i: int) -> str:
         """The name of the gradient by argument i, such as "dw"."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +22,23 @@ def is_float_array(value: Any) -> bool:
 def float64(value: Any) -> Any:
     """A float array as float64 in its own memory order; anything else as it is."""
     return value.astype(np.float64, copy=False) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
+
+
+def as_floats(value: Any) -> Array | None:
+    """Numbers in another form (integers, objects, a list, a float) as a float64 array; None if they are no numbers."""
+    if isinstance(value, (np.ndarray, list, float, np.number)):
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            array = np.asarray(value)
+            if array.size and array.dtype.kind in "iufO":
+                return array.astype(np.float64)
+    return None
+
+
+def kind(value: Any) -> str:
+    """A value's type in words: "an array of int64", "a list"."""
+    if isinstance(value, np.ndarray):
+        return f"an array of {value.dtype}" if value.size else "an empty array"
+    return f"a{'n' if type(value).__name__[0] in 'aeiou' else ''} {type(value).__name__}"
 
 
 def fresh(value: Any) -> Any:

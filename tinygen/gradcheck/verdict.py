@@ -18,6 +18,7 @@ from tinygen.gradcheck.evidence import Evidence, Mismatch, plain_problem
 from tinygen.gradcheck.numeric import Differences
 from tinygen.gradcheck.report import GradcheckReport, Problem
 from tinygen.gradcheck.sandbox import Trouble
+from tinygen.gradcheck.source import unwritten
 from tinygen.gradcheck.subject import Subject
 from tinygen.gradcheck.values import same
 
@@ -43,13 +44,21 @@ def report_on(subject: Subject, rng: np.random.Generator | None = None, explain:
     report = GradcheckReport(subject.name, shapes=subject.describe())
     with subject.box():
         try:
+            if not subject.probing:
+                subject.settle()
+            report.shapes = subject.describe()
             _check(subject, report, rng or np.random.default_rng(0), explain, budget, thorough)
         except Trouble as e:
-            blameless = e.stage in ("forward", "probe") or (
+            blameless = e.stage in ("forward", "inputs", "probe") or (
                 not subject.upstream and e.problem.cause in ("raises", "hangs")
             )
             report.verdict = "not run" if blameless else "wrong"
             report.problems.append(e.problem)
+            if isinstance(e.__cause__, NotImplementedError):
+                report.verdict = "not written"
+    if not report and (stub := next((f for f in subject.functions() if unwritten(f)), None)):
+        report.verdict = "not written"
+        report.problems = [Problem("not written", stub.__name__, "its body is still to be written")]
     printed = subject.box.printed.getvalue()
     if printed:
         report.notes.append(f"it printed {len(printed)} characters: {printed.strip()[:40]!r}")
@@ -79,10 +88,13 @@ def _check(subject: Subject, report: GradcheckReport, rng: np.random.Generator, 
             e.misshapen.append(_misshapen(e, i, g))
         else:
             compare(e, i, g, rng, int(min(MANY, many, MEMORY / e.weights.size)), noise)
-    report.right = [subject.grad_name(i) for i in e.right]
-    report.notes += [*e.kinks[:2], *e.unsure[:2], *subject.alias[:2]]
+    report.right = [subject.grad_name(i) for i in e.right if e.compared[i]]
+    report.compared = {subject.grad_name(i): (n, subject.values[i].size) for i, n in e.compared.items()}
+    report.notes += [*e.kinks[:2], *e.unsure[:2], *subject.alias[:2], *subject.remarks]
     if report.problems or e.mismatches or e.misshapen:
         report.verdict = "wrong"
+    elif not sum(e.compared.values()):
+        raise Trouble("inputs", "nothing to compare", subject.unchecked())
     if explain and (e.mismatches or e.misshapen):
         report.problems += explain(e)
     else:
