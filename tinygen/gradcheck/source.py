@@ -72,16 +72,21 @@ def unwritten(fn: Callable[..., Any]) -> bool:
             return True
         if isinstance(s, ast.Return):
             parts = s.value.elts if isinstance(s.value, (ast.Tuple, ast.List)) else [s.value]
-            return any(p is None or _blank(p, bool(todo)) or getattr(p, "id", "") in blank for p in parts)
+            empty = [p is None or _blank(p, bool(todo)) or getattr(p, "id", "") in blank for p in parts]
+            return empty[0] and not any(_computes(p) for p, e in zip(parts, empty, strict=True) if p and not e)
         if isinstance(s, ast.Assign):
             names = {n.id for t in s.targets for n in ast.walk(t) if isinstance(n, ast.Name)}
             if _blank(s.value, bool(todo)):
                 blank |= names
-            elif any(isinstance(n, (ast.BinOp, ast.Call, ast.UnaryOp, ast.Compare)) for n in ast.walk(s.value)):
+            elif _computes(s.value):
                 return False
         elif not isinstance(s, ast.Pass) and not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant)):
             return False
     return True
+
+
+def _computes(value: ast.expr) -> bool:
+    return any(isinstance(n, (ast.BinOp, ast.Call, ast.UnaryOp, ast.Compare)) for n in ast.walk(value))
 
 
 def _blank(value: ast.expr, zeros: bool) -> bool:
