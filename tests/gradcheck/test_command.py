@@ -145,7 +145,7 @@ def test_what_has_no_known_inputs_or_partner_is_left_out(tmp_path):
     file.write_text(
         "def alone_backward(d, c): return d\n"
         "class Sized:\n"
-        "    def __init__(self, size): pass\n"
+        "    def __init__(self, size): self.height, self.width = size\n"
         "    def forward(self, x): return x\n"
         "    def backward(self, d): return d\n"
         "class Model:\n"

@@ -22,7 +22,13 @@ The files from the bottom; each imports only those before it:
     shapes      names of sizes, smaller shapes that still fail
     causes/     the table of what people get wrong: guess, one file for each kind, table
     __init__    the four functions above
-    recipes, command (`tinygen gradcheck FILE`), plugin (pytest), causal (which output sees which input)
+    arguments   for functions, guessed from the names of their parameters
+    recipes     arguments for the layers of coursework
+    layers      subjects of layer objects
+    targets     everything in a file that has a gradient
+    command     `tinygen gradcheck FILE`
+    plugin      pytest's
+    causal      which output sees which input
 """
 
 from __future__ import annotations

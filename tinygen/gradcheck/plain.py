@@ -54,7 +54,7 @@ class PlainSubject(Subject):
 
     # -- which arguments have a gradient
 
-    def settle(self) -> None:
+    def _settle(self) -> None:
         if not self.wrt:
             self._convert([i for i, v in enumerate(self.values) if as_floats(v) is not None])
         dicts = [k for k, v in enumerate(self.values) if isinstance(v, dict) and any(map(is_float_array, v.values()))]
@@ -257,9 +257,9 @@ class LossSubject(PlainSubject):
     def returned(self, values: list[Any]) -> Any:
         return self._run(values)[1]
 
-    def settle(self) -> None:
+    def _settle(self) -> None:
         if self.narrow:
-            super().settle()
+            super()._settle()
 
     def _run(self, values: list[Any]) -> tuple[Any, Any]:
         args = self.assembled(values)
@@ -278,9 +278,25 @@ class LossSubject(PlainSubject):
 
     def match(self, grads: Any) -> Gradients:
         listed, named = _sorted_out(grads)
-        if self.narrow and listed and not named:  # `loss, dW` of loss(W, X, y): a gradient for the first arguments only
-            self.wrt, self.narrow = self.wrt[: len(listed)], False
+        if self.narrow and listed and not named:
+            self.wrt, self.narrow = self._narrowed(listed), False
         return super().match(grads)
+
+    def _narrowed(self, listed: list[Any]) -> list[int]:
+        """The arguments of `loss, dW`: those that the return statement names, the first, or those of that shape."""
+        names = returned_names(self.fn)[1:]
+        by_name = [i for i in self.wrt if f"d{self.names[i]}" in names]
+        if len(by_name) == len(listed):
+            return by_name
+        first, left = self.wrt[: len(listed)], list(self.wrt)
+        if all(np.shape(g) == self.values[i].shape for i, g in zip(first, listed, strict=False)):
+            return first
+        fitting = []
+        for g in listed:
+            fits = [i for i in left if self.values[i].shape == np.shape(g)]
+            fitting += fits[:1]
+            left = [i for i in left if i not in fits[:1]]
+        return fitting if len(fitting) == len(listed) and fitting == sorted(fitting) else first
 
     def source(self, i: int) -> str:
         return last_assignment(self.fn, self.grad_name(i))

@@ -35,6 +35,7 @@ class GradcheckReport:
         notes: what doesn't make a gradient wrong but is worth knowing (kinks, shared memory, printing).
         right: the gradients that are right.
         compared: for each gradient how many of its elements were compared with finite differences, and of how many.
+        zero: all right gradients are zero here, so that little is shown.
         shapes: of the arguments, in words.
         when: "only with stride > 1": what sets the failing cases apart from the passing ones.
     """
@@ -45,6 +46,7 @@ class GradcheckReport:
     notes: list[str] = field(default_factory=list)
     right: list[str] = field(default_factory=list)
     compared: dict[str, tuple[int, int]] = field(default_factory=dict)
+    zero: bool = False
     shapes: str = ""
     when: str = ""
     seconds: float = 0.0

@@ -6,6 +6,7 @@ import contextlib
 import io
 import random
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -46,14 +47,17 @@ class Sandbox:
     def __call__(self) -> Iterator[Sandbox]:
         numpy_state, python_state, errors = np.random.get_state(), random.getstate(), np.geterr()  # noqa: NPY002
         timer: Any = (0.0, 0.0)
+        stdin = sys.stdin
         if self.limit:
             old_handler = signal.signal(signal.SIGALRM, self._late)
             timer = signal.setitimer(signal.ITIMER_REAL, 0)
         try:
             with contextlib.redirect_stdout(self.printed), warnings.catch_warnings(), np.errstate(all="ignore"):
                 warnings.simplefilter("ignore")
+                sys.stdin = io.StringIO()  # input() raises EOFError rather than wait
                 yield self
         finally:
+            sys.stdin = stdin
             if self.limit:
                 signal.signal(signal.SIGALRM, old_handler)
                 signal.setitimer(signal.ITIMER_REAL, *timer)

@@ -123,9 +123,10 @@ def last_assignment(fn: Callable[..., Any], name: str) -> str:
         targets = getattr(node, "targets", None) or [getattr(node, "target", None)]
         for target in targets:
             for part in getattr(target, "elts", [target]):
-                while isinstance(part, (ast.Subscript, ast.Attribute)):
+                while isinstance(part, (ast.Subscript, ast.Attribute)) and ast.unparse(part) != name:
                     part = part.value
-                if isinstance(part, ast.Name) and part.id == name and isinstance(node, (ast.Assign, ast.AugAssign)):
+                known = isinstance(part, ast.expr) and ast.unparse(part) == name
+                if known and isinstance(node, (ast.Assign, ast.AugAssign)):
                     found = node if found is None or node.lineno >= found.lineno else found
     return "" if found is None else f"{file}:{first + found.lineno - 1}: {ast.unparse(found)}"
 

@@ -31,7 +31,7 @@ class Subject:
     """
 
     upstream = True
-    probing = False
+    probing = settled = False
 
     def __init__(self, name: str, names: Sequence[str], values: Sequence[Any]) -> None:
         self.name, self.names = name, list(names)
@@ -45,7 +45,13 @@ class Subject:
         self.absent = "backward returns None: is the return statement missing?"  # said where there is no gradient
 
     def settle(self) -> None:
-        """Called once, before the check: find out by which arguments there are gradients."""
+        """Find out, before the check, by which arguments there are gradients. May be called again."""
+        if not (self.settled or self.probing):
+            self.settled = True
+            self._settle()
+
+    def _settle(self) -> None:
+        """Set wrt, and change the values' types where that makes them differentiable."""
 
     def functions(self) -> list[Callable[..., Any]]:
         """The functions under test, as far as their source may be read."""
@@ -91,7 +97,8 @@ class Subject:
         except Exception as e:
             if isinstance(e, Trouble) or not self.probing:
                 raise
-            raise Trouble("probe", "raises", f"{self.name} raised {type(e).__name__}: {e}") from e
+            stage = "forward" if run == self._outputs else "backward"
+            raise Trouble(stage, "raises", f"{self.name} raised {type(e).__name__}: {e}") from e
 
     def at(self, values: list[Any] | None = None) -> Subject:
         """A probe: the same functions at other values (its own if left out), which they may refuse by a Trouble."""

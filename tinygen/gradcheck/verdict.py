@@ -44,18 +44,17 @@ def report_on(subject: Subject, rng: np.random.Generator | None = None, explain:
     report = GradcheckReport(subject.name, shapes=subject.describe())
     with subject.box():
         try:
-            if not subject.probing:
-                subject.settle()
+            subject.settle()
             report.shapes = subject.describe()
             _check(subject, report, rng or np.random.default_rng(0), explain, budget, thorough)
         except Trouble as e:
-            blameless = e.stage in ("forward", "inputs", "probe") or (
+            blameless = e.stage in ("forward", "inputs") or (
                 not subject.upstream and e.problem.cause in ("raises", "hangs")
             )
             report.verdict = "not run" if blameless else "wrong"
             report.problems.append(e.problem)
             if isinstance(e.__cause__, NotImplementedError):
-                report.verdict = "not written"
+                report.verdict, e.problem.cause = "not written", "not written"
     if not report and (stub := next((f for f in subject.functions() if unwritten(f)), None)):
         report.verdict = "not written"
         report.problems = [Problem("not written", stub.__name__, "its body is still to be written")]
@@ -90,6 +89,7 @@ def _check(subject: Subject, report: GradcheckReport, rng: np.random.Generator, 
             compare(e, i, g, rng, int(min(MANY, many, MEMORY / e.weights.size)), noise)
     report.right = [subject.grad_name(i) for i in e.right if e.compared[i]]
     report.compared = {subject.grad_name(i): (n, subject.values[i].size) for i, n in e.compared.items()}
+    report.zero = not any(np.any(g) for i, g in zip(subject.wrt, e.grads, strict=True) if i in e.right)
     report.notes += [*e.kinks[:2], *e.unsure[:2], *subject.alias[:2], *subject.remarks]
     if report.problems or e.mismatches or e.misshapen:
         report.verdict = "wrong"
