@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tests.gradcheck import layers
-from tinygen.gradcheck import Report, check_loss, check_pair
+from tinygen.gradcheck import GradcheckReport, check_loss, check_pair
 from tinygen.gradcheck.recipes import RECIPES
 
 NORMAL, GRID, SATURATED, TINY, HUGE, OFFSET, SINGLE = range(7)
@@ -29,12 +29,12 @@ class Correct(NamedTuple):
     args: tuple[Any, ...]
     style: int
 
-    def check(self, seed: int) -> Report:
+    def check(self, seed: int) -> GradcheckReport:
         """The report, which has to be right."""
-        generator = np.random.default_rng(seed)
+        rng = np.random.default_rng(seed)
         if self.backward is None:
-            return check_loss(self.forward, self.args, generator=generator)
-        return check_pair(self.forward, self.backward, self.args, generator=generator)
+            return check_loss(self.forward, self.args, rng=rng)
+        return check_pair(self.forward, self.backward, self.args, rng=rng)
 
 
 def random_sizes(r: np.random.Generator, name: str) -> tuple[Any, ...]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tinygen.gradcheck.command import check_file
-from tinygen.gradcheck.report import Report
+from tinygen.gradcheck.report import GradcheckReport
 
 LAYERS = Path(__file__).with_name("layers.py")
 
@@ -209,8 +209,8 @@ HELD_OUT = [
 ]
 
 
-def plant(p: Planted, folder: Path) -> Report:
-    """What `tinygen gradcheck` says about the file with this one error in it."""
+def plant(p: Planted, folder: Path) -> GradcheckReport:
+    """The report of `tinygen gradcheck` about the file with this one error in it."""
     source = LAYERS.read_text()
     start = re.search(rf"^(def|class) {p.function}\b", source, re.M).start()
     end = source.find("\n\n\n", start)
@@ -224,8 +224,8 @@ def plant(p: Planted, folder: Path) -> Report:
     return report
 
 
-def named(p: Planted, report: Report) -> bool:
-    """Whether the first finding names the right cause."""
+def named(p: Planted, report: GradcheckReport) -> bool:
+    """True if the first problem names the right cause."""
     return report.cause in p.cause.split("|")
 
 

@@ -35,7 +35,7 @@ def test_one_broken_function_and_its_line(tmp_path, capsys):
     assert main([f"{file}::affine_backward"]) == RIGHT
     capsys.readouterr()
     assert main([f"{file}::conv_backward_naive", "--json"]) == WRONG
-    assert json.loads(capsys.readouterr().out)["findings"][0]["cause"] == "missing sum"
+    assert json.loads(capsys.readouterr().out)["problems"][0]["cause"] == "missing sum"
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_what_has_no_known_inputs_or_partner_is_left_out(tmp_path):
     file.write_text(
         "def alone_backward(d, c): return d\n"
         "class Sized:\n"
-        "    def __init__(self, size): pass\n"
+        "    def __init__(self, size): self.height, self.width = size\n"
         "    def forward(self, x): return x\n"
         "    def backward(self, d): return d\n"
         "class Model:\n"

@@ -1,4 +1,4 @@
-"""No false alarms; and the error bars aren't so wide that errors slip through."""
+"""No false alarms; and the error bounds aren't so wide that errors slip through."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_a_small_error_anywhere_is_detected(seed: int, size: float, one: bool) -
         broken = lambda da, db, cache: nudge(backward(da, db, cache))  # noqa: E731
     else:
         broken = lambda dout, cache: nudge(backward(dout, cache))  # noqa: E731
-    report = check_pair(case.forward, broken, case.args, generator=r)
+    report = check_pair(case.forward, broken, case.args, rng=r)
     assert not (report and all(wronged)), (case.name, str(report))
 
 
@@ -66,5 +66,5 @@ def test_the_error_bar_holds_the_derivative(name: str, at: float, magnitude: flo
 
     found = Differences(function, [x], np.ones(1)).at(0, (0,))
     exact = slope(at) / scale
-    assert abs(found.value - exact) <= 4 * found.bar + 1e-9 * abs(exact) + 1e-30
-    assert found.bar <= (1e-2 if single else 1e-7) * (abs(exact) + abs(f(at)) / scale)
+    assert abs(found.value - exact) <= 4 * found.bound + 1e-9 * abs(exact) + 1e-30
+    assert found.bound <= (1e-2 if single else 1e-7) * (abs(exact) + abs(f(at)) / scale)

@@ -36,13 +36,13 @@ def test_a_wrong_pair_raises_on_demand_with_the_facts():
     report = check_pair(forward, lambda dout, cache: 2 * backward(dout, cache), (X,))
     with pytest.raises(GradcheckError, match="dx: factor: yours is 2") as caught:
         report.raise_if_wrong()
-    finding = caught.value.report.findings[0]
-    assert finding.factor == pytest.approx(2)
+    problem = caught.value.report.problems[0]
+    assert problem.factor == pytest.approx(2)
     facts = json.loads(report.json())
-    assert facts["findings"][0]["cause"] == "factor"
-    assert facts["findings"][0]["index"] == list(finding.index)
-    true = finding.evidence["right"]
-    assert finding.evidence["yours"] == pytest.approx(2 * true)
+    assert facts["problems"][0]["cause"] == "factor"
+    assert facts["problems"][0]["index"] == list(problem.index)
+    true = problem.evidence["right"]
+    assert problem.evidence["yours"] == pytest.approx(2 * true)
     assert len(str(report).splitlines()) <= LINES
 
 
@@ -83,7 +83,7 @@ def test_misbehaving_backwards_are_reported(cause):
     before = X.copy()
     report = check_pair(forward, BAD[cause], (X,), limit=1.0)
     assert report.verdict == "wrong"
-    assert cause in [f.cause for f in report.findings], str(report)
+    assert cause in [f.cause for f in report.problems], str(report)
     np.testing.assert_array_equal(X, before)
 
 
@@ -96,7 +96,7 @@ def test_misbehaving_forwards_are_not_run(bad):
     report = check_pair(bad, backward, (X,), limit=1.0)
     assert report.verdict == "not run"
     assert not report
-    assert report.findings[0].hint
+    assert report.problems[0].hint
 
 
 def test_a_forward_that_draws_its_own_numbers_is_not_run():
@@ -177,7 +177,7 @@ def test_the_smallest_failing_shape_is_found():
     report = check_pair(
         layers.affine_forward, lambda d, c: (d @ c[1].T, c[0].T @ d, d.mean(axis=0)), (X, np.ones((4, 5)), np.ones(5))
     )
-    assert report.findings[0].evidence["smallest"] == "x (2, 1), w (1, 1), b (1,)"
+    assert report.problems[0].evidence["smallest"] == "x (2, 1), w (1, 1), b (1,)"
 
 
 def test_one_wrong_element_among_many_is_located():
@@ -191,6 +191,6 @@ def test_one_wrong_element_among_many_is_located():
 
     report = check_pair(lambda x, w: (x @ w, None), spoiled, (x, w))
     assert report.verdict == "wrong"
-    assert report.findings[0].index == (17, 333)
-    assert report.findings[0].argument == "dw"
+    assert report.problems[0].index == (17, 333)
+    assert report.problems[0].argument == "dw"
     assert report.right == ["dx"]

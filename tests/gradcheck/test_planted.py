@@ -34,5 +34,5 @@ def test_the_line_at_fault_is_named(tmp_path: Path) -> None:
     number = next(
         k for k, line in enumerate((tmp_path / "layers.py").read_text().splitlines(), 1) if "::-1, ::-1" in line
     )
-    assert report.findings[0].argument == "dw"
-    assert report.findings[0].where.startswith(f"layers.py:{number}: dw[f, :, ::-1, ::-1] += ")
+    assert report.problems[0].argument == "dw"
+    assert report.problems[0].where.startswith(f"layers.py:{number}: dw[f, :, ::-1, ::-1] += ")

@@ -14,7 +14,9 @@ import numpy as np
 
 from tinygen import autograd, modes
 from tinygen._tensor import Tensor, leaf
-from tinygen.gradcheck.subject import Gradients, Subject, argument_names, is_float_array, same
+from tinygen.gradcheck.source import argument_names
+from tinygen.gradcheck.subject import Gradients, Subject
+from tinygen.gradcheck.values import is_float_array, same
 
 Array = Any
 Pull = Callable[[list[Array]], Gradients]
@@ -25,16 +27,16 @@ def subject_of(fn: Callable[..., Any], inputs: Sequence[Any], name: str = "", li
     roots = {type(x).__module__.partition(".")[0] for x in inputs}
     library = library or next((n for n in LIBRARIES if n in roots or f"{n}lib" in roots), None)
     if library in (None, "tinygen"):
-        return Tensors(fn, inputs, name)
+        return TensorSubject(fn, inputs, name)
     if library not in LIBRARIES:
         raise ValueError(f"check: library {library!r} is unknown, expected one of tinygen, {', '.join(LIBRARIES)}")
-    return Foreign(library, fn, inputs, name)
+    return ForeignSubject(library, fn, inputs, name)
 
 
 # ----------------------------------------------------------------------------------------------------------- tinygen
 
 
-class Tensors(Subject):
+class TensorSubject(Subject):
     """A function on tinygen Tensors. Arguments that are arrays of floats or Tensors are checked, in float64."""
 
     def __init__(self, fn: Callable[..., Any], inputs: Sequence[Any], name: str = "") -> None:
@@ -43,7 +45,7 @@ class Tensors(Subject):
         super().__init__(called, argument_names(fn, len(arrays)), arrays)
         self.fn = fn
 
-    def _call(self, values: Sequence[Any], record: bool) -> tuple[list[Any], list[Any]]:
+    def _run(self, values: Sequence[Any], record: bool) -> tuple[list[Any], list[Any]]:
         args: list[Any] = list(values)
         for i in self.wrt:
             args[i] = leaf(values[i], record)
@@ -52,12 +54,12 @@ class Tensors(Subject):
 
     def _outputs(self, values: list[Any]) -> list[Any]:
         with modes.no_grad():
-            return [o._array if isinstance(o, Tensor) else o for o in self._call(values, False)[0]]
+            return [o._array if isinstance(o, Tensor) else o for o in self._run(values, False)[0]]
 
-    def pull(self, values: list[Any], *upstreams: list[Array]) -> list[Gradients]:
+    def _gradients(self, values: list[Any], *upstreams: list[Array]) -> list[Gradients]:
         before = [v.copy() if isinstance(v, np.ndarray) else None for v in values]
         with modes.enable_grad():
-            outs, args = self._call(values, True)
+            outs, args = self._run(values, True)
         leaves = [args[i] for i in self.wrt]
         live = [k for k, o in enumerate(outs) if isinstance(o, Tensor) and o.requires_grad]
         results: list[Gradients] = []
@@ -77,7 +79,7 @@ class Tensors(Subject):
         return results
 
 
-def gradient_of(subject: Tensors, upstream: Sequence[Array]) -> Tensors:
+def gradient_of(subject: TensorSubject, upstream: Sequence[Array]) -> TensorSubject:
     """The subject whose outputs are this one's gradients, as functions of its arguments and the upstream gradient."""
     n = len(subject.values)
 
@@ -95,13 +97,13 @@ def gradient_of(subject: Tensors, upstream: Sequence[Array]) -> Tensors:
                 return tuple(Tensor(np.zeros_like(x._array)) for x in leaves)
             return autograd.grad([outs[k] for k in live], leaves, [args[n + k] for k in live], create_graph=record)
 
-    result = Tensors(gradient, [*subject.values, *upstream], name=f"gradient of {subject.name}")
+    result = TensorSubject(gradient, [*subject.values, *upstream], name=f"gradient of {subject.name}")
     result.names = [*subject.names, *(f"gout{k}" if len(upstream) > 1 else "gout" for k in range(len(upstream)))]
     result.outputs = [subject.grad_name(i) for i in subject.wrt]
     return result
 
 
-class Module(Tensors):
+class ModuleSubject(TensorSubject):
     """A tinygen module: its parameters and inputs. A float64 copy is checked, the module itself is never touched."""
 
     def __init__(self, module: Any, inputs: Sequence[Any], loss: Callable[..., Any] | None = None) -> None:
@@ -111,13 +113,13 @@ class Module(Tensors):
             [(m, n) for m in own.modules() for n, t in vars(m).items() if t is p] for p in parameters.values()
         ]
         buffers = [(b, b.numpy().copy()) for _, b in own.named_buffers()]
-        generators = [g for m in own.modules() for g in vars(m).values() if isinstance(g, np.random.Generator)]
-        states = [g.bit_generator.state for g in generators]
+        rngs = [g for m in own.modules() for g in vars(m).values() if isinstance(g, np.random.Generator)]
+        states = [g.bit_generator.state for g in rngs]
 
         def fn(*args: Any) -> Any:
             for b, value in buffers:  # batch statistics and random numbers are those of the first call
                 b.write()[...] = value
-            for g, state in zip(generators, states, strict=True):
+            for g, state in zip(rngs, states, strict=True):
                 g.bit_generator.state = state
             for spots, tensor in zip(places, args, strict=False):
                 for m, n in spots:
@@ -135,7 +137,7 @@ class Module(Tensors):
 # ---------------------------------------------------------------------------------------------------- other libraries
 
 
-class Foreign(Subject):
+class ForeignSubject(Subject):
     """A function of another library's tensors. Float arrays and float tensors among the inputs are checked."""
 
     def __init__(self, library: str, fn: Callable[..., Any], inputs: Sequence[Any], name: str = "") -> None:
@@ -146,7 +148,7 @@ class Foreign(Subject):
     def _outputs(self, values: list[Any]) -> list[Any]:
         return self.linearize(self.fn, values, [])[0]
 
-    def pull(self, values: list[Any], *upstreams: list[Array]) -> list[Gradients]:
+    def _gradients(self, values: list[Any], *upstreams: list[Array]) -> list[Gradients]:
         results = []
         for upstream in upstreams:
             _, pull = self.linearize(self.fn, values, self.wrt)
@@ -250,10 +252,10 @@ LIBRARIES: dict[str, Callable[..., tuple[list[Array], Pull]]] = {
 }
 
 
-class TorchModule(Foreign):
+class TorchModuleSubject(ForeignSubject):
     """A PyTorch module as a function of its parameters and inputs."""
 
-    grad_name = Module.grad_name
+    grad_name = ModuleSubject.grad_name
 
 
 def module_of(module: Any, inputs: Sequence[Any], loss: Callable[..., Any] | None = None) -> Subject:
@@ -262,7 +264,7 @@ def module_of(module: Any, inputs: Sequence[Any], loss: Callable[..., Any] | Non
     if "torch" not in roots:
         if not hasattr(module, "named_parameters"):
             raise TypeError(f"check_module: {type(module).__name__} is neither a tinygen nor a PyTorch module")
-        return Module(module, inputs, loss)
+        return ModuleSubject(module, inputs, loss)
     import torch
 
     own = copy.deepcopy(module).double()
@@ -274,6 +276,6 @@ def module_of(module: Any, inputs: Sequence[Any], loss: Callable[..., Any] | Non
         out = torch.func.functional_call(own, state, args[len(names) :])
         return loss(out) if loss else out
 
-    subject = TorchModule("torch", fn, [*own.parameters(), *inputs], type(module).__name__)
+    subject = TorchModuleSubject("torch", fn, [*own.parameters(), *inputs], type(module).__name__)
     subject.names = [*names, *argument_names(module.forward, len(inputs))]
     return subject

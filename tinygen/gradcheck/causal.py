@@ -18,7 +18,7 @@ Array = Any
 
 
 def dependencies(fn: Callable[[Tensor], Tensor], x: Array, channels: bool = False, draws: int = 2,
-                 generator: np.random.Generator | None = None) -> np.ndarray:  # fmt: skip
+                 rng: np.random.Generator | None = None) -> np.ndarray:  # fmt: skip
     """How strongly each output pixel of a model depends on each input pixel.
 
     Args:
@@ -31,23 +31,23 @@ def dependencies(fn: Callable[[Tensor], Tensor], x: Array, channels: bool = Fals
     Returns: (P, P) array of max over the draws of |d out_i / d in_j|, summed over an input pixel's channels unless
         `channels`. Row: output; column: input, both in raster order. Zero exactly where nothing flows.
     """
-    generator = generator or np.random.default_rng(0)
+    rng = rng or np.random.default_rng(0)
     x = np.asarray(x, np.float64).reshape(1, *np.shape(x)[-3:])
     total: Any = 0.0
     for draw in range(draws):
-        image = leaf(x + (generator.standard_normal(x.shape) if draw else 0), True)
+        image = leaf(x + (rng.standard_normal(x.shape) if draw else 0), True)
         with modes.enable_grad():
             out = fn(image)
         shape = out.shape[-3:] if channels else out.shape[-2:]
         if shape != (x.shape[1:] if channels else x.shape[2:]):
             raise ValueError(f"dependencies: the model's output {out.shape} doesn't end in the image's {x.shape[1:]}")
-        total = np.maximum(total, np.abs(_rows(image, out, shape, channels, generator)))
+        total = np.maximum(total, np.abs(_rows(image, out, shape, channels, rng)))
     return total
 
 
-def _rows(image: Tensor, out: Tensor, shape: tuple[int, ...], channels: bool, generator: np.random.Generator) -> Array:
+def _rows(image: Tensor, out: Tensor, shape: tuple[int, ...], channels: bool, rng: np.random.Generator) -> Array:
     rows = []
-    weights = generator.uniform(0.5, 1.5, out.shape).astype(out.dtype)
+    weights = rng.uniform(0.5, 1.5, out.shape).astype(out.dtype)
     order = [(slice(None), c) for c in range(shape[0])] if channels else [(slice(None),)]
     for h, w in np.ndindex(*shape[-2:]):
         for c in order:

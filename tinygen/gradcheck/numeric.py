@@ -1,13 +1,13 @@
-"""Derivatives by finite differences, each with an error bar.
+"""Derivatives by finite differences, each with an error bound.
 
     central      D(h) = (f(h) - f(-h)) / 2h               error O(h^2) + noise / h
     Richardson   R(h) = (4 D(h/2) - D(h)) / 3             error O(h^4) + noise / h
     one-sided    (4 f(h/2) - f(h) - 3 f(0)) / h           its left and right values differ at a kink
     complex      Im f(ih) / h                             no cancellation; only where f is analytic
 
-A gradient is called wrong only when it lies outside the bar. The step that suits float64 code of scale 1 fails for
+A gradient is called wrong only when it lies outside the bound. The step that suits float64 code of scale 1 fails for
 code that computes in float32, cancels, or has a kink nearby, so a mismatch is decided by a ladder of steps: the rung
-with the smallest bar counts, and a rung's bar takes in the noise that the finer rungs show.
+with the smallest bound counts, and a rung's bound takes in the noise that the finer rungs show.
 
 Source: Ridders, Adv. Eng. Software 4 (1982); Moré & Wild, ACM TOMS 38 (2012); Squire & Trapp, SIAM Rev. 40 (1998).
 """
@@ -29,10 +29,10 @@ Function = Callable[[list[Any]], Array]  # all arguments -> all outputs, flatten
 
 
 class Slope(NamedTuple):
-    """A derivative, its error bar, and the step that gave it."""
+    """A derivative, its error bound, and the step that gave it."""
 
     value: float
-    bar: float
+    bound: float
     step: float
 
 
@@ -40,7 +40,7 @@ class Columns(NamedTuple):
     """Derivatives of all outputs by some elements of one argument."""
 
     jacobian: Array  # (outputs, elements)
-    bar: Array  # (elements,): of the weighted sum over outputs
+    bound: Array  # (elements,): of the weighted sum over outputs
     low: Array  # (elements,): the smallest and the largest weighted sum that one-sided slopes allow:
     high: Array  # a gradient between them is a fair choice at a kink
 
@@ -115,9 +115,9 @@ class Differences:
                     continue
                 finer = np.abs(d[k + 1 :] - refined[k]) * LADDER[k + 1 :]
                 noise = max(float(np.max(np.where(np.isfinite(finer), finer, 0))), floor)
-                bar = abs(refined[k] - refined[k - 1]) + noise / LADDER[k + 1]
-                if bar < best.bar:
-                    best = Slope(float(refined[k]), float(bar), float(LADDER[k + 1]))
+                bound = abs(refined[k] - refined[k - 1]) + noise / LADDER[k + 1]
+                if bound < best.bound:
+                    best = Slope(float(refined[k]), float(bound), float(LADDER[k + 1]))
         return best
 
     def columns(self, i: int, which: Array, step: float = STEP) -> Columns:
@@ -125,7 +125,7 @@ class Differences:
         x, w, f0 = self.values[i], self.weights, self.base
         scales = scale_of(x)
         jacobian = np.empty((len(f0), len(which)))
-        bar, low, high = (np.empty(len(which)) for _ in range(3))
+        bound, low, high = (np.empty(len(which)) for _ in range(3))
         for k, flat in enumerate(which):
             index = np.unravel_index(flat, x.shape)
             h = step * float(scales[index])
@@ -134,10 +134,10 @@ class Differences:
             jacobian[:, k] = (4 * near - wide) / 3
             right, left = 2 * (f1 - f0) / h1 - (f2 - f0) / h2, 2 * (b1 - f0) / g1 - (b2 - f0) / g2
             noise = 4 * EPS * float(np.linalg.norm(w * f0)) / h
-            bar[k] = np.dot(np.abs(w), np.abs(near - wide)) + noise
+            bound[k] = np.dot(np.abs(w), np.abs(near - wide)) + noise
             low[k] = np.minimum(w * right, w * left).sum() - noise
             high[k] = np.maximum(w * right, w * left).sum() + noise
-        return Columns(jacobian, bar, low, high)
+        return Columns(jacobian, bound, low, high)
 
     def complex_at(self, i: int, index: tuple[int, ...]) -> float | None:
         """The weighted derivative by the complex step, or None where the function doesn't carry complex numbers."""

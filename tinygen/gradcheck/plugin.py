@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from tinygen.gradcheck.report import GradcheckError, Report
+from tinygen.gradcheck.report import GradcheckError, GradcheckReport
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--gradcheck",
         action="store_true",
-        help="collect the gradients in plain Python files: X_forward with X_backward, losses, models",
+        help="collect the gradients in plain Python files: X_forward with X_backward, losses, layers, models, ops",
     )
 
 
@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("gradcheck")
 
 
-def run_check(*args: Any, **options: Any) -> Report:
+def run_check(*args: Any, **options: Any) -> GradcheckReport:
     """gradcheck(forward, backward, args), gradcheck(loss, None, args) or gradcheck(fn, inputs); raises if wrong."""
     __tracebackhide__ = True
     from tinygen import gradcheck
@@ -57,7 +57,7 @@ def run_check(*args: Any, **options: Any) -> Report:
 
 
 @pytest.fixture(name="gradcheck")
-def _gradcheck() -> Callable[..., Report]:
+def _gradcheck() -> Callable[..., GradcheckReport]:
     """gradcheck(forward, backward, args) or gradcheck(fn, inputs): fails with the report if a gradient is wrong."""
     return run_check
 
@@ -81,7 +81,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
         and not file_path.name.startswith(("test_", "conftest"))
     ):
         text = file_path.read_text(errors="replace")
-        if "backward" in text or "loss" in text:
+        if any(word in text for word in ("backward", "loss", "vjp")):
             return GradcheckFile.from_parent(parent, path=file_path)
     return None
 
@@ -90,7 +90,7 @@ class GradcheckFile(pytest.File):
     """A plain Python file with gradients."""
 
     def collect(self) -> Iterator[pytest.Item]:
-        from tinygen.gradcheck.command import load, targets
+        from tinygen.gradcheck.targets import load, targets
 
         for target in targets(load(self.path)):
             item = GradcheckItem.from_parent(self, name=target.name, target=target)

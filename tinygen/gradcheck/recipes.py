@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from tinygen.gradcheck.arguments import WEIGHTS, by_names
 
 Arguments = tuple[Any, ...]
 Sizes = dict[str, Any]
@@ -22,6 +24,10 @@ def _affine(r: np.random.Generator, N: int, D: tuple[int, ...], M: int) -> Argum
 
 def _elementwise(r: np.random.Generator, shape: tuple[int, ...]) -> Arguments:
     return (r.standard_normal(shape),)
+
+
+def _between_0_and_1(r: np.random.Generator, shape: tuple[int, ...]) -> Arguments:
+    return (r.uniform(0.1, 0.9, shape),)
 
 
 def _dropout(r: np.random.Generator, shape: tuple[int, ...], p: float, mode: str) -> Arguments:
@@ -155,18 +161,20 @@ RECIPES: list[tuple[str, Any, list[Sizes]]] = [
     ]),
 ]  # fmt: skip
 
-# For layers of other names: by the names of the arguments, or anything that runs.
+# For layers of other names: by the number of arguments. Those of one kind are one guess.
 GUESSES: list[tuple[Any, list[Sizes]]] = [
     (_elementwise, PLAIN),
     (_affine, [{"N": 3, "D": (4,), "M": 5}, {"N": 1, "D": (3,), "M": 2}]),
-    (lambda r, shape: (r.standard_normal(shape), r.standard_normal(shape)), PLAIN),
     (lambda r, N, D, M: _affine(r, N, D, M)[:2], [{"N": 3, "D": (4,), "M": 5}, {"N": 1, "D": (3,), "M": 2}]),
-    (_scores, [{"N": 4, "C": 5}, {"N": 1, "C": 3}]),
+    (lambda r, N, D, M: (r.standard_normal((N, D)), r.standard_normal((M, D)), r.standard_normal(M)),
+     [{"N": 3, "D": 4, "M": 5}, {"N": 1, "D": 3, "M": 2}]),
+    (lambda r, N, D, M: (r.standard_normal((N, D)), r.standard_normal((M, D))),
+     [{"N": 3, "D": 4, "M": 5}, {"N": 1, "D": 3, "M": 2}]),
     (_conv, CONV),
     (_pool, POOL),
     (_norm, NORM),
-    (_linear_classifier, CLASSIFIER),
-]
+]  # fmt: skip
+LOSS = re.compile(r".*(loss|entropy|bce|mse|nll|hinge|likelihood|divergence|error).*")
 
 
 def layer_name(function: str) -> str:
@@ -189,27 +197,38 @@ def layer_name(function: str) -> str:
     return "_".join(w for w in words if w not in drop)
 
 
-def cases(function: str, names: Sequence[str], seed: int = 0) -> Iterator[Arguments]:
-    """Arguments to try a function on, the plainest first.
+class Trial(NamedTuple):
+    """Arguments of one kind to try a function on, the plainest first."""
+
+    cases: list[Arguments]
+    certain: bool  # the function's name says that these are meant: if it takes them, no others are tried
+    last: bool = False  # counts only if the function takes no others
+
+
+def trials(function: str, names: Sequence[str], seed: int = 0) -> Iterator[Trial]:
+    """All kinds of arguments that a function may be made for, the likeliest first.
 
     Args:
         function: its name, such as "conv_forward_naive".
         names: of its required arguments.
     """
-    layer = layer_name(function)
-    if "loss" in layer and len(names) == 4:
-        yield from _make(_linear_classifier, CLASSIFIER, len(names), seed)
-        return
-    for pattern, recipe, sizes in RECIPES:
-        if re.fullmatch(pattern, layer):
-            if recipe is _chain:
-                recipe = _chain(*layer.split("_"))
-            yield from _make(recipe, sizes, len(names), seed)
-            return
-    for recipe, sizes in GUESSES:
-        made = next(_make(recipe, sizes[:1], None, seed))
-        if len(made) == len(names):
-            yield from _make(recipe, sizes, len(names), seed)
+    layer, n = layer_name(function), len(names)
+    loss = bool(LOSS.fullmatch(layer))
+    named = next(((recipe, sizes) for p, recipe, sizes in RECIPES if re.fullmatch(p, layer)), None)
+    if loss and n == 4:
+        named = _linear_classifier, CLASSIFIER
+    if named:
+        recipe = _chain(*layer.split("_")) if named[0] is _chain else named[0]
+        certain = not loss or layer.startswith(("softmax", "svm", "temporal"))
+        yield Trial(list(_make(recipe, named[1], n, seed)), certain)
+    general = [list(_make(recipe, sizes, n, seed)) for recipe, sizes in GUESSES
+               if len(next(_make(recipe, sizes[:1], None, seed))) == n]  # fmt: skip
+    found = list(by_names(names, loss, seed))
+    if n == 1:  # log, sqrt ... are defined for positive numbers only
+        found.append(list(_make(_between_0_and_1, PLAIN, n, seed)))
+    product = any(WEIGHTS.fullmatch(name.lower()) for name in names)
+    for k, cases in enumerate([*general, *found] if product or n == 1 else [*found, *general]):
+        yield Trial(cases, certain=False, last=n == 1 and k > 0)
 
 
 def _make(recipe: Callable[..., Arguments], sizes: list[Sizes], n: int | None, seed: int) -> Iterator[Arguments]:

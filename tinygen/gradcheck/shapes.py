@@ -1,4 +1,4 @@
-"""What sizes are called in a hint, and which smaller shapes still fail."""
+"""Names of sizes for a hint, and the smallest shapes that still fail."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from tinygen.gradcheck.examine import Evidence, examine
-from tinygen.gradcheck.report import Report
+from tinygen.gradcheck.evidence import Evidence
+from tinygen.gradcheck.report import GradcheckReport
 from tinygen.gradcheck.subject import Subject
+from tinygen.gradcheck.verdict import report_on
 
 
 def subsets(axes: Sequence[int], most: int = 4) -> Iterator[tuple[int, ...]]:
@@ -23,7 +24,7 @@ LETTERS = {4: "NCHW", 3: "NTD", 2: "ND", 1: "N"}
 
 
 def axis_name(e: Evidence, shape: tuple[int, ...], axis: int) -> str:
-    """What an axis is called: its usual letter if the array is a batch, its number otherwise."""
+    """The name of an axis: its usual letter if the array is a batch, its number otherwise."""
     letters = LETTERS.get(len(shape), "")
     labels = [v for v in e.subject.values if isinstance(v, np.ndarray) and v.dtype.kind in "iu"]
     batch = next((v.shape[0] for v in (*e.outputs, *labels) if v.ndim), None)
@@ -60,7 +61,7 @@ def factor_name(e: Evidence, f: float) -> str:
         for words, value in options:
             for text, candidate in ((words, value), (f"1/({words})" if " " in words else f"1/{words}", 1 / value)):
                 if np.isclose(f, sign * candidate, rtol=1e-5):
-                    return f"{minus}{text} = {f:.4g}"
+                    return f"{f:.4g}" if text.isdigit() else f"{minus}{text} = {f:.4g}"
         for (a, x), (b, y) in itertools.product([*plain[1:], *simple, ("4", 4.0)], plain[1:] + simple):
             if np.isclose(f, sign * x / y, rtol=1e-5):
                 return f"{minus}{a} / {b if ' ' not in b else f'({b})'} = {f:.4g}"
@@ -78,23 +79,20 @@ def _cut(subject: Subject, size: int, to: int) -> Subject | None:
     ])  # fmt: skip
 
 
-def _outcome(subject: Subject | None) -> Report | None:
+def _outcome(subject: Subject | None) -> GradcheckReport | None:
     """A quick check; None if the function refuses such shapes."""
     if subject is None:
         return None
-    try:
-        report = examine(subject, thorough=False, diagnose=False)
-    except Exception:
-        return None
-    refused = report.verdict == "not run" or any(f.cause in ("raises", "hangs") for f in report.findings)
+    report = report_on(subject, thorough=False)
+    refused = report.verdict == "not run" or any(f.cause in ("raises", "hangs") for f in report.problems)
     return None if refused else report
 
 
 def right_at_size_one(e: Evidence, size: int, i: int | None = None) -> bool:
-    """Whether the gradient of argument i (if left out, all) is right once every axis of that size has length 1."""
-    if size not in e.probes:
-        e.probes[size] = _outcome(_cut(e.subject, size, 1))
-    report = e.probes[size]
+    """True if the gradient of argument i (if left out, all) is right once every axis of that size has length 1."""
+    if size not in e.cut:
+        e.cut[size] = _outcome(_cut(e.subject, size, 1))
+    report = e.cut[size]
     return report is not None and (bool(report) if i is None else e.subject.grad_name(i) in report.right)
 
 
