@@ -28,7 +28,8 @@ from benchmarks import cases
 from benchmarks.cases import CASES, Case, Runs
 from benchmarks.contestants import disagreement, torch_or_none
 from tinygen import cuda, native
-from tinygen.cli.parser import Parser, doctor
+from tinygen.cli import doctor
+from tinygen.cli.parser import Parser
 
 ROOT = Path(__file__).parents[1]
 LEFT_OUT = ("Sampling", "Overhead of an op", "Import")  # sections that say nothing of a GPU

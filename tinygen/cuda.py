@@ -14,8 +14,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from tinygen import nvcc
-
 LIBRARY: Path | None = None  # a library to be used in place of the one that is compiled for the GPU
 _ERRORS = 1000  # TG_CUDA: from here on a result is this plus CUDA's own error code
 _NO_MEMORY = 1
@@ -86,6 +84,8 @@ def _driver() -> str:
 @functools.cache
 def library() -> tuple[Any, Any, str]:
     """(ffi, lib, "") of the CUDA library, which is compiled if it has to be; (None, None, why not) if it can't."""
+    from tinygen import nvcc  # here, so that it can run as a program
+
     try:
         from tinygen._cuda_abi import ffi
 
