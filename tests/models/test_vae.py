@@ -16,7 +16,8 @@ from tinygen import native, no_grad, optim, tensor
 from tinygen.data import Dataset, load
 from tinygen.gradcheck import check_module
 from tinygen.models.likelihoods import Bernoulli, Gaussian, Logistic
-from tinygen.models.model import Batch, Metric
+from tinygen.metrics.metric import Metric
+from tinygen.models.family import Batch
 from tinygen.models.vae import vae as vae_file
 from tinygen.models.vae.plots import bars, dots
 from tinygen.models.vae.posteriors import Categorical, Mixture, gaussian_kl, log_normal, log_prior
@@ -89,7 +90,7 @@ def test_the_divergence_of_a_mixture_is_the_integral():
     model = vae(posterior="mixture", components=3)
     x, q, rng = ALL_2X2[[5]], model.posterior, np.random.default_rng(1)
     with no_grad():
-        h = model.encoder(model.scaled(x))
+        h = model.encoder(model.network_input(x))
         z = tensor(GRID[:, None, None])
         log_q, log_p = q.log_q(h, z).numpy()[:, 0], log_prior(z).numpy()[:, 0]
         estimates = [q.kl(h, q.draw(h, q.noise(rng, 1, 1))).item() for _ in range(2000)]
@@ -103,7 +104,7 @@ def test_the_divergence_of_a_mixture_is_the_integral():
 def test_the_divergence_of_categories_is_their_sum():
     model = vae(posterior="categorical", latent=2, components=3)
     with no_grad():
-        h = model.encoder(model.scaled(ALL_2X2))
+        h = model.encoder(model.network_input(ALL_2X2))
         p = np.exp(model.posterior.split(h).numpy())
         assert np.allclose(p.sum(axis=2), 1)
         expected = sum((p[:, i] * np.log(3 * p[:, i])).sum(axis=1) for i in range(2))
@@ -224,7 +225,7 @@ def test_the_training_objective_is_minus_the_bound():
     again = [model.parts(ALL_2X2, model.posterior.noise(np.random.default_rng(i), 7, 16)) for i in range(200)]
     assert (np.mean([p["tightening"].numpy() for p in again], axis=0) < 0).all()
     with no_grad():
-        h = model.encoder(model.scaled(ALL_2X2))
+        h = model.encoder(model.network_input(ALL_2X2))
         z = model.posterior.draw(h, noise)
         terms = -model.nats(z, ALL_2X2).numpy() - model.posterior.log_ratio(h, z).numpy()
     expected = np.log(np.exp(terms).mean(axis=0))
@@ -237,7 +238,7 @@ def test_what_is_evaluated_is_what_is_trained(options):
     parts = model.parts(ALL_2X2, model.posterior.noise(np.random.default_rng(5), 1, 16))
     for found, name in zip(model.elbo(ALL_2X2, np.random.default_rng(5)), ("reconstruction", "kl"), strict=True):
         np.testing.assert_allclose(found, parts[name].numpy(), rtol=1e-12)
-    assert model.validation(Batch(ALL_2X2), np.random.default_rng(5)) == pytest.approx(total(parts).numpy().mean())
+    assert model.family.validation(model, Batch(ALL_2X2), np.random.default_rng(5)) == pytest.approx(total(parts).numpy().mean())
 
 
 def test_active_variables_are_those_whose_mean_varies():
@@ -248,7 +249,7 @@ def test_active_variables_are_those_whose_mean_varies():
     np.testing.assert_allclose(model.activity(ALL_2X2), model.encode(ALL_2X2).var(axis=0))
     categories = vae(posterior="categorical", components=3, latent=2)
     with no_grad():
-        p = np.exp(categories.posterior.split(categories.encoder(categories.scaled(ALL_2X2))).numpy())
+        p = np.exp(categories.posterior.split(categories.encoder(categories.network_input(ALL_2X2))).numpy())
     np.testing.assert_allclose(categories.activity(ALL_2X2), p.var(axis=0).sum(axis=1))
 
 
@@ -392,13 +393,13 @@ def digits(n=40):
 def test_figures_and_pictures(options):
     train, test = digits()
     model = VAE((1, 8, 8), 17, hidden=16, **options, rng=np.random.default_rng(0)).eval()
-    figures = {f.name: f for f in model.evaluate(train, test, np.random.default_rng(0))}
+    figures = {f.name: f for f in model.family.metrics(model, train, test, np.random.default_rng(0))}
     assert all(isinstance(f, Metric) and np.isfinite(f.value) for f in figures.values())
     parts = figures["reconstruction"].value + figures["KL"].value
     assert figures["-ELBO"].value == pytest.approx(model.bits_per_dim(parts), rel=1e-9)
     bound = figures["importance-weighted bound, K = 500"]
-    assert bound.value < bound.beside["-ELBO of these 40 images"]
-    for name, draw in model.pictures().items():
+    assert bound.value < bound.baselines["-ELBO of these 40 images"]
+    for name, draw in model.family.plots.items():
         picture = draw(model, train, test, np.random.default_rng(0))
         assert picture.images.dtype == np.uint8, name
         assert picture.levels == 256
@@ -422,13 +423,13 @@ def test_drawings_show_what_they_are_given():
 def test_a_traversal_moves_one_variable():
     train, test = digits()
     model = vae((1, 8, 8), 17, latent=3)
-    picture = model.pictures()["traverse"](model, train, test, np.random.default_rng(0))
+    picture = model.family.plots["traverse"](model, train, test, np.random.default_rng(0))
     code = model.encode(test.images[:1])[0]
     first = model.kl_by_variable(test.images).argmax()
     z = np.tile(code, (11, 1))
     z[:, first] = np.linspace(-3, 3, 11)
     assert picture.images.shape == (33, 1, 8, 8)
-    np.testing.assert_array_equal(picture.images[:11], np.round(model.means(z) * (255 / 16)).astype(np.uint8))
+    np.testing.assert_array_equal(picture.images[:11], np.round(model.decode(z) * (255 / 16)).astype(np.uint8))
 
 
 @pytest.mark.fault("R08")
@@ -444,7 +445,7 @@ def test_samples_depend_on_the_generator_alone():
     assert model.encode(a[:0]).shape == (0, 20)
     cold = model.sample(50, np.random.default_rng(1), temperature=0)
     z = model.posterior.prior(np.random.default_rng(1), 50)
-    np.testing.assert_array_equal(cold, np.round(model.means(z)).astype(np.uint8))
+    np.testing.assert_array_equal(cold, np.round(model.decode(z)).astype(np.uint8))
 
 
 @pytest.mark.parametrize("options", BOUNDED, ids=str)

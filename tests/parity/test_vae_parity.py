@@ -15,7 +15,7 @@ from torch.nn.functional import conv2d, conv_transpose2d, linear, mse_loss, relu
 
 from tests.parity.side_by_side import assert_one_gradient, assert_one_training, train
 from tinygen.data import load, threshold
-from tinygen.models.model import Batch
+from tinygen.models.family import Batch
 from tinygen.models.vae.autoencoder import Autoencoder
 from tinygen.models.vae.vae import VAE
 
