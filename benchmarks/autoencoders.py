@@ -37,6 +37,7 @@ from tinygen.metrics.quality import calibration
 from tinygen.models.family import Batch
 from tinygen.models.model import Model
 from tinygen.models.vae.autoencoder import Autoencoder, accuracy, classifier, fit
+from tinygen.models.vae.estimates import ACTIVE, activity, elbo, importance_bound, prior_estimate
 from tinygen.report.images import save_plot
 
 SEEDS = range(6)
@@ -169,7 +170,7 @@ def bounds(out: Path) -> str:
     (model, _), (_, test) = trained(**GATE), data(2)
     images, rows = test.images[:100], []
     for k in (1, 10, 100, 1000, 5000):
-        repeated = [f(images, k, np.random.default_rng(seed)) for f in (model.bound, model.prior_estimate)
+        repeated = [f(model, images, k, np.random.default_rng(seed)) for f in (importance_bound, prior_estimate)
                     for seed in range(5)]  # fmt: skip
         posterior, prior = np.reshape(repeated, (2, 5, -1))
         rows.append((k, *(f"{v.mean():.1f} (+- {v.std(axis=0, ddof=1).mean():.1f})" for v in (posterior, prior))))
@@ -178,10 +179,10 @@ def bounds(out: Path) -> str:
 
 
 def variants(out: Path) -> str:
-    """Slide 98: other posteriors, objectives and networks after equally many images."""
+    """Slide 98: other posteriors, bounds and networks after equally many images."""
     options: dict[str, dict[str, Any]] = {
-        "Gaussian": {}, "mixture of 4 Gaussians": {"posterior": "mixture"}, "IWAE, K = 5": {"importance": 5},
-        "20 variables of 10 categories": {"posterior": "categorical"}, "convolutional": {"network": "conv"},
+        "Gaussian": {}, "mixture of 4 Gaussians": {"model": "mixture-vae"}, "IWAE, K = 5": {"model": "iwae"},
+        "20 variables of 10 categories": {"model": "categorical-vae"}, "convolutional": {"network": "conv"},
         "beta 0.25": {"beta": 0.25}, "beta 4": {"beta": 4.0}, "beta 16": {"beta": 16.0},
     }  # fmt: skip
     return compared(options, {"likelihood": "bernoulli"}, 2, out)
@@ -202,9 +203,9 @@ def compared(options: dict[str, dict[str, Any]], common: dict[str, Any], levels:
         model, seconds = trained(3, levels, **common, **own)
         _, test = data(levels)
         rng = np.random.default_rng(SEED)
-        reconstruction, kl = (part.mean() for part in model.elbo(test.images, rng))
-        bound = -model.bound(test.images[:200], 500, rng).mean()
-        active = f"{(model.activity(test.images) > 0.01).sum()} of {model.posterior.latent}"
+        reconstruction, kl = (part.mean() for part in elbo(model, test.images, rng))
+        bound = -importance_bound(model, test.images[:200], 500, rng).mean()
+        active = f"{(activity(model, test.images) > ACTIVE).sum()} of {model.latent}"
         shown = [f"{v:.1f}" for v in (reconstruction + kl, reconstruction, kl, bound, seconds)]
         bits = f"{model.bits_per_dim(reconstruction + kl):.3f}"
         rows.append((name, *shown[:1], bits, *shown[1:4], active, shown[4]))
@@ -217,9 +218,8 @@ def manifold(out: Path) -> str:
     """Slide 94: a VAE of two latent variables, its plane and the classes on it."""
     model, _ = trained(10, latent=2, likelihood="bernoulli")
     drawn(model, out, "manifold", "scatter", prefix="plane")
-    return table(
-        "VAE of two variables, 10 epochs | nats", [("-ELBO", model.family.validation(model, Batch(data(2)[1].images), np.random.default_rng(0)))]
-    )
+    bound = model.family.validation(model, Batch(data(2)[1].images), np.random.default_rng(0))
+    return table("VAE of two variables, 10 epochs | nats", [("-ELBO", bound)])
 
 
 def generation(out: Path) -> str:
@@ -233,7 +233,7 @@ def generation(out: Path) -> str:
     known = calibration(train, test)
     rows = [(name, known.distance[name], known.precision[name], known.recall[name]) for name in known.distance]
     for name, images in {
-        "VAE, means of p(x given z)": model.decode(model.posterior.prior(rng, 10_000)),
+        "VAE, means of p(x given z)": model.decode(model.prior(10_000, rng)),
         "autoencoder, codes from N(0, I)": plain.decode(rng.standard_normal((10_000, plain.latent))),
         "autoencoder, codes from N(mean, covariance)": plain.decode(codes.sample(10_000, rng)),
     }.items():
