@@ -21,15 +21,9 @@ import numpy as np
 from benchmarks import models
 from benchmarks.models import SEED, Entry, training
 from tinygen import native
-from tinygen.baselines.classical import (
-    PCA,
-    GaussianMixture,
-    Histogram,
-    KernelDensity,
-    kmeans,
-    mutual_information,
-    purity,
-)  # fmt: skip
+from tinygen.baselines.density import GaussianMixture, Histogram, KernelDensity
+from tinygen.baselines.kmeans import kmeans, mutual_information, purity
+from tinygen.baselines.pca import PCA
 from tinygen.cli.parser import Parser
 from tinygen.metrics.distance import frechet_distance, precision_recall
 from tinygen.metrics.features import feature_net

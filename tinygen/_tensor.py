@@ -13,7 +13,7 @@ Nothing of this needs `_codegen.py`, which writes code for each op that does the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
