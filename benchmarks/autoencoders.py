@@ -21,22 +21,18 @@ import numpy as np
 from benchmarks import models
 from benchmarks.models import SEED, Entry, training
 from tinygen import native
-from tinygen.baselines.classical import (
-    PCA,
-    GaussianMixture,
-    Histogram,
-    KernelDensity,
-    kmeans,
-    mutual_information,
-    purity,
-)  # fmt: skip
+from tinygen.baselines.density import GaussianMixture, Histogram, KernelDensity
+from tinygen.baselines.kmeans import kmeans, mutual_information, purity
+from tinygen.baselines.pca import PCA
 from tinygen.cli.parser import Parser
 from tinygen.metrics.distance import frechet_distance, precision_recall
 from tinygen.metrics.features import feature_net
 from tinygen.metrics.quality import calibration
-from tinygen.models.model import Model, Plot
+from tinygen.models.family import Batch
+from tinygen.models.model import Model
 from tinygen.models.vae.autoencoder import Autoencoder, accuracy, classifier, fit
-from tinygen.report.images import save_picture
+from tinygen.models.vae.estimates import ACTIVE, activity, elbo, importance_bound, prior_estimate
+from tinygen.report.images import save_plot
 
 SEEDS = range(6)
 data = functools.cache(models.data)  # the features and the calibration go with a data set's identity
@@ -66,11 +62,11 @@ def spread(values: Sequence[float], scale: float = 1) -> str:
 
 
 def drawn(model: Model, out: Path, *names: str, prefix: str = "") -> None:
-    """Write pictures of a model."""
+    """Write plots of a model."""
     train, test = data(model.levels)
     for name in names:
-        picture: Plot = model.pictures()[name](model, train, test, np.random.default_rng(SEED))
-        save_picture(out / f"{prefix or type(model).__name__.lower()}-{name}.png", picture, model.levels)
+        found = model.family.plots[name](model, train, test, np.random.default_rng(SEED))
+        save_plot(out / f"{prefix or type(model).__name__.lower()}-{name}.png", found, model.levels)
 
 
 # ------------------------------------------------------------------------------------------------------------ the parts
@@ -120,9 +116,9 @@ def plot(path: Path, x: np.ndarray, kinds: dict[str, Any]) -> None:
 def autoencoder(out: Path) -> str:
     """Slides 42 to 46 and 49: an autoencoder against PCA with codes of the same size; why it can't generate."""
     (model, seconds), (train, test) = trained(4, 256, "autoencoder", 2e-3, latent=64), data(256)
-    (figure,) = model.evaluate(train, test, np.random.default_rng(SEED))
+    (metric,) = model.family.metrics(model, train, test, np.random.default_rng(SEED))
     drawn(model, out, "reconstruct", "generate", "interpolate", "scatter")
-    rows = [("autoencoder, 64 numbers", figure.value), *figure.beside.items(), ("seconds of training", seconds)]
+    rows = [("autoencoder, 64 numbers", metric.value), *metric.baselines.items(), ("seconds of training", seconds)]
     return table("test set | mean squared error, of 1,000", rows)
 
 
@@ -142,8 +138,8 @@ def finetuning(out: Path) -> str:
                 if started:
                     model.load_state_dict(weights)
                 net = classifier(model, 10, rng)
-                fit(net, model.scaled(train.images[index]), train.labels[index], rng)
-                found[started].append(accuracy(net, model.scaled(test.images), test.labels))
+                fit(net, model.network_input(train.images[index]), train.labels[index], rng)
+                found[started].append(accuracy(net, model.network_input(test.images), test.labels))
         gain = np.subtract(found[True], found[False])
         rows.append((labels, *(spread(found[k], 100) for k in (True, False)), spread(list(gain), 100)))
     return table(f"labels, {len(SEEDS)} seeds | accuracy from the autoencoder, % | from scratch, % | gain", rows)
@@ -156,10 +152,10 @@ def vae(out: Path) -> str:
     """Slides 66 to 97: the VAE of Kingma & Welling, 784-400-20, on thresholded images."""
     model, seconds = trained(**GATE)
     train, test = data(2)
-    figures = model.evaluate(train, test, np.random.default_rng(SEED))
+    metrics = model.family.metrics(model, train, test, np.random.default_rng(SEED))
     drawn(model, out, "reconstruct", "prior", "traverse", "interpolate", "variables", "scatter")
-    rows = [(f.name, f"{f.value:.2f}" + (f" +- {f.error:.2f}" if f.error else ""), f.unit) for f in figures]
-    rows += [(name, f"{v:.2f}", figures[4].unit) for name, v in figures[4].beside.items()]
+    rows = [(m.name, f"{m.value:.2f}" + (f" +- {m.error:.2f}" if m.error else ""), m.unit) for m in metrics]
+    rows += [(name, f"{v:.2f}", metrics[4].unit) for name, v in metrics[4].baselines.items()]
     return table("VAE 784-400-20, 17 epochs | test set |", [*rows, ("training", f"{seconds:.0f}", "s of one core")])
 
 
@@ -168,7 +164,7 @@ def bounds(out: Path) -> str:
     (model, _), (_, test) = trained(**GATE), data(2)
     images, rows = test.images[:100], []
     for k in (1, 10, 100, 1000, 5000):
-        repeated = [f(images, k, np.random.default_rng(seed)) for f in (model.bound, model.prior_estimate)
+        repeated = [f(model, images, k, np.random.default_rng(seed)) for f in (importance_bound, prior_estimate)
                     for seed in range(5)]  # fmt: skip
         posterior, prior = np.reshape(repeated, (2, 5, -1))
         rows.append((k, *(f"{v.mean():.1f} (+- {v.std(axis=0, ddof=1).mean():.1f})" for v in (posterior, prior))))
@@ -177,10 +173,10 @@ def bounds(out: Path) -> str:
 
 
 def variants(out: Path) -> str:
-    """Slide 98: other posteriors, objectives and networks after equally many images."""
+    """Slide 98: other posteriors, bounds and networks after equally many images."""
     options: dict[str, dict[str, Any]] = {
-        "Gaussian": {}, "mixture of 4 Gaussians": {"posterior": "mixture"}, "IWAE, K = 5": {"importance": 5},
-        "20 variables of 10 categories": {"posterior": "categorical"}, "convolutional": {"network": "conv"},
+        "Gaussian": {}, "mixture of 4 Gaussians": {"model": "mixture-vae"}, "IWAE, K = 5": {"model": "iwae"},
+        "20 variables of 10 categories": {"model": "categorical-vae"}, "convolutional": {"network": "conv"},
         "beta 0.25": {"beta": 0.25}, "beta 4": {"beta": 4.0}, "beta 16": {"beta": 16.0},
     }  # fmt: skip
     return compared(options, {"likelihood": "bernoulli"}, 2, out)
@@ -201,9 +197,9 @@ def compared(options: dict[str, dict[str, Any]], common: dict[str, Any], levels:
         model, seconds = trained(3, levels, **common, **own)
         _, test = data(levels)
         rng = np.random.default_rng(SEED)
-        reconstruction, kl = (part.mean() for part in model.elbo(test.images, rng))
-        bound = -model.bound(test.images[:200], 500, rng).mean()
-        active = f"{(model.activity(test.images) > 0.01).sum()} of {model.posterior.latent}"
+        reconstruction, kl = (part.mean() for part in elbo(model, test.images, rng))
+        bound = -importance_bound(model, test.images[:200], 500, rng).mean()
+        active = f"{(activity(model, test.images) > ACTIVE).sum()} of {model.latent}"
         shown = [f"{v:.1f}" for v in (reconstruction + kl, reconstruction, kl, bound, seconds)]
         bits = f"{model.bits_per_dim(reconstruction + kl):.3f}"
         rows.append((name, *shown[:1], bits, *shown[1:4], active, shown[4]))
@@ -216,9 +212,8 @@ def manifold(out: Path) -> str:
     """Slide 94: a VAE of two latent variables, its plane and the classes on it."""
     model, _ = trained(10, latent=2, likelihood="bernoulli")
     drawn(model, out, "manifold", "scatter", prefix="plane")
-    return table(
-        "VAE of two variables, 10 epochs | nats", [("-ELBO", model.validation(data(2)[1], np.random.default_rng(0)))]
-    )
+    bound = model.family.validation(model, Batch(data(2)[1].images), np.random.default_rng(0))
+    return table("VAE of two variables, 10 epochs | nats", [("-ELBO", bound)])
 
 
 def generation(out: Path) -> str:
@@ -232,9 +227,9 @@ def generation(out: Path) -> str:
     known = calibration(train, test)
     rows = [(name, known.distance[name], known.precision[name], known.recall[name]) for name in known.distance]
     for name, images in {
-        "VAE, means of p(x given z)": model.means(model.posterior.prior(rng, 10_000)),
-        "autoencoder, codes from N(0, I)": plain.means(rng.standard_normal((10_000, plain.latent))),
-        "autoencoder, codes from N(mean, covariance)": plain.means(codes.sample(10_000, rng)),
+        "VAE, means of p(x given z)": model.decode(model.prior(10_000, rng)),
+        "autoencoder, codes from N(0, I)": plain.decode(rng.standard_normal((10_000, plain.latent))),
+        "autoencoder, codes from N(mean, covariance)": plain.decode(codes.sample(10_000, rng)),
     }.items():
         real, fake = (net.of(x)[0] for x in (test.images, np.round(images).astype(np.uint8)))
         rows.append((name, frechet_distance(real, fake), *precision_recall(real, fake)))

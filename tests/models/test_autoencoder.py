@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tinygen import native, no_grad, optim, tensor
 from tinygen.data import Dataset, load
 from tinygen.gradcheck import check_module
-from tinygen.models.model import Batch
+from tinygen.models.family import Batch
 from tinygen.models.networks import encoders
 from tinygen.models.vae.autoencoder import Autoencoder, accuracy, classifier, fit
 
@@ -60,10 +60,10 @@ def test_gradients_and_no_conversions(network):
 def test_it_restores_better_than_pca_and_its_samples_are_no_digits():
     train, test = load("digits")
     model = trained(train.images, 17, 500, latent=6, hidden=16)
-    (figure,) = model.evaluate(train, test, np.random.default_rng(0))
-    assert figure.value < 0.95 * figure.beside["PCA-6"]
+    (figure,) = model.family.metrics(model, train, test, np.random.default_rng(0))
+    assert figure.value < 0.95 * figure.baselines["PCA-6"]
     x = test.images / 16
-    assert figure.value == pytest.approx(1000 * np.mean((model.means(model.encode(test.images)) / 16 - x) ** 2))
+    assert figure.value == pytest.approx(1000 * np.mean((model.decode(model.encode(test.images)) / 16 - x) ** 2))
 
     shuffled = np.random.default_rng(0).permuted(test.images, axis=0)  # pixels from all over: no digits
     assert model.squared_error(test.images) < 0.5 * model.squared_error(shuffled)
@@ -78,10 +78,10 @@ def test_the_loss_is_the_squared_error_of_an_image():
     model = Autoencoder((1, 4, 4), 5, latent=2, hidden=3, rng=np.random.default_rng(0))
     images = np.random.default_rng(1).integers(0, 5, (6, 1, 4, 4)).astype(np.uint8)
     with no_grad():
-        restored = (model(model.scaled(images)).numpy() + 1) / 2
+        restored = (model(model.network_input(images)).numpy() + 1) / 2
         loss = model.loss(Batch(images), np.random.default_rng(0))["squared_error"].item()
     assert loss == pytest.approx(((restored - images / 4) ** 2).sum() / 6, rel=1e-5)
-    assert model.progress({"squared_error": 16.0}) == "mean squared error 1.00000"
+    assert model.family.progress(model, {"squared_error": 16.0}) == "mean squared error 1.00000"
 
 
 def test_a_classifier_starts_from_the_encoder_and_all_of_it_is_tuned():
@@ -91,8 +91,8 @@ def test_a_classifier_starts_from_the_encoder_and_all_of_it_is_tuned():
     net = classifier(model, 10, rng)
     before = {name: p.numpy().copy() for name, p in net.named_parameters()}
     chosen = np.concatenate([np.flatnonzero(train.labels == c)[:20] for c in range(10)])
-    fit(net, model.scaled(train.images[chosen]), train.labels[chosen], rng, steps=150)
-    assert accuracy(net, model.scaled(test.images), test.labels) > 0.6  # with 200 labels; chance is .1
+    fit(net, model.network_input(train.images[chosen]), train.labels[chosen], rng, steps=150)
+    assert accuracy(net, model.network_input(test.images), test.labels) > 0.6  # with 200 labels; chance is .1
     for name, p in net.named_parameters():
         assert not np.array_equal(p.numpy(), before[name]), name
 
@@ -101,7 +101,7 @@ def test_pictures_and_samples():
     train, test = load("digits")
     test = Dataset(test.images[:30], 17, test.labels[:30], "digits", test.classes)
     model = Autoencoder((1, 8, 8), 17, latent=4, hidden=4, rng=np.random.default_rng(0)).eval()
-    for name, draw in model.pictures().items():
+    for name, draw in model.family.plots.items():
         picture = draw(model, train, test, np.random.default_rng(0))
         assert picture.images.dtype == np.uint8, name
         assert len(picture.images) % picture.columns == 0, name

@@ -15,11 +15,16 @@ import tinygen
 from tinygen import native, no_grad, optim, tensor
 from tinygen.data import Dataset, load
 from tinygen.gradcheck import check_module
+from tinygen.metrics.metric import Metric
+from tinygen.models.family import Batch
 from tinygen.models.likelihoods import Bernoulli, Gaussian, Logistic
-from tinygen.models.model import Batch, Metric
-from tinygen.models.vae import vae as vae_file
+from tinygen.models.vae import estimates
+from tinygen.models.vae.categorical import CategoricalVAE
+from tinygen.models.vae.estimates import activity, elbo, importance_bound, kl_by_variable, prior_estimate
+from tinygen.models.vae.iwae import IWAE, MixtureIWAE
+from tinygen.models.vae.mixture import MixtureVAE
+from tinygen.models.vae.normal import gaussian_kl, log_normal, log_prior
 from tinygen.models.vae.plots import bars, dots
-from tinygen.models.vae.posteriors import Categorical, Mixture, gaussian_kl, log_normal, log_prior
 from tinygen.models.vae.vae import VAE
 
 ALL_2X2 = np.array(list(itertools.product(range(2), repeat=4)), np.uint8).reshape(16, 1, 2, 2)
@@ -27,10 +32,10 @@ GRID = np.linspace(-30, 30, 6001)
 STEP = GRID[1] - GRID[0]
 
 
-def vae(shape=(1, 2, 2), levels=2, seed=0, scale=0.8, **options):
+def vae(kind=VAE, shape=(1, 2, 2), levels=2, seed=0, scale=0.8, **options):
     """A small VAE in float64, of random weights: those of the decoder are large, so that its codes matter."""
     rng = np.random.default_rng(seed)
-    model = VAE(shape, levels, **{"hidden": 5, "latent": 1, **options}, rng=rng).to(np.float64)
+    model = kind(shape, levels, **{"hidden": 5, "latent": 1, **options}, rng=rng).to(np.float64)
     for network, size in ((model.encoder, 0.2), (model.decoder, scale)):
         for p in network.parameters():
             p.write()[...] = rng.normal(0, size, p.shape)
@@ -39,28 +44,31 @@ def vae(shape=(1, 2, 2), levels=2, seed=0, scale=0.8, **options):
 
 def log_p(model, images):
     """log p(x) by summing p(z) p(x given z) over a grid of z, one variable; or over all categories."""
-    q = model.posterior
-    if isinstance(q, Categorical):
-        choices = itertools.product(np.eye(q.categories), repeat=q.latent)
+    if isinstance(model, CategoricalVAE):
+        choices = itertools.product(np.eye(model.categories), repeat=model.latent)
         z = np.array([np.concatenate(c) for c in choices])
-        log_mass = np.full(len(z), -q.latent * np.log(q.categories))
+        log_mass = np.full(len(z), -model.latent * np.log(model.categories))
     else:
         z = GRID[:, None]
         log_mass = log_prior(tensor(z)).numpy() + np.log(STEP)
     with no_grad():
         codes = model.tensor(z[:, None])
-        nats = np.stack([model.nats(codes, images[i : i + 1]).numpy()[:, 0] for i in range(len(images))])
-    return np.logaddexp.reduce(log_mass - nats, axis=1)
+        log_p = np.stack([model.log_likelihood(images[i : i + 1], codes).numpy()[:, 0] for i in range(len(images))])
+    return np.logaddexp.reduce(log_mass + log_p, axis=1)
 
 
 def total(parts):
     return functools.reduce(operator.add, parts.values())
 
 
-def gradients(model, images, noise):
+def parts(model, images, seed):
+    """The parts of the loss, by the same noise for a seed."""
+    return model.loss(Batch(images), np.random.default_rng(seed))
+
+
+def gradients(model, images, seed):
     model.zero_grad()
-    parts = model.parts(images, noise)
-    total(parts).mean().backward()
+    total(parts(model, images, seed)).backward()
     return {name: p.grad.numpy() for name, p in model.named_parameters()}
 
 
@@ -86,14 +94,13 @@ def test_the_kl_divergence_in_closed_form_is_the_integral_and_what_draws_give(me
 
 
 def test_the_divergence_of_a_mixture_is_the_integral():
-    model = vae(posterior="mixture", components=3)
-    x, q, rng = ALL_2X2[[5]], model.posterior, np.random.default_rng(1)
+    model, rng = vae(MixtureVAE, components=3), np.random.default_rng(1)
     with no_grad():
-        h = model.encoder(model.scaled(x))
-        z = tensor(GRID[:, None, None])
-        log_q, log_p = q.log_q(h, z).numpy()[:, 0], log_prior(z).numpy()[:, 0]
-        estimates = [q.kl(h, q.draw(h, q.noise(rng, 1, 1))).item() for _ in range(2000)]
-        many = q.kl(h, q.draw(h, q.noise(rng, 3000, 1))).item()
+        h = model.encoded(ALL_2X2[[5]])
+        z = tensor(GRID[:, None, None, None])
+        log_q, log_p = model.log_q(h, z).numpy().ravel(), log_prior(z).numpy().ravel()
+        estimates = [model.divergence(h, model.codes(h, 1, rng)).item() for _ in range(2000)]
+        many = model.divergence(h, model.codes(h, 3000, rng)).item()
     assert np.exp(log_q).sum() * STEP == pytest.approx(1, rel=1e-9)
     exact = (np.exp(log_q) * (log_q - log_p)).sum() * STEP
     assert within(estimates, exact)
@@ -101,36 +108,43 @@ def test_the_divergence_of_a_mixture_is_the_integral():
 
 
 def test_the_divergence_of_categories_is_their_sum():
-    model = vae(posterior="categorical", latent=2, components=3)
+    model = vae(CategoricalVAE, latent=2, categories=3)
     with no_grad():
-        h = model.encoder(model.scaled(ALL_2X2))
-        p = np.exp(model.posterior.split(h).numpy())
+        h = model.encoded(ALL_2X2)
+        p = np.exp(model.posterior(h).numpy())
         assert np.allclose(p.sum(axis=2), 1)
         expected = sum((p[:, i] * np.log(3 * p[:, i])).sum(axis=1) for i in range(2))
-        np.testing.assert_allclose(model.posterior.kl(h, None).numpy(), expected, rtol=1e-9)
+        np.testing.assert_allclose(model.kl(h).numpy().sum(axis=1), expected, rtol=1e-9)
 
 
 # ------------------------------------------------------------------------- the gradient through noise, slides 86 to 88
 
 
-def test_the_reparameterized_gradient_is_that_of_the_expectation():
+def test_the_reparameterized_gradient_is_that_of_the_expectation(monkeypatch):
     """Three ways: through z = mean + noise deviation, finite differences with the same noise, score function."""
-    noise = np.random.default_rng(0).standard_normal((40000, 1, 1))
-    h = tensor(np.array([[0.4, -0.6]]), requires_grad=True)
-    q = vae().posterior
+    h, model, seen = tensor(np.array([[0.4, -0.6]]), requires_grad=True), vae(), []
 
     def f(z):
         return (z * 1.5).sin() + z * z * 0.5
 
-    (gradient,) = tinygen.grad(f(q.draw(h, noise)).mean(), h)
+    def log_likelihood(x, z):
+        seen.append(z)
+        return -f(z)
+
+    def reconstruction(h):  # of 40,000 images with this q(z | x)
+        monkeypatch.setattr(model, "encoded", lambda x: h.expand(40000, 2))
+        return model.negative_elbo(None, np.random.default_rng(0))[0].mean()
+
+    monkeypatch.setattr(model, "log_likelihood", log_likelihood)
+    (gradient,) = tinygen.grad(reconstruction(h), h)
+    z = seen[-1].detach()
     for i in range(2):
         ends = []
         for sign in (1, -1):
             moved = h.numpy().copy()
             moved[0, i] += sign * 1e-5
-            ends.append(f(q.draw(tensor(moved), noise)).mean().item())
+            ends.append(reconstruction(tensor(moved)).item())
         assert gradient.numpy()[0, i] == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-6)
-    z = q.draw(h, noise).detach()
     mean, deviation = h.numpy()[0, 0], np.exp(h.numpy()[0, 1] / 2)
     values, units = f(z).numpy().ravel(), (z.numpy().ravel() - mean) / deviation
     scores = [units / deviation, (units**2 - 1) / 2]  # of log q, by the mean and by the log variance
@@ -143,58 +157,56 @@ def test_the_reparameterized_gradient_is_that_of_the_expectation():
 
 
 OPTIONS = [
-    {"likelihood": "bernoulli"},
-    {"likelihood": "logistic", "importance": 3},
-    {"likelihood": "gaussian", "beta": 2.5},
-    {"posterior": "mixture", "components": 2, "latent": 2},
-    {"posterior": "mixture", "components": 2, "importance": 2},
-    {"posterior": "categorical", "components": 3, "latent": 2},
-    {"network": "conv", "latent": 2},
+    (VAE, {"likelihood": "bernoulli"}),
+    (IWAE, {"likelihood": "logistic", "draws": 3}),
+    (VAE, {"likelihood": "gaussian", "beta": 2.5}),
+    (MixtureVAE, {"components": 2, "latent": 2}),
+    (MixtureIWAE, {"components": 2, "draws": 2}),
+    (CategoricalVAE, {"categories": 3, "latent": 2}),
+    (VAE, {"network": "conv", "latent": 2}),
 ]
 
 
 class Loss(tinygen.nn.Module):
-    def __init__(self, model, noise):
-        self.model, self.noise = model, noise
+    def __init__(self, model):
+        self.model = model
 
     def forward(self, images):
-        return total(self.model.parts(images, self.noise))
+        return total(parts(self.model, images, 1))
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_the_gradient_of_every_objective_is_right(options):
-    model = vae(**options, scale=0.4)
-    noise = model.posterior.noise(np.random.default_rng(1), model.importance, 3)
-    check_module(Loss(model, noise), (ALL_2X2[[3, 9, 14]],))
+@pytest.mark.parametrize(("kind", "options"), OPTIONS)
+def test_the_gradient_of_every_objective_is_right(kind, options):
+    check_module(Loss(vae(kind, **options, scale=0.4)), (ALL_2X2[[3, 9, 14]],))
 
 
 # ----------------------------------------------------------------------------------------- the bounds, slides 64 to 80
 
 BOUNDED = [
-    {"likelihood": "bernoulli"},
-    {"likelihood": "logistic"},
-    {"likelihood": "bernoulli", "posterior": "mixture", "components": 2},
-    {"likelihood": "bernoulli", "posterior": "categorical", "components": 3, "latent": 2},
+    (VAE, {"likelihood": "bernoulli"}),
+    (VAE, {"likelihood": "logistic"}),
+    (MixtureVAE, {"likelihood": "bernoulli", "components": 2}),
+    (CategoricalVAE, {"likelihood": "bernoulli", "categories": 3, "latent": 2}),
 ]
 
 
 @pytest.mark.fault("M03")
-@pytest.mark.parametrize("options", BOUNDED, ids=str)
-def test_the_probabilities_of_all_images_sum_to_1(options):
-    model = vae(**options).eval()
+@pytest.mark.parametrize(("kind", "options"), BOUNDED)
+def test_the_probabilities_of_all_images_sum_to_1(kind, options):
+    model = vae(kind, **options).eval()
     assert np.exp(log_p(model, ALL_2X2)).sum() == pytest.approx(1, rel=1e-6)
 
 
 @pytest.mark.fault("M05")
-@pytest.mark.parametrize("options", BOUNDED, ids=str)
-def test_elbo_then_tighter_bounds_then_the_likelihood(options):
-    model, rng = vae(**options).eval(), np.random.default_rng(0)
+@pytest.mark.parametrize(("kind", "options"), BOUNDED)
+def test_elbo_then_tighter_bounds_then_the_likelihood(kind, options):
+    model, rng = vae(kind, **options).eval(), np.random.default_rng(0)
     truth = log_p(model, ALL_2X2)
-    elbo = -np.stack([np.sum(model.elbo(ALL_2X2, rng), axis=0) for _ in range(400)])
-    spread = [np.stack([model.bound(ALL_2X2, k, rng) for _ in range(400)]) for k in (1, 4, 16)]
-    means = [elbo.mean(axis=0), *(s.mean(axis=0) for s in spread), model.bound(ALL_2X2, 20000, rng)]
-    if "mixture" not in options.values():  # which draws from every component once even for K = 1
-        assert within((elbo - spread[0]).ravel(), 0)
+    elbos = -np.stack([np.sum(elbo(model, ALL_2X2, rng), axis=0) for _ in range(400)])
+    spread = [np.stack([importance_bound(model, ALL_2X2, k, rng) for _ in range(400)]) for k in (1, 4, 16)]
+    means = [elbos.mean(axis=0), *(s.mean(axis=0) for s in spread), importance_bound(model, ALL_2X2, 20000, rng)]
+    if kind is not MixtureVAE:  # which draws from every component once even for K = 1
+        assert within((elbos - spread[0]).ravel(), 0)
     rising = [m.mean() for m in means[1:]]
     assert all(a < b - 1e-4 for a, b in itertools.pairwise(rising))
     assert means[0].mean() < truth.mean()
@@ -207,69 +219,73 @@ def test_elbo_then_tighter_bounds_then_the_likelihood(options):
 def test_the_estimate_from_the_prior_is_right_in_the_mean_but_spreads_more():
     model, rng = vae().eval(), np.random.default_rng(0)
     truth = log_p(model, ALL_2X2)
-    prior = np.stack([model.prior_estimate(ALL_2X2, 5, rng) for _ in range(500)])
+    prior = np.stack([prior_estimate(model, ALL_2X2, 5, rng) for _ in range(500)])
     assert within(np.exp(prior - truth).mean(axis=1), 1)
     best = vae()  # q that knows more than the prior: a few steps of training
     fitted(best, ALL_2X2.repeat(4, axis=0), 300)
     best.eval()
-    by_prior = np.stack([best.prior_estimate(ALL_2X2, 5, rng) for _ in range(300)])
-    by_posterior = np.stack([best.bound(ALL_2X2, 5, rng) for _ in range(300)])
+    by_prior = np.stack([prior_estimate(best, ALL_2X2, 5, rng) for _ in range(300)])
+    by_posterior = np.stack([importance_bound(best, ALL_2X2, 5, rng) for _ in range(300)])
     assert by_posterior.std(axis=0).mean() < by_prior.std(axis=0).mean()
 
 
 def test_the_training_objective_is_minus_the_bound():
-    model = vae(importance=7, likelihood="bernoulli")
-    noise = model.posterior.noise(np.random.default_rng(3), 7, 16)
-    parts = model.parts(ALL_2X2, noise)
-    again = [model.parts(ALL_2X2, model.posterior.noise(np.random.default_rng(i), 7, 16)) for i in range(200)]
-    assert (np.mean([p["tightening"].numpy() for p in again], axis=0) < 0).all()
+    model = vae(IWAE, draws=7, likelihood="bernoulli")
+    found = parts(model, ALL_2X2, 3)
     with no_grad():
-        h = model.encoder(model.scaled(ALL_2X2))
-        z = model.posterior.draw(h, noise)
-        terms = -model.nats(z, ALL_2X2).numpy() - model.posterior.log_ratio(h, z).numpy()
-    expected = np.log(np.exp(terms).mean(axis=0))
-    np.testing.assert_allclose(-sum(p.numpy() for p in parts.values()), expected, rtol=1e-9)
+        draws, *again = (model.draw(ALL_2X2, 7, np.random.default_rng(seed)) for seed in (3, *range(200)))
+    log_w = draws.log_p.numpy() - draws.log_ratio.numpy()
+    expected = np.log(np.exp(log_w).mean(axis=0))
+    np.testing.assert_allclose(draws.bound().numpy(), expected, rtol=1e-9)
+    assert total(found).item() == pytest.approx(-expected.mean(), rel=1e-9)
+    tightening = [(-d.bound() - d.reconstruction() - d.kl).numpy() for d in (draws, *again)]
+    assert found["tightening"].item() == pytest.approx(tightening[0].mean(), rel=1e-9)
+    assert (np.mean(tightening[1:], axis=0) < 0).all()
 
 
-@pytest.mark.parametrize("options", BOUNDED, ids=str)
-def test_what_is_evaluated_is_what_is_trained(options):
-    model = vae(**options).eval()
-    parts = model.parts(ALL_2X2, model.posterior.noise(np.random.default_rng(5), 1, 16))
-    for found, name in zip(model.elbo(ALL_2X2, np.random.default_rng(5)), ("reconstruction", "kl"), strict=True):
-        np.testing.assert_allclose(found, parts[name].numpy(), rtol=1e-12)
-    assert model.validation(Batch(ALL_2X2), np.random.default_rng(5)) == pytest.approx(total(parts).numpy().mean())
+@pytest.mark.parametrize(("kind", "options"), BOUNDED)
+def test_what_is_evaluated_is_what_is_trained(kind, options):
+    model = vae(kind, **options).eval()
+    with no_grad():
+        trained = model.negative_elbo(ALL_2X2, np.random.default_rng(5))
+    for found, part in zip(elbo(model, ALL_2X2, np.random.default_rng(5)), trained, strict=True):
+        np.testing.assert_allclose(found, part.numpy(), rtol=1e-12)
+    validation = model.family.validation(model, Batch(ALL_2X2), np.random.default_rng(5))
+    assert validation == pytest.approx(total(parts(model, ALL_2X2, 5)).item())
 
 
 def test_active_variables_are_those_whose_mean_varies():
     model = vae(latent=3)
     for p in list(model.encoder)[-1].parameters():
         p.write()[1] = 0  # the second variable's mean knows nothing of the image
-    assert model.activity(ALL_2X2)[1] == 0
-    np.testing.assert_allclose(model.activity(ALL_2X2), model.encode(ALL_2X2).var(axis=0))
-    categories = vae(posterior="categorical", components=3, latent=2)
+    assert activity(model, ALL_2X2)[1] == 0
+    np.testing.assert_allclose(activity(model, ALL_2X2), model.encode(ALL_2X2).var(axis=0))
+    categories = vae(CategoricalVAE, categories=3, latent=2)
     with no_grad():
-        p = np.exp(categories.posterior.split(categories.encoder(categories.scaled(ALL_2X2))).numpy())
-    np.testing.assert_allclose(categories.activity(ALL_2X2), p.var(axis=0).sum(axis=1))
+        p = np.exp(categories.posterior(categories.encoded(ALL_2X2)).numpy())
+    np.testing.assert_allclose(activity(categories, ALL_2X2), p.var(axis=0).sum(axis=1))
 
 
 def test_a_bound_of_many_draws_is_the_same_in_however_many_steps(monkeypatch):
     model = vae()
-    whole = model.bound(ALL_2X2[:3], 50, np.random.default_rng(0))
-    monkeypatch.setattr(vae_file, "ROWS", 50)  # an image at a time, but all of its draws
-    alone = model.bound(ALL_2X2[:1], 50, np.random.default_rng(0))
-    monkeypatch.setattr(vae_file, "ROWS", 7)
-    np.testing.assert_allclose(model.bound(ALL_2X2[:1], 50, np.random.default_rng(0)), alone, rtol=1e-12)
+    whole = importance_bound(model, ALL_2X2[:3], 50, np.random.default_rng(0))
+    monkeypatch.setattr(estimates, "ROWS", 50)  # an image at a time, but all of its draws
+    alone = importance_bound(model, ALL_2X2[:1], 50, np.random.default_rng(0))
+    monkeypatch.setattr(estimates, "ROWS", 7)
+    np.testing.assert_allclose(importance_bound(model, ALL_2X2[:1], 50, np.random.default_rng(0)), alone, rtol=1e-12)
     assert whole.shape == (3,)
-    assert model.bound(ALL_2X2[:0], 50, np.random.default_rng(0)).shape == (0,)
+    assert importance_bound(model, ALL_2X2[:0], 50, np.random.default_rng(0)).shape == (0,)
 
 
 # --------------------------------------------------------------------------------------------- options, slide 98
 
 
-@pytest.mark.parametrize("importance", [1, 3])
-def test_a_mixture_of_one_is_the_plain_vae(importance):
-    plain = vae((1, 3, 3), latent=2, importance=importance)
-    mixture = vae((1, 3, 3), latent=2, importance=importance, posterior="mixture", components=1)
+@pytest.mark.parametrize(
+    ("one", "other", "options"), [(VAE, MixtureVAE, {}), (IWAE, MixtureIWAE, {"draws": 3})], ids=["ELBO", "IWAE"]
+)
+def test_a_mixture_of_one_is_the_plain_vae(one, other, options):
+    plain = vae(one, (1, 3, 3), latent=2, **options)
+    mixture = vae(other, (1, 3, 3), latent=2, **options, components=1)
     state = plain.state_dict()
     last = list(plain.encoder)[-1]
     for name in ("weight", "bias"):  # one output more: the component's logit
@@ -278,20 +294,19 @@ def test_a_mixture_of_one_is_the_plain_vae(importance):
         state[key] = np.concatenate([state[key], extra])
     mixture.load_state_dict(state)
     images = np.random.default_rng(0).integers(0, 2, (4, 1, 3, 3)).astype(np.uint8)
-    noise = plain.posterior.noise(np.random.default_rng(1), importance, 4)
-    a, b = plain.parts(images, noise), mixture.parts(images, noise)
-    assert list(a) == list(b)
-    for name in a:
-        np.testing.assert_allclose(a[name].numpy(), b[name].numpy(), rtol=1e-12, err_msg=name)
-    a, b = gradients(plain, images, noise), gradients(mixture, images, noise)
+    for image in images:
+        a, b = (parts(model, image[None], 1) for model in (plain, mixture))
+        assert list(a) == list(b)
+        for name in a:
+            np.testing.assert_allclose(a[name].numpy(), b[name].numpy(), rtol=1e-12, err_msg=name)
+    a, b = gradients(plain, images, 1), gradients(mixture, images, 1)
     for name, gradient in a.items():
         np.testing.assert_allclose(b[name][: len(gradient)], gradient, rtol=1e-9, atol=1e-12, err_msg=name)
         np.testing.assert_allclose(b[name][len(gradient) :], 0, atol=1e-12)
 
 
 def test_beta_1_is_the_plain_vae_and_another_is_a_part_of_its_own():
-    noise = np.random.default_rng(0).standard_normal((1, 16, 1))
-    plain, same, doubled = (vae(**o).parts(ALL_2X2, noise) for o in ({}, {"beta": 1.0}, {"beta": 2.0}))
+    plain, same, doubled = (parts(vae(**o), ALL_2X2, 0) for o in ({}, {"beta": 1.0}, {"beta": 2.0}))
     assert list(plain) == list(same) == ["reconstruction", "kl"]
     for name in plain:
         assert np.array_equal(plain[name].numpy(), same[name].numpy())
@@ -317,7 +332,7 @@ def test_beta_trades_reconstruction_for_divergence():
     for beta in (0.2, 1.0, 5.0):
         model = VAE((1, 8, 8), 17, latent=8, hidden=64, beta=beta, rng=np.random.default_rng(0))
         fitted(model, images, 300).eval()
-        found.append([part.mean() for part in model.elbo(images, np.random.default_rng(1))])
+        found.append([part.mean() for part in elbo(model, images, np.random.default_rng(1))])
     (low, middle, high) = found
     assert low[0] < middle[0] - 1 < high[0] - 2  # reconstruction
     assert low[1] > middle[1] + 1 > high[1] + 2  # divergence
@@ -325,13 +340,13 @@ def test_beta_trades_reconstruction_for_divergence():
 
 
 @pytest.mark.fault("M09")
-@pytest.mark.parametrize("options", [{}, {"network": "conv"}, {"posterior": "categorical"}], ids=str)
-def test_a_batch_can_be_learned_by_heart(options):
+@pytest.mark.parametrize(("kind", "options"), [(VAE, {}), (VAE, {"network": "conv"}), (CategoricalVAE, {})])
+def test_a_batch_can_be_learned_by_heart(kind, options):
     images = load("digits")[0].images[:8]
-    model = VAE((1, 8, 8), 17, beta=0.05, **options, rng=np.random.default_rng(0))
-    before = model.elbo(images, np.random.default_rng(1))[0].mean()
+    model = kind((1, 8, 8), 17, beta=0.05, **options, rng=np.random.default_rng(0))
+    before = elbo(model, images, np.random.default_rng(1))[0].mean()
     fitted(model, images, 300, batch_size=16)
-    reconstruction, kl = model.eval().elbo(images, np.random.default_rng(1))
+    reconstruction, kl = elbo(model.eval(), images, np.random.default_rng(1))
     assert reconstruction.mean() < 0.3 * before
     assert kl.mean() > 1  # eight images are told apart by their codes
 
@@ -368,7 +383,7 @@ def test_the_gaussians_deviation_is_learned_but_never_below_a_levels():
     fitted(model, images, 600, lr=2e-2, batch_size=8)
     p = model.likelihood
     assert p.log_sigma.item() < p.least + 0.05
-    nats = model.eval().elbo(images, np.random.default_rng(0))[0]
+    nats = elbo(model.eval(), images, np.random.default_rng(0))[0]
     assert (nats >= 0).all()
     assert nats.mean() < 0.1
     fixed = VAE((1, 2, 2), 4, likelihood="gaussian", sigma=0.5, latent=1, rng=np.random.default_rng(0))
@@ -378,7 +393,7 @@ def test_the_gaussians_deviation_is_learned_but_never_below_a_levels():
     assert fixed.likelihood.log_sigma.item() == before == pytest.approx(np.log(0.5), rel=1e-6)
 
 
-# ------------------------------------------------------------------------------- figures, samples, pictures, errors
+# ------------------------------------------------------------------------------- metrics, samples, plots, errors
 
 
 def digits(n=40):
@@ -387,18 +402,19 @@ def digits(n=40):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"posterior": "mixture"}, {"posterior": "categorical", "latent": 3}, {"latent": 1}], ids=str
+    ("kind", "options"),
+    [(VAE, {}), (IWAE, {}), (MixtureVAE, {}), (MixtureIWAE, {}), (CategoricalVAE, {"latent": 3}), (VAE, {"latent": 1})],
 )
-def test_figures_and_pictures(options):
+def test_metrics_and_plots(kind, options):
     train, test = digits()
-    model = VAE((1, 8, 8), 17, hidden=16, **options, rng=np.random.default_rng(0)).eval()
-    figures = {f.name: f for f in model.evaluate(train, test, np.random.default_rng(0))}
-    assert all(isinstance(f, Metric) and np.isfinite(f.value) for f in figures.values())
-    parts = figures["reconstruction"].value + figures["KL"].value
-    assert figures["-ELBO"].value == pytest.approx(model.bits_per_dim(parts), rel=1e-9)
-    bound = figures["importance-weighted bound, K = 500"]
-    assert bound.value < bound.beside["-ELBO of these 40 images"]
-    for name, draw in model.pictures().items():
+    model = kind((1, 8, 8), 17, hidden=16, **options, rng=np.random.default_rng(0)).eval()
+    metrics = {m.name: m for m in model.family.metrics(model, train, test, np.random.default_rng(0))}
+    assert all(isinstance(m, Metric) and np.isfinite(m.value) for m in metrics.values())
+    parts = metrics["reconstruction"].value + metrics["KL"].value
+    assert metrics["-ELBO"].value == pytest.approx(model.bits_per_dim(parts), rel=1e-9)
+    bound = metrics["importance-weighted bound, K = 500"]
+    assert bound.value < bound.baselines["-ELBO of these 40 images"]
+    for name, draw in model.family.plots.items():
         picture = draw(model, train, test, np.random.default_rng(0))
         assert picture.images.dtype == np.uint8, name
         assert picture.levels == 256
@@ -421,14 +437,14 @@ def test_drawings_show_what_they_are_given():
 
 def test_a_traversal_moves_one_variable():
     train, test = digits()
-    model = vae((1, 8, 8), 17, latent=3)
-    picture = model.pictures()["traverse"](model, train, test, np.random.default_rng(0))
+    model = vae(VAE, (1, 8, 8), 17, latent=3)
+    picture = model.family.plots["traverse"](model, train, test, np.random.default_rng(0))
     code = model.encode(test.images[:1])[0]
-    first = model.kl_by_variable(test.images).argmax()
+    first = kl_by_variable(model, test.images).argmax()
     z = np.tile(code, (11, 1))
     z[:, first] = np.linspace(-3, 3, 11)
     assert picture.images.shape == (33, 1, 8, 8)
-    np.testing.assert_array_equal(picture.images[:11], np.round(model.means(z) * (255 / 16)).astype(np.uint8))
+    np.testing.assert_array_equal(picture.images[:11], np.round(model.decode(z) * (255 / 16)).astype(np.uint8))
 
 
 @pytest.mark.fault("R08")
@@ -443,30 +459,30 @@ def test_samples_depend_on_the_generator_alone():
     assert model.sample(0, np.random.default_rng(1)).shape == (0, 3, 5, 4)
     assert model.encode(a[:0]).shape == (0, 20)
     cold = model.sample(50, np.random.default_rng(1), temperature=0)
-    z = model.posterior.prior(np.random.default_rng(1), 50)
-    np.testing.assert_array_equal(cold, np.round(model.means(z)).astype(np.uint8))
+    z = model.prior(50, np.random.default_rng(1))
+    np.testing.assert_array_equal(cold, np.round(model.decode(z)).astype(np.uint8))
 
 
-@pytest.mark.parametrize("options", BOUNDED, ids=str)
-def test_samples_have_the_models_own_probabilities(options):
-    model, n = vae(scale=1.5, **options).eval(), 50_000
+@pytest.mark.parametrize(("kind", "options"), BOUNDED)
+def test_samples_have_the_models_own_probabilities(kind, options):
+    model, n = vae(kind, scale=1.5, **options).eval(), 50_000
     drawn = model.sample(n, np.random.default_rng(0)).reshape(n, 4) @ [8, 4, 2, 1]
     p = np.exp(log_p(model, ALL_2X2))
     assert (abs(np.bincount(drawn, minlength=16) / n - p) < 5 * np.sqrt(p * (1 - p) / n) + 1e-4).all()
 
 
 def test_relaxed_draws_in_training_are_categories_in_evaluation():
-    model = vae(posterior="categorical", components=4, latent=3)
-    q, h = model.posterior, tensor(np.random.default_rng(0).normal(size=(2, 12)))
-    noise = q.noise(np.random.default_rng(1), 20000, 2)
-    relaxed = q.draw(h, noise[:50]).numpy().reshape(50, 2, 3, 4)
+    model = vae(CategoricalVAE, categories=4, latent=3)
+    log_p = model.posterior(tensor(np.random.default_rng(0).normal(size=(2, 12))))
+    noise = model.gumbel(np.random.default_rng(1), 20000, *log_p.shape)
+    relaxed = model.relaxed(log_p, noise[:50]).numpy().reshape(50, 2, 3, 4)
     model.eval()
-    chosen = q.draw(h, noise).numpy().reshape(20000, 2, 3, 4)
+    chosen = model.relaxed(log_p, noise).numpy().reshape(20000, 2, 3, 4)
     assert np.allclose(relaxed.sum(axis=3), 1)
     assert 0 < relaxed.min() < relaxed.max() < 1
     assert (relaxed.argmax(axis=3) == chosen[:50].argmax(axis=3)).all()
     assert set(np.unique(chosen)) == {0, 1}
-    np.testing.assert_allclose(chosen.mean(axis=0), np.exp(q.split(h).numpy()), atol=0.02)
+    np.testing.assert_allclose(chosen.mean(axis=0), np.exp(log_p.numpy()), atol=0.02)
 
 
 @pytest.mark.parametrize("options", [{"network": "conv"}, {"likelihood": "bernoulli"}], ids=str)
@@ -480,28 +496,26 @@ def test_a_training_step_converts_no_array(options):
 
 @pytest.mark.fault("G12")
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("kind", "options", "message"),
     [
-        ({"latent": 0}, "latent must be at least 1, got 0"),
-        ({"hidden": 0}, "hidden must be at least 1, got 0"),
-        ({"network": "mpl"}, "network must be one of mlp, conv, got 'mpl'"),
-        ({"posterior": "laplace"}, "posterior must be one of gaussian, mixture, categorical, got 'laplace'"),
-        ({"likelihood": "poisson"}, "likelihood must be one of logistic, bernoulli, gaussian, got 'poisson'"),
-        ({"likelihood": "bernoulli"}, "likelihood 'bernoulli' is for images of 2 levels, these have 17"),
-        ({"sigma": 0.5}, "sigma is the Gaussian likelihood's"),
-        ({"likelihood": "gaussian", "sigma": 0.01}, r"sigma must be at least 0\.0499 for 17 levels, got 0\.01"),
-        ({"components": 3}, "components are a mixture's or a categorical posterior's: must be None, got 3"),
-        ({"posterior": "mixture", "components": -1}, "components must be at least 1, got -1"),
-        ({"posterior": "categorical", "components": 1}, "must be at least 2, got 1"),
-        ({"beta": -1.0}, r"beta must not be negative, got -1\.0"),
-        ({"importance": 0}, "importance must be at least 1, got 0"),
-        ({"importance": 2, "beta": 2.0}, "importance above 1 needs beta 1 and a posterior that isn't categorical"),
-        ({"importance": 2, "posterior": "categorical"}, "importance above 1 needs beta 1"),
+        (VAE, {"latent": 0}, "latent must be at least 1, got 0"),
+        (CategoricalVAE, {"latent": 0}, "latent must be at least 1, got 0"),
+        (VAE, {"hidden": 0}, "hidden must be at least 1, got 0"),
+        (VAE, {"network": "mpl"}, "network must be one of mlp, conv, got 'mpl'"),
+        (VAE, {"likelihood": "poisson"}, "likelihood must be one of logistic, bernoulli, gaussian, got 'poisson'"),
+        (VAE, {"likelihood": "bernoulli"}, "likelihood 'bernoulli' is for images of 2 levels, these have 17"),
+        (VAE, {"sigma": 0.5}, "sigma is the Gaussian likelihood's"),
+        (VAE, {"likelihood": "gaussian", "sigma": 0.01}, r"sigma must be at least 0\.0499 for 17 levels, got 0\.01"),
+        (MixtureVAE, {"components": 0}, "components must be at least 1, got 0"),
+        (CategoricalVAE, {"categories": 1}, "categories must be at least 2, got 1"),
+        (VAE, {"beta": -1.0}, r"beta must not be negative, got -1\.0"),
+        (IWAE, {"draws": 0}, "draws must be at least 1, got 0"),
+        (MixtureIWAE, {"draws": -1}, "draws must be at least 1, got -1"),
     ],
-)  # fmt: skip
-def test_options_that_do_not_fit_are_refused(options, message):
+)
+def test_options_that_do_not_fit_are_refused(kind, options, message):
     with pytest.raises(ValueError, match=message):
-        VAE((1, 8, 8), 17, **options, rng=np.random.default_rng(0))
+        kind((1, 8, 8), 17, **options, rng=np.random.default_rng(0))
 
 
 @pytest.mark.fault("G12")
@@ -510,11 +524,11 @@ def test_images_and_arguments_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="images must be integers from 0 to 1, got int64 from 0 to 2"):
         model.loss(Batch(np.arange(3).reshape(3, 1, 1, 1).repeat(2, 2).repeat(2, 3)), rng)
     with pytest.raises(ValueError, match=r"images must be \(N, 1, 2, 2\), got \(3, 1, 2, 3\)"):
-        model.bound(np.zeros((3, 1, 2, 3), np.uint8), 5, rng)
+        importance_bound(model, np.zeros((3, 1, 2, 3), np.uint8), 5, rng)
     with pytest.raises(ValueError, match="samples must be at least 1, got 0"):
-        model.bound(ALL_2X2, 0, rng)
+        importance_bound(model, ALL_2X2, 0, rng)
     with pytest.raises(ValueError, match="labels must be None"):
         model.sample(2, rng, labels=np.zeros(2, int))
     with pytest.raises(ValueError, match="temperature must not be negative"):
         model.sample(2, rng, temperature=-1)
-    assert Mixture(3, 2).outputs == 14
+    assert list(vae(MixtureVAE, latent=3, components=2).encoder)[-1].bias.shape == (14,)

@@ -5,6 +5,7 @@ Written from the paper's equations in PyTorch's own words; the discretized logis
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -15,8 +16,9 @@ from torch.nn.functional import conv2d, conv_transpose2d, linear, mse_loss, relu
 
 from tests.parity.side_by_side import assert_one_gradient, assert_one_training, train
 from tinygen.data import load, threshold
-from tinygen.models.model import Batch
+from tinygen.models.family import Batch
 from tinygen.models.vae.autoencoder import Autoencoder
+from tinygen.models.vae.iwae import IWAE
 from tinygen.models.vae.vae import VAE
 
 STEPS, BATCH = 100, 16
@@ -53,7 +55,7 @@ class Twin:
 
 
 class TwinVAE(Twin):
-    def loss(self, images, noise, beta, importance):
+    def loss(self, images, noise, beta, draws):
         x, side = self.scaled(images), images.shape[-1]
         mean, log_var = self.encode(x).chunk(2, 1)
         q = Independent(Normal(mean, (log_var / 2).exp()), 1)
@@ -63,8 +65,8 @@ class TwinVAE(Twin):
             z = mean + eps * torch.exp(log_var).sqrt()
             nats.append(self.nats(self.decode(z, side), images).sum((1, 2, 3)))
             log_ws.append(p.log_prob(z) - q.log_prob(z) - nats[-1])
-        if importance > 1:
-            return -(torch.stack(log_ws).logsumexp(0) - math.log(importance)).mean()
+        if draws > 1:
+            return -(torch.stack(log_ws).logsumexp(0) - math.log(draws)).mean()
         return (nats[0] + beta * kl_divergence(q, p)).mean()
 
     def nats(self, output, images):
@@ -90,7 +92,7 @@ CASES = {
     "mlp, logistic, beta 3": (17, {"network": "mlp", "latent": 5, "hidden": 40, "beta": 3.0}),
     "conv, logistic": (17, {"network": "conv", "latent": 5, "hidden": 6}),
     "conv, Bernoulli, IWAE": (
-        2, {"network": "conv", "likelihood": "bernoulli", "latent": 5, "hidden": 6, "importance": 4},
+        2, {"network": "conv", "likelihood": "bernoulli", "latent": 5, "hidden": 6, "draws": 4},
     ),
     "autoencoder": (17, {"network": "conv", "latent": 5, "hidden": 6}),
 }  # fmt: skip
@@ -100,7 +102,8 @@ def pair(name, dtype):
     levels, options = CASES[name]
     train, _ = load("digits")
     images = (threshold(train) if levels == 2 else train).images
-    kind, twin = (Autoencoder, TwinAutoencoder) if name == "autoencoder" else (VAE, TwinVAE)
+    kind = Autoencoder if name == "autoencoder" else IWAE if "IWAE" in name else VAE
+    twin = TwinAutoencoder if kind is Autoencoder else TwinVAE
     model = kind((1, 8, 8), levels, **options, rng=np.random.default_rng(0)).to(dtype)
     return model, twin(model, options["network"] == "conv"), images
 
@@ -109,9 +112,10 @@ def losses(model, twin, images, rng):
     """Both losses of one batch, tinygen's a Tensor, with the same noise."""
     if isinstance(model, Autoencoder):
         return model.loss(Batch(images), rng)["squared_error"], twin.loss(images, None)
-    noise = model.posterior.noise(rng, model.importance, len(images))
-    parts = list(model.parts(images, noise).values())
-    return sum(parts[1:], parts[0]).mean(), twin.loss(images, noise, model.beta, model.importance)
+    draws, again = getattr(model, "draws", 1), copy.deepcopy(rng)
+    parts = list(model.loss(Batch(images), rng).values())
+    noise = again.standard_normal((draws, len(images), model.latent))
+    return sum(parts[1:], parts[0]), twin.loss(images, noise, model.beta, draws)
 
 
 def steps(model, twin, images, rng):

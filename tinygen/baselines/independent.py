@@ -1,4 +1,4 @@
-"""Independent pixels: every position its own histogram. The floor that a model has to beat to have learned anything."""
+"""Independent pixels: every position its own histogram. What a model has to beat to have learned anything."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tinygen.baselines.pca import PCA
 from tinygen.console import progress
 from tinygen.data import Dataset
 from tinygen.metrics.distance import frechet_distance, nearest, precision_recall
@@ -107,13 +108,9 @@ def blurred(images: np.ndarray) -> np.ndarray:
 
 def gaussian(train: Dataset, n: int, components: int = 64, seed: int = 0) -> np.ndarray:
     """n images from the Gaussian with the mean and principal components of the training images, (n, C, H, W) uint8."""
-    rows = train.images.reshape(len(train), -1).astype(np.float32)
-    mean = rows.mean(axis=0)
-    rows -= mean
-    variances, directions = np.linalg.eigh(rows.T @ rows / np.float32(len(rows)))
-    scales = np.sqrt(np.maximum(variances[-components:], 0))
-    z = np.random.default_rng(seed).standard_normal((n, len(scales)))
-    x = mean + (z * scales) @ directions[:, -components:].T
+    pca = PCA(train.images, min(components, train.images[0].size))
+    z = np.random.default_rng(seed).standard_normal((n, len(pca.variance)))[:, ::-1]  # the least component's come first
+    x = pca.decode(z * np.sqrt(pca.variance))
     return np.round(np.clip(x, 0, train.levels - 1)).astype(np.uint8).reshape(n, *train.images.shape[1:])
 
 

@@ -23,6 +23,10 @@ MODELS = {
     "pixelcnnpp": Entry("autoregressive.pixelcnnpp:PixelCNNpp", "PixelCNN++: mixtures of discretized logistics"),
     "autoencoder": Entry("vae.autoencoder:Autoencoder", "four convolutions down to a code, four transposed ones up"),
     "vae": Entry("vae.vae:VAE", "variational autoencoder: codes with a prior, trained on a bound"),
+    "iwae": Entry("vae.iwae:IWAE", "a VAE trained on the tighter, importance-weighted bound"),
+    "mixture-vae": Entry("vae.mixture:MixtureVAE", "a VAE with a mixture of Gaussians as posterior"),
+    "mixture-iwae": Entry("vae.iwae:MixtureIWAE", "a mixture as posterior, trained on the importance-weighted bound"),
+    "categorical-vae": Entry("vae.categorical:CategoricalVAE", "a VAE with categorical latent variables"),
     "gan": Entry("gan.gan:GAN", "two multilayer perceptrons that play against each other"),
     "dcgan": Entry("gan.dcgan:DCGAN", "a GAN of strided and transposed convolutions"),
 }

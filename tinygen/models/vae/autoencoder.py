@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tinygen import Tensor, nn, optim
-from tinygen.baselines.classical import PCA
+from tinygen.baselines.pca import PCA
 from tinygen.data import Dataset, Minibatches
 from tinygen.metrics.metric import Metric, Plot
 from tinygen.models.family import Batch, Family, PlotOf

@@ -12,12 +12,13 @@ from tinygen.data import Dataset
 from tinygen.metrics.metric import Metric, mean_and_error
 from tinygen.models.family import Batch, Family, PlotOf
 from tinygen.models.vae import plots
+from tinygen.models.vae.estimates import ACTIVE, activity, elbo, importance_bound, prior_estimate
 
-ACTIVE = 0.01  # how much the mean of a latent variable varies over images, from where it counts as used
+EVALUATED = 1000, 500  # test images and draws of z for the importance-weighted bound
 
 
 class VAEFamily(Family):
-    """Of models with `elbo`, `bound` and `prior_estimate`."""
+    """Of the models of base.py."""
 
     validation_unit = "nats an image"
     plots: ClassVar[Mapping[str, PlotOf]] = plots.PLOTS
@@ -32,15 +33,15 @@ class VAEFamily(Family):
 
     def validation(self, model: Any, batch: Batch, rng: np.random.Generator) -> float:
         """-ELBO in nats an image."""
-        reconstruction, kl = model.elbo(batch.images, rng)
+        reconstruction, kl = elbo(model, batch.images, rng)
         return float((reconstruction + kl).mean())
 
     def metrics(self, model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> list[Metric]:
         """-ELBO of all test images and its parts; tighter bounds of the first ones; how many variables are used."""
-        reconstruction, kl = model.elbo(test.images, rng)
-        images, draws = test.images[: model.evaluated[0]], model.evaluated[1]
-        bound = -model.bound(images, draws, rng)
-        prior = -model.prior_estimate(images, draws, rng)
+        reconstruction, kl = elbo(model, test.images, rng)
+        images, draws = test.images[: EVALUATED[0]], EVALUATED[1]
+        bound = -importance_bound(model, images, draws, rng)
+        prior = -prior_estimate(model, images, draws, rng)
         unit, baselines = "nats an image", self.baselines(model, train, test)
         scale = model.bits_per_dim(1.0)
         mean, error = mean_and_error(reconstruction + kl)
@@ -53,12 +54,12 @@ class VAEFamily(Family):
             f"-ELBO of these {len(images):,} images": float((reconstruction + kl)[: len(images)].mean()),
             "from the prior": float(prior.mean()),
         }
-        used = float((model.activity(test.images) > ACTIVE).sum())
+        used = float((activity(model, test.images) > ACTIVE).sum())
         return [
             Metric("-ELBO", mean, unit, error, baselines),
             Metric("-ELBO", mean * scale, "bits/dim", error * scale, {k: v * scale for k, v in baselines.items()}),
             in_nats("reconstruction", reconstruction),
             in_nats("KL", kl),
             in_nats(f"importance-weighted bound, K = {draws}", bound, **tighter),
-            Metric("active variables", used, f"of {model.posterior.latent}"),
+            Metric("active variables", used, f"of {model.latent}"),
         ]

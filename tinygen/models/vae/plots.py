@@ -13,6 +13,7 @@ import numpy as np
 
 from tinygen.data import Dataset
 from tinygen.metrics.metric import Plot
+from tinygen.models.vae.estimates import ACTIVE, activity, kl_by_variable
 
 COLOURS = np.array([[230, 75, 65], [70, 140, 235], [245, 185, 45], [60, 175, 95], [165, 100, 220], [250, 135, 60],
                     [65, 200, 210], [235, 110, 175], [150, 110, 75], [150, 155, 165]], np.uint8)  # fmt: skip
@@ -30,7 +31,7 @@ def reconstructions(model: Any, train: Dataset, test: Dataset, rng: np.random.Ge
 
 def prior(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
     """draw what codes from the prior stand for: the decoder's means, without the noise of p(x given z)"""
-    z = model.posterior.prior(rng, 64)
+    z = model.prior(64, rng)
     return Plot(_decoded(model, z), 8, "means of p(x given z) for z from the prior", 256)
 
 
@@ -44,35 +45,35 @@ def interpolations(model: Any, train: Dataset, test: Dataset, rng: np.random.Gen
 
 def manifold(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
     """draw the plane of the two most used latent variables: an image for each pair of quantiles (slide 94)"""
-    q, used = model.posterior, _most_used(model, test)
-    values = _values(q, np.array([NormalDist().inv_cdf((i + 0.5) / 20) for i in range(20)]))
-    z = np.zeros((1, q.size)) if q.size == q.latent else np.full((1, q.size), q.latent / q.size)
+    used = _most_used(model, test)
+    values = _values(model, np.array([NormalDist().inv_cdf((i + 0.5) / 20) for i in range(20)]))
+    z = np.full((1, model.size), 0.0 if model.size == model.latent else model.latent / model.size)
     for variable in used[:2]:
-        z = _set(q, z, variable, values)
+        z = _set(model, z, variable, values)
     names = " and ".join(map(str, used[1::-1]))
     return Plot(_decoded(model, z), len(values), f"latent variables {names} down and across", 256)
 
 
 def traversals(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
     """draw what one latent variable at a time does to a test image (slide 96)"""
-    q, code, used = model.posterior, model.encode(test.images[:1]), _most_used(model, test)[:10]
-    values = _values(q, np.linspace(-3, 3, 11))
-    z = np.concatenate([_set(q, code, variable, values) for variable in used])
+    code, used = model.encode(test.images[:1]), _most_used(model, test)[:10]
+    values = _values(model, np.linspace(-3, 3, 11))
+    z = np.concatenate([_set(model, code, variable, values) for variable in used])
     caption = f"each row: one variable from end to end, the most used first: {', '.join(map(str, used))}"
     return Plot(_decoded(model, z), len(values), caption, 256)
 
 
-def _values(q: Any, numbers: np.ndarray) -> np.ndarray:
+def _values(model: Any, numbers: np.ndarray) -> np.ndarray:
     """What a latent variable can be set to: these numbers (n, 1), or each of its categories (n, n)."""
-    return numbers[:, None] if q.size == q.latent else np.eye(q.size // q.latent)
+    return numbers[:, None] if model.size == model.latent else np.eye(model.size // model.latent)
 
 
-def _set(q: Any, z: np.ndarray, variable: int, values: np.ndarray) -> np.ndarray:
+def _set(model: Any, z: np.ndarray, variable: int, values: np.ndarray) -> np.ndarray:
     """Codes (N, size) with one variable set to each of the values in turn: (n * N, size), the values outermost."""
     z = np.tile(z, (len(values), 1, 1))
-    width = q.size // q.latent
+    width = model.size // model.latent
     z[:, :, variable * width : (variable + 1) * width] = values[:, None]
-    return z.reshape(-1, q.size)
+    return z.reshape(-1, model.size)
 
 
 def scatter(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
@@ -88,14 +89,14 @@ def scatter(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator)
 def variables(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
     """draw the KL divergence of each latent variable as a bar, those in use (active) in blue"""
     images = test.images[:1000]
-    kl, active = model.kl_by_variable(images), model.activity(images) > 0.01
+    kl, active = kl_by_variable(model, images), activity(model, images) > ACTIVE
     order = kl.argsort()[::-1]
     caption = f"{active.sum()} of {len(kl)} variables active; the most used has {kl.max():.2f} nats"
     return Plot(bars(kl[order], np.where(active[order], 1, 9))[None], 1, caption, 256)
 
 
 def _most_used(model: Any, test: Dataset) -> np.ndarray:
-    return model.kl_by_variable(test.images[:1000]).argsort()[::-1]
+    return kl_by_variable(model, test.images[:1000]).argsort()[::-1]
 
 
 def _decoded(model: Any, z: np.ndarray) -> np.ndarray:
