@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygen
+from tests.models.small import SMALL
 from tinygen import nn, optim
 from tinygen.cli import main as cli
 from tinygen.data import Dataset
@@ -28,7 +29,6 @@ from tinygen.models.autoregressive.gated import GatedPixelCNN
 from tinygen.models.autoregressive.pixelcnn import PixelCNN
 from tinygen.models.family import Batch, Family
 from tinygen.models.model import Model
-from tinygen.models.registry import MODELS, model_class
 from tinygen.ops.conv import channel_mask
 from tinygen.report import curves, page
 from tinygen.report.images import save_plot
@@ -680,28 +680,14 @@ sys.exit(cli.main(["train", "made", "--data", "noise.npz", "--hidden", "2", "--e
 
 # ------------------------------------------------------------------------------------------------------- every family
 
-SMALL = {
-    "pixelrnn": {"hidden": 2},
-    "dcgan": {"width": 4},
-    "gan": {"width": 8},
-    "nade": {"hidden": 4},
-    "made": {"hidden": 4},
-}
-
-
-def small(model: str) -> Config:
-    """A short run of a model, on images as small as it takes."""
-    known = {option.name for option in config.options(model_class(model))}
-    options = {k: v for k, v in {"hidden": 4, "width": 8, "latent": 3}.items() if k in known} | SMALL.get(model, {})
-    return Config(model, "noise.npz", options=options, batch_size=16, epochs=2, lr=1e-3)
-
 
 @pytest.mark.fault("R07", "R08")
-@pytest.mark.parametrize("model", MODELS)
-def test_every_model_is_resumed_with_the_same_bytes(model, monkeypatch):
+@pytest.mark.parametrize("name", SMALL)
+def test_every_model_is_resumed_with_the_same_bytes(name, monkeypatch):
     noise(side=8)
     monkeypatch.setattr(commands, "finish", lambda *_: None)
-    asked = small(model)
+    model, options = SMALL[name]
+    asked = Config(model, "noise.npz", options=options, batch_size=16, epochs=2, lr=1e-3)
     whole = loop.train(asked, Path("whole"))
     with monkeypatch.context() as patch:
         advance, steps = Trainer.advance, iter(range(100))

@@ -1,0 +1,44 @@
+"""Every model of the registry, small, for tests of all models. A model in several forms has several names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinygen.models.model import Causal
+from tinygen.models.registry import model_class
+
+CLASSES = 3
+SMALL: dict[str, tuple[str, dict[str, Any]]] = {  # the model's name in the registry, options that make it small
+    "fvsbn": ("made", {"hidden": 0}),
+    "made": ("made", {"hidden": 7}),
+    "nade": ("nade", {"hidden": 7}),
+    "pixelcnn": ("pixelcnn", {"hidden": 6, "blocks": 1}),
+    "pixelcnn, plain": ("pixelcnn", {"hidden": 6, "blocks": 2, "residual": False}),
+    "gated": ("gated", {"hidden": 6, "layers": 2}),
+    "gated, classes": ("gated", {"hidden": 6, "layers": 2, "classes": CLASSES}),
+    "row": ("pixelrnn", {"rnn": "row", "hidden": 6, "layers": 2}),
+    "diagonal": ("pixelrnn", {"rnn": "diagonal", "hidden": 6, "layers": 2}),
+    "multiscale": ("multiscale", {"rnn": "row", "hidden": 6, "layers": 1}),
+    "multiscale, diagonal": ("multiscale", {"rnn": "diagonal", "hidden": 6, "layers": 1}),
+    "pixelcnnpp": ("pixelcnnpp", {"hidden": 3, "mixtures": 3}),
+    "autoencoder": ("autoencoder", {"latent": 2, "hidden": 2}),
+    "vae": ("vae", {"latent": 3, "hidden": 6}),
+    "vae, conv": ("vae", {"network": "conv", "latent": 2, "hidden": 2, "likelihood": "gaussian"}),
+    "iwae": ("iwae", {"latent": 3, "hidden": 6, "draws": 2}),
+    "mixture-vae": ("mixture-vae", {"latent": 3, "hidden": 6, "components": 2}),
+    "mixture-iwae": ("mixture-iwae", {"latent": 3, "hidden": 6, "components": 2, "draws": 2}),
+    "categorical-vae": ("categorical-vae", {"latent": 3, "hidden": 6}),
+    "gan": ("gan", {"variant": "wgan-gp", "latent": 3, "width": 6}),
+    "dcgan": ("dcgan", {"latent": 3, "width": 4}),
+}
+AUTOREGRESSIVE = [name for name, (model, _) in SMALL.items() if issubclass(model_class(model), Causal)]
+
+
+def new(
+    name: str, shape: tuple[int, int, int], levels: int, rng: np.random.Generator | None = None, **options: Any
+) -> Any:
+    """A new model for images of this shape, by its name in SMALL; options in place of those there."""
+    model, small = SMALL[name]
+    return model_class(model)(shape, levels, **{**small, **options}, rng=rng or np.random.default_rng(0))
