@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks import memory, report, timing
 from benchmarks.cases import CASES, GROWTH, Case, Growth, Runs
 from benchmarks.contestants import contestants, disagreement, torch_or_none
-from tinygen import native
+from tinygen import kernels
 from tinygen.cli.parser import Parser, whole_number
 
 
@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
         names = "\n  ".join([*(c.name for c in CASES), *(f"growth, {g.name}" for g in GROWTH)])
         print(f"benchmarks: no case has {args.filter!r} in its name; there are\n  {names}", file=sys.stderr)
         return 2
-    if not native.available():
+    if not kernels.available():
         print("benchmarks: tinygen's C library was not built, so there is nothing to compare", file=sys.stderr)
         return 1
     torch = torch_or_none()
@@ -55,7 +55,7 @@ def parser() -> Parser:
     p = Parser(prog="python -m benchmarks", description=__doc__)
     p.add_argument("--quick", action="store_true", help="fewer cases, less time for each: about two minutes")
     p.add_argument("--filter", default="", metavar="SUBSTRING", help="only cases with this in their names")
-    p.add_argument("--threads", type=thread_counts, metavar="N[,M]", default=sorted({1, native.get_num_threads()}),
+    p.add_argument("--threads", type=thread_counts, metavar="N[,M]", default=sorted({1, kernels.get_num_threads()}),
                    help="thread counts, for both libraries (default: 1 and all cores)")  # fmt: skip
     p.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder to write (default %(default)s)")
     return p

@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks import models
 from benchmarks.models import SEED, Entry, training
-from tinygen import native
+from tinygen import kernels
 from tinygen.baselines.density import GaussianMixture, Histogram, KernelDensity
 from tinygen.baselines.kmeans import kmeans, mutual_information, purity
 from tinygen.baselines.pca import PCA
@@ -249,7 +249,7 @@ def main(argv: list[str] | None = None) -> int:
     args = p.parse_args(argv)
     if unknown := set(args.parts) - set(PARTS):
         p.error(f"there is no part {min(unknown)}; there are {', '.join(PARTS)}")
-    native.set_num_threads(1)
+    kernels.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
     for name in args.parts or PARTS:
         text = f"{(PARTS[name].__doc__ or '').strip()}\n\n{PARTS[name](args.out)}\n"

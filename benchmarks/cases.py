@@ -22,13 +22,15 @@ from typing import Any
 import numpy as np
 
 import tinygen as tg
-from tinygen import native, nn, optim
+from tinygen import nn, optim
+from tinygen.array import moved
+from tinygen.autograd import REGISTRY
+from tinygen.cuda import array_module
+from tinygen.geometry import UNIT, Geometry
 from tinygen.models.autoregressive.pixelcnn import PixelCNN
 from tinygen.models.gan.dcgan import DCGAN
 from tinygen.models.vae.vae import VAE
 from tinygen.nn import functional as F
-from tinygen.ops.conv import channel_mask
-from tinygen.ops.device import array_module
 
 Runs = dict[str, Callable[[], Any]]  # what is measured -> a call of it
 DEVICE = "cpu"  # where tinygen's side is set up
@@ -140,18 +142,24 @@ def _runs(f: Callable[..., Any], inputs: Sequence[np.ndarray], constants: Sequen
 
 def placed(array: np.ndarray) -> Any:
     """The array on DEVICE."""
-    return native.moved(array, array_module(DEVICE))
+    return moved(array, array_module(DEVICE))
+
+
+def flops(op: str, **shapes: Any) -> float:
+    """The operations of a call, as its op declares them."""
+    return float(REGISTRY[op].count_flops(**shapes))
 
 
 def masked(
     i: int, o: int, k: int, kind: str, size: int, n: int, channels: int = 1, first: bool = False, **options: Any
 ) -> Case:
     """A masked convolution. first: as a network's first layer, whose input needs no gradient."""
-    taps = k * k // 2 + (channel_mask(o, i, kind, channels).mean() if k > 1 or channels > 1 else 1)
+    geometry = Geometry.masked("masked", (o, i, k, k), kind, channels)
     name = f"{k}x{k} mask {kind}, {i} -> {o}, {size}x{size}, N {n}"
     return function(
         name + (", RGB" if channels > 1 else "") + (", first layer" if first else ""), "Convolution",
-        2.0 * n * size * size * i * o * taps, [(n, i, size, size), weight(o, i, (k, k)), (o,)],
+        flops("conv2d", out_shape=(n, o, size, size), weight_shape=(o, i, k, k), geometry=geometry),
+        [(n, i, size, size), weight(o, i, (k, k)), (o,)],
         lambda x, w, b: F.masked_conv2d(x, w, b, kind, channels),
         lambda t: t.masked_conv2d((o, i, k, k), kind, channels), (0,) if first else (), 1 if first else 2, **options,
     )  # fmt: skip
@@ -163,7 +171,8 @@ def conv(i: int, o: int, k: int, stride: int, padding: int, size: int, n: int, *
     kind = "dense" if stride == 1 else f"stride {stride}"
     return function(
         f"{k}x{k} {kind}, {i} -> {o}, {size}x{size}, N {n}", "Convolution",
-        2.0 * n * out * out * i * o * k * k, [(n, i, size, size), weight(o, i, (k, k)), (o,)],
+        flops("conv2d", out_shape=(n, o, out, out), weight_shape=(o, i, k, k), geometry=UNIT),
+        [(n, i, size, size), weight(o, i, (k, k)), (o,)],
         lambda x, w, b: F.conv2d(x, w, b, stride, padding),
         lambda t: t.both_formats(lambda x, w, b: t.F.conv2d(x, w, b, stride, padding)), **options,
     )  # fmt: skip
@@ -173,7 +182,8 @@ def transposed(i: int, o: int, k: int, stride: int, padding: int, size: int, n: 
     """A transposed convolution; its useful FLOPs are those of the convolution it is the adjoint of."""
     return function(
         f"{k}x{k} transposed, stride {stride}, {i} -> {o}, {size}x{size}, N {n}", "Convolution",
-        2.0 * n * size * size * i * o * k * k, [(n, i, size, size), weight(i, o, (k, k)), (o,)],
+        flops("conv_transpose2d", y_shape=(n, i, size, size), weight_shape=(i, o, k, k), geometry=UNIT),
+        [(n, i, size, size), weight(i, o, (k, k)), (o,)],
         lambda x, w, b: F.conv_transpose2d(x, w, b, stride, padding),
         lambda t: t.both_formats(lambda x, w, b: t.F.conv_transpose2d(x, w, b, stride, padding)), **options,
     )  # fmt: skip
@@ -181,7 +191,8 @@ def transposed(i: int, o: int, k: int, stride: int, padding: int, size: int, n: 
 
 def linear(i: int, o: int, n: int, **options: Any) -> Case:
     return function(
-        f"linear, {i} -> {o}, N {n}", "Linear", 2.0 * n * i * o, [(n, i), matrix(o, i), (o,)],
+        f"linear, {i} -> {o}, N {n}", "Linear",
+        flops("linear", out_shape=(n, o), input_shape=(n, i)), [(n, i), matrix(o, i), (o,)],
         F.linear, lambda t: {"usual": (t.F.linear, False)}, **options,
     )  # fmt: skip
 
@@ -222,14 +233,16 @@ def _recurrence(
     kind: str, i: int, h: int, steps: int, n: int, ours: Callable[..., Any], theirs: Callable[..., Any], **options: Any
 ) -> Case:
     return function(
-        f"{kind}, {i} -> {h}, {steps} steps, N {n}", "Recurrence", 2.0 * steps * n * 4 * h * (i + h),
+        f"{kind}, {i} -> {h}, {steps} steps, N {n}", "Recurrence",
+        flops("lstm", h_shape=(steps, n, h), weight_shape=(4 * h, h), w_ih_shape=(4 * h, i)),
         [(steps, n, i), matrix(4 * h, i), matrix(4 * h, h), (4 * h,), (4 * h,)], ours, theirs, **options,
     )  # fmt: skip
 
 
 def row_lstm(units: int, size: int, n: int, **options: Any) -> Case:
     return function(
-        f"Row LSTM, {units} units, {size}x{size}, N {n}", "Recurrence", 2.0 * n * size * size * 4 * units * 3 * units,
+        f"Row LSTM, {units} units, {size}x{size}, N {n}", "Recurrence",
+        flops("lstm", h_shape=(n, size, size, units), weight_shape=(4 * units, units, 1, 3), w_ih_shape=None),
         [(n, 4 * units, size, size), weight(4 * units, units, (1, 3))], F.row_lstm, lambda t: t.row_lstm(), **options,
     )  # fmt: skip
 
@@ -238,7 +251,8 @@ def diagonal_bilstm(units: int, size: int, n: int, **options: Any) -> Case:
     image, kernel = (n, 4 * units, size, size), weight(4 * units, units, (2, 1))
     return function(
         f"Diagonal BiLSTM, {units} units, {size}x{size}, N {n}", "Recurrence",
-        2 * 2.0 * n * size * size * 4 * units * 2 * units, [image, image, kernel, kernel], F.diagonal_bilstm,
+        2 * flops("lstm", h_shape=(n, size, size, units), weight_shape=(4 * units, units, 2, 1), w_ih_shape=None),
+        [image, image, kernel, kernel], F.diagonal_bilstm,
         lambda t: t.diagonal_bilstm(), **options,
     )  # fmt: skip
 

@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.autoencoders import data, table
 from benchmarks.models import SEED, Entry, trained, training
 from benchmarks.timing import alternate
-from tinygen import native
+from tinygen import kernels
 from tinygen.cli.parser import Parser, number
 from tinygen.data import Dataset
 from tinygen.metrics.quality import calibration
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     args = p.parse_args(argv)
     if unknown := set(args.variants) - set(VARIANTS):
         p.error(f"there is no variant {min(unknown)}; there are {', '.join(VARIANTS)}")
-    native.set_num_threads(1)
+    kernels.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
     train, test = data(256)
     entries = [game(variant) for variant in args.variants or VARIANTS]

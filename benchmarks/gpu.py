@@ -27,7 +27,8 @@ from typing import Any
 from benchmarks import cases
 from benchmarks.cases import CASES, Case, Runs
 from benchmarks.contestants import disagreement, torch_or_none
-from tinygen import cuda, native
+from tinygen import cuda
+from tinygen.array import moved
 from tinygen.cli import doctor
 from tinygen.cli.parser import Parser
 
@@ -114,7 +115,7 @@ def run(command: list[str], seconds: float, **environment: str) -> str:
 def kernels() -> int:
     """Every kernel on the GPU on all samples, held against its definition."""
     cupy = cuda.require()
-    worst = doctor.kernel_errors(lambda array: native.moved(array, cupy))
+    worst = doctor.kernel_errors(lambda array: moved(array, cupy))
     cupy.cuda.get_current_stream().synchronize()
     wrong = [name for name, error in worst.items() if not error <= 1]
     print(f"{len(worst)} kernels; wrong: {', '.join(wrong) or 'none'}")

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import report
-from tinygen import native
+from tinygen import kernels
 from tinygen.cli.parser import Parser, number, whole_number
 from tinygen.data import Dataset
 from tinygen.models.model import Model
@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"benchmarks.models: no model has {args.only!r} in its name; there are "
               + ", ".join(e.name for e in ENTRIES), file=sys.stderr)  # fmt: skip
         return 2
-    native.set_num_threads(args.threads)
+    kernels.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
     results = Results(args.out, QUICK if args.quick else args.images)
     for entry in chosen:
@@ -98,7 +98,7 @@ def parser() -> Parser:
     p.add_argument("--images", type=whole_number, default=IMAGES, help="trained on by each (default %(default)s)")
     p.add_argument("--minutes", type=number, default=math.inf, help="stop training a model after so many")
     p.add_argument("--times", action="store_true", help="of models that are done measure the times again")
-    p.add_argument("--threads", type=whole_number, default=native.get_num_threads(), help="(default %(default)s)")
+    p.add_argument("--threads", type=whole_number, default=kernels.get_num_threads(), help="(default %(default)s)")
     p.add_argument("--out", type=Path, default=Path("benchmarks/results/models"), help="folder (default %(default)s)")
     return p
 
@@ -153,7 +153,7 @@ def times(entry: Entry, train: Dataset) -> dict[str, Any]:
         while not draws or (len(draws) < 3 and sum(draws) < TIMED):
             draws.append(seconds(lambda n=n: state.model.sample(n, np.random.default_rng(SEED))))
         found[f"sample, {n}"] = 1e3 * min(draws) / n
-    return found | {"threads": native.get_num_threads(), "load": report.load()}
+    return found | {"threads": kernels.get_num_threads(), "load": report.load()}
 
 
 def seconds(run: Any) -> float:

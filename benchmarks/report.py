@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygen import native
+from tinygen import kernels
 
 Results = dict[str, Any]
 
@@ -28,9 +28,9 @@ has lost its core; PyTorch's spin meanwhile, to its disadvantage): look at the C
 
 def new(torch: Any, threads: list[int], quick: bool) -> Results:
     """Results without any measurement yet."""
-    with native.instruction_set("avx512") as isa:
+    with kernels.instruction_set("avx512") as isa:
         machine = {
-            "name": _cpu(), "cores": native.get_num_threads(), "system": f"{platform.system()} {platform.machine()}",
+            "name": _cpu(), "cores": kernels.get_num_threads(), "system": f"{platform.system()} {platform.machine()}",
             "python": platform.python_version(), "numpy": np.__version__, "isa": isa,
             "torch": torch.__version__ if torch else None, "load_start": load(), "load_end": None,
         }  # fmt: skip

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from tinygen import native, ops
+from tinygen import kernels, ops
+from tinygen.geometry import Geometry
 
 SETTLE = 0.005  # seconds of untimed calls at the start of a turn
 BURST = 0.02  # seconds of timed calls in a turn, at least one call
@@ -96,7 +97,7 @@ def ratio(theirs: Timing, ours: Timing, of: str = "wall") -> float:
 
 def use_threads(n: int, torch: Any = None) -> None:
     """Let both libraries use n threads, each told explicitly."""
-    native.set_num_threads(n)
+    kernels.set_num_threads(n)
     if torch is not None:
         torch.set_num_threads(n)
 
@@ -112,12 +113,15 @@ def peak(seconds: float, torch: Any = None) -> dict[str, float]:
     x, w = normal(image, np.float32).transpose(0, 3, 1, 2), normal(kernel, np.float32).transpose(3, 2, 0, 1)
     matmul, conv = 2.0 * n**3, 2.0 * x.size // 64 * w.size
     products: dict[str, tuple[float, Callable[[], Any]]] = {}
-    if native.available():
-        threads = native.get_num_threads()
-        products["multiply-adds in registers"] = (native.lib.tg_peak(threads), lambda: native.lib.tg_peak(threads))
+    if kernels.available():
+        threads = kernels.get_num_threads()
+        products["multiply-adds in registers"] = (
+            kernels.library.lib.tg_peak(threads),
+            lambda: kernels.library.lib.tg_peak(threads),
+        )
     products |= {
         "tinygen linear": (matmul, lambda: ops.linear(a, b)),
-        "tinygen conv2d": (conv, lambda: ops.conv2d(x, w, None, (1, 1), (1, 1))),
+        "tinygen conv2d": (conv, lambda: ops.conv2d(x, w, None, Geometry(padding=(1, 1)))),
     }
     if torch is not None:
         ta, tb, tx, tw = (torch.from_numpy(v) for v in (a, b, x, w))

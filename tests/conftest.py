@@ -7,7 +7,7 @@ import signal
 import pytest
 from hypothesis import settings
 
-from tinygen import native
+from tinygen import kernels
 
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
@@ -31,6 +31,6 @@ def pytest_report_header(config):
 @pytest.fixture(autouse=True)
 def _threads():
     """A command that a test runs may set the number of threads, which a run's environment.toml tells."""
-    before = native.get_num_threads()
+    before = kernels.get_num_threads()
     yield
-    native.set_num_threads(before)
+    kernels.set_num_threads(before)

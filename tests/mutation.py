@@ -24,7 +24,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 ENGINE = ["tests/autograd", "tests/test_debug.py"]
-OPS = ["tests/ops/test_ops.py", "tests/nn/test_nn.py", "tests/kernels/test_native.py"]
+OPS = ["tests/ops/test_ops.py", "tests/nn/test_nn.py", "tests/kernels/test_calls.py"]
 FILES = ["_tensor.py", "modes.py", "tape.py", "autograd.py"]
 TESTS = {  # the tests of a file, the likeliest to notice first
     **{file: [*ENGINE, *OPS] for file in FILES},

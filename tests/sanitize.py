@@ -157,7 +157,7 @@ def misses_planted(instrument: Instrument, folder: Path, library: Path) -> list[
     """The planted faults that are not reported."""
     missed = []
     for function, report in instrument.planted.items():
-        program = f"import tinygen.native, ctypes; ctypes.CDLL({str(library)!r}).{function}(0)"
+        program = f"import tinygen.kernels, ctypes; ctypes.CDLL({str(library)!r}).{function}(0)"
         code, output = run([sys.executable, "-c", program], folder, with_leaks(preloaded(instrument)))
         if not code or report not in output:
             missed.append(f"{function} is not reported:\n{output}")

@@ -163,9 +163,9 @@ TINYGEN = (
     ("tape",),
     ("modes",),
     ("_tensor",),
-    ("errors", "native"),
-    ("console", "cuda", "data"),
-    ("nvcc",),
+    ("errors", "kernels"),
+    ("console", "cuda", "data", "pool"),
+    ("array", "geometry", "nvcc"),
     ("cache",),
 )
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from tinygen import errors, modes, tape
 from tinygen._tensor import Node, Tensor
+from tinygen.geometry import Geometry
 
 
 class CompiledOp(tape.Op):
@@ -31,7 +32,7 @@ class CompiledOp(tape.Op):
 
 
 tape.kind = CompiledOp
-PLAIN = frozenset([int, float, bool, type(None), str, slice])  # arguments passed on as they are
+PLAIN = frozenset([int, float, bool, type(None), str, slice, Geometry])  # arguments passed on as they are
 
 
 def call(op: tape.Op) -> Callable[..., Any]:

@@ -15,6 +15,7 @@ class Function(Protocol[P]):
     vjp: Callable[..., Callable[[Any], Any]]
     kernel: Callable[..., Any]
     samples: Callable[[Any], Any]
+    flops: Callable[..., Any]
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Tensor: ...
 

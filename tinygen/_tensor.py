@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tinygen import errors, native
+from tinygen import errors
+from tinygen.array import moved, xp
 
 if TYPE_CHECKING:
     from tinygen._operators import Operators
@@ -68,7 +69,7 @@ class Tensor(Operators):
 
     def numpy(self) -> np.ndarray:
         """The values as a read-only NumPy array that shares the memory (copied from a GPU)."""
-        view = native.moved(self._array, np).view()
+        view = moved(self._array, np).view()
         view.flags.writeable = False
         return view
 
@@ -168,7 +169,7 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
         data = data._array
     if dtype is None and not hasattr(data, "dtype") and np.asarray(data).dtype == np.float64:
         dtype = np.float32
-    array = (native.xp(data) if hasattr(data, "get") else np).array(data, dtype=dtype, order="K")
+    array = (xp(data) if hasattr(data, "get") else np).array(data, dtype=dtype, order="K")
     if array.dtype.kind not in "fiub":
         raise TypeError(f"tensor: data must be numbers, not {array.dtype}")
     if requires_grad and array.dtype not in (np.float32, np.float64):

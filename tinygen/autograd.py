@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from tinygen import errors, modes, native
+from tinygen import errors, modes
 from tinygen._tensor import RELEASED, Node, Tensor, leaf
-from tinygen.native import xp
+from tinygen.array import on_device_of, xp
+from tinygen.pool import empty_like
 from tinygen.tape import REGISTRY, Call, frozen, run_hooked
 
 
@@ -63,7 +64,7 @@ def _own(model: Tensor, held: list[Any]) -> Tensor:
     same = held[0].__class__ is model._array.__class__ and held[0].strides == model._array.strides
     if same and sys.getrefcount(held[0]) == 2 and (held[0].base is None or sys.getrefcount(held[0].base) == 2):
         return leaf(held[0])
-    array = native.empty_like(model._array)
+    array = empty_like(model._array)
     array[...] = held[0]
     return leaf(array)
 
@@ -217,7 +218,7 @@ def _check_gradient(output: Tensor, gradient: Any, dtype: Any, create_graph: boo
         gradient = xp(output._array).ones_like(output._array)
     if not isinstance(gradient, Tensor):
         values = frozen(gradient) if hasattr(gradient, "dtype") else np.asarray(gradient, output.dtype)
-        gradient = Tensor(native.beside(output._array, values))
+        gradient = Tensor(on_device_of(output._array, values))
     if gradient.shape != output.shape or gradient.dtype != output.dtype or output.dtype != dtype:
         came, wanted = errors.describe([gradient]), errors.describe([output])
         raise ValueError(f"backward: gradient is {came}, but the tensor is {wanted}")

@@ -14,6 +14,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 LIBRARY: Path | None = None  # a library to be used in place of the one that is compiled for the GPU
 _ERRORS = 1000  # TG_CUDA: from here on a result is this plus CUDA's own error code
 _NO_MEMORY = 1
@@ -53,6 +55,11 @@ def require() -> Any:
     if reason := problem():
         raise CudaError(f"device 'cuda' can't be used: {reason}")
     return sys.modules["cupy"]
+
+
+def array_module(device: str) -> Any:
+    """numpy for "cpu", cupy for "cuda": the module of its arrays. Raises CudaError where CUDA can't be used."""
+    return np if device == "cpu" else require()
 
 
 def sentence(code: int, otherwise: str = "") -> str:
@@ -109,7 +116,9 @@ def has_kernels() -> bool:
 
 
 def call(kernel: str, dtype: int, arguments: Any) -> int:
-    """Run a kernel on CuPy's current stream: its result, 0 or an error of tinygen.h. Arguments: see `native._call`.
+    """Run a kernel on CuPy's current stream: its result, 0 or an error of tinygen.h.
+
+    Arguments: see `kernels.library.call`.
 
     Raises CudaError, in words, for an error of CUDA's.
     """
@@ -131,4 +140,4 @@ def _passed(ffi: Any, a: Any) -> Any:
         return ffi.NULL
     if isinstance(a, (int, float)):
         return a
-    return ffi.cast("void *", a.data.ptr if hasattr(a, "data") else a)  # an array, or a struct of native's
+    return ffi.cast("void *", a.data.ptr if hasattr(a, "data") else a)  # an array, or a struct of the C library's

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from tinygen._tensor import Tensor
+from tinygen.array import xp
 from tinygen.errors import describe
 from tinygen.modes import hook
-from tinygen.native import xp
 from tinygen.tape import Call
 
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from tinygen import native
+from tinygen import kernels
 from tinygen._tensor import Array, Tensor
+from tinygen.array import moved, on_device_of, xp
 from tinygen.modes import is_reference
-from tinygen.native import xp
 
 # ------------------------------------------------------------------------------------------------- optimizers
 
@@ -146,12 +146,12 @@ def _number(value: Any) -> Any:
 def _filled_like(model: Array, values: Any) -> Array:
     """A new array of these values, in the model's order in memory."""
     array = xp(model).empty_like(model)
-    array[...] = native.beside(model, values)
+    array[...] = on_device_of(model, values)
     return array
 
 
 def _copied(array: Any) -> np.ndarray:
-    return np.array(native.moved(array, np))
+    return np.array(moved(array, np))
 
 
 class SGD(Optimizer):
@@ -219,7 +219,7 @@ class Adam(Optimizer):
             alike[state["step"], p.dtype].append((grad, p, state["exp_avg"], state["exp_avg_sq"]))
         settings = lr, beta1, beta2, eps, 0.0 if self.decoupled else decay
         for (t, _), rows in alike.items():
-            if is_reference() or not native.adam(rows, t, *settings):
+            if is_reference() or not kernels.optim.adam(rows, t, *settings):
                 for grad, p, m, v in rows:
                     self._update(grad, p, m, v, t, *settings)
 
@@ -338,7 +338,7 @@ class ExponentialMovingAverage:
             shapes = f"has shape {found.get(wrong)} instead of {expected.get(wrong)}"
             raise ValueError(f"load_state_dict of ExponentialMovingAverage: {wrong} {shapes}")
         for i, average in enumerate(self.averages):
-            average[...] = native.beside(average, state_dict[f"average.{i}"])
+            average[...] = on_device_of(average, state_dict[f"average.{i}"])
 
 
 # ------------------------------------------------------------------------------------ learning-rate schedules

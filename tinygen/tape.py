@@ -130,7 +130,7 @@ def op(body: Callable[..., Any] | None = None, **options: Any) -> Any:  # type: 
 
 
 class Op:
-    """What is known of an op. The function that `@op` returns carries it, and its `vjp`, `kernel` and `samples`."""
+    """What is known of an op. The function that `@op` returns carries it, its `vjp`, `kernel`, `samples` and `flops`."""
 
     def __init__(
         self, body: Callable[..., Any], outputs: Sequence[str] = ("out",), view: bool = False, casts: bool = False
@@ -150,10 +150,11 @@ class Op:
         self.least = 0  # the size of the first argument from which it runs
         # (total, gout, *saved): adds the gradient of the only input to the sum so far, in place, where that is faster.
         self.adds: Callable[..., None] | None = None
+        self.count_flops: Callable[..., float] | None = None
         self.make_samples: Callable[[np.random.Generator], Iterable[Any]] | None = None
         self.plan = functools.cache(self.make_plan)
         self.function = functools.wraps(body)(self.caller())
-        vars(self.function).update(op=self, vjp=self.vjp, kernel=self.kernel, samples=self.samples)
+        vars(self.function).update(op=self, vjp=self.vjp, kernel=self.kernel, samples=self.samples, flops=self.flops)
 
     def _positional(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         if not self.variadic:
@@ -206,6 +207,14 @@ class Op:
     def samples(self, fn: Callable[[np.random.Generator], Iterable[Any]]) -> Callable[..., Iterable[Any]]:
         """Declare what the op is tested on: a function of a random generator that yields `sample(*args, **kwargs)`s."""
         self.make_samples = fn
+        return fn
+
+    def flops(self, fn: Callable[..., float]) -> Callable[..., float]:
+        """Declare how many operations a call takes, a multiply-add being two: a function of shapes and attributes.
+
+        Its parameters are named as a rule's: `out_shape`, `x_shape` (None for an input of None), an attribute's name.
+        """
+        self.count_flops = fn
         return fn
 
     # -- calling

@@ -9,7 +9,8 @@ import pytest
 
 import tinygen
 from tests.autograd.helpers import equal, var
-from tinygen import grad, native, op, tensor
+from tinygen import grad, op, tensor
+from tinygen.pool import empty
 
 
 def test_only_leaves_that_require_a_gradient_get_one():
@@ -141,7 +142,7 @@ class TestOwnership:
 
         @double.vjp("x")
         def _(gout, keep):
-            array = native.empty(shape, np.float64)
+            array = empty(shape, np.float64)
             array[...] = 2 * gout
             if keep:
                 alive.append(array[:] if keep == "view" else array)

@@ -9,7 +9,8 @@ import pytest
 
 from tests.cuda import standin
 from tests.cuda.build import emulator
-from tinygen import cuda, native
+from tinygen import cuda
+from tinygen.kernels import library
 from tinygen.tape import REGISTRY
 
 REAL = os.environ.get("TINYGEN_GPU") == "1"
@@ -18,8 +19,8 @@ REAL = os.environ.get("TINYGEN_GPU") == "1"
 @pytest.fixture
 def device(monkeypatch):
     """The module cupy, its kernels taken for arrays of any size."""
-    monkeypatch.setattr(native, "SMALL", 0)
-    monkeypatch.setattr(native, "SMALL_PRODUCT", 0)
+    monkeypatch.setattr(library, "SMALL", 0)
+    monkeypatch.setattr(library, "SMALL_PRODUCT", 0)
     for op in REGISTRY.values():
         monkeypatch.setattr(op, "least", 0)
     if REAL:

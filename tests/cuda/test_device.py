@@ -14,7 +14,8 @@ from hypothesis.extra import numpy as hnp
 import tinygen
 from tests.cuda import standin
 from tests.cuda.conftest import forget
-from tinygen import cuda, native, nn, optim
+from tinygen import cuda, nn, optim
+from tinygen.array import memory_order, moved
 from tinygen.nn import functional as F
 
 in_any_case = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
@@ -40,7 +41,7 @@ def test_there_and_back_is_the_same_array_in_the_same_order(device, data):
     for same in (back.numpy(), there.numpy()):
         np.testing.assert_array_equal(same, array)
         if array.size:
-            assert native._memory_order(same.squeeze()) == native._memory_order(tinygen.tensor(array).numpy().squeeze())
+            assert memory_order(same.squeeze()) == memory_order(tinygen.tensor(array).numpy().squeeze())
 
 
 def test_where_it_is_already_it_is_itself(device):
@@ -95,7 +96,7 @@ def test_there_are_two_devices(name):
 def test_an_index_out_of_range_raises_as_on_the_cpu(where, device):
     x = tinygen.tensor(drawn(3, 4)).to("cuda")
     for index in (np.array([0, 3]), np.array([-4, 0])):
-        index = native.moved(index, np if where == "cpu" else device)
+        index = moved(index, np if where == "cpu" else device)
         with pytest.raises(IndexError, match="out of bounds for axis 0 with size 3"):
             x[index]
         with pytest.raises(IndexError, match="out of bounds for axis 1 with size 3"):
@@ -112,7 +113,7 @@ def test_an_index_out_of_range_raises_as_on_the_cpu(where, device):
 def test_labels_are_checked_wherever_they_are(where, device):
     x, table = tinygen.tensor(drawn(2, 3)).to("cuda"), tinygen.tensor(drawn(3, 4)).to("cuda")
     for wrong in ([0, 3], [-1, 0]):
-        labels = native.moved(np.array(wrong), np if where == "cpu" else device)
+        labels = moved(np.array(wrong), np if where == "cpu" else device)
         for loss in (F.cross_entropy, F.nll_loss):
             with pytest.raises(ValueError, match=r"target must be in 0\.\.2"):
                 loss(x, labels)

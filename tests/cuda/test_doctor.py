@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.cuda.conftest import REAL, forget
-from tinygen import cuda, native
+from tinygen import cuda, kernels
 from tinygen.cli import doctor
 from tinygen.cli import main as cli
 
@@ -40,8 +40,8 @@ def test_on_this_machine_all_that_is_needed_works(capsys):
 
 def test_every_kernel_is_tested_in_every_instruction_set():
     found = findings()
-    with native.instruction_set("avx512") as best:
-        isas = native.ISAS[: native.ISAS.index(best) + 1]
+    with kernels.instruction_set("avx512") as best:
+        isas = kernels.ISAS[: kernels.ISAS.index(best) + 1]
     for isa in isas:
         assert (found[isa].state, found[isa].found) == ("ok", AGREE)
 
@@ -56,7 +56,7 @@ def test_every_kernel_is_tested_on_the_gpu(properties):
 
 @pytest.mark.parametrize("error", [1e-2, np.nan])
 def test_a_kernel_that_is_wrong_is_named(error, monkeypatch, capsys):
-    call = native._call
+    call = kernels.library.call
 
     def wrong(kernel, model, *arguments):
         code = call(kernel, model, *arguments)
@@ -64,7 +64,7 @@ def test_a_kernel_that_is_wrong_is_named(error, monkeypatch, capsys):
             arguments[-1].ravel()[0] += error
         return code
 
-    monkeypatch.setattr(native, "_call", wrong)
+    monkeypatch.setattr(kernels.library, "call", wrong)
     assert doctor.main() == 1
     said = " ".join(capsys.readouterr().out.split())
     assert re.search(r"! baseline differ from their definitions: [^!]*gated \(by [\de+inf]+ roundings\)", said)
@@ -76,7 +76,7 @@ def test_a_kernel_that_fails_is_reported_and_the_rest_goes_on(monkeypatch):
     def fail(*arguments):
         raise OSError("no luck")
 
-    monkeypatch.setattr(native, "_call", fail)
+    monkeypatch.setattr(kernels.library, "call", fail)
     found = findings()
     assert found["baseline"].state == "broken"
     assert "the self-test failed: OSError: no luck" in found["baseline"].found
@@ -84,7 +84,7 @@ def test_a_kernel_that_fails_is_reported_and_the_rest_goes_on(monkeypatch):
 
 
 def test_without_a_c_library_the_definitions_do(monkeypatch, capsys):
-    monkeypatch.setattr(native, "lib", None)
+    monkeypatch.setattr(kernels.library, "lib", None)
     monkeypatch.setattr(doctor.shutil, "which", lambda *a, **k: None)
     monkeypatch.delenv("CC", raising=False)
     assert doctor.main() == 0

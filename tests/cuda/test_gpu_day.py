@@ -11,7 +11,7 @@ import pytest
 from benchmarks import cases, gpu
 from tests.cuda import standin
 from tests.cuda.conftest import REAL
-from tinygen import cuda, native
+from tinygen import cuda, kernels
 from tinygen.cli import doctor
 from tinygen.nn import functional as F
 
@@ -85,11 +85,11 @@ def test_all_kinds_of_cases_run_on_the_device(device):
     with gpu.on_cuda():
         for case in chosen:
             for what, run in case.ours().items():
-                before = native.conversions
+                before = kernels.conversions()
                 result = run()
                 for tensor in result if isinstance(result, list) else [result]:
                     assert tensor.device == "cuda", (case.name, what)
-                assert native.conversions <= before + 4, case.name
+                assert kernels.conversions() <= before + 4, case.name
     assert cases.DEVICE == "cpu"
 
 

@@ -5,15 +5,15 @@ import pytest
 
 import tinygen
 from tests.ops.test_ops import CASES, of_op
-from tinygen import native
 from tinygen._tensor import leaf
+from tinygen.array import moved
 
 
 def on_device(cupy, value):
     """An argument with its arrays on the device, in the same order in memory."""
     if isinstance(value, (tuple, list)):
         return type(value)(on_device(cupy, v) for v in value)
-    return native.moved(value, cupy) if isinstance(value, np.ndarray) else value
+    return moved(value, cupy) if isinstance(value, np.ndarray) else value
 
 
 def derivatives(case, values, upstream, second):
@@ -26,7 +26,7 @@ def derivatives(case, values, upstream, second):
         found += [g._array for g in grads]
         products = [(g * s).sum() for g, s in zip(grads, second, strict=True) if g.requires_grad]
         found += [g._array for g in tinygen.grad(products, leaves)] if products else []
-    return [native.moved(a, np) for a in found]
+    return [moved(a, np) for a in found]
 
 
 @of_op(CASES)

@@ -134,7 +134,7 @@ def test_an_op_with_samples_of_its_own_and_one_wrong_in_the_second_order(check):
     names = ("taken_to_the_power", "cubed_once")
     try:
         reports = check(
-            "from tinygen import op\nfrom tinygen.native import xp\n"
+            "from tinygen import op\nfrom tinygen.array import xp\n"
             "from tinygen.ops._samples import sample\n"
             "import tinygen\n"
             "@op\n"

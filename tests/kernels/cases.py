@@ -17,7 +17,7 @@ import numpy as np
 
 from tests.kernels import definitions
 from tests.kernels.memory import Place, anywhere
-from tinygen import native
+from tinygen.kernels import library
 
 DTYPES = (np.float32, np.float64)
 
@@ -46,7 +46,7 @@ class Case:
     answers: list[tuple[np.ndarray, np.ndarray | float]]  # (answer, scale) of each Out and InOut
 
     def call(
-        self, dtype: type, threads: int = 1, place: Place = anywhere, on: Any = native
+        self, dtype: type, threads: int = 1, place: Place = anywhere, on: Any = library
     ) -> tuple[int, list[np.ndarray]]:
         """The kernel's code and what it writes. Outputs hold NaN before; inputs are seen to be the same after.
 
@@ -77,7 +77,7 @@ class Case:
             assert placed.tobytes() == before.tobytes(), f"{self}: an input has changed"
         return code, [np.array(a) for a in outputs]
 
-    def run(self, dtype: type, threads: int = 1, place: Place = anywhere, on: Any = native) -> list[np.ndarray]:
+    def run(self, dtype: type, threads: int = 1, place: Place = anywhere, on: Any = library) -> list[np.ndarray]:
         """What the kernel writes."""
         code, outputs = self.call(dtype, threads, place, on)
         assert code == 0, f"{self}: error {code}"

@@ -12,7 +12,7 @@ import os
 
 import numpy as np
 
-from tinygen import native
+from tinygen import kernels
 
 _WINDOW = 1 << 26
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -37,7 +37,7 @@ class Sparse:
         count = int(np.prod(shape, dtype=object))
         self.memory = mmap.mmap(-1, 4 * count, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE)
         self.array = np.frombuffer(self.memory, np.float32, count).reshape(shape)
-        self.pointer = native.ffi.from_buffer(self.array)
+        self.pointer = kernels.library.ffi.from_buffer(self.array)
 
 
 class Repeated:
@@ -53,15 +53,15 @@ class Repeated:
         os.close(file)
         self.window = np.frombuffer((ctypes.c_char * _WINDOW).from_address(self.start), np.float32)
         self.window[:] = value
-        self.pointer = native.ffi.cast("void *", self.start)
+        self.pointer = kernels.library.ffi.cast("void *", self.start)
 
     def close(self) -> None:
         _libc.munmap(self.start, self.nbytes)
 
 
 def _call(kernel: str, *arguments) -> None:
-    pointers = [native.ffi.from_buffer(a) if isinstance(a, np.ndarray) else a for a in arguments]
-    assert getattr(native.lib, kernel)(0, *pointers, 2) == native.lib.TG_OK
+    pointers = [kernels.library.ffi.from_buffer(a) if isinstance(a, np.ndarray) else a for a in arguments]
+    assert getattr(kernels.library.lib, kernel)(0, *pointers, 2) == kernels.library.lib.TG_OK
 
 
 ROWS, COLUMNS = (1 << 16) + 1, 1 << 15  # the last row starts at element 2^31
@@ -81,12 +81,12 @@ def _conv_shape(**fields):
         "groups": 1,
     }
     s |= {"stride_h": ROWS // 2, "stride_w": 1, "dil_h": 1, "dil_w": 1} | fields
-    return native.ffi.new("tg_conv_shape *", s)
+    return kernels.library.ffi.new("tg_conv_shape *", s)
 
 
 def conv2d() -> None:
     """Three rows of an image of more than 2^31 pixels, read in place and (with padding) copied."""
-    null = native.ffi.NULL
+    null = kernels.library.ffi.NULL
     x, y, gw = Sparse(ROWS, COLUMNS), np.zeros((3, COLUMNS), np.float32), np.zeros(1, np.float32)
     rows = np.arange(3 * COLUMNS, dtype=np.float32).reshape(3, COLUMNS) % 3
     x.array[:: ROWS // 2] = rows
@@ -107,7 +107,7 @@ def weight() -> None:
     x = np.ones(ci, np.float32)
     y = np.zeros(co, np.float32)
     shape = _conv_shape(h=1, w=1, oh=1, ow=1, ci=ci, co=co, stride_h=1)
-    _call("tg_conv2d", shape, 0, x, w.pointer, native.ffi.NULL, native.ffi.NULL, y)
+    _call("tg_conv2d", shape, 0, x, w.pointer, kernels.library.ffi.NULL, kernels.library.ffi.NULL, y)
     assert y[0] == 7
     assert y[-1] == 5
     assert y.sum() == 12
@@ -135,7 +135,7 @@ def conv_transpose2d() -> None:
     out = Repeated(ROWS * COLUMNS, np.nan)
     y, w, bias = np.ones((3, COLUMNS), np.float32), np.zeros(1, np.float32), np.full(1, 3, np.float32)
     try:
-        _call("tg_conv_transpose2d", _conv_shape(), y, w, bias, native.ffi.NULL, out.pointer)
+        _call("tg_conv_transpose2d", _conv_shape(), y, w, bias, kernels.library.ffi.NULL, out.pointer)
         assert (out.window == 3).all()
     finally:
         out.close()
@@ -151,7 +151,7 @@ def cross_entropy() -> None:
         ROWS,
         COLUMNS,
         logits.pointer,
-        native.ffi.cast("int64_t *", labels.ctypes.data),
+        kernels.library.ffi.cast("int64_t *", labels.ctypes.data),
         loss,
     )
     assert np.allclose(loss[:-1], np.log(COLUMNS))
@@ -164,7 +164,7 @@ def batch_norm() -> None:
     x, y = Repeated(2 * rows, 0), Repeated(2 * rows, np.nan)
     mean, var, bias = np.ones(2, np.float32), np.ones(2, np.float32), np.full(2, 3, np.float32)
     try:
-        _call("tg_batch_norm", rows, 2, x.pointer, native.ffi.NULL, bias, 1e-3, y.pointer, mean, var)
+        _call("tg_batch_norm", rows, 2, x.pointer, kernels.library.ffi.NULL, bias, 1e-3, y.pointer, mean, var)
         assert (mean == 0).all()
         assert (var == 0).all()
         assert (y.window == 3).all()

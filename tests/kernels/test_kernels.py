@@ -22,13 +22,13 @@ import pytest
 from tests.kernels import definitions, huge
 from tests.kernels.cases import DTYPES, KERNELS, Case, In, InOut, Out, Struct, case
 from tests.kernels.memory import PAGE, Arena, anywhere, guarded, shifted, thaw
-from tinygen import native
+from tinygen import kernels
 
 ROOT = Path(__file__).parents[2]
 CASES = int(os.environ.get("TINYGEN_CASES", "500"))
 FEW = max(8, CASES // 12)  # of what is already random in another way
 FULL = os.environ.get("TINYGEN_FULL") == "1"
-SETS = [name for level, name in enumerate(native.ISAS) if native.lib.tg_set_isa(level) == level]
+SETS = [name for level, name in enumerate(kernels.ISAS) if kernels.library.lib.tg_set_isa(level) == level]
 
 every_kernel = pytest.mark.parametrize("kernel", KERNELS)
 
@@ -61,7 +61,7 @@ def test_definition(kernel):
     for seed in range(CASES):
         one = case(kernel, seed)
         for level, name in enumerate(SETS):
-            with native.instruction_set(name):
+            with kernels.instruction_set(name):
                 for dtype in DTYPES:
                     one.check(one.run(dtype, place=guarded(at_end=(seed + level + DTYPES.index(dtype)) % 2 == 0)))
 
@@ -135,16 +135,16 @@ def test_a_forced_instruction_set_is_really_another_one():
     """Multiply-adds round once with AVX2, twice in the baseline: the last bits of a long sum differ."""
     assert SETS[0] == "baseline"
     found = {}
-    for name in native.ISAS:
-        with native.instruction_set(name) as in_force:
-            assert in_force == SETS[min(native.ISAS.index(name), len(SETS) - 1)]
+    for name in kernels.ISAS:
+        with kernels.instruction_set(name) as in_force:
+            assert in_force == SETS[min(kernels.ISAS.index(name), len(SETS) - 1)]
             found[in_force] = larger("tg_conv2d").run(np.float32)[0].tobytes()
     assert "avx2" not in SETS or found["avx2"] != found["baseline"]
 
 
 def test_an_instruction_set_that_is_not_one():
     with pytest.raises(ValueError, match="instruction_set: name must be one of baseline, avx2, avx512, got 'sse9'"):
-        native.instruction_set("sse9").__enter__()
+        kernels.instruction_set("sse9").__enter__()
 
 
 # --------------------------------------------------------------------------------- the same numbers by another path
@@ -301,8 +301,8 @@ def test_gates_may_be_z_itself():
 
 @pytest.mark.parametrize("name", SETS)
 def test_the_peak_counts_the_operations_of_all_threads(name):
-    with native.instruction_set(name):
-        assert 0 < 3 * native.lib.tg_peak(1) == native.lib.tg_peak(3)
+    with kernels.instruction_set(name):
+        assert 0 < 3 * kernels.library.lib.tg_peak(1) == kernels.library.lib.tg_peak(3)
 
 
 # ----------------------------------------------------------------------------------------- numbers that aren't ordinary
@@ -324,7 +324,7 @@ def test_special_values(name, dtype):
             "tg_elu": np.where(wide > 0, wide, np.expm1(wide)),
         }
         slope = np.where(wide > 0, 1, np.exp(wide))
-    with native.instruction_set(name):
+    with kernels.instruction_set(name):
         for kernel, answer in answers.items():
             number = {"tg_relu": [0.0], "tg_elu": [1.0]}.get(kernel, [])
             (got,) = Case(kernel, [len(x), *number, In(x), Out(x.shape)], []).run(dtype)
@@ -360,7 +360,7 @@ def test_cross_entropy_of_extreme_logits(name, dtype, classes):
     rows[37], rows[38], rows[39, 5:] = 1e4, -1e4, -np.inf
     labels = np.full(40, 3)
     answer = definitions.cross_entropy(rows.astype(np.float64), labels)
-    with native.instruction_set(name):
+    with kernels.instruction_set(name):
         (loss,) = Case("tg_cross_entropy", [40, classes, In(rows), In(labels), Out((40,))], []).run(dtype)
         gloss = np.ones(40)
         backward = [40, classes, In(rows), In(labels), In(gloss), Out(rows.shape)]
@@ -427,7 +427,7 @@ def test_absurd_sizes_are_refused(kernel):
         changed = [[-1 if i == size else a for i, a in enumerate(one.arguments)] for size in sizes]
     for arguments in changed:
         code, outputs = Case(kernel, arguments, []).call(np.float32)
-        assert code == native.lib.TG_BAD_ARGUMENT, arguments[0]
+        assert code == kernels.library.lib.TG_BAD_ARGUMENT, arguments[0]
         assert all(np.isnan(a).all() for a, o in zip(outputs, one.arguments, strict=False) if isinstance(o, Out))
 
 
@@ -435,7 +435,7 @@ def test_absurd_sizes_are_refused(kernel):
 def test_an_absurd_type_is_refused(kernel, monkeypatch):
     for number in (-1, 2, 1000):
         monkeypatch.setattr("tests.kernels.cases.DTYPES", [None] * number + [np.float32] if number > 0 else FakeTypes())
-        assert larger(kernel).call(np.float32)[0] == native.lib.TG_BAD_ARGUMENT
+        assert larger(kernel).call(np.float32)[0] == kernels.library.lib.TG_BAD_ARGUMENT
 
 
 class FakeTypes:
@@ -449,7 +449,7 @@ def test_a_label_out_of_range_is_refused_before_anything_is_written():
             one = larger(kernel)
             one.arguments[3].array[299] = label
             code, (output,) = one.call(np.float64, 2)
-            assert code == native.lib.TG_BAD_ARGUMENT
+            assert code == kernels.library.lib.TG_BAD_ARGUMENT
             assert np.isnan(output).all()
 
 
@@ -470,7 +470,7 @@ def test_a_sampler_answers_which_value_can_not_be_drawn_first(wrong):
         bad = [v for v in range(sizes.known, 8) if not np.isfinite(state[:, logits[v]].max(1)).all()]
         for dtype in DTYPES:
             for threads in (1, 3):
-                assert one.call(dtype, threads)[0] == (-1 - bad[0] if bad else native.lib.TG_OK)
+                assert one.call(dtype, threads)[0] == (-1 - bad[0] if bad else kernels.library.lib.TG_OK)
 
 
 def test_fuzz_the_tables_of_a_sampler():
@@ -485,7 +485,7 @@ def test_fuzz_the_tables_of_a_sampler():
             extremes = (most, -most - 1, most // 2, -1, 0, 1, int(rng.integers(0, min(most, 400))))
             table.reshape(-1)[rng.integers(table.size)] = rng.choice(extremes)
         code, (state, x) = one.call(np.float32, place=guarded(at_end=bool(seed % 2)))
-        assert code in (native.lib.TG_OK, native.lib.TG_BAD_ARGUMENT)
+        assert code in (kernels.library.lib.TG_OK, kernels.library.lib.TG_BAD_ARGUMENT)
         if code:
             refused += 1
             assert state.tobytes() == one.arguments[10].array.astype(np.float32).tobytes()
@@ -589,16 +589,16 @@ def test_allocation_fails(kernel):
     """The n-th allocation fails: an error or, if there are fewer, the right answer; then the next call is right."""
     most = 0
     for seed in range(FEW):
-        one, code, n = case(kernel, 60_000 + seed), native.lib.TG_NO_MEMORY, 0
-        while code == native.lib.TG_NO_MEMORY:
+        one, code, n = case(kernel, 60_000 + seed), kernels.library.lib.TG_NO_MEMORY, 0
+        while code == kernels.library.lib.TG_NO_MEMORY:
             n += 1
-            native.lib.tg_fail_allocation(n)
+            kernels.library.lib.tg_fail_allocation(n)
             try:
                 code, outputs = one.call(np.float64, 2)
             finally:
-                native.lib.tg_fail_allocation(0)
-            one.check(outputs if code == native.lib.TG_OK else one.run(np.float64, 2))
-        assert code == native.lib.TG_OK
+                kernels.library.lib.tg_fail_allocation(0)
+            one.check(outputs if code == kernels.library.lib.TG_OK else one.run(np.float64, 2))
+        assert code == kernels.library.lib.TG_OK
         most = max(most, n - 1)
     assert (1 <= most <= 4) if re.search("conv|lstm|norm|adam", kernel) else most == 0
 
@@ -608,11 +608,12 @@ def test_allocation_fails_for_want_of_memory():
     """The system gives no more address space: MemoryError; with it back, the same call works."""
     done = in_python("""
         import resource
-        from tinygen import native
+        from tinygen import kernels
+        from tinygen.geometry import Geometry
         x, w = np.ones((1, 4000, 8, 9), np.float32), np.ones((4000, 4000, 1, 1), np.float32)
-        call = lambda: native.conv2d(x, w, None, (8, 9), (1, 1), (0, 0), (1, 1), "B", 2)
-        small = lambda: native.conv2d(x[:, :4], w[:4, :4], None, (8, 9), (1, 1), (0, 0), (1, 1), None, 1)
-        native.set_num_threads(1)
+        call = lambda: kernels.conv.conv2d(x, w, None, Geometry(mask="B", channels=2))
+        small = lambda: kernels.conv.conv2d(x[:, :4], w[:4, :4], None, Geometry())
+        kernels.set_num_threads(1)
         small()
         w = np.ones((1, 1, 4000, 4000), np.float32).transpose(3, 2, 0, 1)
         x = np.ones((1, 8, 9, 4000), np.float32).transpose(0, 3, 1, 2)

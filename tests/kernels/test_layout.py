@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tinygen import native, nn, optim, tensor
+from tinygen import kernels, nn, optim, tensor
 from tinygen.models.autoregressive.pixelcnn import PixelCNN
 
 
@@ -42,12 +42,12 @@ def sequence(rng):
 def test_a_training_step_converts_nothing(make):
     net, x = make(np.random.default_rng(0))
     optimizer = optim.Adam(net.parameters())
-    before = native.conversions
+    before = kernels.conversions()
     for _ in range(2):
         optimizer.zero_grad()
         (net(x) ** 2).mean().backward()
         optimizer.step()
-    assert native.conversions == before
+    assert kernels.conversions() == before
 
 
 @pytest.mark.parametrize(("channels", "levels"), [(1, 256), (3, 4)])
@@ -55,10 +55,10 @@ def test_a_step_of_pixelcnn_converts_nothing(channels, levels):
     rng = np.random.default_rng(0)
     model = PixelCNN((channels, 9, 9), levels, hidden=6, blocks=2, rng=rng)
     optimizer = optim.Adam(model.parameters())
-    before = native.conversions
+    before = kernels.conversions()
     model.nats(rng.integers(0, levels, (4, channels, 9, 9))).mean().backward()
     optimizer.step()
-    assert native.conversions == before
+    assert kernels.conversions() == before
 
 
 def test_adam_runs_in_its_kernel_for_every_shape_of_weight(monkeypatch):
@@ -70,7 +70,7 @@ def test_adam_runs_in_its_kernel_for_every_shape_of_weight(monkeypatch):
     )  # fmt: skip
     optimizer = optim.Adam(net.parameters())
     net(images(rng, 1, 9)).sum().backward()
-    if native.available():
+    if kernels.available():
         monkeypatch.setattr(optim.Adam, "_update", None)  # NumPy's way
     optimizer.step()
 
@@ -78,6 +78,6 @@ def test_adam_runs_in_its_kernel_for_every_shape_of_weight(monkeypatch):
 def test_a_conversion_is_counted():
     rng = np.random.default_rng(0)
     net = nn.Conv2d(3, 4, 3, rng=rng)
-    before = native.conversions
+    before = kernels.conversions()
     net(tensor(rng.standard_normal((2, 3, 8, 8)).astype(np.float32)))  # NCHW in memory
-    assert native.conversions == before + native.available()
+    assert kernels.conversions() == before + kernels.available()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinygen import native, no_grad, optim, tensor
+from tinygen import kernels, no_grad, optim, tensor
 from tinygen.data import Dataset, load
 from tinygen.gradcheck import check_module
 from tinygen.models.family import Batch
@@ -51,9 +51,9 @@ def test_images_become_rows_and_back_without_a_copy():
 def test_gradients_and_no_conversions(network):
     rng = np.random.default_rng(0)
     model = Autoencoder((2, 6, 5), 4, network=network, latent=3, hidden=3, rng=rng)
-    before = native.conversions
+    before = kernels.conversions()
     model.loss(Batch(rng.integers(0, 4, (4, 2, 6, 5)).astype(np.uint8)), rng)["squared_error"].backward()
-    assert native.conversions == before
+    assert kernels.conversions() == before
     check_module(model.to(np.float64), (rng.normal(size=(2, 2, 6, 5)),))
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import tinygen
-from tinygen import native, nn
+from tinygen import kernels, nn
 from tinygen.cli.main import main
 from tinygen.data import Dataset, load, subset
 from tinygen.models.gan import plots
@@ -384,9 +384,9 @@ def test_a_step_of_dcgan_converts_no_image(name, monkeypatch):
     model = new(variant=name, shape=(1, 16, 16), levels=256)
     run = training(model, Dataset(np.random.default_rng(0).integers(0, 256, (16, 1, 16, 16)).astype(np.uint8)))
     run.advance(0.0)
-    sizes, convert = [0], native._contiguous
+    sizes, convert = [0], kernels.layout.contiguous
     monkeypatch.setattr(
-        native, "_contiguous", lambda a: sizes.append(a.size * (not a.flags.c_contiguous)) or convert(a)
+        kernels.layout, "contiguous", lambda a: sizes.append(a.size * (not a.flags.c_contiguous)) or convert(a)
     )
     run.advance(0.0)
     assert len(sizes) > 5

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import tinygen
-from tinygen import native
 from tinygen._tensor import leaf
 from tinygen.gradcheck import check
+from tinygen.kernels import library
 from tinygen.tape import REGISTRY, Op
 
 for _module in pkgutil.walk_packages(tinygen.__path__, "tinygen."):
@@ -304,14 +304,10 @@ def _for_kernels(case, dtype):
 @pytest.mark.fault("G03", "G06", "G11", "K14")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_every_kernel_is_reached_and_agrees_with_its_definition(cases, dtype, monkeypatch):
-    reached, call = [], native._call
-    monkeypatch.setattr(native, "_call", lambda kernel, *a: (reached.append(kernel), call(kernel, *a))[1])
-    monkeypatch.setattr(native, "SMALL_PRODUCT", 0)
-    monkeypatch.setattr(native, "SMALL", 0)
     monkeypatch.setattr(cases[0].op, "least", 0)
     runs = [run for case in cases for run in _for_kernels(case, dtype)]
     for case, values in runs:
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), library.every_size():
             upstream = case.upstream(dtype)
             fast = case.gradients(values, upstream, dtype)
             with tinygen.reference():
@@ -321,10 +317,10 @@ def test_every_kernel_is_reached_and_agrees_with_its_definition(cases, dtype, mo
             np.testing.assert_array_equal(got[~finite], want[~finite])
             assert_close(got[finite], want[finite])
             assert got.dtype == want.dtype
-    reached.clear()
-    for case, values in runs:
-        case.call(values, dtype)
-    assert reached or not native.available()
+    with library.every_size() as reached:
+        for case, values in runs:
+            case.call(values, dtype)
+    assert reached or not library.available()
 
 
 @every_gradient

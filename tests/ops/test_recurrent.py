@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinygen
-from tinygen import native, nn, ops
+from tinygen import kernels, nn, ops
 from tinygen._tensor import leaf
 from tinygen.gradcheck import check
 from tinygen.gradcheck.causal import dependencies
@@ -18,6 +18,7 @@ from tinygen.modes import reference
 from tinygen.nn import functional as F
 from tinygen.ops._derive import derive_from
 from tinygen.ops.recurrent import lstm, lstm_backward
+from tinygen.pool import new
 
 
 class Case(NamedTuple):
@@ -147,18 +148,18 @@ def test_kernel_agrees_with_its_definition(case):
 
 
 @pytest.mark.fault("K07", "K12")
-@given(cases(most=9, units=20), st.sampled_from(native.ISAS), st.integers(1, 4))
+@given(cases(most=9, units=20), st.sampled_from(kernels.ISAS), st.integers(1, 4))
 @settings(max_examples=60)
 def test_threads_and_instruction_sets(case, isa, threads):
     expected = lstm(*case.args), case.gradients()
-    before = native.get_num_threads()
+    before = kernels.get_num_threads()
     try:
-        native.set_num_threads(threads)
+        kernels.set_num_threads(threads)
         same_bytes = [a.tobytes() for a in (*lstm(*case.args), *case.gradients())]
-        with native.instruction_set(isa):
+        with kernels.instruction_set(isa):
             got = lstm(*case.args), case.gradients()
     finally:
-        native.set_num_threads(before)
+        kernels.set_num_threads(before)
     assert same_bytes == [a.tobytes() for a in (*expected[0], *expected[1])]
     agree(got[0], expected[0])
     agree(got[1], expected[1], 4)
@@ -169,12 +170,12 @@ def test_weights_in_pytorchs_order_of_memory_are_converted_and_those_of_the_laye
     for shape, diagonal in (((3, 2), 0), ((2, 3, 3), 0), ((2, 3, 3), -1)):
         case = make(rng, shape, 2, diagonal, 3)
         weight = np.asfortranarray(case.weight) if case.weight.ndim == 2 else _hwio(case.weight)
-        before = native.conversions
+        before = kernels.conversions()
         got = case._replace(weight=weight).gradients()
-        assert native.conversions == before
+        assert kernels.conversions() == before
         agree(got, case.gradients())
-        if native.available():
-            assert native.conversions == before + 2  # forward and backward
+        if kernels.available():
+            assert kernels.conversions() == before + 2  # forward and backward
 
 
 def _hwio(weight):
@@ -190,25 +191,25 @@ def test_layers_convert_nothing():
     layer, cell = (kind(3, 5, rng=rng) for kind in (nn.LSTM, nn.LSTMCell))
     z = leaf(normal(2, 4, 6, 20).transpose(0, 3, 1, 2), True)
     row, diagonal = (leaf(_hwio(normal(20, 5, *kernel)), True) for kernel in ((1, 3), (2, 1)))
-    before = native.conversions
+    before = kernels.conversions()
     layer(tinygen.tensor(normal(4, 2, 3)))[0].backward(normal(4, 2, 5))
     cell(tinygen.tensor(normal(2, 3)))[0].backward(normal(2, 5))
     upstream = tinygen.tensor(normal(2, 4, 6, 5).transpose(0, 3, 1, 2))
     for h in (F.row_lstm(z, row), F.diagonal_lstm(z, diagonal)):
         assert h.numpy().transpose(0, 2, 3, 1).flags.c_contiguous
         h.backward(upstream)
-    assert native.conversions == before
+    assert kernels.conversions() == before
 
 
 def test_without_a_tape_no_gates_are_kept(monkeypatch):
     rng = np.random.default_rng(0)
     z = leaf(rng.standard_normal((2, 4, 6, 20)).astype(np.float32).transpose(0, 3, 1, 2), True)
     row, diagonal = (leaf(_hwio(rng.standard_normal((20, 5, *k)).astype(np.float32))) for k in ((1, 3), (2, 1)))
-    made, new = [], native.new
-    monkeypatch.setattr(native, "new", lambda shape, model: (made.append(shape), new(shape, model))[1])
+    made = []
+    monkeypatch.setattr(kernels.recurrent, "new", lambda shape, model: (made.append(shape), new(shape, model))[1])
     for run in (lambda: F.row_lstm(z, row), lambda: F.diagonal_lstm(z, diagonal, reverse=True)):
         kept = run()
-        assert not native.available() or (*z.shape[2:], 20) in {shape[1:] for shape in made}
+        assert not kernels.available() or (*z.shape[2:], 20) in {shape[1:] for shape in made}
         made.clear()
         with tinygen.no_grad():
             assert run().numpy().tobytes() == kept.numpy().tobytes()

@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 import tinygen
 from tinygen import ops
 from tinygen._tensor import leaf
+from tinygen.geometry import Geometry
 from tinygen.tape import REGISTRY
 
 TN = torch.nn.functional
@@ -360,19 +361,20 @@ def geometries(draw):
 def test_the_convolution_family(case, dtype, seed):
     image, kernel, *rest = case
     stride, padding, dilation = rest
+    geometry = Geometry(*rest)
     x, w, b, c = normal(seed, dtype, image, kernel, kernel[:1], kernel[1:2])
-    compare(lambda *t: ops.conv2d(*t, *rest), lambda *t: TN.conv2d(*t, *rest), [x, w, b], 64, seed)
-    y = ops.conv2d(x, w, None, *rest)
+    compare(lambda *t: ops.conv2d(*t, geometry), lambda *t: TN.conv2d(*t, *rest), [x, w, b], 64, seed)
+    y = ops.conv2d(x, w, None, geometry)
     extra = tuple(
         n - ((m - 1) * s - 2 * p + d * (k - 1) + 1)
         for n, m, s, p, d, k in zip(image[2:], y.shape[2:], stride, padding, dilation, kernel[2:], strict=True)
     )
     if all(e < max(s, d) for e, s, d in zip(extra, stride, dilation, strict=True)):  # what PyTorch can say
         compare(
-            lambda *t: ops.conv_transpose2d(*t, image[2:], *rest),
+            lambda *t: ops.conv_transpose2d(*t, image[2:], geometry),
             lambda *t: TN.conv_transpose2d(*t, stride, padding, extra, 1, dilation), [y, w, c], 64, seed,
         )  # fmt: skip
-    got, bias = ops.conv2d_weight(x, y, kernel[2:], *rest)
+    got, bias = ops.conv2d_weight(x, y, kernel[2:], geometry)
     want = torch.nn.grad.conv2d_weight(
         *map(torch.tensor, (x,)), kernel, torch.tensor(y.copy()), stride, padding, dilation
     )
@@ -390,7 +392,7 @@ def test_a_masked_convolution_is_one_with_a_masked_weight(mask, channels, k, dty
         before = a * channels // o > b * channels // i or (mask == "B" and a * channels // o == b * channels // i)
         keep[a, b].reshape(-1)[: half * k + half + before] = 1
     kept = torch.tensor(keep)
-    compare(lambda *t: ops.conv2d(*t, padding=(half, half), mask=mask, channels=channels),
+    compare(lambda *t: ops.conv2d(*t, Geometry(padding=(half, half), mask=mask, channels=channels)),
             lambda x, w, b: TN.conv2d(x, w * kept, b, padding=half),
             normal(seed, dtype, (2, i, 4, 3), (o, i, k, k), (o,)), 64, seed)  # fmt: skip
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.models import small
 from tests.models.small import AUTOREGRESSIVE, CLASSES
-from tinygen import Tensor, native, no_grad, ops, reference
+from tinygen import Tensor, kernels, no_grad, ops, reference
 from tinygen.models.autoregressive.base import Autoregressive
 from tinygen.nn import functional as F
 from tinygen.sampling import sampler
@@ -97,10 +97,10 @@ def test_an_image_is_drawn_alike_in_any_batch_by_any_number_of_threads(name, mon
     draw = lambda which: Sampler(model, None if labels is None else labels[which]).complete(  # noqa: E731
         images[which], np.zeros(42, bool), np.ascontiguousarray(uniform[:, which]), 1.0
     )
-    native.set_num_threads(1)
+    kernels.set_num_threads(1)
     together = draw(slice(None))
     for n in (2, 3, 7):
-        native.set_num_threads(n)
+        kernels.set_num_threads(n)
         np.testing.assert_array_equal(draw(slice(None)), together)
     for which in (slice(0, 1), slice(5, 14), slice(30, 69)):
         np.testing.assert_array_equal(draw(which), together[which])
@@ -295,7 +295,7 @@ def test_the_first_value_that_can_not_be_drawn_is_named_whoever_finds_it():
     for image, value in ((50, 6), (7, 13), (40, 15)):
         uniform[value, image] = 0.9
     for n in (1, 2, 4):
-        native.set_num_threads(n)
+        kernels.set_num_threads(n)
         with pytest.raises(FloatingPointError, match=r"^a logit is infinite at row 1, column 2$"):
             sampler.run(sampler.state(64), np.zeros((64, 20), np.uint8), 0, 20, 0, uniform, 1.0)
 
@@ -320,14 +320,14 @@ def test_arrays_that_do_not_fit_never_reach_the_kernel():
         a = arguments(new("pixelcnn", (1, 3, 3), 4))
         setattr(a, "scaled" if name == "results" else name, change(a))  # as many levels as results
         with pytest.raises(ValueError, match=f"sample: {name} must be"):
-            native.sample(**vars(a))
+            kernels.sample.sample(**vars(a))
     for name in ("layers", "runs", "steps", "starts", "places", "results"):
         a = arguments(new("pixelcnn", (1, 3, 3), 4))
         array = getattr(a.program, name)
         a.program = a.program._replace(**{name: array.astype(np.int16)})
         with pytest.raises(ValueError, match=f"sample: {name} must be"):
-            native.sample(**vars(a))
+            kernels.sample.sample(**vars(a))
     for change in ({"first": -1}, {"last": 10}, {"first": 5, "last": 4}, {"known": -1}, {"temperature": math.nan}):
         a = arguments(new("pixelcnn", (1, 3, 3), 4))
         with pytest.raises(ValueError, match="tg_sample"):
-            native.sample(**(vars(a) | change))
+            kernels.sample.sample(**(vars(a) | change))

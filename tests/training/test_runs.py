@@ -25,11 +25,11 @@ from tests.models.small import SMALL
 from tinygen import nn, optim
 from tinygen.cli import main as cli
 from tinygen.data import Dataset
+from tinygen.geometry import Geometry, channel_mask
 from tinygen.models.autoregressive.gated import GatedPixelCNN
 from tinygen.models.autoregressive.pixelcnn import PixelCNN
 from tinygen.models.family import Batch, Family
 from tinygen.models.model import Model
-from tinygen.ops.conv import channel_mask
 from tinygen.report import curves, page
 from tinygen.report.images import save_plot
 from tinygen.training import callbacks, checkpoint, commands, config, cost, environment, loop
@@ -194,7 +194,7 @@ def test_a_path_of_data_is_kept_so_that_the_run_goes_on_from_anywhere(monkeypatc
 def test_the_operations_of_a_masked_convolution_are_those_on_the_weights_that_it_keeps(channels, mask):
     conv = nn.MaskedConv2d(2 * channels, 4 * channels, 5, mask, channels, rng=np.random.default_rng(0))
     kept = 12 * conv.weight[:, :, 0, 0].numel() + channel_mask(4 * channels, 2 * channels, mask, channels).sum()
-    assert cost.taps(conv.weight, mask, channels) * conv.weight.shape[0] == pytest.approx(kept)
+    assert Geometry(mask=mask, channels=channels).terms(conv.weight.shape) * conv.weight.shape[0] == pytest.approx(kept)
 
 
 class Sized(Model):

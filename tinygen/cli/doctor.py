@@ -6,7 +6,6 @@ of the processor, and on the GPU where there is one. What counts as agreement is
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib.metadata
 import os
@@ -21,8 +20,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygen import cuda, native, nn, nvcc, optim, reference
+from tinygen import cuda, kernels, nn, nvcc, optim, reference
 from tinygen._tensor import leaf
+from tinygen.array import moved
+from tinygen.kernels import library
 from tinygen.tape import REGISTRY
 
 OPTIONAL = {"pillow": "tinygen[train]", "tqdm": "tinygen[train]", "matplotlib": "tinygen[bench]"}
@@ -76,20 +77,20 @@ def _compiler() -> Finding:
     """The C compiler, which only an install needs."""
     name = os.environ.get("CC") or next(filter(shutil.which, ("gcc", "cc", "clang")), "")
     if not name:
-        state = "ok" if native.available() else "missing"
-        return Finding(state, "C compiler", "none", "" if native.available() else "install gcc: it builds the kernels")
+        state = "ok" if kernels.available() else "missing"
+        return Finding(state, "C compiler", "none", "" if kernels.available() else "install gcc: it builds the kernels")
     return Finding("ok", "C compiler", _first_line([*name.split(), "--version"]))
 
 
 def _c_kernels() -> Iterator[Finding]:
-    if not native.available():
+    if not kernels.available():
         todo = "install a C compiler and Python's headers (python3-dev), then tinygen again"
         yield Finding("missing", "C kernels", "not built: the NumPy definitions run, which are slower", todo)
         return
-    best = native.ISAS[native.lib.tg_isa()]
-    yield Finding("ok", "C kernels", f"built; {best} in force; {native.get_num_threads()} threads")
-    for isa in native.ISAS[: native.ISAS.index(best) + 1]:
-        with native.instruction_set(isa):
+    best = kernels.isa()
+    yield Finding("ok", "C kernels", f"built; {best} in force; {kernels.get_num_threads()} threads")
+    for isa in kernels.ISAS[: kernels.ISAS.index(best) + 1]:
+        with kernels.instruction_set(isa):
             yield _self_test(isa, lambda array: array)
 
 
@@ -114,7 +115,7 @@ def _gpu() -> Iterator[Finding]:
         yield Finding("broken" if compiler else "missing", "CUDA kernels", why, "" if compiler else todo)
         return
     yield Finding("ok", "CUDA kernels", "compiled")
-    yield _self_test("cuda", lambda array: native.moved(array, cupy))
+    yield _self_test("cuda", lambda array: moved(array, cupy))
 
 
 def _first_line(command: list[str], line: int = 0) -> str:
@@ -147,31 +148,14 @@ def kernel_errors(place: Callable[[np.ndarray], Any]) -> dict[str, float]:
     worst: dict[str, float] = {}
     for dtype in (np.float32, np.float64):
         for fast, slow in (*_ops(dtype, place), _adam(dtype, place)):
-            with _watched() as reached, warnings.catch_warnings():
+            with library.every_size() as reached, warnings.catch_warnings():
                 warnings.simplefilter("error")
                 got = fast()
             with reference():
                 wanted = slow()
-            for kernel in reached:
+            for kernel in (name.removeprefix("tg_") for name in reached):
                 worst[kernel] = max(worst.get(kernel, 0.0), *map(_error, got, wanted))
     return worst
-
-
-@contextlib.contextmanager
-def _watched() -> Iterator[list[str]]:
-    """Within it kernels take arrays of any size; gives the names of those that ran."""
-    reached: list[str] = []
-    call, small, product = native._call, native.SMALL, native.SMALL_PRODUCT
-
-    def watched(kernel: str, *arguments: Any) -> int:
-        reached.append(kernel.removeprefix("tg_"))
-        return call(kernel, *arguments)
-
-    try:
-        vars(native).update(_call=watched, SMALL=0, SMALL_PRODUCT=0)
-        yield reached
-    finally:
-        vars(native).update(_call=call, SMALL=small, SMALL_PRODUCT=product)
 
 
 Pair = tuple[Callable[[], Any], Callable[[], Any]]
@@ -218,7 +202,7 @@ def _adam(dtype: Any, place: Callable[[np.ndarray], Any]) -> Pair:
 
 def _error(got: Any, wanted: Any) -> float:
     """The largest difference over the rounding of a few dozen operations; infinite where only one of them is NaN."""
-    got, wanted = native.moved(got, np), native.moved(wanted, np)
+    got, wanted = moved(got, np), moved(wanted, np)
     if got.shape != wanted.shape:
         return float("inf")
     if not got.size:

@@ -7,19 +7,21 @@ Images are (N, C, H, W) in shape; in memory they are best NHWC, and all function
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from tinygen import ops
 from tinygen._tensor import Array, Tensor
-from tinygen.native import beside, xp
+from tinygen.array import on_device_of, xp
+from tinygen.geometry import Geometry, pair
 from tinygen.ops import loss as _loss
 from tinygen.ops import recurrent as _recurrent
 from tinygen.ops.normalize import batch_norm as _batch_norm
 from tinygen.ops.normalize import standardize
-from tinygen.ops.pool import max_pool2d as _max_pool2d
-from tinygen.ops.pool import window_spread, window_sum
+from tinygen.ops.pooling import max_pool2d as _max_pool2d
+from tinygen.ops.pooling import window_spread, window_sum
 
 # Network functions that are ops just as they are.
 elu, gated_activation, leaky_relu, linear = ops.elu, _recurrent.gated_activation, ops.leaky_relu, ops.linear
@@ -48,10 +50,12 @@ def conv2d(
     OH = (H + 2 padding - dilation (KH - 1) - 1) // stride + 1, and so OW. stride, padding and dilation are
     integers or pairs; padding may be "valid" (none) or "same" (the output is as big as the input).
     """
-    _check_conv("conv2d", input, weight, bias, groups, 1, 0)
-    stride, dilation = _pair("conv2d: stride", stride, 1), _pair("conv2d: dilation", dilation, 1)
-    padding = _padding(padding, weight.shape[2:], stride, dilation)
-    return ops.conv2d(input, weight, bias, stride, padding, dilation)
+    named = isinstance(padding, str) and padding in ("same", "valid")
+    geometry = Geometry.of("conv2d", stride, 0 if named else padding, dilation, groups)
+    _check_conv("conv2d", input, weight, bias, 1, 0)
+    if padding == "same":
+        geometry = _same(geometry, weight.shape[2:])
+    return ops.conv2d(input, weight, bias, geometry)
 
 
 def conv_transpose2d(
@@ -65,21 +69,20 @@ def conv_transpose2d(
     picks one.
     """
     name = "conv_transpose2d"
-    _check_conv(name, input, weight, bias, groups, 0, 1)
-    stride, dilation = _pair(f"{name}: stride", stride, 1), _pair(f"{name}: dilation", dilation, 1)
-    padding, extra = (
-        _pair(f"{name}: padding", padding, 0),
-        _pair(f"{name}: output_padding", output_padding, 0),
-    )
-    if extra[0] >= stride[0] or extra[1] >= stride[1]:
-        raise ValueError(f"{name}: output_padding {extra} must be smaller than stride {stride}")
-    size = tuple(
+    geometry = Geometry.of(name, stride, padding, dilation, groups)
+    _check_conv(name, input, weight, bias, 0, 1)
+    extra = pair(f"{name}: output_padding", output_padding, 0)
+    if extra[0] >= geometry.stride[0] or extra[1] >= geometry.stride[1]:
+        raise ValueError(f"{name}: output_padding {extra} must be smaller than stride {geometry.stride}")
+    height, width = (
         (n - 1) * s - 2 * p + d * (k - 1) + e + 1
-        for n, s, p, d, k, e in zip(input.shape[2:], stride, padding, dilation, weight.shape[2:], extra, strict=True)
+        for n, s, p, d, k, e in zip(
+            input.shape[2:], geometry.stride, geometry.padding, geometry.dilation, weight.shape[2:], extra, strict=True
+        )
     )
-    if min(size) < 1:
-        raise ValueError(f"{name}: padding {padding} leaves an output of {size} from input {input.shape}")
-    return ops.conv_transpose2d(input, weight, bias, size, stride, padding, dilation)
+    if min(height, width) < 1:
+        raise ValueError(f"{name}: {geometry} leaves an output of {(height, width)} from input {input.shape}")
+    return ops.conv_transpose2d(input, weight, bias, (height, width), geometry)
 
 
 def masked_conv2d(
@@ -98,26 +101,23 @@ def masked_conv2d(
 
     Source: van den Oord, Kalchbrenner, Kavukcuoglu, Pixel Recurrent Neural Networks (2016), section 3.4.
     """
-    _check_conv("masked_conv2d", input, weight, bias, 1, 1, 0)
-    _check_mask(weight.shape, mask, channels)
-    kh, kw = weight.shape[2:]
-    return ops.conv2d(input, weight, bias, (1, 1), (kh // 2, kw // 2), (1, 1), mask, channels, relu, add)
+    _check_conv("masked_conv2d", input, weight, bias, 1, 0)
+    return ops.conv2d(input, weight, bias, Geometry.masked("masked_conv2d", weight.shape, mask, channels), relu, add)
 
 
-def _check_mask(weight_shape: Any, mask: str, channels: int) -> None:
-    o, i, kh, kw = weight_shape
-    if mask not in ("A", "B"):
-        raise ValueError(f"masked_conv2d: mask must be 'A' or 'B', got {mask!r}")
-    if kh % 2 == 0 or kw % 2 == 0:
-        raise ValueError(f"masked_conv2d: the kernel's sides must be odd, got {kh} x {kw}")
-    if not isinstance(channels, int) or channels < 1 or i % channels or o % channels:
-        raise ValueError(f"masked_conv2d: channels must divide the {i} input and {o} output channels, got {channels}")
+def _same(geometry: Geometry, kernel: Any) -> Geometry:
+    """With the padding by which the output is as big as the input."""
+    spans = tuple(d * (k - 1) for d, k in zip(geometry.dilation, kernel, strict=True))
+    if geometry.stride != (1, 1) or spans[0] % 2 or spans[1] % 2:
+        stride = geometry.stride
+        raise ValueError(
+            f"conv2d: padding='same' needs stride 1 and an odd kernel, got stride {stride}, kernel {kernel}"
+        )
+    return replace(geometry, padding=(spans[0] // 2, spans[1] // 2))
 
 
-def _check_conv(name: str, input: Any, weight: Any, bias: Any, groups: int, i: int, o: int) -> None:
+def _check_conv(name: str, input: Any, weight: Any, bias: Any, i: int, o: int) -> None:
     """ValueError unless shapes fit. i, o: the axes of the weight that hold the input and output channels."""
-    if groups != 1:
-        raise ValueError(f"{name}: groups must be 1, got {groups}; grouped convolution is not supported")
     if len(input.shape) != 4 or len(weight.shape) != 4:
         raise ValueError(f"{name}: input and weight must have 4 axes, got shapes {input.shape} and {weight.shape}")
     if input.shape[1] != weight.shape[i]:
@@ -126,27 +126,6 @@ def _check_conv(name: str, input: Any, weight: Any, bias: Any, groups: int, i: i
         )
     if bias is not None and bias.shape != (weight.shape[o],):
         raise ValueError(f"{name}: bias must have shape ({weight.shape[o]},), got {bias.shape}")
-
-
-def _pair(name: str, value: Any, least: int) -> tuple[int, int]:
-    """An integer or a pair of them as a pair; ValueError for anything else, and below the least."""
-    pair = value if isinstance(value, (tuple, list)) else (value, value)
-    if len(pair) != 2 or not all(isinstance(v, (int, np.integer)) and v >= least for v in pair):
-        raise ValueError(f"{name} must be an integer of at least {least}, or a pair of them, got {value!r}")
-    return int(pair[0]), int(pair[1])
-
-
-def _padding(padding: Any, kernel: Any, stride: Any, dilation: Any) -> tuple[int, int]:
-    if padding == "valid":
-        return 0, 0
-    if padding != "same":
-        return _pair("conv2d: padding", padding, 0)
-    spans = tuple(d * (k - 1) for d, k in zip(dilation, kernel, strict=True))
-    if stride != (1, 1) or spans[0] % 2 or spans[1] % 2:
-        raise ValueError(
-            f"conv2d: padding='same' needs stride 1 and an odd kernel, got stride {stride}, kernel {kernel}"
-        )
-    return spans[0] // 2, spans[1] // 2
 
 
 # --------------------------------------------------------------------------------------- pooling and resizing
@@ -170,9 +149,9 @@ def avg_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any
 def _window(name: str, input: Any, kernel_size: Any, stride: Any, padding: Any) -> Any:
     """(kernel, stride, padding) as pairs; ValueError if they don't fit the input."""
     _check_image(name, input)
-    kernel = _pair(f"{name}: kernel_size", kernel_size, 1)
-    stride = kernel if stride is None else _pair(f"{name}: stride", stride, 1)
-    padding = _pair(f"{name}: padding", padding, 0)
+    kernel = pair(f"{name}: kernel_size", kernel_size, 1)
+    stride = kernel if stride is None else pair(f"{name}: stride", stride, 1)
+    padding = pair(f"{name}: padding", padding, 0)
     if any(2 * p > k for p, k in zip(padding, kernel, strict=True)):
         raise ValueError(f"{name}: padding {padding} must be at most half of kernel_size {kernel}")
     return kernel, stride, padding
@@ -190,10 +169,10 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
         raise ValueError("interpolate: give either size or scale_factor")
     h, w = input.shape[2:]
     if size is None:
-        scale = _pair("interpolate: scale_factor", _whole(scale_factor), 1)
+        scale = pair("interpolate: scale_factor", _whole(scale_factor), 1)
         size = (h * scale[0], w * scale[1])
     else:
-        size = _pair("interpolate: size", size, 1)
+        size = pair("interpolate: size", size, 1)
         scale = (size[0] // max(h, 1), size[1] // max(w, 1))
     if min(scale) < 1 or (h * scale[0], w * scale[1]) != size:
         raise ValueError(f"interpolate: size {size} must be a whole multiple of input's {h} x {w}")
@@ -462,7 +441,7 @@ def discretized_logistic_nll(
     if not isinstance(levels, int) or levels < 2:
         raise ValueError(f"discretized_logistic_nll: levels must be an integer of at least 2, got {levels!r}")
     _loss.check_labels("discretized_logistic_nll: target", target, levels)
-    target, dtype, half = beside(_raw(mean), target), mean.dtype, 1 / (levels - 1)
+    target, dtype, half = on_device_of(_raw(mean), target), mean.dtype, 1 / (levels - 1)
     distance = (target * (2 * half) - 1).astype(dtype) - mean
     inverse = ops.exp(-ops.clamp(log_scale, -7.0, 7.0))
     first, last = (target == 0).astype(dtype), (target == levels - 1).astype(dtype)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinygen._tensor import Tensor
-from tinygen.native import xp
+from tinygen.array import xp
 
 
 def _fill(tensor: Tensor, values: Any) -> Tensor:

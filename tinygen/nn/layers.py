@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from tinygen._tensor import Tensor, tensor
-from tinygen.native import xp
+from tinygen.array import xp
+from tinygen.geometry import Geometry, pair
 from tinygen.nn import functional as F
 from tinygen.nn import init
 from tinygen.nn.module import Module, Parameter
@@ -57,7 +58,7 @@ class _Conv(Module):
         rng: np.random.Generator, transposed: bool = False, **settings: Any,
     ) -> None:  # fmt: skip
         self.in_channels, self.out_channels = in_channels, out_channels
-        self.kernel_size = F._pair(f"{type(self).__name__}: kernel_size", kernel_size, 1)
+        self.kernel_size = pair(f"{type(self).__name__}: kernel_size", kernel_size, 1)
         self.settings = settings  # the other arguments of the function
         channels = (in_channels, out_channels) if transposed else (out_channels, in_channels)
         self.weight, self.bias = _weights((*channels, *self.kernel_size), out_channels if bias else None, rng)
@@ -96,7 +97,7 @@ class MaskedConv2d(_Conv):
     ) -> None:  # fmt: skip
         settings: dict[str, Any] = {"mask": mask, "channels": channels, "relu": relu}
         super().__init__(in_channels, out_channels, kernel_size, bias, rng, **settings)
-        F._check_mask(self.weight.shape, mask, channels)
+        Geometry.masked("MaskedConv2d", self.weight.shape, mask, channels)  # raises early
 
     def forward(self, input: Tensor, add: Tensor | None = None) -> Tensor:
         """add: what is added to the result, of its shape."""

@@ -7,9 +7,10 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 
-from tinygen import native
 from tinygen._tensor import Tensor, tensor
-from tinygen.ops.device import array_module, is_device
+from tinygen.array import moved, on_device_of
+from tinygen.cuda import array_module
+from tinygen.ops.device import is_device
 
 
 def Parameter(data: Any) -> Tensor:
@@ -162,7 +163,7 @@ class Module:
         for role in ("parameter", "buffer"):
             for _, t in self._tensors(role):
                 if module:
-                    t._array, t.grad = native.moved(t.write(), module), None
+                    t._array, t.grad = moved(t.write(), module), None
                 elif t.dtype.kind == "f":
                     t._array, t.grad = t.write().astype(target), None
         return self
@@ -185,7 +186,7 @@ class Module:
             ValueError: names missing, unexpected, of the wrong shape or kind; nothing is changed then.
         """
         own = self._state()
-        given = {n: v._array if isinstance(v, Tensor) else native.moved(v, np) for n, v in state_dict.items()}
+        given = {n: v._array if isinstance(v, Tensor) else moved(v, np) for n, v in state_dict.items()}
         problems = [f"{n} is missing" for n in own if n not in given and strict]
         problems += [f"{n} is unexpected" for n in given if n not in own and strict]
         pairs = {n: (own[n], given[n]) for n in own if n in given}
@@ -199,7 +200,7 @@ class Module:
             raise ValueError(f"load_state_dict of {type(self).__name__}: {'; '.join(problems[:10])}{more}")
         for t, value in pairs.values():
             array = t.write()
-            array[...] = native.beside(array, value)
+            array[...] = on_device_of(array, value)
 
     # -- looks
 

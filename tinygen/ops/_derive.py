@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tinygen._tensor import Tensor
+from tinygen.array import xp
 from tinygen.autograd import grad
 from tinygen.modes import enable_grad
-from tinygen.native import xp
 from tinygen.ops.shape import reshape
 
 

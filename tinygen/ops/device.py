@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from tinygen import cuda, native
 from tinygen._tensor import Tensor, leaf
+from tinygen.array import moved, on_device_of, xp
+from tinygen.cuda import array_module
 from tinygen.ops import shape
 from tinygen.ops._samples import normal, sample
 from tinygen.tape import op
@@ -16,7 +17,7 @@ from tinygen.tape import op
 @op
 def transfer(x, source, target):
     """x, which is on the device source, copied to the device target; in the same order in memory."""
-    return x.copy(order="K") if source == target else native.moved(x, array_module(target))
+    return x.copy(order="K") if source == target else moved(x, array_module(target))
 
 
 @transfer.vjp("x")
@@ -46,8 +47,8 @@ def device(x: Tensor) -> str:
 def new_tensor(x: Tensor, data: Any, requires_grad: bool = False) -> Tensor:
     """A leaf tensor of these values, copied: numbers, an array or a tensor; of x's dtype, on x's device."""
     data = data._array if isinstance(data, Tensor) else data
-    values = native.beside(x._array, np.asarray(data, x.dtype) if native.xp(data) is np else data)
-    return leaf(native.xp(values).array(values, x.dtype, order="K"), requires_grad)
+    values = on_device_of(x._array, np.asarray(data, x.dtype) if xp(data) is np else data)
+    return leaf(xp(values).array(values, x.dtype, order="K"), requires_grad)
 
 
 def is_device(target: Any) -> bool:
@@ -55,11 +56,6 @@ def is_device(target: Any) -> bool:
     if isinstance(target, str) and target.startswith(("cuda:", "gpu", "mps")):
         raise ValueError(f"to: a device is 'cpu' or 'cuda', got {target!r}")
     return target in ("cpu", "cuda") if isinstance(target, str) else False
-
-
-def array_module(device: str) -> Any:
-    """The module of a device's arrays, numpy or cupy. Raises tinygen.cuda.CudaError where CUDA can't be used."""
-    return np if device == "cpu" else cuda.require()
 
 
 @transfer.samples

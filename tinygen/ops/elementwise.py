@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from tinygen import native
-from tinygen.native import xp
+from tinygen import kernels
+from tinygen.array import on_device_of, xp
 from tinygen.ops._samples import binary, normal, positive, sample, unary
 from tinygen.tape import op
 
@@ -30,7 +30,7 @@ def _constant(number, x):
 
 def _with_number(kernel):
     """An elementwise kernel of arrays and, as the op's last argument, a number."""
-    return lambda *args: native.elementwise(kernel, *args[:-1], numbers=args[-1:])
+    return lambda *args: kernels.elementwise.run(kernel, *args[:-1], numbers=args[-1:])
 
 
 # ------------------------------------------------------------------------------------------------------- arithmetic
@@ -42,7 +42,7 @@ def add(x, y):
     return x + y
 
 
-add.kernel(partial(native.elementwise, "tg_add"), least=1 << 18)  # below, NumPy's is faster
+add.kernel(partial(kernels.elementwise.run, "tg_add"), least=1 << 18)  # below, NumPy's is faster
 
 
 @add.vjp("x")
@@ -218,7 +218,7 @@ def tanh(x):
     return xp(x).tanh(x)
 
 
-tanh.kernel(partial(native.elementwise, "tg_tanh"), least=native.SMALL)
+tanh.kernel(partial(kernels.elementwise.run, "tg_tanh"), least=kernels.library.SMALL)
 
 
 @tanh.vjp("x")
@@ -233,7 +233,7 @@ def sigmoid(x):
     return xp(x).tanh(x * half) * half + half
 
 
-sigmoid.kernel(partial(native.elementwise, "tg_sigmoid"), least=native.SMALL)
+sigmoid.kernel(partial(kernels.elementwise.run, "tg_sigmoid"), least=kernels.library.SMALL)
 
 
 @sigmoid.vjp("x")
@@ -247,7 +247,7 @@ def logistic_backward(g, y, low):
     return g * (_constant(1, y) - y) * (y - _constant(low, y) if low else y)
 
 
-logistic_backward.kernel(_with_number("tg_logistic_backward"), least=native.SMALL)
+logistic_backward.kernel(_with_number("tg_logistic_backward"), least=kernels.library.SMALL)
 
 
 @logistic_backward.vjp("g")
@@ -278,7 +278,7 @@ def relu(x):
     return xp(x).maximum(x, _constant(0, x))
 
 
-relu.kernel(partial(native.elementwise, "tg_relu", numbers=(0.0,)), least=native.SMALL)
+relu.kernel(partial(kernels.elementwise.run, "tg_relu", numbers=(0.0,)), least=kernels.library.SMALL)
 
 
 @relu.vjp("x")
@@ -293,7 +293,7 @@ def relu_backward(g, y, negative_slope=0.0):
     return xp(y).where(y > zero, g, g * negative_slope if negative_slope else zero)
 
 
-relu_backward.kernel(_with_number("tg_relu_backward"), least=native.SMALL)
+relu_backward.kernel(_with_number("tg_relu_backward"), least=kernels.library.SMALL)
 
 
 @relu_backward.vjp("g")
@@ -312,7 +312,7 @@ def leaky_relu(x, negative_slope: float = 0.01):
     return xp(x).where(x > 0, x, x * negative_slope)
 
 
-leaky_relu.kernel(_with_number("tg_relu"), least=native.SMALL)
+leaky_relu.kernel(_with_number("tg_relu"), least=kernels.library.SMALL)
 
 
 @leaky_relu.vjp("x")
@@ -327,7 +327,7 @@ def elu(x, alpha: float = 1.0):
     return n.where(x > 0, x, n.expm1(n.minimum(x, 0)) * alpha)
 
 
-elu.kernel(_with_number("tg_elu"), least=native.SMALL)
+elu.kernel(_with_number("tg_elu"), least=kernels.library.SMALL)
 
 
 @elu.vjp("x")
@@ -342,7 +342,7 @@ def elu_backward(g, x, alpha):
     return g * n.where(x > 0, _constant(1, x), n.exp(n.minimum(x, 0)) * alpha)
 
 
-elu_backward.kernel(_with_number("tg_elu_backward"), least=native.SMALL)
+elu_backward.kernel(_with_number("tg_elu_backward"), least=kernels.library.SMALL)
 
 
 @elu_backward.vjp("g")
@@ -418,7 +418,7 @@ def _(gout, x, min, max):
 def where(condition, x, y):
     """x where the (boolean) condition holds, y elsewhere. A condition on the CPU is taken to where x and y are."""
     model = next((v for v in (x, y) if hasattr(v, "dtype")), condition)
-    return xp(model).where(native.beside(model, condition), x, y)
+    return xp(model).where(on_device_of(model, condition), x, y)
 
 
 @where.kernel

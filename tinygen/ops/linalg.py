@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from tinygen import native
-from tinygen.native import xp
+from tinygen import kernels
+from tinygen.array import xp
 from tinygen.ops._samples import normal, sample
 from tinygen.ops.reduce import sum
 from tinygen.ops.shape import reshape, transpose
@@ -25,7 +25,7 @@ def matmul(x, y):
 
 @matmul.kernel
 def _(x, y):
-    return native.matmul(x, y)
+    return kernels.conv.matmul(x, y)
 
 
 @matmul.vjp("x")
@@ -63,7 +63,7 @@ def linear(input, weight, bias=None):
 
 @linear.kernel
 def _(input, weight, bias):
-    return native.linear(input, weight, bias)
+    return kernels.conv.linear(input, weight, bias)
 
 
 @linear.vjp("input")
@@ -84,6 +84,16 @@ def _(gout):
 def _rows(x):
     """x as a matrix: its last axis, and all others as one. (-1 can't stand for that if there are no elements.)"""
     return reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
+
+
+@matmul.flops
+def _(out_shape, x_shape):
+    return 2 * math.prod(out_shape) * x_shape[-1]
+
+
+@linear.flops
+def _(out_shape, input_shape):
+    return 2 * math.prod(out_shape) * input_shape[-1]
 
 
 @matmul.samples

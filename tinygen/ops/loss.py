@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinygen import native
-from tinygen.native import xp
+from tinygen import kernels
+from tinygen.array import on_device_of, xp
 from tinygen.ops._samples import normal, sample
 from tinygen.ops.elementwise import sigmoid
 from tinygen.ops.reduce import softmax, sum
@@ -17,7 +17,7 @@ from tinygen.tape import op
 def cross_entropy(input, target):
     """-log softmax(input)[target] along axis 1. input: (N, C, ...), target: (N, ...) integers in 0..C-1."""
     _check_target(input, target)
-    target = native.beside(input, target)
+    target = on_device_of(input, target)
     shifted = input - input.max(axis=1, keepdims=True)
     return xp(input).log(xp(input).exp(shifted).sum(axis=1)) - shifted[_at(target)]
 
@@ -33,7 +33,7 @@ def cross_entropy_backward(input, target, gloss):
     _check_target(input, target)
     out = xp(input).exp(input - input.max(axis=1, keepdims=True))
     out /= out.sum(axis=1, keepdims=True)
-    out[_at(native.beside(input, target))] -= 1
+    out[_at(on_device_of(input, target))] -= 1
     out *= gloss[:, None]
     return out
 
@@ -52,13 +52,13 @@ def _(gout, input, target):
 @cross_entropy.kernel
 def _(input, target):
     _check_target(input, target)
-    return native.cross_entropy(input, target)
+    return kernels.rows.cross_entropy(input, target)
 
 
 @cross_entropy_backward.kernel
 def _(input, target, gloss):
     _check_target(input, target)
-    return native.cross_entropy_backward(input, target, gloss)
+    return kernels.rows.cross_entropy_backward(input, target, gloss)
 
 
 def check_labels(name, labels, classes):
@@ -88,7 +88,7 @@ def _at(target):
 def nll(input, target):
     """-input[target]. input: (N, C, ...) log-probabilities, target: (N, ...) integers."""
     _check_target(input, target)
-    return -input[_at(native.beside(input, target))]
+    return -input[_at(on_device_of(input, target))]
 
 
 @nll.vjp("input")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tinygen.native import xp
+from math import prod
+
+from tinygen.array import xp
 from tinygen.ops._derive import derive_from
 from tinygen.ops._samples import normal, sample
 from tinygen.ops.elementwise import sigmoid
@@ -77,6 +79,11 @@ def _check(x, weight, bias, output):
     if not d or x.shape[1:] != (d,) or bias.shape != (h,) or output.shape != (d, k, h):
         given = ", ".join(str(a.shape) for a in (x, weight, bias, output))
         raise ValueError(f"nade takes (N, D), (D, H), (H,) and (D, K, H), D of at least 1, got {given}")
+
+
+@nade.flops
+def _(x_shape, weight_shape, output_shape):
+    return 2 * x_shape[0] * (prod(weight_shape) + prod(output_shape))
 
 
 @nade.samples

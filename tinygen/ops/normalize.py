@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tinygen import native
-from tinygen.native import xp
+from tinygen import kernels
+from tinygen.array import xp
 from tinygen.ops._derive import derive_from
 from tinygen.ops._samples import normal, sample
 from tinygen.ops.elementwise import sqrt
@@ -86,7 +86,7 @@ def _gradients(eps):
 
 @batch_norm.kernel
 def _(x, weight, bias, eps):
-    return native.batch_norm(x, weight, bias, eps)
+    return kernels.rows.batch_norm(x, weight, bias, eps)
 
 
 @batch_norm_backward.kernel
@@ -94,7 +94,7 @@ def _(gout, gmean, gvar, x, weight, bias, eps, moments):
     if gout is None or gmean is not None or gvar is not None:
         return NotImplemented  # only in derivatives of derivatives
     mean, var = moments or (x.mean(axis=(0, *range(2, x.ndim))), x.var(axis=(0, *range(2, x.ndim))))
-    grads = native.batch_norm_backward(gout, x, weight, mean, var, eps)
+    grads = kernels.rows.batch_norm_backward(gout, x, weight, mean, var, eps)
     if grads is NotImplemented:
         return grads
     gx, gweight, gbias = grads

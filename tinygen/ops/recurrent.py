@@ -7,11 +7,13 @@ of an image (Row LSTM), or over its diagonals (Diagonal BiLSTM). These and the L
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
-from tinygen import native
+from tinygen import kernels
+from tinygen.array import xp
 from tinygen.modes import is_grad_enabled
-from tinygen.native import xp
 from tinygen.ops._derive import derive_from
 from tinygen.ops._samples import normal, sample
 from tinygen.ops.elementwise import sigmoid, tanh
@@ -171,7 +173,7 @@ def _filled(grads, x):
 
 @lstm.kernel
 def _(x, weight, h0, c0, diagonal, w_ih, bias, keep):
-    return native.lstm(x, weight, h0, c0, w_ih, bias, keep, _shape(x, weight, h0, c0, diagonal, w_ih, bias))
+    return kernels.recurrent.lstm(x, weight, h0, c0, w_ih, bias, keep, _shape(x, weight, h0, c0, diagonal, w_ih, bias))
 
 
 @lstm_backward.kernel
@@ -180,10 +182,10 @@ def _(gh, gc, ggates, x, weight, h0, c0, diagonal, w_ih, bias, needs_x, saved):
         return NotImplemented  # only in derivatives of derivatives
     shape = _shape(x, weight, h0, c0, diagonal, w_ih, bias)
     _check_gradients(gh, gc, None, x, shape)
-    saved = saved or native.lstm(x, weight, h0, c0, w_ih, bias, True, shape)
+    saved = saved or kernels.recurrent.lstm(x, weight, h0, c0, w_ih, bias, True, shape)
     if saved is NotImplemented:
         return saved
-    grads = native.lstm_backward(gh, gc, saved, x, weight, h0, c0, w_ih, bias, needs_x, shape)
+    grads = kernels.recurrent.lstm_backward(gh, gc, saved, x, weight, h0, c0, w_ih, bias, needs_x, shape)
     return grads if grads is NotImplemented else _filled(grads, x)
 
 
@@ -233,12 +235,12 @@ def _(gout, g, x):
 
 @gated_activation.kernel
 def _(x):
-    return native.gated_activation(x) if x.ndim > 1 and x.shape[1] % 2 == 0 else NotImplemented
+    return kernels.rows.gated_activation(x) if x.ndim > 1 and x.shape[1] % 2 == 0 else NotImplemented
 
 
 @gated_activation_backward.kernel
 def _(g, x):
-    return native.gated_activation_backward(g, x)
+    return kernels.rows.gated_activation_backward(g, x)
 
 
 def _halves(x):
@@ -271,6 +273,11 @@ def _cases(rng):
     ):
         x, w, *before = (normal(rng, *s) for s in (shape, weight, *states))
         yield x, w, *(before or (None, None)), diagonal, *(normal(rng, *s) for s in more)
+
+
+@lstm.flops
+def _(h_shape, weight_shape, w_ih_shape):
+    return 2 * prod(h_shape) // weight_shape[1] * (prod(weight_shape) + prod(w_ih_shape or (0,)))
 
 
 @lstm.samples

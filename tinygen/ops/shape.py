@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tinygen import native
-from tinygen.native import beside, xp
+from tinygen import kernels
+from tinygen.array import on_device_of, xp
 from tinygen.ops._samples import normal, sample
 from tinygen.tape import op
 
@@ -46,7 +46,7 @@ def reshape(x, shape: int | Sequence[int]):
 
 @reshape.kernel
 def _(x, shape):
-    return native.reshape(x, shape)
+    return kernels.layout.reshape(x, shape)
 
 
 @reshape.vjp("x")
@@ -103,7 +103,7 @@ def _(gout, x_shape, index):
 
 def _add_at(total, gout, x_shape, index):
     """Of the elements of an array taken one after the other, each adds to its own, not zeros to all the others."""
-    if _is_basic(index):
+    if is_basic(index):
         total[index] += gout
     else:
         xp(total).add.at(total, _placed(total, index), gout)
@@ -125,7 +125,7 @@ def _(gout, index):
     return getitem(gout, index)
 
 
-def _is_basic(index):
+def is_basic(index):
     """Whether no element can be named twice."""
     parts = index if isinstance(index, tuple) else (index,)
     return all(p is None or p is Ellipsis or isinstance(p, (int, slice)) for p in parts)
@@ -133,7 +133,7 @@ def _is_basic(index):
 
 def _placed(x, index):
     """The index, its arrays on x's device. CuPy would wrap around what is out of range: here it raises IndexError."""
-    if xp(x) is np or _is_basic(index):
+    if xp(x) is np or is_basic(index):
         return index
     parts: list = []
     for p in index if isinstance(index, tuple) else (index,):
@@ -145,7 +145,7 @@ def _placed(x, index):
             n = x.shape[axis]
             if p.size and not (-n <= p.min() and p.max() < n):
                 raise IndexError(f"index {p.min()}..{p.max()} is out of bounds for axis {axis} with size {n}")
-            parts[i] = beside(x, p)
+            parts[i] = on_device_of(x, p)
         axis += spare if p is Ellipsis else p is not None
     return tuple(parts)
 

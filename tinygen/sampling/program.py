@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinygen.native import SAMPLER_LAYERS
+from tinygen.kernels.sample import SAMPLER_LAYERS
 from tinygen.sampling.trace import WIDE, Elementwise, Product, Trace
 
 

@@ -15,9 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from tinygen import Tensor, native
+from tinygen import Tensor, kernels
+from tinygen.array import moved
 from tinygen.console import progress
 from tinygen.modes import is_reference
+from tinygen.pool import empty
 from tinygen.sampling.program import Program, program
 from tinygen.sampling.trace import Trace
 
@@ -76,7 +78,7 @@ class Sampler:
 
     def state(self, n: int) -> np.ndarray:
         """Memory for the numbers of n images, with all that is constant."""
-        state = native.empty((n, self.program.size), self.program.weights.dtype)
+        state = empty((n, self.program.size), self.program.weights.dtype)
         state.fill(0)
         for place, *constants in zip(self.program.constants, *self.constants, strict=True):
             state[:, place] = constants[0] if len(constants) == 1 else np.stack(constants)[self.which]
@@ -104,7 +106,7 @@ class Sampler:
         """Values first to last of x (N, values), in which those before `known` are given. See csrc/tinygen.h."""
         s = self.program
         if not is_reference():
-            failed = native.sample(s, self.scaled, uniform, state, x, first, last, known, temperature)
+            failed = kernels.sample.sample(s, self.scaled, uniform, state, x, first, last, known, temperature)
             if failed is not NotImplemented:
                 if failed >= 0:
                     raise FloatingPointError(_not_finite(self.logits(state, x, failed), self.place(failed)))
@@ -123,7 +125,7 @@ def _step(
     state: np.ndarray, weights: np.ndarray, layer: list[int], runs: list[list[int]], out: int, x: int, y: int
 ) -> None:
     number, n, run, count, _, _, ld, at = layer
-    kind, result, other = native.SAMPLER_LAYERS[number], state[:, out : out + n], state[:, y : y + n]
+    kind, result, other = kernels.sample.SAMPLER_LAYERS[number], state[:, out : out + n], state[:, y : y + n]
     if kind in _FUNCTIONS:
         result[...] = _FUNCTIONS[kind](state[:, x : x + n], other)
         return
@@ -163,7 +165,7 @@ def _on_cpu(tensors: list[Tensor]) -> Iterator[None]:
     arrays = [t._array for t in tensors]
     try:
         for t in tensors:
-            t._array = native.moved(t._array, np)
+            t._array = moved(t._array, np)
         yield
     finally:
         for t, array in zip(tensors, arrays, strict=True):

@@ -19,6 +19,7 @@ Autoregressive Models (2017).
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,12 +28,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinygen import Tensor, hook, no_grad
-from tinygen.ops.conv import _out_size, _taps
-from tinygen.ops.shape import _is_basic
+from tinygen.geometry import Geometry
+from tinygen.kernels.sample import SAMPLER_LAYERS
+from tinygen.ops.shape import is_basic
 from tinygen.tape import Call
 
-MOVES = {"reshape", "permute", "transpose", "flip", "getitem", "pad", "broadcast_to"}
-UNARY, BINARY = {"relu", "elu", "tanh", "sigmoid"}, {"add", "sub", "mul"}
 WIDE = 16  # numbers to which rows of weights are padded, and places rounded: the widest vector register
 
 
@@ -177,16 +177,15 @@ class Trace:
         name = call.op.name
         if not any(id(v) in self._placeholders for v in inputs):
             return run()
-        if name in MOVES or (name == "index_add" and _is_basic(inputs[1])):
-            return self._remember(run())
+        if call.op.view or name == "pad" or (name == "index_add" and is_basic(inputs[1])):
+            return self._remember(run())  # which moves the placeholders
         if name in ("cat", "stack"):
             parts = [self.placeholders(self.numbers(v, v.shape)) for v in inputs[:-1]]
             return self._remember(call.op.body(*parts, inputs[-1]))
-        if name in BINARY or (name in UNARY and inputs[1:] in ([], [1.0])):  # elu's alpha
-            self._op += 1
-            return self.elementwise(name, *inputs[: 1 + (name in BINARY)])
         self._op += 1
         rule = getattr(self, f"_{name}", None)
+        if rule is None and name in SAMPLER_LAYERS:
+            rule = functools.partial(self.elementwise, name)
         if rule is None:
             raise NotTraceable(f"{name} of the image")
         return rule(*inputs)
@@ -217,6 +216,11 @@ class Trace:
 
     def _rank(self, n: int, rank: np.ndarray | None) -> np.ndarray:
         return (self._op << 32) + (np.zeros(n, np.int64) if rank is None else rank)
+
+    def _elu(self, x: Any, alpha: float) -> np.ndarray:
+        if alpha != 1.0:
+            raise NotTraceable("elu of the image with another alpha")
+        return self.elementwise("elu", x)
 
     def _neg(self, x: Any) -> np.ndarray:
         return self.elementwise("sub", 0.0, x)
@@ -264,41 +268,41 @@ class Trace:
             self.time[out[:, None] + np.arange(len(bias))] = time[:, None]
         self.notes.append(Product(source, row, column, taps, bias, out, y, time, self._rank(len(row), rank)))
 
-    def _conv2d(
-        self, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, mask: Any, channels: int,
-        relu: bool, add: Any,
-    ) -> np.ndarray:  # fmt: skip
+    def _conv2d(self, x: Any, weight: Any, bias: Any, geometry: Geometry, relu: bool, add: Any) -> np.ndarray:
         if relu:
             x = self.elementwise("relu", x)
             self._op += 1
         if add is not None:
-            product = self._conv2d(x, weight, bias, stride, padding, dilation, mask, channels, False, None)
+            product = self._conv2d(x, weight, bias, geometry, False, None)
             self._op += 1
             return self.elementwise("add", product, add)
         source = self.source(self.numbers(x)[0].transpose(1, 2, 0))
-        size = _out_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
-        out, groups = self.new(size[0], size[1], len(weight)), channels if mask else 1
-        row, column = (a.ravel() * s for a, s in zip(np.indices(size), stride, strict=True))
-        turn, (height, width, colours) = 0, self.image.shape
-        if mask and source.shape[0] == height and source.shape[1] >= width:  # nobody asks before it is the pixel's turn
+        size = geometry.out_size(x.shape[2:], weight.shape[2:])
+        out = self.new(size[0], size[1], len(weight))
+        row, column = (a.ravel() * s for a, s in zip(np.indices(size), geometry.stride, strict=True))
+        turn: Any = 0
+        height, width, colours = self.image.shape
+        if geometry.mask and source.shape[0] == height and source.shape[1] >= width:  # not before the pixel's turn
             turn = self.turn[(row * width + np.minimum(column, width)) * colours]
-        for group in np.split(np.arange(len(weight)), groups):
+        for group in np.split(np.arange(len(weight)), geometry.channels):
             taps = []
-            for (i, j), _, keep in _taps(weight.shape, size, stride, dilation, mask, channels):
+            for (i, j), _, keep in geometry.taps(weight.shape, size):
                 n = weight.shape[1] if keep is None else int(keep[group[0]].sum())  # channels in order: the first n
                 if n:
-                    far = i * dilation[0] - padding[0], j * dilation[1] - padding[1]
-                    taps.append(Tap(*far, 0, weight[group, :n, i, j].T))
+                    down, across = (
+                        t * d - p for t, d, p in zip((i, j), geometry.dilation, geometry.padding, strict=True)
+                    )
+                    taps.append(Tap(down, across, 0, weight[group, :n, i, j].T))
             first = out.numbers[:, :, group[0]].ravel()
             shift = _bias(bias, len(weight), weight.dtype)[group]
             self.product(source, taps, row, column, shift, first, earliest=turn)
         return self.placeholders(out.numbers.transpose(2, 0, 1)[None])
 
     def _conv_transpose2d(
-        self, y: Any, weight: Any, bias: Any, size: Any, stride: Any, padding: Any, dilation: Any, mask: Any,
-        channels: int, positive: Any,
+        self, y: Any, weight: Any, bias: Any, size: Any, geometry: Geometry, positive: Any
     ) -> np.ndarray:  # fmt: skip
-        if mask or positive is not None:
+        stride, padding, dilation = geometry.stride, geometry.padding, geometry.dilation
+        if geometry.mask or positive is not None:
             raise NotTraceable("a transposed convolution with a mask")
         source = self.source(self.numbers(y)[0].transpose(1, 2, 0))
         out = self.new(size[0], size[1], weight.shape[1])

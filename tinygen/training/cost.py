@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from tinygen import Tensor
 from tinygen.console import duration
 from tinygen.modes import hook
-from tinygen.tape import Call
+from tinygen.tape import Call, Op
 from tinygen.training.trainer import Trainer
 
 TIMED = 3, 2.0  # at most so many steps are timed, and no more once so many seconds have passed
@@ -58,10 +59,9 @@ def measure(trainer: Trainer) -> Cost:
     def count(call: Call, run: Callable[[], Any]) -> Any:
         nonlocal flops
         out = run()
-        if call.phase == "forward" and call.op.name in _COUNTED:
+        if call.phase == "forward" and call.op.count_flops is not None:
             tracked = any(isinstance(x, Tensor) and x.requires_grad for x in call.inputs)
-            arguments = dict(zip(call.op.names, call.inputs, strict=True))
-            flops += (3 if tracked else 1) * 2 * _COUNTED[call.op.name](out, **arguments)
+            flops += (3 if tracked else 1) * _operations(call.op.count_flops, call.op, call.inputs, out)
         return out
 
     with np.errstate(all="ignore"), hook(count):
@@ -76,27 +76,13 @@ def measure(trainer: Trainer) -> Cost:
     return Cost(sum(p.numel() for p in model.parameters()), flops, min(times), batches, images)
 
 
-def taps(weight: Any, mask: str | None, channels: int) -> float:
-    """How many of a convolution's weights (O, I, KH, KW) an output meets: without those that its mask leaves out."""
-    _, inputs, *kernel = weight.shape
-    before = math.prod(kernel) // 2
-    at_centre = {"A": (channels - 1) / (2 * channels), "B": (channels + 1) / (2 * channels)}  # of the pairs of colours
-    return inputs * (math.prod(kernel) if mask is None else before + at_centre[mask])
-
-
-def _size(x: Any) -> int:
-    return 0 if x is None else math.prod(x.shape)
-
-
-# Multiply-adds of the ops that have most of them, of their output and their arguments by name.
-_COUNTED: dict[str, Callable[..., float]] = {
-    "conv2d": lambda out, weight, mask, channels, **_: _size(out) * taps(weight, mask, channels),
-    "conv_transpose2d": lambda out, y, weight, mask, channels, **_: _size(y) * taps(weight, mask, channels),
-    "linear": lambda out, input, **_: _size(out) * input.shape[-1],
-    "matmul": lambda out, x, **_: _size(out) * x.shape[-1],
-    "lstm": lambda out, weight, w_ih, **_: _size(out[0]) // weight.shape[1] * (_size(weight) + _size(w_ih)),
-    "nade": lambda out, x, weight, output, **_: len(x) * (_size(weight) + _size(output)),
-}
+def _operations(count: Callable[..., float], op: Op, inputs: Sequence[Any], out: Any) -> float:
+    """How many a call took, as its op declares it with `@flops`."""
+    outs = out if isinstance(out, tuple) else (out,)
+    known = dict(zip(op.names, inputs, strict=True))
+    for name, value in (*known.items(), *zip(op.outputs, outs, strict=True)):
+        known[f"{name}_shape"] = getattr(value, "shape", None)
+    return count(**{name: known[name] for name in inspect.signature(count).parameters})
 
 
 def _prefixed(value: float) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygen import native
+from tinygen import kernels
 
 
 def environment() -> dict[str, Any]:
@@ -20,8 +20,8 @@ def environment() -> dict[str, Any]:
     return {
         "tinygen": metadata.version("tinygen"), "commit": _commit(), "python": platform.python_version(),
         "numpy": np.__version__, "system": platform.platform(), "processor": _processor(), "cores": os.cpu_count(),
-        "threads": native.get_num_threads(),
-        "kernels": native.ISAS[native.lib.tg_isa()] if native.available() else "none",
+        "threads": kernels.get_num_threads(),
+        "kernels": kernels.isa(),
     }  # fmt: skip
 
 

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from tinygen import Tensor
+from tinygen.array import xp
 from tinygen.data import Dataset, Minibatches
 from tinygen.debug import detect_nan
 from tinygen.models.family import Batch
 from tinygen.models.model import Model
-from tinygen.native import xp
 from tinygen.optim import Optimizer
 from tinygen.training.checkpoint import CheckpointError
 from tinygen.training.config import Config

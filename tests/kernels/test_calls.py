@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinygen
-from tinygen import native, nn
+from tinygen import kernels, nn
+from tinygen.geometry import Geometry
 from tinygen.ops.conv import conv2d, conv2d_weight, conv_transpose2d
 from tinygen.ops.elementwise import add, relu_backward
 from tinygen.ops.linalg import linear, matmul
@@ -25,6 +26,7 @@ from tinygen.ops.loss import cross_entropy, cross_entropy_backward
 from tinygen.ops.normalize import batch_norm
 from tinygen.ops.recurrent import gated_activation, lstm
 from tinygen.ops.shape import reshape
+from tinygen.pool import empty
 
 ROOT = Path(__file__).parents[2]
 FLOATS = (np.float32, np.float64)
@@ -111,15 +113,15 @@ def normal(*shape):
 LABELS = GENERATOR.integers(0, 7, (5, 6))
 CALLS = {  # name -> (function of the float arrays, those arrays); large enough that a kernel is used
     "conv2d": (
-        lambda x, w, b: conv2d(x, w, b, (2, 1), (1, 0)),
+        lambda x, w, b: conv2d(x, w, b, Geometry((2, 1), (1, 0))),
         (normal(2, 3, 6, 5), normal(4, 3, 3, 2), normal(4)),
     ),
     "masked": (
-        lambda x, w, b: conv2d(x, w, b, (1, 1), (1, 1), (1, 1), "A", 3),
+        lambda x, w, b: conv2d(x, w, b, Geometry((1, 1), (1, 1), (1, 1), "A", 3)),
         (normal(2, 6, 4, 5), normal(9, 6, 3, 3), normal(9)),
     ),
     "conv_transpose2d": (
-        lambda y, w, b: conv_transpose2d(y, w, b, (6, 7), (2, 2), (1, 1)),
+        lambda y, w, b: conv_transpose2d(y, w, b, (6, 7), Geometry((2, 2), (1, 1))),
         (normal(2, 4, 3, 3), normal(4, 3, 3, 4), normal(3)),
     ),
     "conv2d_weight": (lambda x, y: conv2d_weight(x, y, (3, 2)), (normal(2, 3, 5, 5), normal(2, 4, 3, 4))),
@@ -188,23 +190,25 @@ sizes = st.integers(0, 6)
 images = st.tuples(st.integers(0, 3), sizes, sizes, sizes)
 
 
+def _windows(image, kernel, geometry):
+    """How many windows fit, down and across; none where a step is none."""
+    for n, k, s, p, d in zip(image, kernel, geometry.stride, geometry.padding, geometry.dilation, strict=True):
+        yield (n + 2 * p - d * (k - 1) - 1) // s + 1 if s else 0
+
+
 @given(images, images, st.none() | st.tuples(sizes), st.tuples(sizes, sizes), pairs, pairs, pairs,
        st.sampled_from([None, "A", "B"]), integers, st.sampled_from(FLOATS))  # fmt: skip
 @settings(max_examples=600)
 def test_fuzz_convolution(x, w, bias, size, stride, padding, dilation, mask, channels, dtype):
-    """Straight to `native`, with shapes that needn't fit: an error, or arrays of the promised shape."""
+    """Straight to the kernels, with shapes that needn't fit: an error, or arrays of the promised shape."""
     arrays = [None if shape is None else np.ones(shape, dtype) for shape in (x, w, bias)]
-    rest = (
-        stride,
-        tuple(min(p, 1000) for p in padding),
-        tuple(min(d, 1000) for d in dilation),
-        mask,
-        channels,
+    geometry = Geometry(
+        stride, tuple(min(p, 1000) for p in padding), tuple(min(d, 1000) for d in dilation), mask, channels
     )
     for call, shape in (
-        (lambda: native.conv2d(*arrays, size, *rest), (x[0], w[0], *size)),
-        (lambda: native.conv_transpose2d(*arrays, size, *rest), (x[0], w[1], *size)),
-        (lambda: native.conv2d_weight(arrays[0], arrays[1], size, *rest)[0], (w[1], x[1], *size)),
+        (lambda: kernels.conv.conv2d(*arrays, geometry), (x[0], w[0], *_windows(x[2:], w[2:], geometry))),
+        (lambda: kernels.conv.conv_transpose2d(*arrays, size, geometry), (x[0], w[1], *size)),
+        (lambda: kernels.conv.conv2d_weight(arrays[0], arrays[1], size, geometry)[0], (w[1], x[1], *size)),
     ):
         try:
             out = call()
@@ -225,7 +229,7 @@ def test_fuzz_lstm(x, weight, diagonal, shape):
     """A shape that doesn't belong to the arrays is refused."""
     z, u = np.ones((*x, 4 * weight[1])), np.ones((4 * weight[1], weight[1]))
     try:
-        h, c, gates = outputs_of(native.lstm(z, u, None, None, None, None, True, tuple(shape)))
+        h, c, gates = outputs_of(kernels.recurrent.lstm(z, u, None, None, None, None, True, tuple(shape)))
     except (*ERRORS, OverflowError):
         return
     assert np.isfinite(h).all()
@@ -253,10 +257,10 @@ def test_mapped_files_are_read_in_place(tmp_path):
     (tmp_path / "w").write_bytes(w.tobytes())
     mapped = [np.memmap(tmp_path / n, np.float32, "r", shape=a.shape) for n, a in (("x", x), ("w", w))]
     images, weight = mapped[0].transpose(0, 3, 1, 2), mapped[1].transpose(3, 2, 0, 1)
-    before = native.conversions
+    before = kernels.conversions()
     kernel, definition = both(conv2d, np.asarray(images), np.asarray(weight))
     assert agree(kernel, definition)
-    assert native.conversions == before
+    assert kernels.conversions() == before
 
 
 @st.composite
@@ -279,7 +283,7 @@ def test_elementwise_kernels_take_arrays_in_different_orders(arrays):
     for function in (add, relu_backward):
         kernel, definition = both(function, g, x)
         assert agree(kernel, definition, 0)
-    if native.available():
+    if kernels.available():
         assert np.argsort(kernel[0].strides).tolist() == np.argsort(x.strides).tolist()
 
 
@@ -287,7 +291,7 @@ def test_elementwise_kernels_take_arrays_in_different_orders(arrays):
 @given(arrays_in_any_order(1))
 def test_an_array_in_any_order_is_packed(arrays):
     (x,) = arrays
-    packed = native._packed(x)
+    packed = kernels.layout.packed(x)
     assert packed.flags.c_contiguous
     np.testing.assert_array_equal(packed, x)
     flat = (len(x), x[:1].size)
@@ -304,7 +308,7 @@ def adam_arrays(dtype=np.float32):
 def run_adam(grad, p, m, v):
     """Whether the kernel ran: if not, it declines, and NumPy has the word, or it refuses."""
     try:
-        return native.adam([(grad, p, m, v)], 1, 1e-3, 0.9, 0.999, 1e-8, 0.0)
+        return kernels.optim.adam([(grad, p, m, v)], 1, 1e-3, 0.9, 0.999, 1e-8, 0.0)
     except ValueError:
         return False
 
@@ -358,12 +362,12 @@ def test_adam_declines_arrays_that_differ(which, other):
 
 
 def test_threads_and_their_number():
-    native.set_num_threads(3)
-    assert native.get_num_threads() == 3
+    kernels.set_num_threads(3)
+    assert kernels.get_num_threads() == 3
     for n in (0, -1):
         with pytest.raises(ValueError, match="n must be at least 1"):
-            native.set_num_threads(n)
-    assert native.get_num_threads() == 3
+            kernels.set_num_threads(n)
+    assert kernels.get_num_threads() == 3
 
 
 @pytest.mark.fault("K10")
@@ -372,13 +376,13 @@ def test_no_memory_is_a_memory_error_that_names_the_kernel(name):
     function, arrays = CALLS[name]
     expected = outputs_of(function(*arrays))
     for n in range(1, 20):
-        native.lib.tg_fail_allocation(n)
+        kernels.library.lib.tg_fail_allocation(n)
         try:
             got, error = outputs_of(function(*arrays)), None
         except MemoryError as e:
             got, error = outputs_of(function(*arrays)), e
         finally:
-            native.lib.tg_fail_allocation(0)
+            kernels.library.lib.tg_fail_allocation(0)
         assert all(a.tobytes() == b.tobytes() for a, b in zip(got, expected, strict=True))
         if error is None:
             return
@@ -391,7 +395,7 @@ def test_the_pool_gives_no_memory_twice(requests):
     """Arrays of recycled memory, and views that outlive them, keep what was written to them."""
     alive = []
     for number, (count, keep) in enumerate(requests):
-        a = native.empty((count,), np.float32)
+        a = empty((count,), np.float32)
         assert a.shape == (count,)
         assert a.flags.writeable
         a[:] = number
@@ -408,10 +412,10 @@ def test_a_forked_child_can_allocate():
     program = """
         import os, threading
         import numpy as np
-        from tinygen import native
+        from tinygen import pool
         inside, done = threading.Event(), threading.Event()
         def hold():
-            with native._lock:
+            with pool._lock:
                 inside.set()
                 done.wait()
         thread = threading.Thread(target=hold)
@@ -419,7 +423,7 @@ def test_a_forked_child_can_allocate():
         inside.wait()
         child = os.fork()
         if not child:
-            native.empty((1 << 20,), np.float32)[:] = 1
+            pool.empty((1 << 20,), np.float32)[:] = 1
             os._exit(0)
         for _ in range(200):
             pid, status = os.waitpid(child, os.WNOHANG)
@@ -472,7 +476,7 @@ def test_without_a_compiler(tmp_path):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             import tinygen
-            from tinygen import native, nn
+            from tinygen import kernels, nn
             assert not caught
             x = tinygen.tensor(np.ones((2, 3, 5, 5), np.float32), requires_grad=True)
             layer = nn.Conv2d(3, 4, 3, rng=np.random.default_rng(0))
@@ -480,7 +484,7 @@ def test_without_a_compiler(tmp_path):
                 y = layer(x)
                 tinygen.sum(y * y).backward()
         assert tinygen.__file__.startswith(sys.argv[1]), tinygen.__file__
-        assert not native.available()
+        assert not kernels.available()
         print(len(caught), caught[0].category.__name__, caught[0].message)
         np.save(sys.argv[1] + "/y", y.numpy())
         np.save(sys.argv[1] + "/g", x.grad.numpy())
@@ -504,4 +508,4 @@ def test_without_a_compiler(tmp_path):
 def test_sizes_that_do_not_fit_are_refused_before_memory_is_asked_for():
     x, w = np.ones((1, 2, 0, 0), np.float32), np.ones((1, 2, 4, 2), np.float32)
     with pytest.raises(ValueError, match=r"\(0, 0\) doesn't become \(4, 2\) with kernel \(2, 1\)"):
-        native.conv2d_weight(x, w, (2, 1), (1, 1 << 20), (0, 0), (1 << 20, 1), None, 1)
+        kernels.conv.conv2d_weight(x, w, (2, 1), Geometry((1, 1 << 20), (0, 0), (1 << 20, 1)))

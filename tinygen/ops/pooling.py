@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinygen.native import xp
+from tinygen.array import xp
+from tinygen.geometry import out_size
 from tinygen.ops._samples import normal, sample
-from tinygen.ops.conv import _out_size
 from tinygen.tape import op
 
 
@@ -23,7 +23,7 @@ from tinygen.tape import op
 def max_pool2d(x, kernel, stride, padding=(0, 0)):
     """The largest pixel of each window (of equals the first), its number: (N, C, H, W) -> (N, C, OH, OW)."""
     n, padded = xp(x), _padded(x, padding, -np.inf)
-    size = _out_size(x.shape[2:], kernel, stride, padding, (1, 1))
+    size = out_size(x.shape[2:], kernel, stride, padding)
     out = n.full_like(x, -np.inf, shape=(*x.shape[:2], *size))
     which = n.zeros_like(out, dtype=np.int32)
     for t, window in _windows(kernel, size, stride):
@@ -45,7 +45,7 @@ def window_sum(x, which, kernel, stride, padding=(0, 0)):
     x: (N, C, H, W), which: integers (N, C, OH, OW) or None -> (N, C, OH, OW).
     """
     n, padded = xp(x), _padded(x, padding, 0)
-    size = _out_size(x.shape[2:], kernel, stride, padding, (1, 1))
+    size = out_size(x.shape[2:], kernel, stride, padding)
     out = n.zeros_like(x, shape=(*x.shape[:2], *size))
     for t, window in _windows(kernel, size, stride):
         out += padded[window] if which is None else padded[window] * (which == t)
@@ -61,7 +61,7 @@ def _(gout, x_shape, which, kernel, stride, padding):
 def window_spread(y, which, size, kernel, stride, padding=(0, 0)):
     """The adjoint of `window_sum`: y: (N, C, OH, OW) -> (N, C, *size)."""
     n, (ph, pw), (h, w) = xp(y), padding, size
-    if _out_size(size, kernel, stride, padding, (1, 1)) != y.shape[2:]:
+    if out_size(size, kernel, stride, padding) != y.shape[2:]:
         raise ValueError(f"windows of {kernel} and stride {stride} on {size} don't give {y.shape[2:]}")
     x = n.zeros_like(y, shape=(*y.shape[:2], h + 2 * ph, w + 2 * pw))
     for t, window in _windows(kernel, y.shape[2:], stride):
@@ -125,6 +125,6 @@ def _(rng):
 @window_spread.samples
 def _(rng):
     for image, kernel, stride, padding in _GEOMETRIES:
-        size, rest = _out_size(image, kernel, stride, padding, (1, 1)), (kernel, stride, padding)
+        size, rest = out_size(image, kernel, stride, padding), (kernel, stride, padding)
         yield sample(normal(rng, 2, 3, *size), None, image, *rest)
         yield sample(normal(rng, 2, 3, *size), _picks(rng, image, *rest), image, *rest)

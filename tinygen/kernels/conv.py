@@ -1,0 +1,135 @@
+"""Convolution, and matrix products, which are convolutions of images of one pixel."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+from tinygen.array import xp
+from tinygen.geometry import UNIT
+from tinygen.kernels import layout, library
+from tinygen.pool import new
+
+
+def conv2d(x, weight, bias, geometry, relu=False, add=None):
+    """See `tinygen.ops.conv2d`."""
+    if not library.accepts(x, weight, bias, add):
+        return NotImplemented
+    n, o = len(x), len(weight)
+    if x.shape[1] != weight.shape[1]:
+        raise ValueError(f"weight is for {weight.shape[1]} input channels, x has {x.shape[1]}")
+    shape, size = conv_shape(geometry, n, x.shape[2:], x.shape[1], o, weight.shape[2:])
+    if add is not None and add.shape != (n, o, *size):
+        raise ValueError(f"add must have the output's shape {(n, o, *size)}, got {add.shape}")
+    y = new((n, *size, o), x)
+    options = layout.vector("bias", bias, o), None if add is None else layout.nhwc(add)
+    library.call("tg_conv2d", x, shape, int(relu), layout.nhwc(x), layout.hwio(weight), *options, y)
+    return y.transpose(0, 3, 1, 2)
+
+
+def conv_transpose2d(y, weight, bias, size, geometry, positive=None):
+    """See `tinygen.ops.conv_transpose2d`."""
+    if not library.accepts(y, weight, bias, positive):
+        return NotImplemented
+    n, (o, i) = len(y), weight.shape[:2]
+    if y.shape[1] != o:
+        raise ValueError(f"weight is for {o} channels, y has {y.shape[1]}")
+    shape = _shape_between(geometry, n, size, y.shape[2:], i, o, weight.shape[2:])
+    if positive is not None and (positive.shape != (n, i, *size) or bias is not None):
+        raise ValueError(f"positive must have the output's shape {(n, i, *size)}, without a bias, got {positive.shape}")
+    x = new((n, *size, i), y)
+    options = layout.vector("bias", bias, i), None if positive is None else layout.nhwc(positive)
+    library.call("tg_conv_transpose2d", y, shape, layout.nhwc(y), layout.hwio(weight), *options, x)
+    return x.transpose(0, 3, 1, 2)
+
+
+def conv2d_weight(x, y, kernel_size, geometry, relu=False):
+    """See `tinygen.ops.conv2d_weight`."""
+    if not library.accepts(x, y):
+        return NotImplemented
+    n, i, o = len(x), x.shape[1], y.shape[1]
+    if len(y) != n:
+        raise ValueError(f"x has {n} images, y has {len(y)}")
+    shape = _shape_between(geometry, n, x.shape[2:], y.shape[2:], i, o, kernel_size)
+    weight, bias = new((*kernel_size, i, o), x), new((o,), x)
+    library.call("tg_conv2d_weight", x, shape, int(relu), layout.nhwc(x), layout.nhwc(y), weight, bias)
+    return weight.transpose(3, 2, 0, 1), bias
+
+
+@functools.lru_cache(1 << 12)
+def conv_shape(geometry, images, image, inputs, outputs, kernel):
+    """What a kernel is told of its arrays, a `tg_conv_shape`, and the output's (height, width).
+
+    A kernel's memory is bounded by these sizes: ValueError if they don't fit each other.
+    """
+    if min(geometry.stride + geometry.dilation) < 1:
+        raise ValueError(f"stride and dilation must be at least 1, got {geometry}")
+    if geometry.mask and (geometry.channels < 1 or inputs % geometry.channels or outputs % geometry.channels):
+        both = f"{inputs} and {outputs}"
+        raise ValueError(f"channels={geometry.channels} must divide the channels of both sides, got {both}")
+    size = geometry.out_size(image, kernel)
+    s = library.ffi.new("tg_conv_shape *")
+    s.n, (s.h, s.w), s.ci, (s.oh, s.ow), s.co, (s.kh, s.kw) = images, image, inputs, size, outputs, kernel
+    (s.stride_h, s.stride_w), (s.pad_h, s.pad_w), (s.dil_h, s.dil_w) = (
+        geometry.stride,
+        geometry.padding,
+        geometry.dilation,
+    )
+    s.mask, s.groups = {None: 0, "A": 1, "B": 2}[geometry.mask], geometry.channels
+    return s, size
+
+
+def _shape_between(geometry, images, image, size, inputs, outputs, kernel):
+    """`conv_shape` for images of this size that become outputs of that one."""
+    shape, expected = conv_shape(geometry, images, tuple(image), inputs, outputs, tuple(kernel))
+    if size != expected:
+        raise ValueError(f"{image} doesn't become {size} with kernel {kernel}, {geometry}")
+    return shape
+
+
+def product_shape(rows, inputs, outputs):
+    """Of the product of a matrix (rows, inputs) with one (inputs, outputs), as a convolution of images of one pixel."""
+    return conv_shape(UNIT, rows, (1, 1), inputs, outputs, (1, 1))[0]
+
+
+def matmul(x, y):
+    """x @ y of two matrices: depending on their order in memory, one of the three above, on single pixels."""
+    if not library.accepts(x, y) or x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[0]:
+        return NotImplemented
+    if x.size * y.shape[1] < library.SMALL_PRODUCT:
+        return NotImplemented
+    if not y.flags.c_contiguous and y.flags.f_contiguous:
+        if not x.flags.c_contiguous and x.flags.f_contiguous:
+            return matmul(y.T, x.T).T
+        return conv_transpose2d(_pixels(x), _pixels(y.T).transpose(1, 0, 2, 3), None, (1, 1), UNIT)[:, :, 0, 0]
+    if not x.flags.c_contiguous and x.flags.f_contiguous:
+        weight, _ = conv2d_weight(_pixels(x.T), _pixels(y), (1, 1), UNIT)
+        return weight[:, :, 0, 0].T
+    return conv2d(_pixels(x), _pixels(y).transpose(1, 0, 2, 3), None, UNIT)[:, :, 0, 0]
+
+
+def linear(input, weight, bias):
+    """See `tinygen.ops.linear`: a convolution of single pixels."""
+    if weight.ndim != 2 or input.ndim == 0 or input.shape[-1] != weight.shape[1]:
+        return NotImplemented  # the definition says what is wrong
+    if input.size * len(weight) < library.SMALL_PRODUCT:
+        return NotImplemented
+    rows = input.reshape(-1, input.shape[-1])
+    y = conv2d(_pixels(rows), _pixels(weight), bias, UNIT)
+    return y if y is NotImplemented else y.reshape(*input.shape[:-1], len(weight))
+
+
+def channel_sums(x):
+    """The sum of an image (N, C, H, W) over all but its channels: a product with a row of ones."""
+    rows = x.transpose(0, 2, 3, 1)
+    if not rows.flags.c_contiguous or x.size < library.SMALL:
+        return NotImplemented
+    pixels, channels = x.size // x.shape[1], x.shape[1]
+    side_by_side = math.gcd(pixels, max(1 << (64 // channels).bit_length() >> 1, 1))  # or most of a vector idles
+    sums = matmul(xp(x).ones((1, pixels // side_by_side), x.dtype), rows.reshape(-1, side_by_side * channels))
+    return sums if sums is NotImplemented else sums.reshape(side_by_side, channels).sum(axis=0)
+
+
+def _pixels(rows):
+    """A matrix (N, C) as N images of one pixel."""
+    return rows[:, :, None, None]

@@ -1,0 +1,94 @@
+"""Images as rows of their channels: gated activation, batch norm, softmax cross entropy."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinygen.array import inverse, memory_order, on_device_of
+from tinygen.kernels import layout, library
+from tinygen.pool import new
+
+
+def gated_activation(x):
+    """See `tinygen.ops.recurrent.gated_activation`. x: (N, 2C, ...)."""
+    if not library.accepts(x):
+        return NotImplemented
+    rows = layout.contiguous(np.moveaxis(x, 1, -1))
+    y = new((*rows.shape[:-1], x.shape[1] // 2), x)
+    library.call("tg_gated", x, y.size // max(y.shape[-1], 1), y.shape[-1], rows, y)
+    return np.moveaxis(y, -1, 1)
+
+
+def gated_activation_backward(g, x):
+    """See `tinygen.ops.recurrent.gated_activation_backward`."""
+    if not library.accepts(g, x):
+        return NotImplemented
+    if x.ndim < 2 or (x.shape[0], x.shape[1], *x.shape[2:]) != (g.shape[0], 2 * g.shape[1], *g.shape[2:]):
+        raise ValueError(f"x must have twice the channels of g, got {x.shape} and {g.shape}")
+    rows, grows = layout.contiguous(np.moveaxis(x, 1, -1)), layout.contiguous(np.moveaxis(g, 1, -1))
+    gx = new(rows.shape, x)
+    library.call("tg_gated_backward", x, g.size // max(g.shape[1], 1), g.shape[1], rows, grows, gx)
+    return np.moveaxis(gx, -1, 1)
+
+
+def batch_norm(x, weight, bias, eps):
+    """See `tinygen.ops.normalize.batch_norm`. x: (N, C, ...)."""
+    if not library.accepts(x, weight, bias) or not x.size:
+        return NotImplemented
+    n = x.shape[1]
+    rows = layout.contiguous(np.moveaxis(x, 1, -1))
+    y, mean, var = new(rows.shape, x), new((n,), x), new((n,), x)
+    vectors = [layout.vector("weight", weight, n), layout.vector("bias", bias, n)]
+    library.call("tg_batch_norm", x, x.size // n, n, rows, *vectors, float(eps), y, mean, var)
+    return np.moveaxis(y, -1, 1), mean, var
+
+
+def batch_norm_backward(gout, x, weight, mean, var, eps):
+    """See `tinygen.ops.normalize.batch_norm_backward`: the gradients of x, weight and bias."""
+    if not library.accepts(gout, x, weight, mean, var) or not x.size:
+        return NotImplemented
+    if gout.shape != x.shape:
+        raise ValueError(f"gout must have x's shape {x.shape}, got {gout.shape}")
+    n = x.shape[1]
+    rows, grows = layout.contiguous(np.moveaxis(x, 1, -1)), layout.contiguous(np.moveaxis(gout, 1, -1))
+    vectors = [layout.vector(name, a, n) for name, a in (("weight", weight), ("mean", mean), ("var", var))]
+    gx, gweight, gbias = new(rows.shape, x), new((n,), x), new((n,), x)
+    library.call("tg_batch_norm_backward", x, x.size // n, n, rows, *vectors, float(eps), grows, gx, gweight, gbias)
+    return np.moveaxis(gx, -1, 1), gweight, gbias
+
+
+def cross_entropy(input, target):
+    """See `tinygen.ops.loss.cross_entropy`."""
+    if not library.accepts(input):
+        return NotImplemented
+    logits, labels, back = _rows_of_classes(input, target)
+    loss = new(labels.shape, input)
+    library.call("tg_cross_entropy", input, labels.size, logits.shape[-1], logits, _labels(labels), loss)
+    return loss.transpose(back)
+
+
+def cross_entropy_backward(input, target, gloss):
+    """See `tinygen.ops.loss.cross_entropy_backward`; in memory as the input."""
+    if not library.accepts(input, gloss):
+        return NotImplemented
+    logits, labels, back = _rows_of_classes(input, target, gloss=gloss)
+    rows = layout.packed(gloss.transpose(inverse(back)))  # from a sum, it's a broadcast number
+    out = new(logits.shape, input)
+    library.call("tg_cross_entropy_backward", input, labels.size, logits.shape[-1], logits, _labels(labels), rows, out)
+    return np.moveaxis(out.transpose(*back, out.ndim - 1), -1, 1)
+
+
+def _rows_of_classes(input, target, **others):
+    """Logits (N, C, ...) with the classes last, the rest in memory's order; the labels in that order; the way back."""
+    last = np.moveaxis(input, 1, -1)
+    for name, a in {"target": target, **others}.items():
+        if a.shape != last.shape[:-1]:
+            raise ValueError(f"{name} must have input's shape without axis 1, got {a.shape} for {input.shape}")
+    order = memory_order(last[..., 0])
+    logits = layout.contiguous(last.transpose(*order, last.ndim - 1))
+    labels = layout.packed(on_device_of(input, target).transpose(order).astype(np.int64, copy=False))
+    return logits, labels, inverse(order)
+
+
+def _labels(labels):
+    return library.ffi.from_buffer("int64_t[]", labels) if isinstance(labels, np.ndarray) else labels

@@ -1,0 +1,75 @@
+"""Memory for arrays: large blocks are used again, because fresh memory costs a page fault every 4 kB."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+
+from tinygen.array import inverse, memory_order, xp
+
+try:
+    from tinygen._native import ffi
+except ImportError:
+    ffi = None
+
+_LARGE = 1 << 18  # bytes from which arrays are recycled
+_LIMIT = 1 << 30  # bytes kept for reuse at most
+_free: dict[int, list[np.ndarray]] = defaultdict(list)
+_free_bytes = 0
+_lock = threading.RLock()  # a destructor may run at any moment, also inside `empty`
+
+
+def _new_lock() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # another thread may hold the lock in the moment of a fork
+    os.register_at_fork(after_in_child=_new_lock)
+
+
+def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """An uninitialized array in C order. Large ones reuse the memory of earlier ones whose last view has died."""
+    dtype = np.dtype(dtype)
+    nbytes = math.prod(shape) * dtype.itemsize
+    if nbytes < _LARGE or ffi is None:
+        return np.empty(shape, dtype)
+    size = 1 << (nbytes - 1).bit_length() - 3
+    size *= -(-nbytes // size)  # rounded up by less than a quarter, so that blocks fit again
+    global _free_bytes
+    with _lock:
+        block = _free[size].pop() if _free[size] else None
+        if block is not None:
+            _free_bytes -= size
+    if block is None:
+        block = np.empty(size, np.uint8)
+    # NumPy keeps `owner` alive as long as any view of the array, and no longer: the block is free exactly then.
+    owner = ffi.gc(ffi.cast("char *", ffi.from_buffer(block)), lambda _: _recycle(block))
+    return np.frombuffer(ffi.buffer(owner, nbytes), dtype).reshape(shape)
+
+
+def new(shape: tuple[int, ...], model: Any) -> Any:
+    """An uninitialized array in C order, of the dtype and on the device of another; recycled like those of `empty`."""
+    return empty(shape, model.dtype) if isinstance(model, np.ndarray) else xp(model).empty(shape, model.dtype)
+
+
+def empty_like(a: Any) -> Any:
+    """An uninitialized array of the shape, dtype and order in memory of another, recycled like those of `empty`."""
+    if isinstance(a, np.ndarray) and a.nbytes >= _LARGE:
+        axes = memory_order(a)
+        if a.transpose(axes).flags.c_contiguous:
+            return empty(a.transpose(axes).shape, a.dtype).transpose(inverse(axes))
+    return xp(a).empty_like(a)
+
+
+def _recycle(block: np.ndarray) -> None:
+    global _free_bytes
+    with _lock:
+        if _free_bytes + block.size <= _LIMIT:
+            _free[block.size].append(block)
+            _free_bytes += block.size
