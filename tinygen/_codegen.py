@@ -72,7 +72,7 @@ def {op.name}({signature}):
     _mask, _dtype, _changeable, _size = 0, None, False, 0{unpack}
     if _dtype is None: return _op({args})
     try: {results} = _op.body({raws}) if _size < _op.least else _op.run({raws})
-    except Exception as _e: _fail(_e, f"{op.name}({{_describe(({raws},))}})"){wrap}
+    except Exception as _e: _op.fail(_e, ({raws},)){wrap}
     if _mask and _now.grad and _op.rules:
         _plan = _plans.get(_mask)
         if _plan is None: _plan = _plans[_mask] = _op.plan(_mask, {len(op.names)}, False)
@@ -82,7 +82,6 @@ def {op.name}({signature}):
     scope = {
         "_op": op, "_plans": {}, "_mode": modes.current.get, "_default": modes.DEFAULT, "_plain": PLAIN,
         "_Tensor": Tensor, "_ndarray": np.ndarray, "_new": object.__new__,
-        "_fail": errors.fail, "_describe": errors.describe,
     }  # fmt: skip
     return _define(op.name, op.name, source, scope | defaults)
 

@@ -122,6 +122,13 @@ class Tensor(Operators):
     def __int__(self) -> int:
         return int(self.item())
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What copy.deepcopy and pickle keep of a leaf. RuntimeError for the result of an op, as in PyTorch."""
+        if self._source:
+            made_by = self._source[1]
+            raise RuntimeError(f"only leaves can be copied or pickled, not the result of {made_by}: use its .detach()")
+        return vars(self)
+
     def __repr__(self) -> str:
         made_by = f", made_by={self._source[1].plan.op.name}" if self._source else ""
         flag = ", requires_grad=True" if self.requires_grad and not self._source else ""
@@ -167,6 +174,8 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     """
     if isinstance(data, Tensor):
         data = data._array
+    if problem := errors.foreign(data):
+        raise TypeError(f"tensor: data {problem}")
     if dtype is None and not hasattr(data, "dtype") and np.asarray(data).dtype == np.float64:
         dtype = np.float32
     array = (xp(data) if hasattr(data, "get") else np).array(data, dtype=dtype, order="K")

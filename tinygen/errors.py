@@ -21,6 +21,15 @@ def fail(e: Exception, what: str) -> NoReturn:
     raise e
 
 
+def foreign(value: Any) -> str:
+    """Of another library's array, `is a torch.Tensor: ...` and what to write; nothing of any other value."""
+    kind = type(value)
+    if hasattr(kind, "strides") or not hasattr(kind, "__array__"):
+        return ""
+    write = "give its .detach().cpu().numpy()" if hasattr(kind, "detach") else "give numpy.asarray of it"
+    return f"is a {kind.__module__.partition('.')[0]}.{kind.__name__}, not a tensor of tinygen or an array; {write}"
+
+
 def describe(values: Iterable[Any]) -> str:
     """Arguments in a few words: `float32 (2, 3), float32 (3,) on cuda, 1, None`."""
     return ", ".join(

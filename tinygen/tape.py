@@ -29,7 +29,7 @@ import inspect
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 REGISTRY: dict[str, Op] = {}  # every op by its name
 numbers = itertools.count()  # of nodes
+_KNOWN = frozenset([Tensor, np.ndarray, float, int, bool, type(None), str, slice, tuple, list])
 
 
 class Call(NamedTuple):
@@ -223,6 +224,9 @@ class Op:
         """Run on arrays; record if an argument is a Tensor that requires a gradient."""
         if kwargs or len(args) != len(self.names) or self.variadic:
             args = self._bind(args, kwargs)
+        for i, a in enumerate(args):
+            if a.__class__ not in _KNOWN and not isinstance(a, Tensor) and (problem := errors.foreign(a)):
+                raise TypeError(f"{self.name}: {self.argument(i, len(args))} {problem}")
         mode = modes.current.get()
         if not any(isinstance(a, Tensor) for a in args):
             return self.run_checked(args, mode.reference)
@@ -261,8 +265,8 @@ class Op:
             if new is None or new.kind != "f":
                 continue
             if dtype is not None and new != dtype and not self.casts:
-                name = f"tensors[{i}]" if self.variadic else self.names[i]
-                raise TypeError(f"{self.name}: {name} is {new}, an argument before it {dtype}; convert one with .to()")
+                name = f"{self.name}: {self.argument(i, len(values))}"
+                raise TypeError(f"{name} is {new}, an argument before it {dtype}; convert one with .to()")
             dtype = new
         return dtype
 
@@ -271,15 +275,32 @@ class Op:
             small = reference or getattr(values[0], "size", 0) < self.least
             return (self.body if small else self.run)(*values)
         except Exception as e:
-            errors.fail(e, f"{self.name}({errors.describe(values)})")
+            self.fail(e, values)
+
+    def fail(self, e: Exception, values: Sequence[Any]) -> NoReturn:
+        """Raise it again with the op's name and arguments, or say which argument is None."""
+        for i, value in enumerate(values):
+            name = self.argument(i, len(values))
+            parameter = self.signature.parameters[name.partition("[")[0]]
+            if value is None and parameter.default is parameter.empty and parameter.name in self.differentiable():
+                raise TypeError(f"{self.name}: {name} is None (did the function that made it return nothing?)") from e
+        errors.fail(e, f"{self.name}({errors.describe(values)})")
+
+    def argument(self, i: int, n: int) -> str:
+        """The name of argument i of n."""
+        last = n - len(self.names) if self.variadic else -1  # the last of the tensors
+        return f"{self.names[0]}[{i}]" if i <= last else self.names[i - max(last, 0)]
 
     def normal(self, array: Any, dtype: Any) -> Any:
         """A result as it should be: an array also if 0-d (NumPy gives scalars), float32 from float32 or integers."""
         if isinstance(array, np.generic):
             array = np.asarray(array)
+        if array.dtype is dtype or array.dtype.kind != "f" or self.casts:
+            return array
         if dtype is None or dtype.kind != "f":
             dtype = np.dtype(np.float32)
-        return array if array.dtype.kind != "f" or array.dtype == dtype or self.casts else array.astype(dtype)
+        # A pickled array comes back with a dtype that is equal to NumPy's, but another object; make it one again.
+        return array.view(dtype) if array.dtype == dtype else array.astype(dtype)
 
     # -- planning
 

@@ -96,7 +96,7 @@ def test_a_traceback_shows_the_generated_lines(failing):
     linecache.checkcache()  # which drops the lines of files that have changed on disk
     ((name, line),) = generated(error)
     assert name == "halve"
-    assert line.startswith("except Exception as _e: _fail(")
+    assert line.startswith("except Exception as _e: _op.fail(")
     with pytest.raises(ArithmeticError) as error:
         failing(var(1, 2), var(1, 2)).sum().backward()
     assert generated(error) == [("vjp", "def vjp(_plan, p0, p1): return (_rule0(p0), _rule1(p0, p1), )")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 import tinygen
 from tests.autograd.helpers import equal, var
-from tinygen import Tensor, grad, tensor
+from tinygen import Tensor, grad, modes, reference, tensor
 
 
 def test_python_numbers_become_float32_and_arrays_keep_their_dtype():
@@ -129,6 +130,21 @@ def test_numpy_numbers_and_python_numbers_do_not_promote():
         assert y.dtype == np.float32
         for create_graph in (True, False):
             assert grad(y.sum(), x, create_graph=create_graph)[0].dtype == np.float32
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_an_array_that_was_pickled_has_gradients(dtype):
+    """Its dtype equals NumPy's own, but is another object."""
+    again = pickle.loads(pickle.dumps(np.array([1, 2], dtype)))
+    assert again.dtype is not np.dtype(dtype)
+    x, y = tensor(again, requires_grad=True), var(3, 4, dtype=dtype)
+    for _ in range(2):
+        for fn in (lambda: x.exp().sum(), lambda: (x * y).tanh().sum(), lambda: (y * again).sum()):
+            for block in (modes.enable_grad(), reference()):
+                with block:
+                    assert fn().requires_grad
+    equal(grad((x * y * again).sum(), y)[0], [1, 4])
+    equal(grad((x * x).sum(), x)[0], [2, 4])
 
 
 def test_to_converts_and_its_gradient_comes_back():

@@ -7,6 +7,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 
+from tinygen import errors
 from tinygen._tensor import Tensor, tensor
 from tinygen.array import moved, on_device_of
 from tinygen.cuda import array_module
@@ -184,8 +185,12 @@ class Module:
 
         Raises:
             ValueError: names missing, unexpected, of the wrong shape or kind; nothing is changed then.
+            TypeError: arrays of another library.
         """
         own = self._state()
+        for name, value in state_dict.items():
+            if not isinstance(value, Tensor) and (problem := errors.foreign(value)):
+                raise TypeError(f"load_state_dict: {name} {problem}")
         given = {n: v._array if isinstance(v, Tensor) else moved(v, np) for n, v in state_dict.items()}
         problems = [f"{n} is missing" for n in own if n not in given and strict]
         problems += [f"{n} is unexpected" for n in given if n not in own and strict]
