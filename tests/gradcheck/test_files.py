@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import tinygen
+from tinygen import tape
 from tinygen.gradcheck.command import NOT_RUN, RIGHT, WRONG, check_file, main
 
 ROOT = Path(tinygen.__file__).parent.parent
@@ -111,32 +112,31 @@ def test_a_layer_that_is_a_loss_and_one_that_draws_random_numbers(check):
 # ---------------------------------------------------------------------------------------------------------------- ops
 
 
-def test_the_op_of_the_readme(tmp_path, capsys):
+def test_the_op_of_the_documentation(tmp_path, capsys):
     text = (ROOT / "docs" / "engine.md").read_text().partition("## An op, end to end")[2]
-    code = text.partition("```python\n")[2].partition("```")[0].replace("gaussian", "gaussian_of_the_readme")
+    code = text.partition("```python\n")[2].partition("```")[0].replace("gaussian", "gaussian_of_the_docs")
     file = tmp_path / "my_ops.py"
     file.write_text(code)
     try:
         assert main([str(file)]) == RIGHT
         out = capsys.readouterr().out
-        assert "gaussian_of_the_readme: right: " in out
+        assert "gaussian_of_the_docs: right: " in out
         assert " of dgout" in out  # the second order
         for wrong in (code.replace("-gout * x", "-gout"), code.replace("-gout * x", "-gout").partition("check(")[0]):
-            tinygen.tape.REGISTRY.pop("gaussian_of_the_readme")
+            tape.REGISTRY.pop("gaussian_of_the_docs")
             file.write_text(wrong.replace("from tinygen.gradcheck import\n", ""))
             assert main([str(file)]) == WRONG
-            assert "gaussian_of_the_readme: wrong" in capsys.readouterr().out
+            assert "gaussian_of_the_docs: wrong" in capsys.readouterr().out
     finally:
-        tinygen.tape.REGISTRY.pop("gaussian_of_the_readme", None)
+        tape.REGISTRY.pop("gaussian_of_the_docs", None)
 
 
 def test_an_op_with_samples_of_its_own_and_one_wrong_in_the_second_order(check):
     names = ("taken_to_the_power", "cubed_once")
     try:
         reports = check(
-            "from tinygen import op\nfrom tinygen.array import xp\n"
+            "from tinygen.tape import op\n"
             "from tinygen.ops._samples import sample\n"
-            "import tinygen\n"
             "@op\n"
             "def taken_to_the_power(x, n): return x ** n\n"
             "@taken_to_the_power.vjp('x')\n"
@@ -150,7 +150,7 @@ def test_an_op_with_samples_of_its_own_and_one_wrong_in_the_second_order(check):
         )
     finally:
         for name in names:
-            tinygen.tape.REGISTRY.pop(name, None)
+            tape.REGISTRY.pop(name, None)
     assert reports["taken_to_the_power"].verdict == "right", str(reports["taken_to_the_power"])
     assert reports["cubed_once"].verdict == "wrong"
 
