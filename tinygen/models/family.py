@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from tinygen.data import Dataset
-from tinygen.metrics.metric import Metric, Plot
+from tinygen.metrics.metric import ImageGrid, Metric, Plot
 
 
 class Batch(NamedTuple):
@@ -72,4 +72,4 @@ class Family:
 
     def snapshot(self, model: Any, batch: Batch, rng: np.random.Generator) -> Plot:
         """A plot drawn while it trains: as many samples as the batch has images, or what the model makes of those."""
-        return Plot(model.sample(len(batch.images), rng))
+        return ImageGrid(model.sample(len(batch.images), rng))

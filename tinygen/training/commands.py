@@ -11,7 +11,7 @@ import numpy as np
 
 from tinygen.console import Bar
 from tinygen.data import Dataset
-from tinygen.metrics.metric import Plot
+from tinygen.metrics.metric import ImageGrid
 from tinygen.models.model import Model, Samples
 from tinygen.report import page
 from tinygen.report.images import save_plot
@@ -26,7 +26,7 @@ def finish(run: Run, train: Dataset, test: Dataset) -> None:
         run.say(f"from here on with the weights of step {state['step']:,}, whose validation was best")
     _measure(run, model, train, test, config.seed)
     if _can_sample(model):
-        save_plot(run.samples, Plot(samples(model, 64, config.seed)), model.levels)  # as `tinygen sample` does
+        save_plot(run.samples, ImageGrid(samples(model, 64, config.seed)), model.levels)  # as `tinygen sample` does
         run.say(f"samples: {run.samples}")
     for name in model.family.plots:
         _plot(run, model, name, train, test, config.seed, run.folder / f"{name}.png")
@@ -68,7 +68,8 @@ def sample(run: Run, n: int, seed: int, temperature: float, label: int | None, o
     if not _can_sample(model):
         raise ValueError(f"{config.model} cannot be sampled from{_offers(model)}")
     drawn = samples(model, n, seed, temperature, label)
-    save_plot(path, Plot(drawn), model.levels)
+    caption = "" if label is None else f"Samples of class {label}"
+    save_plot(path, ImageGrid(drawn, caption=caption), model.levels)
     run.say(f"{n} samples: {path}")
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from tinygen import Tensor, nn, optim
 from tinygen.baselines.pca import PCA
 from tinygen.data import Dataset, Minibatches
-from tinygen.metrics.metric import Metric, Plot
+from tinygen.metrics.metric import ImageGrid, Metric, Plot
 from tinygen.models.family import Batch, Family, PlotOf
 from tinygen.models.model import Model
 from tinygen.models.networks import encoders
@@ -30,9 +30,10 @@ def generated(model: Any, train: Dataset, test: Dataset, rng: np.random.Generato
     codes = model.encode(train.images[:5000]).astype(np.float64)
     fitted = PCA(codes, model.latent).sample(32, rng)
     z = np.concatenate([rng.standard_normal((32, model.latent)), fitted])
-    return Plot(
-        model.levels.to_grey(model.decode(z)), 8, "codes from N(0, I); below: from N(mean, covariance of codes)", 256
-    )
+    return ImageGrid(
+        model.levels.to_grey(model.decode(z)), 8, "Decoded codes that no image has", 256,
+        ["codes from\nN(0, I)", "", "", "", "codes from a\nGaussian fitted\nto real codes", "", "", ""],
+    )  # fmt: skip
 
 
 class AutoencoderFamily(Family):
@@ -59,7 +60,7 @@ class AutoencoderFamily(Family):
     def metrics(self, model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> list[Metric]:
         """The mean squared error of the test images beside PCA's, times 1,000: 0 .. 1 are all levels."""
         baselines = {name: 1000 * value for name, value in self.baselines(model, train, test).items()}
-        return [Metric("mean squared error", 1000 * model.squared_error(test.images), "/ 1,000", None, baselines)]
+        return [Metric("mean squared error", 1000 * model.squared_error(test.images), "/ 1,000", None, baselines, True)]
 
 
 class Autoencoder(Model):
