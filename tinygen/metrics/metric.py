@@ -22,6 +22,7 @@ class Metric(NamedTuple):
     unit: str = ""
     error: float | None = None
     baselines: Mapping[str, float] = MappingProxyType({})
+    lower_is_better: bool | None = None
 
     def json(self) -> dict[str, Any]:
         """As JSON has it; `Metric(**values)` gives it back."""

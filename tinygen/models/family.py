@@ -37,11 +37,13 @@ class Family:
 
     Attributes:
         validation_unit: the unit of `validation`; empty for a family that isn't validated: it trains on all images.
+        units: of the numbers that its models give in training, by name, where they have one.
         plots: functions of (model, train, test, rng) by name, for `tinygen plot RUN NAME`. The first line of a
             function's docstring is its help.
     """
 
     validation_unit = ""
+    units: ClassVar[Mapping[str, str]] = MappingProxyType({})
     plots: ClassVar[Mapping[str, PlotOf]] = MappingProxyType({})
 
     def progress(self, model: Any, parts: dict[str, float]) -> str:

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from tinygen.console import Bar
+from tinygen.console import Bar, say
 from tinygen.data import Dataset
 from tinygen.metrics.metric import ImageGrid
 from tinygen.models.model import Model, Samples
+from tinygen.report import compare as comparison
 from tinygen.report import page
 from tinygen.report.images import save_plot
 from tinygen.training import weights
@@ -99,6 +100,13 @@ def _plot(run: Run, model: Model, name: str, train: Dataset, test: Dataset, seed
     results = run.read_results()
     run.write_results(results | {"captions": results.get("captions", {}) | {path.stem: drawn.caption}})
     run.say(f"{drawn.caption or name}: {path}")
+
+
+def compare(runs: list[Run], out: Path) -> None:
+    """Put runs beside each other on one page."""
+    path = _writable(out)
+    comparison.write(path, [(run.folder, run.read_results()) for run in runs])
+    say(f"{len(runs)} runs: {path}")
 
 
 def export(run: Run, out: Path | None) -> None:

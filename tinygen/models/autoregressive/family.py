@@ -31,6 +31,7 @@ class AutoregressiveFamily(Family):
     """Of models with `log_prob` and `complete`."""
 
     validation_unit = "bits/dim"
+    units: ClassVar[Mapping[str, str]] = {"nats": "nats an image"}
     plots: ClassVar[Mapping[str, PlotOf]] = {"complete": completions}
 
     def progress(self, model: Any, parts: dict[str, float]) -> str:

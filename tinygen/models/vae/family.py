@@ -21,10 +21,13 @@ class VAEFamily(Family):
     """Of the models of base.py."""
 
     validation_unit = "nats an image"
+    units: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("reconstruction", "kl", "tightening", "penalty"), "nats an image"
+    )
     plots: ClassVar[Mapping[str, PlotOf]] = plots.PLOTS
 
     def progress(self, model: Any, parts: dict[str, float]) -> str:
-        nats = {name: parts[name] for name in ("reconstruction", "kl", "tightening") if name in parts}
+        nats = {name: parts[name] for name in ("reconstruction", "kl", "tightening", "penalty") if name in parts}
         shown = " ".join(f"{'+' if value >= 0 else '-'} {name} {abs(value):.2f}" for name, value in nats.items())
         return f"{sum(nats.values()):.2f} nats = {shown.removeprefix('+ ')}"
 
