@@ -35,7 +35,7 @@ def write(path: Path, runs: Sequence[tuple[Path, dict[str, Any]]]) -> None:
     if len(runs) < 2:
         raise ValueError(f"runs to compare must be two or more, got {len(runs)}")
     folders = [folder.resolve() for folder, _ in runs]
-    if twice := [str(folder) for i, folder in enumerate(folders) if folder in folders[:i]]:
+    if twice := [runs[i][0] for i, folder in enumerate(folders) if folder in folders[:i]]:
         raise ValueError(f"runs to compare must differ, got {twice[0]} twice")
     names = [folder.name for folder in folders]
     if len(set(names)) < len(names):

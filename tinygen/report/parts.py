@@ -28,11 +28,17 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def read_columns(path: Path) -> dict[str, np.ndarray]:
-    """metrics.csv's columns by name, each as points (N, 2): step and value, where both are finite numbers."""
+    """metrics.csv's columns by name, each as points (N, 2): step and value, where both are finite numbers.
+
+    Nothing if there is no such file, or it isn't CSV.
+    """
     if not path.exists():
         return {}
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        rows = list(csv.reader(file))
+    try:
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            rows = list(csv.reader(file))
+    except csv.Error:
+        return {}
     names, lines = (rows[0], rows[1:]) if rows else ([], [])
     lines = [line for line in lines if len(line) == len(names)]
     found = {}
