@@ -47,10 +47,11 @@ import matplotlib
 from pathlib import Path
 from tinygen.models.gan import toy
 from tinygen.report.images import save_plot
+from tinygen.report.style import rc
 assert "matplotlib" in sys.modules and "matplotlib.pyplot" not in sys.modules
-before = dict.copy(matplotlib.rcParams)  # reading the backend by its name would import pyplot
+before = {name: matplotlib.rcParams[name] for name in rc()}
 save_plot(Path(sys.argv[1]), toy.loss_picture(), 256)
-assert dict.copy(matplotlib.rcParams) == before
+assert {name: matplotlib.rcParams[name] for name in rc()} == before != rc()
 assert "matplotlib.pyplot" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code, "/dev/null"], check=True, timeout=120)
