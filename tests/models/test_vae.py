@@ -15,7 +15,7 @@ import tinygen
 from tinygen import native, no_grad, optim, tensor
 from tinygen.data import Dataset, load
 from tinygen.gradcheck import check_module
-from tinygen.metrics.metric import Metric
+from tinygen.metrics.metric import Chart, Metric
 from tinygen.models.family import Batch
 from tinygen.models.likelihoods import Bernoulli, Gaussian, Logistic
 from tinygen.models.vae import estimates
@@ -24,8 +24,8 @@ from tinygen.models.vae.estimates import activity, elbo, importance_bound, kl_by
 from tinygen.models.vae.iwae import IWAE, MixtureIWAE
 from tinygen.models.vae.mixture import MixtureVAE
 from tinygen.models.vae.normal import gaussian_kl, log_normal, log_prior
-from tinygen.models.vae.plots import bars, dots
 from tinygen.models.vae.vae import VAE
+from tinygen.report.charts import figure
 
 ALL_2X2 = np.array(list(itertools.product(range(2), repeat=4)), np.uint8).reshape(16, 1, 2, 2)
 GRID = np.linspace(-30, 30, 6001)
@@ -416,23 +416,17 @@ def test_metrics_and_plots(kind, options):
     assert bound.value < bound.baselines["-ELBO of these 40 images"]
     for name, draw in model.family.plots.items():
         picture = draw(model, train, test, np.random.default_rng(0))
+        assert isinstance(picture, Chart) == (name in ("scatter", "variables"))
+        if isinstance(picture, Chart):
+            assert figure(picture).axes[0].get_title(loc="left") == picture.caption
+            continue
         assert picture.images.dtype == np.uint8, name
         assert picture.levels == 256
         assert picture.images.ndim == 4
         assert picture.images.max() > 0
         assert len(picture.images) % picture.columns == 0, name
-
-
-def test_drawings_show_what_they_are_given():
-    picture = dots(np.array([[1.0, 1.0], [-1.0, -1.0]]), np.array([0, 1]), side=64)
-    red, blue = picture[0].astype(int) - picture[2], picture[2].astype(int) - picture[0]
-    (y, x), (v, u) = np.argwhere(red > 100).mean(axis=0), np.argwhere(blue > 100).mean(axis=0)
-    assert (y < 8, x > 56) == (True, True)  # up and to the right
-    assert (v > 56, u < 8) == (True, True)
-    picture = bars(np.array([3.0, 1.5, 0.0]), np.array([1, 1, 1]), side=64)
-    heights = (picture[0] == 70).sum(axis=0)
-    assert heights.max() == 48
-    assert set(heights[heights > 0]) == {48, 24}
+        assert len(picture.rows) in (0, len(picture.images) // picture.columns)
+        assert len(picture.across) in (0, picture.columns)
 
 
 def test_a_traversal_moves_one_variable():
@@ -444,6 +438,8 @@ def test_a_traversal_moves_one_variable():
     z = np.tile(code, (11, 1))
     z[:, first] = np.linspace(-3, 3, 11)
     assert picture.images.shape == (33, 1, 8, 8)
+    assert picture.rows[0] == f"variable {first}"
+    assert picture.across[::5] == ["-3.0", "0.0", "3.0"]
     np.testing.assert_array_equal(picture.images[:11], np.round(model.decode(z) * (255 / 16)).astype(np.uint8))
 
 

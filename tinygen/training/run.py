@@ -8,7 +8,7 @@ runs/pixelcnn-1/
     metrics.csv         the numbers of every step
     samples/            what the model draws after so many steps
     samples.png         what it draws at the end
-    results.json        the test figures, and what they cost
+    results.json        the test metrics and those of trivial models, and what they cost
     log.txt             what was said
     report.html         all of it as one page
 """

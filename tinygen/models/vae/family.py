@@ -15,7 +15,6 @@ from tinygen.models.vae import plots
 from tinygen.models.vae.estimates import ACTIVE, activity, elbo, importance_bound, prior_estimate
 
 EVALUATED = 1000, 500  # test images and draws of z for the importance-weighted bound
-
 PARTS = "reconstruction", "kl", "tightening", "penalty"  # of the loss; the last two where a model has them
 
 
