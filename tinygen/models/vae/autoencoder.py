@@ -2,8 +2,8 @@
 
     encoder: 4 convolutions -> code -> decoder: 4 transposed convolutions,        loss: squared error (L2)
 
-What it learns serves a classifier with few labels (`classifier`, slides 47 and 48). It can't generate, as nobody knows
-which codes mean something (slide 49): its samples show that.
+What it learns serves a classifier with few labels (`classifier`, slides 47 and 48). It can't generate, since nobody
+knows which codes mean something (slide 49): its samples show that.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def generated(model: Any, train: Dataset, test: Dataset, rng: np.random.Generato
 
 
 class AutoencoderFamily(Family):
-    """Of models with `encode`, `decode` and `squared_error`."""
+    """Of models that restore images from codes, and are judged by their squared error."""
 
     validation_unit = "mean squared error"
     plots: ClassVar[Mapping[str, PlotOf]] = {
@@ -64,13 +64,13 @@ class AutoencoderFamily(Family):
 
 
 class Autoencoder(Model):
-    """An autoencoder; `sample` decodes standard normal codes, which nothing in its training is about.
+    """An autoencoder. `sample` decodes standard normal codes, though nothing in its training makes codes like that.
 
     Args:
         image_shape: (C, H, W).
         levels: values run from 0 to levels - 1.
-        network: of encoder and decoder, see encoders.py.
-        latent: the size of the code.
+        network: of encoder and decoder: "conv" with four layers, or "mlp" with one hidden layer.
+        latent: how many numbers a code has.
         hidden: channels of the first convolution (None: 32), or units of the hidden layer (None: 400).
         rng: draws the initial weights.
     """
@@ -89,13 +89,14 @@ class Autoencoder(Model):
         self.decoder = encoders.decoder(network, image_shape, latent, hidden, rng)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (N, C, H, W), scaled to -1 .. 1, restored from their codes."""
+        """Images (N, C, H, W), scaled to -1 .. 1, restored from their codes, slides 42 to 46."""
         return self.decoder(self.encoder(x))
 
     def loss(self, batch: Batch, rng: np.random.Generator) -> dict[str, Tensor]:
         """{"squared_error": summed over an image's values, where 0 .. 1 are all levels; the mean over images}."""
         x = self.network_input(batch.images)
-        return {"squared_error": F.mse_loss(self(x), x, reduction="sum") * (0.25 / len(x))}
+        squares = F.mse_loss(self(x), x, reduction="sum")  # L2, slide 43; from -1 to 1 are all levels: four times it
+        return {"squared_error": squares * (0.25 / len(x))}
 
     def squared_error(self, images: np.ndarray) -> float:
         """The mean squared error of the images' values as restored, where 0 .. 1 are all levels."""
@@ -107,26 +108,31 @@ class Autoencoder(Model):
         return encoders.in_batches(lambda x: self.encoder(self.network_input(x)), images)
 
     def decode(self, z: np.ndarray) -> np.ndarray:
-        """Codes (N, latent) decoded: (N, C, H, W) in levels, floats."""
-        return np.clip((encoders.in_batches(lambda z: self.decoder(self.tensor(z)), z) + 1) / 2, 0, 1) * (
-            self.levels - 1
-        )
+        """The images of codes (N, latent): (N, C, H, W) floats, 0 .. levels - 1."""
+        return self.levels.unscale(self._outputs(z))
+
+    def _outputs(self, z: np.ndarray) -> np.ndarray:
+        return encoders.in_batches(lambda z: self.decoder(self.tensor(z)), z)
+
+    def prior(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """n standard normal codes, (n, latent)."""
+        return rng.standard_normal((n, self.latent))
 
     def sample(
         self, n: int, rng: np.random.Generator, temperature: float = 1.0, labels: np.ndarray | None = None
     ) -> np.ndarray:
         """n standard normal codes, times temperature, decoded: (n, C, H, W) uint8. labels: None, there are none."""
         self.condition.check(labels, n, type(self).__name__)
-        return np.round(self.decode(temperature * rng.standard_normal((n, self.latent)))).astype(np.uint8)
+        return self.levels.round(self._outputs(temperature * self.prior(n, rng)))
 
 
 def classifier(model: Autoencoder, classes: int, rng: np.random.Generator) -> nn.Sequential:
-    """The encoder, not a copy, with a linear layer on top: images, scaled -> logits (N, classes). Slides 47 and 48."""
+    """The encoder itself with a linear layer on top: scaled images -> logits (N, classes). Slides 47 and 48."""
     return nn.Sequential(model.encoder, nn.Linear(model.latent, classes, rng=rng))
 
 
 def fit(net: nn.Module, x: Tensor, labels: np.ndarray, rng: np.random.Generator, steps: int = 300) -> None:
-    """Train all of a classifier with Adam, 32 at a time, on images x (N, C, H, W), scaled, and labels (N,)."""
+    """Train all of a classifier with Adam, 32 at a time, on scaled images x (N, C, H, W) and labels (N,)."""
     optimizer = optim.Adam(net.parameters(), lr=1e-3)
     batches = Minibatches((x.numpy(), labels), 32, rng)
     epochs = itertools.chain.from_iterable(itertools.repeat(batches))
@@ -137,5 +143,5 @@ def fit(net: nn.Module, x: Tensor, labels: np.ndarray, rng: np.random.Generator,
 
 
 def accuracy(net: nn.Module, x: Tensor, labels: np.ndarray) -> float:
-    """The share of images (N, C, H, W), scaled, whose likeliest class is their label."""
+    """The share of scaled images (N, C, H, W) whose likeliest class is their label."""
     return float((encoders.in_batches(net, x).argmax(axis=1) == labels).mean())
