@@ -107,6 +107,19 @@ def test_the_divergence_of_a_mixture_is_the_integral():
     assert many == pytest.approx(exact, abs=0.01)
 
 
+def test_a_mixtures_draws_count_as_much_as_their_components_weigh():
+    model, x, rng = vae(MixtureVAE, likelihood="bernoulli", components=3).eval(), ALL_2X2[[5]], np.random.default_rng(1)
+    bias = list(model.encoder)[-1].bias.write()
+    bias[[0, 2, 4]], bias[-3:] = (-2, 0, 2), (1.5, 0, -1)  # means that lie apart, and unequal weights
+    with no_grad():
+        log_q = model.log_q(model.encoded(x), tensor(GRID[:, None, None, None])).numpy().ravel()
+        log_p_of_x = model.log_likelihood(x, tensor(GRID[:, None, None])).numpy().ravel()
+        found = [model.negative_elbo(x, rng)[0].item() for _ in range(2000)]
+    assert within(found, -(np.exp(log_q) * log_p_of_x).sum() * STEP)
+    bounds = np.stack([importance_bound(model, x, 1, rng) for _ in range(1000)])
+    assert within(np.exp(bounds - log_p(model, x)), 1)
+
+
 def test_the_divergence_of_categories_is_their_sum():
     model = vae(CategoricalVAE, latent=2, categories=3)
     with no_grad():
