@@ -228,8 +228,8 @@ def generation(out: Path) -> str:
     known = calibration(train, test)
     rows = [(name, known.distance[name], known.precision[name], known.recall[name]) for name in known.distance]
     for name, images in {
-        "VAE, means of p(x given z)": model.decode(model.prior(10_000, rng)),
-        "autoencoder, codes from N(0, I)": plain.decode(rng.standard_normal((10_000, plain.latent))),
+        "VAE, means of p(x given z)": model.decode(model.codes(10_000, rng)),
+        "autoencoder, codes from N(0, I)": plain.decode(plain.codes(10_000, rng)),
         "autoencoder, codes from N(mean, covariance)": plain.decode(codes.sample(10_000, rng)),
     }.items():
         real, fake = (net.of(x)[0] for x in (test.images, np.round(images).astype(np.uint8)))

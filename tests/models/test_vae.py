@@ -99,8 +99,8 @@ def test_the_divergence_of_a_mixture_is_the_integral():
         h = model.encoded(ALL_2X2[[5]])
         z = tensor(GRID[:, None, None, None])
         log_q, log_p = model.log_q(h, z).numpy().ravel(), log_prior(z).numpy().ravel()
-        estimates = [model.divergence(h, model.codes(h, 1, rng)).item() for _ in range(2000)]
-        many = model.divergence(h, model.codes(h, 3000, rng)).item()
+        estimates = [model.divergence(h, model.reparameterized(h, 1, rng)).item() for _ in range(2000)]
+        many = model.divergence(h, model.reparameterized(h, 3000, rng)).item()
     assert np.exp(log_q).sum() * STEP == pytest.approx(1, rel=1e-9)
     exact = (np.exp(log_q) * (log_q - log_p)).sum() * STEP
     assert within(estimates, exact)
@@ -468,7 +468,7 @@ def test_samples_depend_on_the_generator_alone():
     assert model.sample(0, np.random.default_rng(1)).shape == (0, 3, 5, 4)
     assert model.encode(a[:0]).shape == (0, 20)
     cold = model.sample(50, np.random.default_rng(1), temperature=0)
-    z = model.prior(50, np.random.default_rng(1))
+    z = model.codes(50, np.random.default_rng(1))
     np.testing.assert_array_equal(cold, np.round(model.decode(z)).astype(np.uint8))
 
 

@@ -156,7 +156,7 @@ class Causal(Protocol):
 class Decodes(Protocol):
     """A model whose images come from codes."""
 
-    def prior(self, n: int, rng: np.random.Generator) -> np.ndarray:
+    def codes(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """n codes drawn from the prior, (n, latent)."""
 
     def decode(self, z: np.ndarray) -> np.ndarray:

@@ -19,17 +19,18 @@ from tinygen.baselines.pca import PCA
 from tinygen.data import Dataset, Minibatches
 from tinygen.metrics.metric import ImageGrid, Metric, Plot
 from tinygen.models.family import Batch, Family, PlotOf
+from tinygen.models.interpolation import interpolation
 from tinygen.models.model import Model
 from tinygen.models.networks import encoders
-from tinygen.models.vae.plots import interpolations, reconstructions, scatter
+from tinygen.models.vae.plots import reconstructions, scatter
 from tinygen.nn import functional as F
 
 
 def generated(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
-    """draw why it can't generate: codes from N(0, I), and below them from a normal distribution fitted to real codes"""
+    """Why it can't generate: codes from N(0, I), and below them from a Gaussian fitted to real codes (slide 49)."""
     codes = model.encode(train.images[:5000]).astype(np.float64)
     fitted = PCA(codes, model.latent).sample(32, rng)
-    z = np.concatenate([rng.standard_normal((32, model.latent)), fitted])
+    z = np.concatenate([model.codes(32, rng), fitted])
     return ImageGrid(
         model.levels.to_grey(model.decode(z)), 8, "Decoded codes that no image has", 256,
         ["codes from\nN(0, I)", "", "", "", "codes from a\nGaussian fitted\nto real codes", "", "", ""],
@@ -41,7 +42,7 @@ class AutoencoderFamily(Family):
 
     validation_unit = "mean squared error"
     plots: ClassVar[Mapping[str, PlotOf]] = {
-        "reconstruct": reconstructions, "interpolate": interpolations, "scatter": scatter, "generate": generated,
+        "reconstruct": reconstructions, "interpolate": interpolation, "scatter": scatter, "generate": generated,
     }  # fmt: skip
 
     def progress(self, model: Any, parts: dict[str, float]) -> str:
@@ -95,7 +96,7 @@ class Autoencoder(Model):
     def loss(self, batch: Batch, rng: np.random.Generator) -> dict[str, Tensor]:
         """{"squared_error": summed over an image's values, where 0 .. 1 are all levels; the mean over images}."""
         x = self.network_input(batch.images)
-        squares = F.mse_loss(self(x), x, reduction="sum")  # L2, slide 43; from -1 to 1 are all levels: four times it
+        squares = F.mse_loss(self(x), x, reduction="sum")  # L2; -1 .. 1 are all levels here: four times it
         return {"squared_error": squares * (0.25 / len(x))}
 
     def squared_error(self, images: np.ndarray) -> float:
@@ -114,7 +115,7 @@ class Autoencoder(Model):
     def _outputs(self, z: np.ndarray) -> np.ndarray:
         return encoders.in_batches(lambda z: self.decoder(self.tensor(z)), z)
 
-    def prior(self, n: int, rng: np.random.Generator) -> np.ndarray:
+    def codes(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """n standard normal codes, (n, latent)."""
         return rng.standard_normal((n, self.latent))
 
@@ -123,7 +124,7 @@ class Autoencoder(Model):
     ) -> np.ndarray:
         """n standard normal codes, times temperature, decoded: (n, C, H, W) uint8. labels: None, there are none."""
         self.condition.check(labels, n, type(self).__name__)
-        return self.levels.round(self._outputs(temperature * self.prior(n, rng)))
+        return self.levels.round(self._outputs(temperature * self.codes(n, rng)))
 
 
 def classifier(model: Autoencoder, classes: int, rng: np.random.Generator) -> nn.Sequential:

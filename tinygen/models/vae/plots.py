@@ -1,7 +1,6 @@
 """What autoencoders know, as plots (lecture slides 46 and 92 to 97), `tinygen plot RUN NAME`.
 
-They need of a model `encode` (images to codes), `decode` (codes to images), and those of latent variables what
-`kl_by_variable` needs.
+`reconstructions` and `scatter` need a model that `Encodes`, `prior` one that `Decodes`, the others latent variables.
 """
 
 from __future__ import annotations
@@ -14,13 +13,14 @@ import numpy as np
 from tinygen.data import Dataset
 from tinygen.metrics.features import class_names
 from tinygen.metrics.metric import Chart, ImageGrid, Plot
+from tinygen.models.interpolation import interpolation
 from tinygen.models.vae.estimates import ACTIVE, activity, kl_by_variable
 
 MARKERS = "o^sDvP*X"  # of classes: each for ten of them, in the ten colors
 
 
 def reconstructions(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
-    """draw test images above their reconstructions"""
+    """Test images, and below each its reconstruction."""
     columns = min(10, len(test))
     images = test.images[: min(30, len(test)) // columns * columns]
     pairs = np.stack([model.levels.to_grey(images), _decoded(model, model.encode(images))])
@@ -30,28 +30,13 @@ def reconstructions(model: Any, train: Dataset, test: Dataset, rng: np.random.Ge
 
 
 def prior(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
-    """draw what codes from the prior stand for: the decoder's means, without the noise of p(x given z)"""
-    z = model.prior(64, rng)
-    return ImageGrid(_decoded(model, z), 8, "Means of p(x given z) for z from the prior", 256)
-
-
-def interpolations(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
-    """draw the way from one test image's code to another's, in a straight line"""
-    images = test.images[: min(12, len(test)) // 2 * 2]
-    codes, share = model.encode(images), np.linspace(0, 1, 10)[:, None]
-    z = [a + share * (b - a) for a, b in zip(codes[::2], codes[1::2], strict=True)]
-    between = _decoded(model, np.concatenate(z)).reshape(len(z), len(share), *images.shape[1:])
-    ends = model.levels.to_grey(images).reshape(len(z), 2, *images.shape[1:])
-    rows = np.concatenate([ends[:, :1], between, ends[:, 1:]], axis=1)
-    return ImageGrid(
-        rows.reshape(-1, *images.shape[1:]), len(share) + 2, "Decoded codes between those of two test images", 256, (),
-        ["test\nimage", *(f"{t:.2f}" for t in share[:, 0]), "test\nimage"],
-        ("", "share of the way from the left one's code to the right one's"),
-    )  # fmt: skip
+    """Decoded codes from the prior: the means of p(x | z), without its noise."""
+    z = model.codes(64, rng)
+    return ImageGrid(_decoded(model, z), 8, "Means of p(x | z) for z from the prior", 256)
 
 
 def manifold(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
-    """draw the plane of the two most used latent variables: an image for each pair of quantiles (slide 94)"""
+    """The plane of the two most used latent variables: an image for each pair of quantiles (slide 94)."""
     used = _most_used(model, test)
     values = _values(model, np.array([NormalDist().inv_cdf((i + 0.5) / 20) for i in range(20)]))
     z = np.full((1, model.size), 0.0 if model.size == model.latent else model.latent / model.size)
@@ -66,7 +51,7 @@ def manifold(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator
 
 
 def traversals(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
-    """draw what one latent variable at a time does to a test image (slide 96)"""
+    """What one latent variable at a time does to a test image (slide 96)."""
     code, used = model.encode(test.images[:1]), _most_used(model, test)[:10]
     values = _values(model, np.linspace(-3, 3, 11))
     z = np.concatenate([_set(model, code, variable, values) for variable in used])
@@ -96,7 +81,7 @@ def _set(model: Any, z: np.ndarray, variable: int, values: np.ndarray) -> np.nda
 
 
 def scatter(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
-    """draw where the test images' codes lie, colored by class, along the codes' two main directions"""
+    """Where the test images' codes lie, colored by class, along the codes' two main directions."""
     codes = model.encode(test.images[:3000])
     codes = codes - codes.mean(axis=0)
     _, extents, directions = np.linalg.svd(codes, full_matrices=False)
@@ -120,7 +105,7 @@ def scatter(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator)
 
 
 def variables(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
-    """draw the KL divergence of each latent variable as a bar, those in use (active) in another color"""
+    """The KL divergence of each latent variable as a bar, those in use (active) in another color."""
     images = test.images[:1000]
     kl, active = kl_by_variable(model, images), activity(model, images) > ACTIVE
     order = kl.argsort()[::-1]
@@ -148,6 +133,6 @@ def _decoded(model: Any, z: np.ndarray) -> np.ndarray:
 
 
 PLOTS = {
-    "reconstruct": reconstructions, "prior": prior, "traverse": traversals, "interpolate": interpolations,
+    "reconstruct": reconstructions, "prior": prior, "traverse": traversals, "interpolate": interpolation,
     "manifold": manifold, "scatter": scatter, "variables": variables,
 }  # fmt: skip
