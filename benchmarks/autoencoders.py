@@ -27,6 +27,7 @@ from tinygen.baselines.pca import PCA
 from tinygen.cli.parser import Parser
 from tinygen.metrics.distance import frechet_distance, precision_recall
 from tinygen.metrics.features import feature_net
+from tinygen.metrics.metric import Chart
 from tinygen.metrics.quality import calibration
 from tinygen.models.family import Batch
 from tinygen.models.model import Model
@@ -94,23 +95,23 @@ def densities(out: Path) -> str:
     kinds["histogram, 40 bins"] = Histogram(x, 40)
     kinds["kernel density, of 5,000"] = KernelDensity(x[:5000])
     kinds["mixture of 5 Gaussians"] = GaussianMixture(x, 5, 100)
-    plot(out / "densities.png", x, kinds)
+    save_plot(out / "densities.png", densities_chart(x, kinds), 256)
     rows = [(name, f"{np.log(np.maximum(p.density(new), 1e-9)).mean():.4f}") for name, p in kinds.items()]
     return table("density of the mean brightness | log-likelihood of the test set, nats", rows)
 
 
-def plot(path: Path, x: np.ndarray, kinds: dict[str, Any]) -> None:
-    import matplotlib.pyplot as plt
+def densities_chart(x: np.ndarray, kinds: dict[str, Any]) -> Chart:
+    """Densities over the values of x (N,), of which there is a histogram behind."""
 
-    figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
-    at = np.linspace(0, x.max(), 500)
-    axes.hist(x, 120, density=True, color="0.85")
-    for name, p in kinds.items():
-        axes.plot(at, p.density(at), label=name, linewidth=1.2)
-    axes.set(xlabel="mean brightness", ylabel="density")
-    axes.legend(frameon=False)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    def draw(axes: Any) -> None:
+        at = np.linspace(0, x.max(), 500)
+        axes.hist(x, 120, density=True, color="0.85", label="training images")
+        for name, p in kinds.items():
+            axes.plot(at, p.density(at), label=name)
+        axes.set(xlabel="mean brightness", ylabel="density")
+        axes.legend()
+
+    return Chart(draw, "Densities of the mean brightness of an image")
 
 
 def autoencoder(out: Path) -> str:
@@ -227,8 +228,8 @@ def generation(out: Path) -> str:
     known = calibration(train, test)
     rows = [(name, known.distance[name], known.precision[name], known.recall[name]) for name in known.distance]
     for name, images in {
-        "VAE, means of p(x given z)": model.decode(model.prior(10_000, rng)),
-        "autoencoder, codes from N(0, I)": plain.decode(rng.standard_normal((10_000, plain.latent))),
+        "VAE, means of p(x given z)": model.decode(model.codes(10_000, rng)),
+        "autoencoder, codes from N(0, I)": plain.decode(plain.codes(10_000, rng)),
         "autoencoder, codes from N(mean, covariance)": plain.decode(codes.sample(10_000, rng)),
     }.items():
         real, fake = (net.of(x)[0] for x in (test.images, np.round(images).astype(np.uint8)))

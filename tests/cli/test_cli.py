@@ -124,7 +124,7 @@ def test_train_and_sample(data):
     assert 1.5 < floor < 1.8  # of noise: log2(3), and a little for what 36 images don't tell
     assert lines[-3:] == [
         f"samples: {folder}/samples.png",
-        f"test images, their upper halves, four completions: {folder}/complete.png",
+        f"Test images, and four completions of their upper halves: {folder}/complete.png",
         f"all of it: {folder}/report.html; more samples: tinygen sample {folder}",
     ]
     assert "100%  step 5  " in first.stderr
@@ -561,11 +561,11 @@ def test_kill_9_at_random_moments_and_resumed_the_run_ends_with_the_same_bytes(d
     assert left("x") == long_run
 
 
-@pytest.mark.parametrize("module", ["PIL", "tqdm"])
+@pytest.mark.parametrize("module", ["PIL", "tqdm", "matplotlib"])
 def test_without_an_optional_package_a_sentence_says_which(module, capsys, monkeypatch, data):
     monkeypatch.setitem(sys.modules, module, None)  # as if it weren't installed
     text = refused(capsys, "train", "pixelcnn", "--data", data)
-    package = {"PIL": "Pillow", "tqdm": "tqdm"}[module]
+    package = {"PIL": "Pillow"}.get(module, module)
     assert text == f"tinygen train: this command needs {package}: pip install 'tinygen[train]'\n"
 
 

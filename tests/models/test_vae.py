@@ -15,7 +15,7 @@ import tinygen
 from tinygen import kernels, no_grad, optim, tensor
 from tinygen.data import Dataset, load
 from tinygen.gradcheck import check_module
-from tinygen.metrics.metric import Metric
+from tinygen.metrics.metric import Chart, Metric
 from tinygen.models.family import Batch
 from tinygen.models.likelihoods import Bernoulli, Gaussian, Logistic
 from tinygen.models.vae import estimates
@@ -24,8 +24,8 @@ from tinygen.models.vae.estimates import activity, elbo, importance_bound, kl_by
 from tinygen.models.vae.iwae import IWAE, MixtureIWAE
 from tinygen.models.vae.mixture import MixtureVAE
 from tinygen.models.vae.normal import gaussian_kl, log_normal, log_prior
-from tinygen.models.vae.plots import bars, dots
 from tinygen.models.vae.vae import VAE
+from tinygen.report.charts import figure
 
 ALL_2X2 = np.array(list(itertools.product(range(2), repeat=4)), np.uint8).reshape(16, 1, 2, 2)
 GRID = np.linspace(-30, 30, 6001)
@@ -99,12 +99,25 @@ def test_the_divergence_of_a_mixture_is_the_integral():
         h = model.encoded(ALL_2X2[[5]])
         z = tensor(GRID[:, None, None, None])
         log_q, log_p = model.log_q(h, z).numpy().ravel(), log_prior(z).numpy().ravel()
-        estimates = [model.divergence(h, model.codes(h, 1, rng)).item() for _ in range(2000)]
-        many = model.divergence(h, model.codes(h, 3000, rng)).item()
+        estimates = [model.divergence(h, model.reparameterized(h, 1, rng)).item() for _ in range(2000)]
+        many = model.divergence(h, model.reparameterized(h, 3000, rng)).item()
     assert np.exp(log_q).sum() * STEP == pytest.approx(1, rel=1e-9)
     exact = (np.exp(log_q) * (log_q - log_p)).sum() * STEP
     assert within(estimates, exact)
     assert many == pytest.approx(exact, abs=0.01)
+
+
+def test_a_mixtures_draws_count_as_much_as_their_components_weigh():
+    model, x, rng = vae(MixtureVAE, likelihood="bernoulli", components=3).eval(), ALL_2X2[[5]], np.random.default_rng(1)
+    bias = list(model.encoder)[-1].bias.write()
+    bias[[0, 2, 4]], bias[-3:] = (-2, 0, 2), (1.5, 0, -1)  # means that lie apart, and unequal weights
+    with no_grad():
+        log_q = model.log_q(model.encoded(x), tensor(GRID[:, None, None, None])).numpy().ravel()
+        log_p_of_x = model.log_likelihood(x, tensor(GRID[:, None, None])).numpy().ravel()
+        found = [model.negative_elbo(x, rng)[0].item() for _ in range(2000)]
+    assert within(found, -(np.exp(log_q) * log_p_of_x).sum() * STEP)
+    bounds = np.stack([importance_bound(model, x, 1, rng) for _ in range(1000)])
+    assert within(np.exp(bounds - log_p(model, x)), 1)
 
 
 def test_the_divergence_of_categories_is_their_sum():
@@ -416,23 +429,17 @@ def test_metrics_and_plots(kind, options):
     assert bound.value < bound.baselines["-ELBO of these 40 images"]
     for name, draw in model.family.plots.items():
         picture = draw(model, train, test, np.random.default_rng(0))
+        assert isinstance(picture, Chart) == (name in ("scatter", "variables"))
+        if isinstance(picture, Chart):
+            assert figure(picture).axes[0].get_title(loc="left") == picture.caption
+            continue
         assert picture.images.dtype == np.uint8, name
         assert picture.levels == 256
         assert picture.images.ndim == 4
         assert picture.images.max() > 0
         assert len(picture.images) % picture.columns == 0, name
-
-
-def test_drawings_show_what_they_are_given():
-    picture = dots(np.array([[1.0, 1.0], [-1.0, -1.0]]), np.array([0, 1]), side=64)
-    red, blue = picture[0].astype(int) - picture[2], picture[2].astype(int) - picture[0]
-    (y, x), (v, u) = np.argwhere(red > 100).mean(axis=0), np.argwhere(blue > 100).mean(axis=0)
-    assert (y < 8, x > 56) == (True, True)  # up and to the right
-    assert (v > 56, u < 8) == (True, True)
-    picture = bars(np.array([3.0, 1.5, 0.0]), np.array([1, 1, 1]), side=64)
-    heights = (picture[0] == 70).sum(axis=0)
-    assert heights.max() == 48
-    assert set(heights[heights > 0]) == {48, 24}
+        assert len(picture.rows) in (0, len(picture.images) // picture.columns)
+        assert len(picture.across) in (0, picture.columns)
 
 
 def test_a_traversal_moves_one_variable():
@@ -444,6 +451,8 @@ def test_a_traversal_moves_one_variable():
     z = np.tile(code, (11, 1))
     z[:, first] = np.linspace(-3, 3, 11)
     assert picture.images.shape == (33, 1, 8, 8)
+    assert picture.rows[0] == f"variable {first}"
+    assert picture.across[::5] == ["-3.0", "0.0", "3.0"]
     np.testing.assert_array_equal(picture.images[:11], np.round(model.decode(z) * (255 / 16)).astype(np.uint8))
 
 
@@ -459,7 +468,7 @@ def test_samples_depend_on_the_generator_alone():
     assert model.sample(0, np.random.default_rng(1)).shape == (0, 3, 5, 4)
     assert model.encode(a[:0]).shape == (0, 20)
     cold = model.sample(50, np.random.default_rng(1), temperature=0)
-    z = model.prior(50, np.random.default_rng(1))
+    z = model.codes(50, np.random.default_rng(1))
     np.testing.assert_array_equal(cold, np.round(model.decode(z)).astype(np.uint8))
 
 

@@ -1,4 +1,4 @@
-"""Training: the gate on the digits, what a run leaves behind, progress, pictures."""
+"""Training: the gate on the digits, what a run leaves behind, progress."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import csv
 import errno
 import hashlib
-import io
 import itertools
 import math
 import os
@@ -21,14 +20,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 import tinygen
 from tinygen import console, optim
 from tinygen.console import Bar, duration, say
 from tinygen.data import Dataset, Minibatches, load
 from tinygen.models.autoregressive.pixelcnn import PixelCNN
-from tinygen.report.images import GAP, save_grid
 from tinygen.training import callbacks, checkpoint, commands, loop
 from tinygen.training.callbacks import Checkpoints, MetricsFile
 from tinygen.training.checkpoint import CheckpointError
@@ -768,43 +765,3 @@ def test_streams_that_are_not_there(monkeypatch):
     clock = Clock(monkeypatch, 2)
     with Progress(clock, shows) as bar:
         clock.tick(bar)
-
-
-# --------------------------------------------------------------------------------------------------------- pictures
-
-
-@settings(max_examples=60)
-@given(
-    st.integers(1, 12), st.sampled_from([1, 3]), st.integers(1, 9), st.integers(1, 9), st.integers(2, 256),
-    st.none() | st.integers(1, 5), st.integers(40, 400),
-)  # fmt: skip
-def test_a_grid_holds_every_image_pixel_for_pixel(n, channels, height, width, levels, columns, side):
-    images = np.random.default_rng(0).integers(0, levels, (n, channels, height, width))
-    file = io.BytesIO()
-    save_grid(file, images, levels, columns, side)
-    with Image.open(file) as png:
-        assert png.format == "PNG"
-        grid = np.asarray(png).reshape(png.height, png.width, channels)
-    columns = columns or math.ceil(math.sqrt(n))
-    rows = math.ceil(n / columns)
-    scale = (grid.shape[1] - GAP - columns * GAP) // (columns * width)
-    assert grid.shape[:2] == (rows * (height * scale + GAP) + GAP, columns * (width * scale + GAP) + GAP)
-    assert scale == 1 or abs(grid.shape[1] - side) <= columns * width / 2 + GAP
-    for i in range(n):
-        top = i // columns * (height * scale + GAP) + GAP
-        left = i % columns * (width * scale + GAP) + GAP
-        part = grid[top : top + height * scale, left : left + width * scale]
-        expected = np.kron(images[i].transpose(1, 2, 0), np.ones((scale, scale, 1), int)) * 255 / (levels - 1)
-        assert np.abs(part - expected).max() <= 0.5
-
-
-@pytest.mark.parametrize("shape", [(0, 1, 2, 2), (1, 2, 4, 4), (1, 4, 4), (2, 1, 0, 3)])
-def test_what_cannot_be_shown(tmp_path, shape):
-    with pytest.raises(ValueError, match=r"images must be \(N, 1 or 3, H, W\) with no size 0"):
-        save_grid(tmp_path / "x.png", np.zeros(shape, np.uint8), 2)
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_file_is_a_png_whatever_its_name(tmp_path):
-    save_grid(tmp_path / "picture", np.ones((1, 1, 2, 2), np.uint8), 2)
-    assert (tmp_path / "picture").read_bytes().startswith(b"\x89PNG")

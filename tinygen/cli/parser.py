@@ -77,7 +77,7 @@ def device(args: argparse.Namespace) -> str:
 
 def need_packages() -> None:
     """ValueError unless what commands draw and show progress with is installed."""
-    for module, package in (("PIL", "Pillow"), ("tqdm", "tqdm")):
+    for module, package in (("PIL", "Pillow"), ("tqdm", "tqdm"), ("matplotlib", "matplotlib")):
         if importlib.util.find_spec(module) is None:
             raise ValueError(f"this command needs {package}: pip install 'tinygen[train]'")
 

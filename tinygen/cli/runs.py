@@ -1,4 +1,4 @@
-"""The commands that work on a run folder: sample, evaluate, plot, export."""
+"""The commands that work on run folders: sample, evaluate, plot, export, compare."""
 
 from __future__ import annotations
 
@@ -23,6 +23,15 @@ def add(commands: Any) -> None:
     plot.add_argument("name", metavar="NAME", nargs="?", help="such as complete, reconstruct, interpolate")
     _add_out(plot, "NAME-SEED.png")
     _add_out(_add(commands, "export", "write the weights for PyTorch", _export), "weights.safetensors")
+    _add_compare(commands)
+
+
+def _add_compare(commands: Any) -> None:
+    about = "put runs beside each other on one page: metrics, curves, samples, cost"
+    p = commands.add_parser("compare", help=about, description=about)
+    p.add_argument("folders", metavar="RUN", type=Path, nargs="+", help="a run folder; two or more")
+    p.add_argument("--out", type=Path, default=Path("compare.html"), help="the page to write (default %(default)s)")
+    p.set_defaults(run=_compare)
 
 
 def _add(commands: Any, name: str, does: str, command: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
@@ -56,6 +65,10 @@ def _plot(args: argparse.Namespace) -> None:
 
 def _export(args: argparse.Namespace) -> None:
     _commands().export(_run(args), args.out)
+
+
+def _compare(args: argparse.Namespace) -> None:
+    _commands().compare([Run.existing(folder) for folder in args.folders], args.out)
 
 
 def _run(args: argparse.Namespace) -> Run:

@@ -1,9 +1,9 @@
-"""What a model is judged by: a measured number, and a picture."""
+"""What a model is judged by: a measured number, and a plot."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -13,7 +13,8 @@ import numpy as np
 class Metric(NamedTuple):
     """A measured number: `test: 1.828 +- 0.010 bits/dim (independent pixels 2.390)`.
 
-    error: its standard error. baselines: what trivial models reach, by name, in the same unit.
+    error: its standard error. baselines: what trivial models reach, by name, in the same unit. lower_is_better: None
+    where neither lower nor higher values are better.
     """
 
     name: str
@@ -21,6 +22,7 @@ class Metric(NamedTuple):
     unit: str = ""
     error: float | None = None
     baselines: Mapping[str, float] = MappingProxyType({})
+    lower_is_better: bool | None = None
 
     def json(self) -> dict[str, Any]:
         """As JSON has it; `Metric(**values)` gives it back."""
@@ -34,13 +36,33 @@ class Metric(NamedTuple):
         return line + (f" ({baselines})" if baselines else "")
 
 
-class Plot(NamedTuple):
-    """Images (N, C, H, W) uint8 to be shown in so many columns, 0 .. levels - 1 (None: the model's levels)."""
+class ImageGrid(NamedTuple):
+    """Images (N, C, H, W) uint8, 0 .. levels - 1, to be shown in so many columns.
+
+    columns: None: a square. levels: None: the model's. rows, across: the names of the rows and of the columns; a name
+    reaches on over the empty ones after it. axes: what the rows and what the columns are, as an axis has a name.
+    """
 
     images: np.ndarray
     columns: int | None = None
     caption: str = ""
     levels: int | None = None
+    rows: Sequence[str] = ()
+    across: Sequence[str] = ()
+    axes: tuple[str, str] = ("", "")
+
+
+class Chart(NamedTuple):
+    """What matplotlib draws: draw(axes) fills empty Axes.
+
+    Colors are named "C0" to "C9", and the house's (`tinygen.report.style`) are taken.
+    """
+
+    draw: Callable[[Any], None]
+    caption: str = ""
+
+
+Plot = ImageGrid | Chart
 
 
 def mean_and_error(values: np.ndarray) -> tuple[float, float]:

@@ -52,9 +52,9 @@ def quality(images: np.ndarray, train: Dataset, test: Dataset) -> list[Metric]:
         real, (fake, classes) = net.of(test.images[:n])[0], net.of(images[:n])
         precision, recall = precision_recall(real, fake)
         metrics = [
-            Metric(f"FD* (features {net.digest})", frechet_distance(real, fake), baselines=known.distance),
-            Metric("precision", precision, baselines=known.precision),
-            Metric("recall", recall, baselines=known.recall),
+            Metric(f"FD* (features {net.digest})", frechet_distance(real, fake), "", None, known.distance, True),
+            Metric("precision", precision, "", None, known.precision, False),
+            Metric("recall", recall, "", None, known.recall, False),
             rarest(classes, train, known.shares),
         ]
     progress(0.9, "looking for training images among the samples")

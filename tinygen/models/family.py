@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from tinygen.data import Dataset
-from tinygen.metrics.metric import Metric, Plot
+from tinygen.metrics.metric import ImageGrid, Metric, Plot
 
 
 class Batch(NamedTuple):
@@ -37,11 +37,13 @@ class Family:
 
     Attributes:
         validation_unit: the unit of `validation`; empty for a family that isn't validated: it trains on all images.
+        units: of the numbers that its models give in training, by name, where they have one.
         plots: functions of (model, train, test, rng) by name, for `tinygen plot RUN NAME`. The first line of a
             function's docstring is its help.
     """
 
     validation_unit = ""
+    units: ClassVar[Mapping[str, str]] = MappingProxyType({})
     plots: ClassVar[Mapping[str, PlotOf]] = MappingProxyType({})
 
     def progress(self, model: Any, parts: dict[str, float]) -> str:
@@ -72,4 +74,4 @@ class Family:
 
     def snapshot(self, model: Any, batch: Batch, rng: np.random.Generator) -> Plot:
         """A plot drawn while it trains: as many samples as the batch has images, or what the model makes of those."""
-        return Plot(model.sample(len(batch.images), rng))
+        return ImageGrid(model.sample(len(batch.images), rng))

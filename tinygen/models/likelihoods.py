@@ -1,15 +1,13 @@
-"""p(x given z): what a decoder's output says of the image (lecture slides 57 and 75).
+"""p(x | z): what a decoder's output says of the image (lecture slides 57 and 75).
 
-A likelihood turns the numbers that a network gives for each value, `outputs` of them, into a distribution of that value
-over the levels 0 .. levels - 1; all values are independent given z. `nats` is -log p, `mean` the expectation and
-`sample` a draw, in levels. An output is (..., outputs * C, H, W), images are (..., C, H, W), and the axes before
-broadcast: several draws of z for one image.
+A likelihood turns the numbers that a network gives for each value of an image, `outputs` of them, into a distribution
+over the levels 0 .. levels - 1; given z, all values are independent. Outputs are (..., outputs * C, H, W), images are
+(..., C, H, W), and the axes before broadcast: several draws of z for one image.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Literal, get_args
 
 import numpy as np
@@ -22,33 +20,43 @@ Kind = Literal["logistic", "bernoulli", "gaussian"]
 
 
 def likelihood(name: Kind, levels: int, sigma: float | None) -> Likelihood:
-    """One by its name. sigma: of the Gaussian."""
+    """The likelihood of that name. sigma: the Gaussian's.
+
+    Raises ValueError for another name, for a sigma without the Gaussian, and for levels that don't fit.
+    """
     if name not in get_args(Kind):
         raise ValueError(f"likelihood must be one of {', '.join(get_args(Kind))}, got {name!r}")
     if sigma is not None and name != "gaussian":
         raise ValueError(f"sigma is the Gaussian likelihood's: with likelihood {name!r} it must be None, got {sigma}")
-    return (
-        Gaussian(levels, sigma) if name == "gaussian" else {"bernoulli": Bernoulli, "logistic": Logistic}[name](levels)
-    )
+    if name == "gaussian":
+        return Gaussian(levels, sigma)
+    return Bernoulli(levels) if name == "bernoulli" else Logistic(levels)
 
 
 class Likelihood(nn.Module):
     """What they share: levels 0 .. levels - 1 lie evenly on -1 .. 1, and a draw falls on the nearest one."""
 
     outputs: int
-    nats: Callable[[Tensor, np.ndarray], Tensor]  # -log p of each value, in the images' shape
-    sample: Callable[..., np.ndarray]
 
     def __init__(self, levels: int) -> None:
+        super().__init__()
         self.levels = Levels(levels)
 
+    def nats(self, output: Tensor, images: np.ndarray) -> Tensor:
+        """-log p of each value of the images, in their shape."""
+        raise NotImplementedError
+
+    def sample(self, output: np.ndarray, rng: np.random.Generator, temperature: float = 1.0) -> np.ndarray:
+        """A level drawn for each value, (..., C, H, W) uint8; at temperature 0 the likeliest."""
+        raise NotImplementedError
+
     def mean(self, output: np.ndarray) -> np.ndarray:
-        """The expectation of each value, in levels, a float."""
+        """The expectation of each value, (..., C, H, W) floats, 0 .. levels - 1."""
         return self.levels.unscale(output[..., : output.shape[-3] // self.outputs, :, :])
 
 
 class Bernoulli(Likelihood):
-    """Black or white, by the logit of white. For images of 2 levels."""
+    """Black or white, of images of 2 levels; the output is the logit of white."""
 
     outputs = 1
 
@@ -69,10 +77,10 @@ class Bernoulli(Likelihood):
 
 
 class Gaussian(Likelihood):
-    """A normal distribution around the output, of one standard deviation for all values, on the scale from -1 to 1.
+    """A normal distribution around the output, with one standard deviation for all values, on the scale from -1 to 1.
 
-    `nats` is -log of its density for one level's width: what it gives a level, as long as it is wide. So sigma is at
-    least the one at which the density's peak is 1: a likelihood that can't run away.
+    `nats` is -log of its density times a level's width: about the level's probability while the density is wide. Sigma
+    is at least what gives the level at the peak probability 1, so that the likelihood can't grow without bound.
 
     sigma: fixed; None: learned with the rest (Rybkin, Daniilidis & Levine 2021, Simple and effective VAE training).
     """
@@ -101,15 +109,13 @@ class Gaussian(Likelihood):
 
 
 class Logistic(Likelihood):
-    """A discretized logistic: the probabilities of the levels, whose number may be any. Outputs: means, log scales."""
+    """A discretized logistic, for any number of levels. The outputs: all means, then all log scales."""
 
     outputs = 2
 
     def nats(self, output: Tensor, images: np.ndarray) -> Tensor:
         last = output.ndim - 3
-        pixels = output.permute(
-            *range(last), last + 1, last + 2, last
-        )  # channels last, so that as in memory they split
+        pixels = output.permute(*range(last), last + 1, last + 2, last)  # channels last, as in memory: they split
         halves = pixels[..., : output.shape[last] // 2], pixels[..., output.shape[last] // 2 :]
         mean, log_scale = (half.permute(*range(last), last + 2, last, last + 1) for half in halves)
         return F.discretized_logistic_nll(mean, log_scale, images, self.levels, reduction="none")

@@ -156,13 +156,16 @@ class Causal(Protocol):
 class Decodes(Protocol):
     """A model whose images come from codes."""
 
+    def codes(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """n codes drawn from the prior, (n, latent)."""
+
     def decode(self, z: np.ndarray) -> np.ndarray:
         """The expected images of codes (N, latent): (N, C, H, W) floats, 0 .. levels - 1."""
 
 
 @runtime_checkable
 class Encodes(Decodes, Protocol):
-    """A model with a code for every image, too."""
+    """A model that has a code for every image, too."""
 
     def encode(self, images: np.ndarray) -> np.ndarray:
         """The code of each image (N, C, H, W): (N, latent)."""

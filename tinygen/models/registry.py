@@ -22,7 +22,7 @@ MODELS = {
     "gated": Entry("autoregressive.gated:GatedPixelCNN", "two stacks without a blind spot; can be told the class"),
     "pixelcnnpp": Entry("autoregressive.pixelcnnpp:PixelCNNpp", "PixelCNN++: mixtures of discretized logistics"),
     "autoencoder": Entry("vae.autoencoder:Autoencoder", "four convolutions down to a code, four transposed ones up"),
-    "vae": Entry("vae.vae:VAE", "variational autoencoder: codes with a prior, trained on a bound"),
+    "vae": Entry("vae.vae:VAE", "variational autoencoder: codes with a Gaussian posterior, trained on the ELBO"),
     "iwae": Entry("vae.iwae:IWAE", "a VAE trained on the tighter, importance-weighted bound"),
     "mixture-vae": Entry("vae.mixture:MixtureVAE", "a VAE with a mixture of Gaussians as posterior"),
     "mixture-iwae": Entry("vae.iwae:MixtureIWAE", "a mixture as posterior, trained on the importance-weighted bound"),

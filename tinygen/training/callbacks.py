@@ -10,7 +10,7 @@ import bisect
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -144,11 +144,16 @@ class ReportPage(Callback):
     Other than metrics.csv, results.json holds what differs from machine to machine: seconds, and messages to people.
     """
 
-    def __init__(self, trainer: Trainer, run: Run, cost: Cost, progress: Progress) -> None:
+    def __init__(
+        self, trainer: Trainer, run: Run, cost: Cost, progress: Progress, baselines: Mapping[str, float]
+    ) -> None:
         self.trainer, self.run, self.progress = trainer, run, progress
         before = run.read_results()
         messages = [m for m in before.get("messages", []) if m["step"] <= trainer.step]
-        self.results = before | {"parameters": cost.parameters, "flops": cost.flops / cost.images, "messages": messages}
+        self.results = before | {
+            "parameters": cost.parameters, "flops": cost.flops / cost.images, "baselines": dict(baselines),
+            "messages": messages,
+        }  # fmt: skip
         self.seconds, self.moment = before.get("seconds", 0.0), trainer.moment
         self.wrong: set[str] = set()
         self.start = time.monotonic()

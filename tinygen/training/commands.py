@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from tinygen.console import Bar
+from tinygen.console import Bar, say
 from tinygen.data import Dataset
-from tinygen.metrics.metric import Plot
+from tinygen.metrics.metric import ImageGrid
 from tinygen.models.model import Model, Samples
+from tinygen.report import compare as comparison
 from tinygen.report import page
 from tinygen.report.images import save_plot
 from tinygen.training import weights
@@ -26,7 +27,7 @@ def finish(run: Run, train: Dataset, test: Dataset) -> None:
         run.say(f"from here on with the weights of step {state['step']:,}, whose validation was best")
     _measure(run, model, train, test, config.seed)
     if _can_sample(model):
-        save_plot(run.samples, Plot(samples(model, 64, config.seed)), model.levels)  # as `tinygen sample` does
+        save_plot(run.samples, ImageGrid(samples(model, 64, config.seed)), model.levels)  # as `tinygen sample` does
         run.say(f"samples: {run.samples}")
     for name in model.family.plots:
         _plot(run, model, name, train, test, config.seed, run.folder / f"{name}.png")
@@ -68,7 +69,8 @@ def sample(run: Run, n: int, seed: int, temperature: float, label: int | None, o
     if not _can_sample(model):
         raise ValueError(f"{config.model} cannot be sampled from{_offers(model)}")
     drawn = samples(model, n, seed, temperature, label)
-    save_plot(path, Plot(drawn), model.levels)
+    caption = "" if label is None else f"Samples of class {label}"
+    save_plot(path, ImageGrid(drawn, caption=caption), model.levels)
     run.say(f"{n} samples: {path}")
 
 
@@ -98,6 +100,13 @@ def _plot(run: Run, model: Model, name: str, train: Dataset, test: Dataset, seed
     results = run.read_results()
     run.write_results(results | {"captions": results.get("captions", {}) | {path.stem: drawn.caption}})
     run.say(f"{drawn.caption or name}: {path}")
+
+
+def compare(runs: list[Run], out: Path) -> None:
+    """Put runs beside each other on one page."""
+    path = _writable(out)
+    comparison.write(path, [(run.folder, run.read_results()) for run in runs])
+    say(f"{len(runs)} runs: {path}")
 
 
 def export(run: Run, out: Path | None) -> None:

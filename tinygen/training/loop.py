@@ -127,7 +127,7 @@ def _callbacks(run: Run, trainer: Trainer, sets: Sets, cost: Cost) -> list[Callb
     reached = "".join(f" ({name} {value:.3f})" for name, value in baselines.items())
     progress = Progress(trainer, lambda parts: model.family.progress(model, parts) + reached)
     metrics = MetricsFile(run, held is not None)
-    report = ReportPage(trainer, run, cost, progress)
+    report = ReportPage(trainer, run, cost, progress, baselines)
     shown = subset(held or train, slice(SHOWN))
     validated = None if held is None else Batch(held.images, held.labels)
     snapshots = Snapshots(trainer, run, validated, Batch(shown.images, shown.labels), report.say)

@@ -8,7 +8,7 @@ runs/pixelcnn-1/
     metrics.csv         the numbers of every step
     samples/            what the model draws after so many steps
     samples.png         what it draws at the end
-    results.json        the test figures, and what they cost
+    results.json        the test metrics and those of trivial models, and what they cost
     log.txt             what was said
     report.html         all of it as one page
 """
@@ -45,7 +45,7 @@ _NUMBER = (int, float)
 _METRIC = {"name": str, "value": _NUMBER, "unit": str, "error": (*_NUMBER, type(None)), "baselines": {str: _NUMBER}}
 RESULTS: dict[str, Any] = {  # what of results.json the report is made of: types, lists of what [0] is, dicts
     "step": int, "images": int, "seconds": _NUMBER, "parameters": int, "flops": _NUMBER,
-    "metrics": [_METRIC], "messages": [{"step": int, "text": str}], "captions": {str: str},
+    "metrics": [_METRIC], "messages": [{"step": int, "text": str}], "captions": {str: str}, "baselines": {str: _NUMBER},
 }  # fmt: skip
 BUILDING = 1 << 26, 16  # bytes that building a model may take, and how many times its file's size more
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from tinygen.baselines.independent import independent_nats
 from tinygen.data import Dataset
-from tinygen.metrics.metric import Metric, Plot, mean_and_error
+from tinygen.metrics.metric import ImageGrid, Metric, Plot, mean_and_error
 from tinygen.models.family import Batch, Family, PlotOf
 
 UNKNOWN = 96  # the grey of pixels that are to be drawn
@@ -23,13 +23,15 @@ def completions(model: Any, train: Dataset, test: Dataset, rng: np.random.Genera
     completed = model.complete(upper, known, rng, labels=None if labels is None else np.tile(labels, ways))
     grey = model.levels.to_grey(np.concatenate([images, images, completed]))
     grey[n : 2 * n, :, known:] = UNKNOWN
-    return Plot(grey, n, "test images, their upper halves, four completions", levels=256)
+    names = ["test image", "known half", *(f"completion {i + 1}" for i in range(ways))]
+    return ImageGrid(grey, n, "Test images, and four completions of their upper halves", 256, names)
 
 
 class AutoregressiveFamily(Family):
     """Of models with `log_prob` and `complete`."""
 
     validation_unit = "bits/dim"
+    units: ClassVar[Mapping[str, str]] = {"nats": "nats an image"}
     plots: ClassVar[Mapping[str, PlotOf]] = {"complete": completions}
 
     def progress(self, model: Any, parts: dict[str, float]) -> str:
@@ -50,6 +52,6 @@ class AutoregressiveFamily(Family):
         baselines = self.baselines(model, train, test)
         scale = model.bits_per_dim(1.0)
         return [
-            Metric("test", mean * scale, "bits/dim", error * scale, baselines),
-            Metric("test", mean, "nats an image", error, {name: value / scale for name, value in baselines.items()}),
+            Metric("test", mean * scale, "bits/dim", error * scale, baselines, True),
+            Metric("test", mean, "nats an image", error, {k: v / scale for k, v in baselines.items()}, True),
         ]

@@ -13,7 +13,7 @@ import numpy as np
 from tinygen.data import Dataset
 from tinygen.metrics.distance import nearest
 from tinygen.metrics.features import class_names, feature_net, has_features
-from tinygen.metrics.metric import Plot
+from tinygen.metrics.metric import ImageGrid, Plot
 from tinygen.metrics.quality import NEIGHBOURS, memorization
 
 ROWS, STEPS = 8, 10  # of a grid of paths between codes
@@ -44,14 +44,20 @@ def interpolation(model: Any, train: Dataset, test: Dataset, rng: np.random.Gene
     labels = None
     if model.game.classes:  # a pair of one class
         labels = np.repeat(rng.integers(0, model.game.classes, ROWS // 2), 2 * STEPS)
-    return Plot(model.images(np.concatenate(paths), labels), STEPS, "four pairs of codes: the line, then the arc")
+    return ImageGrid(
+        model.images(np.concatenate(paths), labels), STEPS, "From code to code, four pairs", None,
+        ["line", "arc"] * (ROWS // 2), [f"{share:.2f}" for share in t], ("", "share of the way"),
+    )  # fmt: skip
 
 
 def truncation(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
     """Codes cut off at 0.25, 0.5, 1 and 2 deviations, a pair of rows each: fewer kinds of images, and better ones."""
-    z = np.concatenate([model.codes(2 * STEPS, rng, limit) for limit in (0.25, 0.5, 1.0, 2.0)])
+    limits = 0.25, 0.5, 1, 2
+    z = np.concatenate([model.codes(2 * STEPS, rng, limit) for limit in limits])
     labels = rng.integers(0, model.game.classes, len(z)) if model.game.classes else None
-    return Plot(model.images(z, labels), STEPS, "codes cut off at 0.25, 0.5, 1 and 2, two rows each")
+    names = [name for limit in limits for name in (f"up to {limit}", "")]
+    caption = "Codes whose numbers are cut off: the closer to 0, the fewer kinds of images, and the better ones"
+    return ImageGrid(model.images(z, labels), STEPS, caption, None, names, (), ("standard deviations", ""))
 
 
 def neighbours(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
@@ -60,8 +66,8 @@ def neighbours(model: Any, train: Dataset, test: Dataset, rng: np.random.Generat
     index, _ = nearest(samples[: 4 * ROWS].reshape(4 * ROWS, -1), train.images.reshape(len(train), -1))
     pairs = np.stack([samples[: 4 * ROWS], train.images[index]], axis=1)
     ratio = memorization(samples, train, test)
-    caption = f"samples, each with its nearest training image on its right; memorization ratio {ratio:.2f}"
-    return Plot(pairs.reshape(-1, *model.image_shape), 8, caption)
+    caption = f"Samples and the nearest training image of each; memorization ratio {ratio:.2f} (0 copies, 1 new)"
+    return ImageGrid(pairs.reshape(-1, *model.image_shape), 8, caption, across=["sample", "nearest"] * 4)
 
 
 def arithmetic(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
@@ -75,16 +81,18 @@ def arithmetic(model: Any, train: Dataset, test: Dataset, rng: np.random.Generat
     kinds, names, light = described(model.images(z, labels), train if labels is None else None)
     counts = np.bincount(kinds, minlength=len(names))
     likely = [i for i in np.argsort(-counts, kind="stable") if counts[i] >= BESIDE]
-    rows, captions = [], []
+    rows, captions = [], list[str]()
     for a, b in list(zip(likely[:6:2], likely[1:6:2], strict=False)) or [(likely[0], likely[0])]:
         parts = [z[extremes(kinds == kind, light)[bright]] for kind, bright in ((a, 1), (a, 0), (b, 0))]
         means = [part.mean(axis=0, keepdims=True) for part in parts]
         rows += [np.concatenate([part[:BESIDE], mean]) for part, mean in zip(parts, means, strict=True)]
         rows.append(means[0] - means[1] + means[2])
-        captions.append(f"bright {names[a]} - dark {names[a]} + dark {names[b]}")
+        captions.append(f"A: {names[a]}\nB: {names[b]}")
     codes = np.concatenate(rows)
     images = model.images(codes, None if labels is None else labels[: len(codes)])
-    return Plot(images, 3 * (BESIDE + 1) + 1, "; ".join(captions))
+    across = [name for term in ("bright A", "- dark A", "+ dark B") for name in (term, *[""] * (BESIDE - 1), "mean")]
+    caption = "Arithmetic with codes: bright A - dark A + dark B = bright B"
+    return ImageGrid(images, 3 * (BESIDE + 1) + 1, caption, None, captions, [*across, "="])
 
 
 def described(images: np.ndarray, train: Dataset | None) -> tuple[np.ndarray, list[str], np.ndarray]:

@@ -12,17 +12,17 @@ import itertools
 import math
 import operator
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from tinygen import Tensor, grad, nn, no_grad, tensor
-from tinygen.metrics.metric import Plot
+from tinygen.metrics.metric import Chart
 from tinygen.models.gan.gan import Game, Name
 from tinygen.models.gan.objectives import VARIANTS, Minimax, NonSaturating
 
 RADIUS, DEVIATION = 2.0, 0.1  # of the circle, and of each Gaussian
-REACH = 3.0  # half the width of what is drawn
-RED, BLUE, GREY = (200, 30, 30), (30, 60, 200), (90, 90, 90)
+REACH, FIELD = 3.0, 120  # half the width of what is drawn, and at how many points across D is looked at
 
 
 def centres() -> np.ndarray:
@@ -107,16 +107,22 @@ class Toy:
         with no_grad():
             return self.game.judge(tensor(np.stack([x.ravel(), y.ravel()], axis=1))).numpy().reshape(side, side)
 
-    def picture(self, rng: np.random.Generator, side: int = 360) -> Plot:
-        """D's field from low (blue) to high (red), points of the density (grey) and generated ones (black)."""
-        field = self.field(side)
+    def picture(self, rng: np.random.Generator) -> Chart:
+        """D's field, points of the density, and generated ones."""
+        field, real, generated = self.field(FIELD), self.density(2000, rng), self.sample(2000, rng)
         low, middle, high = np.percentile(field, [2, 50, 98])
-        share = np.clip((field - middle) / max(high - middle, middle - low, 1e-9), -1, 1)[..., None]
-        tints = np.where(share > 0, np.array([255, 150, 120]), np.array([120, 160, 255]))
-        image = 255 + (tints - 255) * np.abs(share)
-        for points, colour in ((self.density(2000, rng), GREY), (self.sample(2000, rng), (0, 0, 0))):
-            _dots(image, points, colour)
-        return _picture(image, "D's field (blue low, red high), real points grey, generated ones black")
+        reach = max(high - middle, middle - low, 1e-9)
+
+        def draw(axes: Any) -> None:
+            square = (-REACH, REACH, -REACH, REACH)
+            shown = axes.imshow(field, "RdBu_r", vmin=middle - reach, vmax=middle + reach, extent=square, alpha=0.7)
+            axes.figure.colorbar(shown, ax=axes, label="output of the discriminator", extend="both")
+            for points, color, name in ((real, "#50555c", "real points"), (generated, "#ffd500", "generated points")):
+                axes.scatter(*points.T, s=5, color=color, linewidths=0, label=name)
+            axes.set(xlim=(-REACH, REACH), ylim=(-REACH, REACH))
+            axes.legend(loc="upper right", markerscale=3)
+
+        return Chart(draw, "What the discriminator thinks of every point")
 
 
 def modes_and_good(points: np.ndarray, least: float = 0.01) -> tuple[int, float]:
@@ -144,14 +150,19 @@ def generator_losses(d: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return found
 
 
-def loss_picture(side: int = 360) -> Plot:
-    """Both losses of the generator over D(G(z)) from 0 to 1: log(1 - D) red, -log D blue; loss from -4 to 4."""
-    d = np.linspace(0.001, 0.999, 2 * side)
-    image = np.full((side, side, 3), 255.0)
-    _dots(image, np.stack([REACH * (2 * d - 1), 0 * d], axis=1), GREY)
-    for (losses, _), colour in zip(generator_losses(d).values(), (RED, BLUE), strict=True):
-        _dots(image, np.stack([REACH * (2 * d - 1), REACH / 4 * losses], axis=1), colour)
-    return _picture(image, "the generator's loss over D(G(z)) from 0 to 1: log(1 - D) red, -log D blue")
+def loss_picture() -> Chart:
+    """Both losses of the generator over D(G(z)) from 0 to 1."""
+    d = np.linspace(0.001, 0.999, 500)
+    names = {"minimax": "minimax: log(1 - D(G(z)))", "non-saturating": "non-saturating: -log D(G(z))"}
+
+    def draw(axes: Any) -> None:
+        axes.axhline(0, color="0.8", linewidth=1)
+        for (name, (losses, _)), color in zip(generator_losses(d).items(), ("C2", "C0"), strict=True):
+            axes.plot(d, losses, color=color, linewidth=2, label=names[name])
+        axes.set(xlabel="D(G(z))", ylabel="loss of the generator", xlim=(0, 1), ylim=(-4, 4))
+        axes.legend()
+
+    return Chart(draw, "Where D is sure that an image is generated, minimax has hardly a gradient")
 
 
 def _perceptron(
@@ -161,16 +172,3 @@ def _perceptron(
     for i, o in itertools.pairwise(sizes):
         layers += [nn.Linear(i, o, rng=rng), activation()]
     return nn.Sequential(*layers, nn.Linear(width, outputs, rng=rng))
-
-
-def _dots(image: np.ndarray, points: np.ndarray, colour: tuple[int, int, int]) -> None:
-    """Points (N, 2) of the square of +-3 onto an image (side, side, 3), two pixels wide."""
-    side = len(image)
-    x, y = ((points * [1, -1] / REACH + 1) / 2 * (side - 2)).round().astype(int).T
-    inside = (x >= 0) & (x < side - 1) & (y >= 0) & (y < side - 1)
-    for i, j in np.ndindex(2, 2):
-        image[y[inside] + i, x[inside] + j] = colour
-
-
-def _picture(image: np.ndarray, caption: str) -> Plot:
-    return Plot(image.round().astype(np.uint8).transpose(2, 0, 1)[None], 1, caption, 256)

@@ -1,8 +1,7 @@
 """The networks of autoencoders: from images to codes, and back (lecture slides 42 to 46).
 
-Convolutional: four layers of convolutions and four of transposed ones. Three of them halve (double) the sides, rounding
-up, the fourth sees all that is left; so images of any size fit. Multilayer: one hidden layer, as in Kingma & Welling
-(2014).
+"conv": four convolutions, and four transposed ones back. Three of them halve (double) the sides, rounding up, and the
+fourth sees all that is left, so that images of any size fit. "mlp": one hidden layer, as in Kingma & Welling (2014).
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ HIDDEN = {"mlp": 400, "conv": 32}  # units of the hidden layer; channels of the 
 
 
 def in_batches(f: Callable[[Any], Tensor], x: Any) -> np.ndarray:
-    """f(x) without a tape, of so many rows of x at a time that memory is bounded; f treats each on its own."""
+    """f(x) without a tape, `ROWS` rows of x at a time, which bounds the memory. f has to treat each row on its own."""
     with no_grad():
         return np.concatenate([f(x[i : i + ROWS]).numpy() for i in range(0, max(len(x), 1), ROWS)])
 
@@ -45,7 +44,7 @@ class ToImage(nn.Module):
 
 def encoder(network: Kind, image_shape: tuple[int, int, int], outputs: int, hidden: int | None,
             rng: np.random.Generator) -> nn.Sequential:  # fmt: skip
-    """A network from images (N, C, H, W) to (N, outputs). hidden: of `HIDDEN` if None."""
+    """A network from images (N, C, H, W) to (N, outputs). hidden: None: `HIDDEN`'s."""
     channels, height, width = image_shape
     hidden = _checked(network, hidden)
     if network == "mlp":

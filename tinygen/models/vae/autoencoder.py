@@ -2,8 +2,8 @@
 
     encoder: 4 convolutions -> code -> decoder: 4 transposed convolutions,        loss: squared error (L2)
 
-What it learns serves a classifier with few labels (`classifier`, slides 47 and 48). It can't generate, as nobody knows
-which codes mean something (slide 49): its samples show that.
+What it learns serves a classifier with few labels (`classifier`, slides 47 and 48). It can't generate, since nobody
+knows which codes mean something (slide 49): its samples show that.
 """
 
 from __future__ import annotations
@@ -17,30 +17,32 @@ import numpy as np
 from tinygen import Tensor, nn, optim
 from tinygen.baselines.pca import PCA
 from tinygen.data import Dataset, Minibatches
-from tinygen.metrics.metric import Metric, Plot
+from tinygen.metrics.metric import ImageGrid, Metric, Plot
 from tinygen.models.family import Batch, Family, PlotOf
+from tinygen.models.interpolation import interpolation
 from tinygen.models.model import Model
 from tinygen.models.networks import encoders
-from tinygen.models.vae.plots import interpolations, reconstructions, scatter
+from tinygen.models.vae.plots import reconstructions, scatter
 from tinygen.nn import functional as F
 
 
 def generated(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
-    """draw why it can't generate: codes from N(0, I), and below them from a normal distribution fitted to real codes"""
+    """Why it can't generate: codes from N(0, I), and below them from a Gaussian fitted to real codes (slide 49)."""
     codes = model.encode(train.images[:5000]).astype(np.float64)
     fitted = PCA(codes, model.latent).sample(32, rng)
-    z = np.concatenate([rng.standard_normal((32, model.latent)), fitted])
-    return Plot(
-        model.levels.to_grey(model.decode(z)), 8, "codes from N(0, I); below: from N(mean, covariance of codes)", 256
-    )
+    z = np.concatenate([model.codes(32, rng), fitted])
+    return ImageGrid(
+        model.levels.to_grey(model.decode(z)), 8, "Decoded codes that no image has", 256,
+        ["codes from\nN(0, I)", "", "", "", "codes from a\nGaussian fitted\nto real codes", "", "", ""],
+    )  # fmt: skip
 
 
 class AutoencoderFamily(Family):
-    """Of models with `encode`, `decode` and `squared_error`."""
+    """Of models that restore images from codes, and are judged by their squared error."""
 
     validation_unit = "mean squared error"
     plots: ClassVar[Mapping[str, PlotOf]] = {
-        "reconstruct": reconstructions, "interpolate": interpolations, "scatter": scatter, "generate": generated,
+        "reconstruct": reconstructions, "interpolate": interpolation, "scatter": scatter, "generate": generated,
     }  # fmt: skip
 
     def progress(self, model: Any, parts: dict[str, float]) -> str:
@@ -59,17 +61,17 @@ class AutoencoderFamily(Family):
     def metrics(self, model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> list[Metric]:
         """The mean squared error of the test images beside PCA's, times 1,000: 0 .. 1 are all levels."""
         baselines = {name: 1000 * value for name, value in self.baselines(model, train, test).items()}
-        return [Metric("mean squared error", 1000 * model.squared_error(test.images), "/ 1,000", None, baselines)]
+        return [Metric("mean squared error", 1000 * model.squared_error(test.images), "/ 1,000", None, baselines, True)]
 
 
 class Autoencoder(Model):
-    """An autoencoder; `sample` decodes standard normal codes, which nothing in its training is about.
+    """An autoencoder. `sample` decodes standard normal codes, though nothing in its training makes codes like that.
 
     Args:
         image_shape: (C, H, W).
         levels: values run from 0 to levels - 1.
-        network: of encoder and decoder, see encoders.py.
-        latent: the size of the code.
+        network: of encoder and decoder: "conv" with four layers, or "mlp" with one hidden layer.
+        latent: how many numbers a code has.
         hidden: channels of the first convolution (None: 32), or units of the hidden layer (None: 400).
         rng: draws the initial weights.
     """
@@ -88,13 +90,14 @@ class Autoencoder(Model):
         self.decoder = encoders.decoder(network, image_shape, latent, hidden, rng)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (N, C, H, W), scaled to -1 .. 1, restored from their codes."""
+        """Images (N, C, H, W), scaled to -1 .. 1, restored from their codes, slides 42 to 46."""
         return self.decoder(self.encoder(x))
 
     def loss(self, batch: Batch, rng: np.random.Generator) -> dict[str, Tensor]:
         """{"squared_error": summed over an image's values, where 0 .. 1 are all levels; the mean over images}."""
         x = self.network_input(batch.images)
-        return {"squared_error": F.mse_loss(self(x), x, reduction="sum") * (0.25 / len(x))}
+        squares = F.mse_loss(self(x), x, reduction="sum")  # L2; -1 .. 1 are all levels here: four times it
+        return {"squared_error": squares * (0.25 / len(x))}
 
     def squared_error(self, images: np.ndarray) -> float:
         """The mean squared error of the images' values as restored, where 0 .. 1 are all levels."""
@@ -106,26 +109,31 @@ class Autoencoder(Model):
         return encoders.in_batches(lambda x: self.encoder(self.network_input(x)), images)
 
     def decode(self, z: np.ndarray) -> np.ndarray:
-        """Codes (N, latent) decoded: (N, C, H, W) in levels, floats."""
-        return np.clip((encoders.in_batches(lambda z: self.decoder(self.tensor(z)), z) + 1) / 2, 0, 1) * (
-            self.levels - 1
-        )
+        """The images of codes (N, latent): (N, C, H, W) floats, 0 .. levels - 1."""
+        return self.levels.unscale(self._outputs(z))
+
+    def _outputs(self, z: np.ndarray) -> np.ndarray:
+        return encoders.in_batches(lambda z: self.decoder(self.tensor(z)), z)
+
+    def codes(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """n standard normal codes, (n, latent)."""
+        return rng.standard_normal((n, self.latent))
 
     def sample(
         self, n: int, rng: np.random.Generator, temperature: float = 1.0, labels: np.ndarray | None = None
     ) -> np.ndarray:
         """n standard normal codes, times temperature, decoded: (n, C, H, W) uint8. labels: None, there are none."""
         self.condition.check(labels, n, type(self).__name__)
-        return np.round(self.decode(temperature * rng.standard_normal((n, self.latent)))).astype(np.uint8)
+        return self.levels.round(self._outputs(temperature * self.codes(n, rng)))
 
 
 def classifier(model: Autoencoder, classes: int, rng: np.random.Generator) -> nn.Sequential:
-    """The encoder, not a copy, with a linear layer on top: images, scaled -> logits (N, classes). Slides 47 and 48."""
+    """The encoder itself with a linear layer on top: scaled images -> logits (N, classes). Slides 47 and 48."""
     return nn.Sequential(model.encoder, nn.Linear(model.latent, classes, rng=rng))
 
 
 def fit(net: nn.Module, x: Tensor, labels: np.ndarray, rng: np.random.Generator, steps: int = 300) -> None:
-    """Train all of a classifier with Adam, 32 at a time, on images x (N, C, H, W), scaled, and labels (N,)."""
+    """Train all of a classifier with Adam, 32 at a time, on scaled images x (N, C, H, W) and labels (N,)."""
     optimizer = optim.Adam(net.parameters(), lr=1e-3)
     batches = Minibatches((x.numpy(), labels), 32, rng)
     epochs = itertools.chain.from_iterable(itertools.repeat(batches))
@@ -136,5 +144,5 @@ def fit(net: nn.Module, x: Tensor, labels: np.ndarray, rng: np.random.Generator,
 
 
 def accuracy(net: nn.Module, x: Tensor, labels: np.ndarray) -> float:
-    """The share of images (N, C, H, W), scaled, whose likeliest class is their label."""
+    """The share of scaled images (N, C, H, W) whose likeliest class is their label."""
     return float((encoders.in_batches(net, x).argmax(axis=1) == labels).mean())

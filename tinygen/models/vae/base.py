@@ -45,7 +45,7 @@ class Draws(NamedTuple):
 class LatentVariableModel(Model):
     """Images from codes. outputs: how many numbers the encoder gives of an image. size: of a code, as it is decoded.
 
-    Those that derive from it define `negative_elbo`, `draw`, `kl`, `middle` and `prior`, and explain the other options.
+    Those that derive from it define `negative_elbo`, `draw`, `kl` and `middle`, and explain the other options.
     """
 
     family = VAEFamily()
@@ -84,7 +84,7 @@ class LatentVariableModel(Model):
         """The middle of q(z | x), (N, size)."""
         raise NotImplementedError
 
-    def prior(self, n: int, rng: np.random.Generator) -> np.ndarray:
+    def codes(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """n codes drawn from p(z), (n, size): of N(0, I) unless it is overridden."""
         return rng.standard_normal((n, self.size))
 
@@ -137,4 +137,4 @@ class LatentVariableModel(Model):
         self.condition.check(labels, n, type(self).__name__)
         if not temperature >= 0:
             raise ValueError(f"temperature must not be negative, got {temperature}")
-        return self.likelihood.sample(self._outputs(self.prior(n, rng)), rng, temperature)
+        return self.likelihood.sample(self._outputs(self.codes(n, rng)), rng, temperature)

@@ -86,8 +86,8 @@ class CategoricalVAE(LatentVariableModel):
             z = self.tensor(scores.numpy().argmax(axis=-1)[..., None] == np.arange(self.categories))
         return z.reshape(*scores.shape[:-2], self.size)
 
-    def prior(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """n codes of categories that are all alike, (n, size)."""
+    def codes(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """n codes of categories drawn with equal probability, (n, size)."""
         chosen = rng.integers(0, self.categories, (n, self.latent, 1))
         return (chosen == np.arange(self.categories)).reshape(n, self.size).astype(np.float64)
 

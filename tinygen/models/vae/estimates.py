@@ -50,7 +50,7 @@ def prior_estimate(model: Any, images: np.ndarray, samples: int, rng: np.random.
     step = max(1, ROWS // max(1, len(images)))
     with no_grad():
         for j in range(0, samples, step):
-            z = model.tensor(model.prior(min(step, samples - j), rng)[:, None])  # for every image
+            z = model.tensor(model.codes(min(step, samples - j), rng)[:, None])  # for every image
             terms = model.log_likelihood(images, z)
             estimates = np.logaddexp(estimates, logsumexp(terms, 0).numpy() - math.log(samples))
     return estimates

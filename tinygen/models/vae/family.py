@@ -15,16 +15,18 @@ from tinygen.models.vae import plots
 from tinygen.models.vae.estimates import ACTIVE, activity, elbo, importance_bound, prior_estimate
 
 EVALUATED = 1000, 500  # test images and draws of z for the importance-weighted bound
+PARTS = "reconstruction", "kl", "tightening", "penalty"  # of the loss; the last two where a model has them
 
 
 class VAEFamily(Family):
     """Of the models of base.py."""
 
     validation_unit = "nats an image"
+    units: ClassVar[Mapping[str, str]] = dict.fromkeys(PARTS, "nats an image")
     plots: ClassVar[Mapping[str, PlotOf]] = plots.PLOTS
 
     def progress(self, model: Any, parts: dict[str, float]) -> str:
-        nats = {name: parts[name] for name in ("reconstruction", "kl", "tightening") if name in parts}
+        nats = {name: parts[name] for name in PARTS if name in parts}
         shown = " ".join(f"{'+' if value >= 0 else '-'} {name} {abs(value):.2f}" for name, value in nats.items())
         return f"{sum(nats.values()):.2f} nats = {shown.removeprefix('+ ')}"
 
@@ -56,10 +58,12 @@ class VAEFamily(Family):
         }
         used = float((activity(model, test.images) > ACTIVE).sum())
         return [
-            Metric("-ELBO", mean, unit, error, baselines),
-            Metric("-ELBO", mean * scale, "bits/dim", error * scale, {k: v * scale for k, v in baselines.items()}),
+            Metric("-ELBO", mean, unit, error, baselines, True),
+            Metric(
+                "-ELBO", mean * scale, "bits/dim", error * scale, {k: v * scale for k, v in baselines.items()}, True
+            ),
             in_nats("reconstruction", reconstruction),
             in_nats("KL", kl),
-            in_nats(f"importance-weighted bound, K = {draws}", bound, **tighter),
+            in_nats(f"importance-weighted bound, K = {draws}", bound, **tighter)._replace(lower_is_better=True),
             Metric("active variables", used, f"of {model.latent}"),
         ]

@@ -68,25 +68,25 @@ class MixtureVAE(LatentVariableModel):
         every = z.reshape(*z.shape[:2], 1, *z.shape[2:])
         return logsumexp(self.log_pi(h) + log_normal(every, *self.posterior(h)), 2)
 
-    def codes(self, h: Tensor, samples: int, rng: np.random.Generator) -> Tensor:
-        """So many draws of z from each component: (samples, components, N, latent)."""
+    def reparameterized(self, h: Tensor, samples: int, rng: np.random.Generator) -> Tensor:
+        """So many draws of z from each component: (samples, components, N, latent). Slides 86 to 88."""
         mean, log_var = self.posterior(h)
         return mean + exp(log_var / 2) * self.normal(rng, samples, *mean.shape)
 
     def divergence(self, h: Tensor, z: Tensor) -> Tensor:
-        """KL(q, p), (N,), by the draws z of `codes`: the formula above."""
+        """KL(q, p), (N,), by draws z of `reparameterized`: the formula above."""
         log_ratio = (log_normal(z, *self.posterior(h)) - self.log_q(h, z)).mean(0)  # E log q_k / q
         return (exp(self.log_pi(h)) * (gaussian_kl(*self.posterior(h)).sum(-1) - log_ratio)).sum(0)
 
     def negative_elbo(self, x: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         h = self.encoded(x)
-        z = self.codes(h, 1, rng)
+        z = self.reparameterized(h, 1, rng)
         log_p = self.log_likelihood(x, z[0])  # (components, N)
         return -(exp(self.log_pi(h)) * log_p).sum(0), self.divergence(h, z)
 
     def draw(self, x: np.ndarray, samples: int, rng: np.random.Generator) -> Draws:
         h = self.encoded(x)
-        z = self.codes(h, samples, rng)
+        z = self.reparameterized(h, samples, rng)
         log_p, kl = self.log_likelihood(x, z), self.divergence(h, z)
         log_share = (self.log_pi(h) - math.log(samples)).expand(*log_p.shape)
         log_ratio = self.log_q(h, z) - log_prior(z)
