@@ -24,9 +24,9 @@ from benchmarks.timing import alternate
 from tinygen import native
 from tinygen.cli.parser import Parser, number
 from tinygen.data import Dataset
+from tinygen.metrics.metric import Metric
 from tinygen.metrics.quality import calibration
 from tinygen.models.gan.objectives import VARIANTS
-from tinygen.models.model import Metric
 from tinygen.report.images import save_grid
 
 OWN: dict[str, tuple[dict[str, Any], float]] = {  # options and learning rates, where others are better
@@ -49,13 +49,13 @@ def main(argv: list[str] | None = None) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     train, test = data(256)
     entries = [game(variant) for variant in args.variants or VARIANTS]
-    cost, rows = costs(entries, train), floors(train, test)
+    cost, rows = costs(entries, train), baselines(train, test)
     for entry in entries:
         steps = max(1, round(60 * args.minutes / cost[entry.name]))
         row, model = trained(entry, train, test, steps, math.inf)
         save_grid(args.out / f"{entry.name}.png", model.sample(60, np.random.default_rng(SEED)), 256, columns=10)
-        figures = [Metric(**f) for f in row["figures"]]
-        rows.append([entry.name, steps, f"{row['images']:,}", round(steps * cost[entry.name]), *shown(figures)])
+        metrics = [Metric(**m) for m in row["metrics"]]
+        rows.append([entry.name, steps, f"{row['images']:,}", round(steps * cost[entry.name]), *shown(metrics)])
         (args.out / "games.md").write_text(table(f"{HEAD} | memorization", rows) + "\n")
     print((args.out / "games.md").read_text(), end="")
     return 0
@@ -76,7 +76,7 @@ def costs(entries: list[Entry], train: Dataset) -> dict[str, float]:
     return {name: timing.summary()["cpu"] for name, timing in timings.items()}
 
 
-def floors(train: Dataset, test: Dataset) -> list[list[object]]:
+def baselines(train: Dataset, test: Dataset) -> list[list[object]]:
     """The rows of real images and of the linear model."""
     known, one = calibration(train, test), "PCA-Gaussian"
     return [
@@ -86,11 +86,11 @@ def floors(train: Dataset, test: Dataset) -> list[list[object]]:
     ]  # fmt: skip
 
 
-def shown(figures: list[Metric]) -> list[str]:
+def shown(metrics: list[Metric]) -> list[str]:
     """What the table says of `metrics.quality`."""
-    distance, precision, recall, rarest, memorization, *_ = figures
+    distance, precision, recall, rarest, memorization, *_ = metrics
     return [
-        f"{distance.value:.1f}", f"{distance.value / distance.beside['PCA-Gaussian']:.2f}", f"{precision.value:.2f}",
+        f"{distance.value:.1f}", f"{distance.value / distance.baselines['PCA-Gaussian']:.2f}", f"{precision.value:.2f}",
         f"{recall.value:.2f}", f"{rarest.name.partition(', ')[2]} {rarest.value:.1f} %", f"{memorization.value:.2f}",
     ]  # fmt: skip
 

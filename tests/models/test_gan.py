@@ -15,9 +15,9 @@ import tinygen
 from tinygen import native, nn
 from tinygen.cli.main import main
 from tinygen.data import Dataset, load, subset
-from tinygen.models.gan import plots
+from tinygen.models.gan import plots, toy
 from tinygen.models.gan.dcgan import DCGAN, Guidelines, discriminator_net, generator_net
-from tinygen.models.gan.gan import GAN, Game, norm, toy
+from tinygen.models.gan.gan import GAN, Game, norm
 from tinygen.models.gan.objectives import BEGAN, VARIANTS, Wasserstein, slopes
 from tinygen.training.config import Config
 from tinygen.training.run import Run
@@ -136,12 +136,16 @@ def test_slopes_are_the_norms_of_gradients_between_the_images(n, seed):
 def test_the_evaluation_says_how_steep_the_critic_is(classes):
     train, test = load("digits")
     model = new(GAN, variant="wgan-gp", classes=classes).eval()
-    figure = model.evaluate(train, test, np.random.default_rng(0))[-1]
-    assert (figure.name, figure.beside) == ("critic's slope", {"asked for": 1.0})
+
+    def measured(model):
+        return model.family.metrics(model, train, test, np.random.default_rng(0))
+
+    metric = measured(model)[-1]
+    assert (metric.name, metric.baselines) == ("critic's slope", {"asked for": 1.0})
     last = list(model.game.D.parameters())[-2]
     last.write()[...] *= 3  # the weights of D's last layer: it is three times as steep
-    assert model.evaluate(train, test, np.random.default_rng(0))[-1].value == pytest.approx(3 * figure.value, rel=1e-4)
-    assert "critic's slope" not in [f.name for f in new(GAN).eval().evaluate(train, test, np.random.default_rng(0))]
+    assert measured(model)[-1].value == pytest.approx(3 * metric.value, rel=1e-4)
+    assert "critic's slope" not in [m.name for m in measured(new(GAN).eval())]
 
 
 def test_a_critic_without_slope_has_a_penalty_with_a_finite_gradient():
@@ -541,12 +545,12 @@ def test_pictures_show_images_of_the_model(name, classes):
     data = subset(load("digits")[0], slice(200))
     data = Dataset(data.images, 17, data.labels if classes else None)
     model = new(classes=classes).eval()
-    picture = model.pictures()[name](model, data, data, np.random.default_rng(0))
+    picture = model.family.plots[name](model, data, data, np.random.default_rng(0))
     assert picture.images.shape[1:] == (1, 8, 8)
     assert picture.images.dtype == np.uint8
     assert len(picture.images) % picture.columns == 0
     assert picture.images.max() < 17
-    again = model.pictures()[name](model, data, data, np.random.default_rng(0))
+    again = model.family.plots[name](model, data, data, np.random.default_rng(0))
     np.testing.assert_array_equal(picture.images, again.images)
 
 

@@ -1,4 +1,4 @@
-"""What a GAN says of its own health: on runs that are made to fail in one way each, and on one that doesn't."""
+"""What is said of how a GAN does: on runs that are made to fail in one way each, and on one that doesn't."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from tests.models.test_gan import new, training
 from tinygen import optim
 from tinygen.data import load, subset
 from tinygen.models.gan.diagnostics import diagnosis
-from tinygen.models.gan.gan import GAN, LOOK, WARM
+from tinygen.models.gan.family import WARM
+from tinygen.models.gan.gan import GAN, LOOK
 from tinygen.models.gan.objectives import VARIANTS
 
 
@@ -21,7 +22,7 @@ class SlowGenerator(GAN):
         return found | {"generator": optim.Adam(self.game.G.parameters(), lr * 1e-3)}
 
 
-def health(model, steps, lr, data=None):
+def diagnosed(model, steps, lr, data=None):
     """What the model says after so many steps, by the means over the last 20."""
     run, rows = training(model, data, batch_size=32, lr=lr), []
     with np.errstate(all="ignore"):
@@ -29,7 +30,8 @@ def health(model, steps, lr, data=None):
             rows.append(run.advance(0.0))
     assert all(row.keys() == rows[0].keys() for row in rows)
     model.played = max(model.played, WARM)
-    return model.health({name: float(np.mean([row[name] for row in rows[-20:]])) for name in rows[0]})
+    means = {name: float(np.mean([row[name] for row in rows[-20:]])) for name in rows[0]}
+    return model.family.diagnostics(model, means)
 
 
 def tampered(variant, **changes):
@@ -56,13 +58,13 @@ FAILURES = {
 
 @pytest.mark.parametrize("words", FAILURES)
 def test_a_run_made_to_fail_says_how(words):
-    found = health(*FAILURES[words]())
+    found = diagnosed(*FAILURES[words]())
     assert any(text.startswith(words) for text in found), found
 
 
 @pytest.mark.parametrize("variant", ["lsgan", "hinge"])
 def test_winning_is_noticed_whatever_the_loss(variant):
-    assert "has won" in health(new(SlowGenerator, variant=variant, width=64), 60, 1e-3)[0]
+    assert "has won" in diagnosed(new(SlowGenerator, variant=variant, width=64), 60, 1e-3)[0]
 
 
 @pytest.mark.parametrize(("changes", "collapsed"), [({}, False), ({"rate": 0.001, "gamma": 0.5}, True)])
@@ -70,24 +72,24 @@ def test_began_learns_to_tell_images_apart_before_its_generator_collapses(change
     """By the paper's k, which is made for 200,000 steps, all samples look alike at first."""
     model = new(variant="began", width=16, latent=16)
     vars(model.game.variant).update(changes)
-    assert any(text.startswith("mode collapse") for text in health(model, 300, 2e-3)) == collapsed
+    assert any(text.startswith("mode collapse") for text in diagnosed(model, 300, 2e-3)) == collapsed
 
 
 def test_a_run_that_goes_well_says_nothing():
-    assert health(new(GAN, variant="wgan-gp", width=64, critic_steps=2), 200, 1e-3) == []
+    assert diagnosed(new(GAN, variant="wgan-gp", width=64, critic_steps=2), 200, 1e-3) == []
 
 
 def test_missing_classes_are_counted_among_samples():
     """Trained on zeros and ones alone, the model draws few others; the classifier knows all ten."""
     digits = load("digits")[0]
     model = new(GAN, variant="wgan-gp", width=32, critic_steps=1)
-    health(model, 200, 1e-3, subset(digits, digits.labels <= 1))
+    diagnosed(model, 200, 1e-3, subset(digits, digits.labels <= 1))
     model.look(digits, seed=0)
     missing, classes = model.missing.numpy()
     assert classes == 10
     assert missing >= 5
     healthy = dict.fromkeys(("real", "fake"), 0.5) | {"d_loss": 1.0, "g_grad": 1.0, "d_grad": 1.0, "spread": 1.0}
-    assert model.health(healthy) == [f"mode collapse: {missing} of 10 classes missing"]
+    assert model.family.diagnostics(model, healthy) == [f"mode collapse: {missing} of 10 classes missing"]
 
 
 def test_a_look_takes_place_at_its_steps_and_changes_no_random_number():
@@ -112,12 +114,12 @@ def test_nothing_is_said_at_the_very_start():
     run = training(model)
     parts = run.advance(0.0)
     assert diagnosis(parts, model.game.variant)
-    assert model.health(parts) == []
+    assert model.family.diagnostics(model, parts) == []
 
 
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
 def test_the_progress_line_shows_what_the_variant_is_about(variant):
     model = new(GAN, variant=variant)
-    text = model.progress(training(model).advance(0.0))
+    text = model.family.progress(model, training(model).advance(0.0))
     expected = {"wgan": "D(x) - D(G(z)) ", "wgan-gp": "  slope ", "began": "  k ", "lsgan": "D(x) - D(G(z)) "}
     assert expected.get(variant, "D(G(z)) ") in text
