@@ -16,7 +16,7 @@ FAMILIES = {
     "Row LSTM": ("pixelrnn", {"hidden": 3, "layers": 1}),
     "VAE": ("vae", {"latent": 2, "hidden": 6}),
     "convolutional VAE": ("vae", {"network": "conv", "latent": 2, "hidden": 2, "likelihood": "gaussian"}),
-    "WGAN-GP": ("gan", {"variant": "wgan-gp", "latent": 3, "width": 6}),
+    "WGAN-GP": ("gan", {"objective": "wgan-gp", "latent": 3, "width": 6}),
     "DCGAN": ("dcgan", {"latent": 3, "width": 2}),
     "Diagonal BiLSTM": ("pixelrnn", {"rnn": "diagonal", "hidden": 3, "layers": 1}),
     "multi-scale PixelRNN": ("multiscale", {"hidden": 2, "layers": 1}),

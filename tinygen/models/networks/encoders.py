@@ -19,10 +19,10 @@ ROWS = 1024  # images or codes at once in evaluation
 HIDDEN = {"mlp": 400, "conv": 32}  # units of the hidden layer; channels of the first convolution
 
 
-def in_batches(f: Callable[[Any], Tensor], x: Any) -> np.ndarray:
+def in_batches(f: Callable[[Any], Tensor], x: Any, rows: int = ROWS) -> np.ndarray:
     """f(x) without a tape, of so many rows of x at a time that memory is bounded; f treats each on its own."""
     with no_grad():
-        return np.concatenate([f(x[i : i + ROWS]).numpy() for i in range(0, max(len(x), 1), ROWS)])
+        return np.concatenate([f(x[i : i + rows]).numpy() for i in range(0, max(len(x), 1), rows)])
 
 
 class FromImage(nn.Module):
