@@ -1,4 +1,4 @@
-"""python -m benchmarks.games: that its objectives are equally long at work, and that its table says what was measured."""
+"""python -m benchmarks.games: that its objectives are equally long at work, and its table says what was measured."""
 
 from __future__ import annotations
 

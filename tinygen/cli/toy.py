@@ -21,7 +21,8 @@ def add(commands: Any) -> None:
 def _add_flags(p: Parser) -> None:
     from tinygen.models.gan.objectives import OBJECTIVES
 
-    p.add_argument("--objective", choices=OBJECTIVES, default="non-saturating", help="what the two players minimize (default %(default)s)")
+    p.add_argument("--objective", choices=OBJECTIVES, default="non-saturating",
+                   help="what the two players minimize (default %(default)s)")  # fmt: skip
     p.add_argument("--density", choices=("eight-gaussians", "swiss-roll"), default="eight-gaussians")
     p.add_argument("--steps", type=whole_number, default=2000, help="of the generator (default %(default)s)")
     p.add_argument("--lr", type=number, default=1e-3, help="learning rate at the start (default %(default)s)")
