@@ -81,14 +81,14 @@ class AdversarialPair(nn.Module):
             x, labels = scale(batch.images), self.condition.used(batch.labels)  # m examples x from the data
             z = self.codes(len(x), step.rng)  # m noise samples z from p(z)
             mix = step.rng.random(len(x))  # and epsilon, in the box of WGAN-GP
-            with nullcontext() if i == self.steps - 1 else no_grad():
+            with nullcontext() if i == self.steps - 1 else no_grad():  # no_grad: G doesn't learn from these
                 fake = self.generate(z, labels)
             values: dict[str, Tensor] = {}
             d_loss = partial(self.discriminator_loss, x, fake.detach(), labels, mix, values)
             parts = step.minimize(d_loss, "discriminator")  # ascend the gradient of log D(x) + log(1 - D(G(z)))
             self.objective.after_step(self.discriminator, mean(values["real"]), mean(values["fake"]))
-        images = first_then(fake, lambda: self.generate(z, labels))
-        parts |= step.minimize(lambda: self.generator_loss(images(), labels), "generator")  # descend log(1 - D(G(z)))
+        made = first_then(fake, lambda: self.generate(z, labels))
+        parts |= step.minimize(lambda: self.generator_loss(made(), labels), "generator")  # descend log(1 - D(G(z)))
         return parts | self._shown(values) | {"spread": spread(fake, x)}
 
     def discriminator_loss(
