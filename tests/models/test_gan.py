@@ -102,6 +102,12 @@ def test_the_minimax_loss_is_flat_where_samples_are_bad_and_the_other_is_not():
     assert blue[:, 0].max() < 52
 
 
+def test_the_energy_is_how_badly_the_autoencoder_reproduces_an_image():
+    output, x = np.random.default_rng(0).normal(size=(2, 3, 1, 4, 4))
+    found = BEGAN().value(tinygen.tensor(output), tinygen.tensor(x)).numpy()
+    np.testing.assert_allclose(found, np.abs(output - x).mean(axis=(1, 2, 3)))
+
+
 @given(st.floats(0, 3), st.floats(0, 3), st.floats(0, 1))
 def test_k_stays_between_0_and_1_and_moves_towards_balance(real, fake, start):
     objective = BEGAN().to(np.float64)
@@ -428,6 +434,15 @@ def test_both_players_see_the_classes(cls, name):
     for wrong in (np.array([0, 3]), np.array([-1, 0]), np.array([0])):
         with pytest.raises(ValueError, match=said):
             pair.generate(z, wrong)
+
+
+def test_a_class_is_a_plane_of_ones_beside_an_image_and_beside_its_noise():
+    model, labels = new(GAN, classes=3), np.array([2, 0])
+    for x in (np.zeros((2, 1, 8, 8), np.float32), np.zeros((2, 6, 1, 1), np.float32)):
+        seen = model.pair._with_classes(tinygen.tensor(x), labels).numpy()
+        planes = np.zeros((2, 3, *x.shape[2:]))
+        planes[0, 2] = planes[1, 0] = 1
+        np.testing.assert_array_equal(seen, np.concatenate([x, planes], axis=1))
 
 
 ERRORS = {

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from tests.models.test_gan import new, training
 from tinygen import optim
 from tinygen.data import load, subset
+from tinygen.metrics.features import feature_net
 from tinygen.models.gan import gan
 from tinygen.models.gan.diagnostics import LOOK, diagnosis, rare_classes
 from tinygen.models.gan.gan import GAN
@@ -93,6 +96,17 @@ def test_missing_classes_are_counted_among_samples():
     assert missing >= 5
     healthy = dict.fromkeys(("real", "fake"), 0.5) | {"d_loss": 1.0, "g_grad": 1.0, "d_grad": 1.0, "spread": 1.0}
     assert model.family.diagnostics(model, healthy) == [f"mode collapse: {missing} of 10 classes missing"]
+
+
+def test_a_class_is_rare_below_a_tenth_of_an_equal_share():
+    """By images of known classes in place of samples."""
+    digits = load("digits")[0]
+    _, seen = feature_net(digits).of(digits.images)
+    for share, rare in ((0.0, 1), (0.5, 1), (2.0, 0)):
+        few = round(LOOK / 10 / 10 * share)
+        others = np.resize(np.flatnonzero(seen != 3), LOOK - few)
+        images = digits.images[np.concatenate([others, np.flatnonzero(seen == 3)[:few]])]
+        assert rare_classes(SimpleNamespace(sample=lambda n, rng, x=images: x), digits, 0) == (rare, 10)
 
 
 def test_a_look_takes_place_at_its_steps_and_changes_no_random_number(monkeypatch):
