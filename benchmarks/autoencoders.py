@@ -245,11 +245,9 @@ PARTS: dict[str, Callable[[Path], str]] = {f.__name__: f for f in (
 def main(argv: list[str] | None = None) -> int:
     """Run the parts that are named, or all."""
     p = Parser(prog="python -m benchmarks.autoencoders", description=__doc__.splitlines()[0])
-    p.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
+    p.add_argument("parts", nargs="*", metavar="PART", choices=PARTS, help="of %(choices)s (default: all)")
     p.add_argument("--out", type=Path, default=Path("benchmarks/results/autoencoders"), help="(default %(default)s)")
     args = p.parse_args(argv)
-    if unknown := set(args.parts) - set(PARTS):
-        p.error(f"there is no part {min(unknown)}; there are {', '.join(PARTS)}")
     kernels.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
     for name in args.parts or PARTS:

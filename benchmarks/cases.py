@@ -28,6 +28,7 @@ from tinygen.autograd import REGISTRY
 from tinygen.cuda import array_module
 from tinygen.geometry import UNIT, Geometry
 from tinygen.models.autoregressive.pixelcnn import PixelCNN
+from tinygen.models.family import Batch
 from tinygen.models.gan.dcgan import DCGAN
 from tinygen.models.vae.vae import VAE
 from tinygen.nn import functional as F
@@ -362,19 +363,19 @@ def vae_step(hidden: int, n: int, latent: int = 20, **options: Any) -> Case:
     )  # fmt: skip
 
 
-def gan_step(variant: Any, n: int, **options: Any) -> Case:
+def gan_step(objective: Any, n: int, **options: Any) -> Case:
     """DCGAN, 28x28: the discriminator's steps and the generator's, with Adam, on the same images and noise."""
     rng = np.random.default_rng(1)
     images = rng.integers(0, 256, (n, 1, 28, 28)).astype(np.uint8)
     noise, mix = rng.standard_normal((n, 64, 1, 1)).astype(np.float32), rng.random(n)
 
     def make() -> Any:
-        return DCGAN((1, 28, 28), 256, variant=variant, rng=np.random.default_rng(0))
+        return DCGAN((1, 28, 28), 256, objective=objective, rng=np.random.default_rng(0))
 
     def ours() -> Runs:
         model = make().to(DEVICE)
-        game, optimizers = model.game, model.optimizers(2e-4)
-        others = {"discriminator": game.G, "generator": game.D}
+        pair, optimizers = model.pair, model.optimizers(2e-4)
+        others = {"discriminator": pair.generator, "generator": pair.discriminator}
         fixed: Any = SimpleNamespace(standard_normal=lambda shape: noise, random=lambda n: mix)
 
         def minimize(closure: Callable[[], dict[str, Any]], name: str) -> dict[str, float]:
@@ -386,17 +387,19 @@ def gan_step(variant: Any, n: int, **options: Any) -> Case:
             others[name].requires_grad_(True)
             return {key: part.item() for key, part in parts.items()}
 
+        training: Any = SimpleNamespace(batch=lambda: Batch(images), minimize=minimize, rng=fixed)
+
         def step() -> Any:
-            parts = game.step(lambda: (model.scale(images), None), minimize, fixed)
+            parts = pair.training_step(training, model.scale)
             return np.array([parts["d_loss"] + parts.get("penalty", 0.0), parts["g_loss"]])
 
         return {"training step": step}
 
     d = 2.0 * (14 * 14 * 16 * 64 + 7 * 7 * 16 * 64 * 128 + 7 * 7 * 128)  # forward, an image
     g = 2.0 * (7 * 7 * 64 * 128 + 7 * 7 * 16 * 128 * 64 + 14 * 14 * 16 * 64)
-    steps, passes = make().game.steps, 6 + 6 * (variant == "wgan-gp")  # a slope: forward and back, and both again
+    steps, passes = make().pair.steps, 6 + 6 * (objective == "wgan-gp")  # a penalty: forward and back, and both again
     return Case(
-        f"DCGAN, {variant}, 28x28, N {n}", "Training steps",
+        f"DCGAN, {objective}, 28x28, N {n}", "Training steps",
         {"training step": n * (steps * (g + passes * d) + 2 * g + 2 * d)}, ours,
         lambda: _torch().gan_steps(make, images, noise, mix), bound=1e-3, **options,
     )  # fmt: skip

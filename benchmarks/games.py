@@ -1,7 +1,7 @@
-"""python -m benchmarks.games: the variants of a DCGAN on Fashion-MNIST, after equal minutes of one core each.
+"""python -m benchmarks.games: a DCGAN by each objective, on Fashion-MNIST, after equal minutes of one core each.
 
 What a step of each costs is measured first, in CPU time and in turns; then each takes as many steps as its minutes are
-worth, whatever else the machine does meanwhile. games.md is the table, VARIANT.png a grid of samples.
+worth, whatever else the machine does meanwhile. games.md is the table, OBJECTIVE.png a grid of samples.
 """
 
 from __future__ import annotations
@@ -24,47 +24,47 @@ from benchmarks.timing import alternate
 from tinygen import kernels
 from tinygen.cli.parser import Parser, number
 from tinygen.data import Dataset
+from tinygen.metrics.metric import Metric
 from tinygen.metrics.quality import calibration
-from tinygen.models.gan.objectives import VARIANTS
-from tinygen.models.model import Metric
+from tinygen.models.gan.objectives import OBJECTIVES
 from tinygen.report.images import save_grid
 
 OWN: dict[str, tuple[dict[str, Any], float]] = {  # options and learning rates, where others are better
     "wgan-gp": ({}, 4e-4), "began": ({"width": 32}, 1e-3),
 }  # fmt: skip
-TIMED = 3.0  # seconds of each variant's steps that are timed
-HEAD = "variant | steps of G | images | CPU s | FD* | over the PCA-Gaussian's | precision | recall | rarest class"
+TIMED = 3.0  # seconds of each entry's steps that are timed
+HEAD = "objective | steps of G | images | CPU s | FD* | over the PCA-Gaussian's | precision | recall | rarest class"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Train all variants, or those named, and write the table."""
+    """Train by all objectives, or those named, and write the table."""
     p = Parser(prog="python -m benchmarks.games", description=__doc__.splitlines()[0])
-    p.add_argument("variants", nargs="*", metavar="VARIANT", help=f"of {', '.join(VARIANTS)} (default: all)")
+    p.add_argument(
+        "objectives", nargs="*", metavar="OBJECTIVE", choices=OBJECTIVES, help="of %(choices)s (default: all)"
+    )
     p.add_argument("--minutes", type=number, default=4.0, help="of one core, for each (default %(default)s)")
     p.add_argument("--out", type=Path, default=Path("benchmarks/results/games"), help="folder (default %(default)s)")
     args = p.parse_args(argv)
-    if unknown := set(args.variants) - set(VARIANTS):
-        p.error(f"there is no variant {min(unknown)}; there are {', '.join(VARIANTS)}")
     kernels.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
     train, test = data(256)
-    entries = [game(variant) for variant in args.variants or VARIANTS]
-    cost, rows = costs(entries, train), floors(train, test)
-    for entry in entries:
-        steps = max(1, round(60 * args.minutes / cost[entry.name]))
-        row, model = trained(entry, train, test, steps, math.inf)
-        save_grid(args.out / f"{entry.name}.png", model.sample(60, np.random.default_rng(SEED)), 256, columns=10)
-        figures = [Metric(**f) for f in row["figures"]]
-        rows.append([entry.name, steps, f"{row['images']:,}", round(steps * cost[entry.name]), *shown(figures)])
+    entries = [entry(objective) for objective in args.objectives or OBJECTIVES]
+    cost, rows = costs(entries, train), baselines(train, test)
+    for one in entries:
+        steps = max(1, round(60 * args.minutes / cost[one.name]))
+        row, model = trained(one, train, test, steps, math.inf)
+        save_grid(args.out / f"{one.name}.png", model.sample(60, np.random.default_rng(SEED)), 256, columns=10)
+        metrics = [Metric(**m) for m in row["metrics"]]
+        rows.append([one.name, steps, f"{row['images']:,}", round(steps * cost[one.name]), *shown(metrics)])
         (args.out / "games.md").write_text(table(f"{HEAD} | memorization", rows) + "\n")
     print((args.out / "games.md").read_text(), end="")
     return 0
 
 
-def game(variant: str) -> Entry:
-    """A variant with the options and the learning rate that it takes."""
-    options, lr = OWN.get(variant, ({}, 2e-4))
-    return Entry(variant, "dcgan", {"variant": variant, **options}, 256, lr)
+def entry(objective: str) -> Entry:
+    """A DCGAN with the options and the learning rate that an objective takes."""
+    options, lr = OWN.get(objective, ({}, 2e-4))
+    return Entry(objective, "dcgan", {"objective": objective, **options}, 256, lr)
 
 
 def costs(entries: list[Entry], train: Dataset) -> dict[str, float]:
@@ -76,7 +76,7 @@ def costs(entries: list[Entry], train: Dataset) -> dict[str, float]:
     return {name: timing.summary()["cpu"] for name, timing in timings.items()}
 
 
-def floors(train: Dataset, test: Dataset) -> list[list[object]]:
+def baselines(train: Dataset, test: Dataset) -> list[list[object]]:
     """The rows of real images and of the linear model."""
     known, one = calibration(train, test), "PCA-Gaussian"
     return [
@@ -86,11 +86,11 @@ def floors(train: Dataset, test: Dataset) -> list[list[object]]:
     ]  # fmt: skip
 
 
-def shown(figures: list[Metric]) -> list[str]:
+def shown(metrics: list[Metric]) -> list[str]:
     """What the table says of `metrics.quality`."""
-    distance, precision, recall, rarest, memorization, *_ = figures
+    distance, precision, recall, rarest, memorization, *_ = metrics
     return [
-        f"{distance.value:.1f}", f"{distance.value / distance.beside['PCA-Gaussian']:.2f}", f"{precision.value:.2f}",
+        f"{distance.value:.1f}", f"{distance.value / distance.baselines['PCA-Gaussian']:.2f}", f"{precision.value:.2f}",
         f"{recall.value:.2f}", f"{rarest.name.partition(', ')[2]} {rarest.value:.1f} %", f"{memorization.value:.2f}",
     ]  # fmt: skip
 

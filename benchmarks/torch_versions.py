@@ -382,12 +382,12 @@ def gan_steps(
     As PyTorch's tutorial has it, what is generated once serves both players; and the discriminator's weights get no
     gradients in the generator's step. torch.compile has no double backward, so none of its versions has a penalty.
     """
-    penalized = bool(make().game.variant.weight)
+    penalized = bool(make().pair.objective.weight)
 
     def build(channels_last: bool, compiled: bool, settings: dict[str, Any]) -> Runs:
-        game = make().game
-        g, d = _player(game.G, channels_last), _player(game.D, channels_last)
-        on_g, on_d = (torch.optim.Adam(net.parameters(), 2e-4, game.variant.betas, **settings) for net in (g, d))
+        pair = make().pair
+        g, d = _player(pair.generator, channels_last), _player(pair.discriminator, channels_last)
+        on_g, on_d = (torch.optim.Adam(net.parameters(), 2e-4, pair.objective.betas, **settings) for net in (g, d))
         z, pixels, m = torch.tensor(noise), torch.tensor(images), torch.tensor(mix, dtype=torch.float32)
 
         def d_loss(x: Any, fake: Any) -> Any:
@@ -407,7 +407,7 @@ def gan_steps(
             (of_d(pixels.float(), made(z).detach()) + of_g(made(z))).backward()
 
         def step() -> Any:
-            for _ in range(game.steps):
+            for _ in range(pair.steps):
                 fake = made(z)
                 on_d.zero_grad()
                 lost = of_d(pixels.float() * (2 / 255) - 1, fake.detach())

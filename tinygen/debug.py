@@ -92,18 +92,18 @@ def _stop_at_nan(call: Call, run: Callable[[], Any]) -> Any:
     with np.errstate(all="ignore"):  # what NumPy would only warn of is said better here
         results = run()
     for result in results if isinstance(results, tuple) else (results,):
-        if word := _not_finite(result):
+        if word := not_finite(result):
             where = f"{call.phase} of {call.op.name}({describe(call.inputs)})"
             for i, value in enumerate(call.inputs):
-                if came := _not_finite(value):
+                if came := not_finite(value):
                     what = "upstream gradient" if call.phase == "backward" else "input"
                     raise FloatingPointError(f"{where}: its {what} {i + 1} held {came} already")
             raise FloatingPointError(f"{where} gave {word}")
     return results
 
 
-def _not_finite(value: Any) -> str:
-    """ "nan" or "inf" if it holds one, else nothing. Anything but floats is finite."""
+def not_finite(value: Any) -> str:
+    """ "nan" or "inf" if an array, a tensor or a number holds one, else "". Anything but floats is finite."""
     array = value._array if isinstance(value, Tensor) else np.asarray(value) if isinstance(value, float) else value
     if getattr(getattr(array, "dtype", None), "kind", "") != "f" or xp(array).isfinite(array).all():
         return ""

@@ -1,4 +1,4 @@
-"""python -m benchmarks.games: that its variants are equally long at work, and that its table says what was measured."""
+"""python -m benchmarks.games: that its objectives are equally long at work, and its table says what was measured."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from benchmarks import games
 from tinygen.data import load
 
 
-def test_variants_take_as_many_steps_as_their_minutes_are_worth(tmp_path, monkeypatch, capsys):
+def test_objectives_take_as_many_steps_as_their_minutes_are_worth(tmp_path, monkeypatch, capsys):
     digits = load("digits")
     monkeypatch.setattr(games, "data", lambda levels: digits)
     monkeypatch.setattr(games, "costs", lambda entries, train: {e.name: 0.5 + i for i, e in enumerate(entries)})
@@ -24,7 +24,7 @@ def test_variants_take_as_many_steps_as_their_minutes_are_worth(tmp_path, monkey
     assert capsys.readouterr().out.endswith(table)
 
 
-def test_every_game_is_timed_with_all_steps_of_its_critic(monkeypatch):
+def test_every_entry_is_timed_with_all_steps_of_its_critic(monkeypatch):
     train, _ = load("digits")
     drawn = {}
 
@@ -38,13 +38,15 @@ def test_every_game_is_timed_with_all_steps_of_its_critic(monkeypatch):
     timed = games.alternate
     monkeypatch.setattr(games, "TIMED", 1e-6)
     monkeypatch.setattr(games, "alternate", alternate)
-    found = games.costs([games.Entry(v, "gan", {"variant": v, "width": 8}) for v in ("minimax", "wgan")], train)
+    found = games.costs([games.Entry(o, "gan", {"objective": o, "width": 8}) for o in ("minimax", "wgan")], train)
     assert drawn == {"minimax": 1, "wgan": 5}
     assert min(found.values()) > 0
 
 
-def test_a_variant_that_there_is_not_is_named(capsys):
+def test_an_objective_that_there_is_not_is_named(capsys):
     with pytest.raises(SystemExit) as stopped:
         games.main(["wgan-gb"])
     assert stopped.value.code == 2
-    assert "there is no variant wgan-gb; there are non-saturating," in capsys.readouterr().err
+    assert "invalid choice: 'wgan-gb' (choose from " in (said := capsys.readouterr().err)
+    assert "non-saturating" in said
+    assert "(did you mean wgan-gp?)" in said

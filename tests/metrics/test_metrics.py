@@ -116,7 +116,7 @@ def digits():
 
 
 @pytest.fixture(scope="module")
-def figures(digits):
+def qualities(digits):
     """Quality of images of known quality, by name."""
     train, test = digits
     kinds = {
@@ -129,8 +129,8 @@ def figures(digits):
     return {name: quality.quality(images, train, test) for name, images in kinds.items()}
 
 
-def value(figures, name):
-    return next(figure.value for figure in figures if figure.name.startswith(name))
+def value(qualities, name):
+    return next(m.value for m in qualities if m.name.startswith(name))
 
 
 def test_the_feature_net_tells_the_classes_apart(digits):
@@ -142,52 +142,52 @@ def test_the_feature_net_tells_the_classes_apart(digits):
     assert sum(p.numel() for p in larger.parameters()) == 105_866
 
 
-def test_better_images_have_the_smaller_distance(figures):
+def test_better_images_have_the_smaller_distance(qualities):
     real, gaussian, one_class, noise = (
-        value(figures[name], "FD*") for name in ("real", "gaussian", "one class", "noise")
+        value(qualities[name], "FD*") for name in ("real", "gaussian", "one class", "noise")
     )
     assert real < gaussian / 2 < gaussian < min(one_class, noise) / 2
-    known = figures["noise"][0].beside
+    known = qualities["noise"][0].baselines
     assert list(known) == ["real images", "blurred", "PCA-Gaussian"]
     assert known["PCA-Gaussian"] == gaussian
     assert known["real images"] == real
 
 
-def test_what_is_lacking_shows_in_recall_and_classes_and_what_is_bad_in_precision(figures):
-    assert value(figures["one class"], "recall") < 0.3 < 0.6 < value(figures["real"], "recall")
-    assert value(figures["noise"], "precision") < 0.4 < 0.7 < value(figures["real"], "precision")
-    assert value(figures["one class"], "rarest class") == 0
-    assert value(figures["real"], "rarest class") > 5
+def test_what_is_lacking_shows_in_recall_and_classes_and_what_is_bad_in_precision(qualities):
+    assert value(qualities["one class"], "recall") < 0.3 < 0.6 < value(qualities["real"], "recall")
+    assert value(qualities["noise"], "precision") < 0.4 < 0.7 < value(qualities["real"], "precision")
+    assert value(qualities["one class"], "rarest class") == 0
+    assert value(qualities["real"], "rarest class") > 5
 
 
-def test_copies_of_training_images_show(digits, figures):
+def test_copies_of_training_images_show(digits, qualities):
     train, test = digits
-    assert value(figures["real"], "memorization ratio") == 0
+    assert value(qualities["real"], "memorization ratio") == 0
     assert value(quality.quality(test.images, train, test), "memorization ratio") == 1
-    assert value(figures["noise"], "memorization ratio") > 2
+    assert value(qualities["noise"], "memorization ratio") > 2
 
 
 def test_the_rarest_class_stands_beside_all_others(digits):
     train, _ = digits
-    figure = quality.rarest(np.array([0, 0, 1, 2, 3, 4, 5, 6, 7, 8]), train)
-    assert (figure.name, figure.value, figure.unit) == ("rarest class, 9", 0, "%")
-    assert figure.beside == {str(i): pytest.approx(20 if i == 0 else 10) for i in range(9)}
+    metric = quality.rarest(np.array([0, 0, 1, 2, 3, 4, 5, 6, 7, 8]), train)
+    assert (metric.name, metric.value, metric.unit) == ("rarest class, 9", 0, "%")
+    assert metric.baselines == {str(i): pytest.approx(20 if i == 0 else 10) for i in range(9)}
 
 
-def test_the_rarest_class_stands_beside_its_share_of_known_images(digits, figures):
+def test_the_rarest_class_stands_beside_its_share_of_known_images(digits, qualities):
     train, test = digits
-    figure = next(f for f in figures["one class"] if f.name.startswith("rarest class"))
-    least = class_names(train).index(figure.name.removeprefix("rarest class, "))
+    metric = next(m for m in qualities["one class"] if m.name.startswith("rarest class"))
+    least = class_names(train).index(metric.name.removeprefix("rarest class, "))
     known = {"real images": train.images[:360], "blurred": quality.blurred(test.images)}
     for name, images in known.items():
         _, classes = feature_net(train).of(images)
-        assert figure.beside[name] == pytest.approx(100 * np.mean(classes == least))
-    assert len(figure.beside) == 3 + 9
+        assert metric.baselines[name] == pytest.approx(100 * np.mean(classes == least))
+    assert len(metric.baselines) == 3 + 9
 
 
 def test_without_labels_only_copies_are_looked_for(digits):
     train, test = (Dataset(d.images, d.levels) for d in digits)
-    assert [f.name for f in quality.quality(test.images, train, test)] == ["memorization ratio"]
+    assert [m.name for m in quality.quality(test.images, train, test)] == ["memorization ratio"]
 
 
 def test_blur_is_a_binomial_average():

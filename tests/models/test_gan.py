@@ -1,9 +1,10 @@
-"""GANs: the losses of every variant, the rules around them, the players kept apart, codes, points in the plane."""
+"""GANs: the losses of every objective, the rules around them, the players kept apart, codes, points in the plane."""
 
 from __future__ import annotations
 
 import math
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,10 +16,14 @@ import tinygen
 from tinygen import kernels, nn
 from tinygen.cli.main import main
 from tinygen.data import Dataset, load, subset
-from tinygen.models.gan import plots
+from tinygen.models.gan import plots, toy
 from tinygen.models.gan.dcgan import DCGAN, Guidelines, discriminator_net, generator_net
-from tinygen.models.gan.gan import GAN, Game, norm, toy
-from tinygen.models.gan.objectives import BEGAN, VARIANTS, Wasserstein, slopes
+from tinygen.models.gan.diagnostics import gradient_norm
+from tinygen.models.gan.gan import GAN
+from tinygen.models.gan.objectives import BEGAN, OBJECTIVES, Wasserstein, gradient_norms
+from tinygen.models.gan.pair import AdversarialPair
+from tinygen.models.model import Decodes
+from tinygen.training.checkpoint import CheckpointError
 from tinygen.training.config import Config
 from tinygen.training.run import Run
 from tinygen.training.trainer import Trainer
@@ -61,26 +66,26 @@ PAPERS = {  # the papers' own words: D's loss from D(x) and D(G(z)), G's loss fr
 
 
 @settings(max_examples=30)
-@given(SCORES, SCORES, st.sampled_from(sorted(VARIANTS)))
+@given(SCORES, SCORES, st.sampled_from(sorted(OBJECTIVES)))
 def test_losses_are_those_of_the_papers(real, fake, name):
-    variant = VARIANTS[name]()
+    objective = OBJECTIVES[name]()
     if name == "began":
-        variant.to(np.float64).k.write()[...] = 0.3
+        objective.to(np.float64).k.write()[...] = 0.3
     d_loss, g_loss = PAPERS[name]
     r, f = (tinygen.tensor(np.array(x)) for x in (real, fake))
-    assert variant.d_loss(r, f).item() == pytest.approx(d_loss(r.numpy(), f.numpy()), rel=1e-9, abs=1e-9)
-    assert variant.g_loss(f).item() == pytest.approx(g_loss(f.numpy()), rel=1e-9, abs=1e-9)
+    assert objective.d_loss(r, f).item() == pytest.approx(d_loss(r.numpy(), f.numpy()), rel=1e-9, abs=1e-9)
+    assert objective.g_loss(f).item() == pytest.approx(g_loss(f.numpy()), rel=1e-9, abs=1e-9)
 
 
-@pytest.mark.parametrize("name", sorted(VARIANTS))
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
 def test_chance_is_what_a_discriminator_without_a_clue_loses(name):
-    variant = VARIANTS[name]()
-    if variant.chance is not None:
+    objective = OBJECTIVES[name]()
+    if objective.chance is not None:
         constant = tinygen.tensor(np.full(3, {"lsgan": 0.5}.get(name, 0.0)))
-        assert variant.d_loss(constant, constant).item() == pytest.approx(variant.chance)
+        assert objective.d_loss(constant, constant).item() == pytest.approx(objective.chance)
         for other in (-1.0, 0.25, 2.0):  # and no other constant does better
             same = tinygen.tensor(np.full(3, other))
-            assert variant.d_loss(same, same).item() >= variant.chance
+            assert objective.d_loss(same, same).item() >= objective.chance
 
 
 def test_the_minimax_loss_is_flat_where_samples_are_bad_and_the_other_is_not():
@@ -97,28 +102,34 @@ def test_the_minimax_loss_is_flat_where_samples_are_bad_and_the_other_is_not():
     assert blue[:, 0].max() < 52
 
 
+def test_the_energy_is_how_badly_the_autoencoder_reproduces_an_image():
+    output, x = np.random.default_rng(0).normal(size=(2, 3, 1, 4, 4))
+    found = BEGAN().value(tinygen.tensor(output), tinygen.tensor(x)).numpy()
+    np.testing.assert_allclose(found, np.abs(output - x).mean(axis=(1, 2, 3)))
+
+
 @given(st.floats(0, 3), st.floats(0, 3), st.floats(0, 1))
 def test_k_stays_between_0_and_1_and_moves_towards_balance(real, fake, start):
-    variant = BEGAN().to(np.float64)
-    variant.k.write()[...] = start
-    variant.gamma, variant.rate = 0.5, 0.7
-    variant.settle(nn.Module(), real, fake)
-    assert variant.k.item() == pytest.approx(np.clip(start + 0.7 * (0.5 * real - fake), 0, 1), abs=1e-12)
+    objective = BEGAN().to(np.float64)
+    objective.k.write()[...] = start
+    objective.gamma, objective.rate = 0.5, 0.7
+    objective.after_step(nn.Module(), real, fake)
+    assert objective.k.item() == pytest.approx(np.clip(start + 0.7 * (0.5 * real - fake), 0, 1), abs=1e-12)
 
 
 def test_the_clip_box_holds_after_every_step_of_the_critic():
-    model = new(variant="wgan", critic_steps=2)
+    model = new(objective="wgan", critic_steps=2)
     run = training(model, lr=1e-2)
     for _ in range(3):
         run.advance(0.0)
-        largest = max(np.abs(p.numpy()).max() for p in model.game.D.parameters())
+        largest = max(np.abs(p.numpy()).max() for p in model.pair.discriminator.parameters())
         assert largest <= np.float32(Wasserstein.clip)
     assert largest == np.float32(Wasserstein.clip)  # such steps do run into it
 
 
 @settings(max_examples=20)
 @given(st.integers(1, 4), st.integers(0, 2**32 - 1))
-def test_slopes_are_the_norms_of_gradients_between_the_images(n, seed):
+def test_gradient_norms_are_those_between_the_images(n, seed):
     rng = np.random.default_rng(seed)
     w = rng.normal(size=(3, 2, 2))
     real, fake = (tinygen.tensor(rng.normal(size=(n, 3, 2, 2))) for _ in range(2))
@@ -129,25 +140,29 @@ def test_slopes_are_the_norms_of_gradients_between_the_images(n, seed):
 
     between = mix[:, None, None, None] * real.numpy() + (1 - mix[:, None, None, None]) * fake.numpy()
     expected = np.sqrt(((2 * w * between) ** 2).sum(axis=(1, 2, 3)))
-    np.testing.assert_allclose(slopes(quadratic, real, fake, mix).numpy(), expected, rtol=1e-9)
+    np.testing.assert_allclose(gradient_norms(quadratic, real, fake, mix).numpy(), expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("classes", [0, 10])
 def test_the_evaluation_says_how_steep_the_critic_is(classes):
     train, test = load("digits")
-    model = new(GAN, variant="wgan-gp", classes=classes).eval()
-    figure = model.evaluate(train, test, np.random.default_rng(0))[-1]
-    assert (figure.name, figure.beside) == ("critic's slope", {"asked for": 1.0})
-    last = list(model.game.D.parameters())[-2]
+    model = new(GAN, objective="wgan-gp", classes=classes).eval()
+
+    def measured(model):
+        return model.family.metrics(model, train, test, np.random.default_rng(0))
+
+    metric = measured(model)[-1]
+    assert (metric.name, metric.baselines) == ("critic's gradient norm", {"asked for": 1.0})
+    last = list(model.pair.discriminator.parameters())[-2]
     last.write()[...] *= 3  # the weights of D's last layer: it is three times as steep
-    assert model.evaluate(train, test, np.random.default_rng(0))[-1].value == pytest.approx(3 * figure.value, rel=1e-4)
-    assert "critic's slope" not in [f.name for f in new(GAN).eval().evaluate(train, test, np.random.default_rng(0))]
+    assert measured(model)[-1].value == pytest.approx(3 * metric.value, rel=1e-4)
+    assert "critic's gradient norm" not in [m.name for m in measured(new(GAN).eval())]
 
 
-def test_a_critic_without_slope_has_a_penalty_with_a_finite_gradient():
+def test_a_critic_without_gradient_has_a_penalty_with_a_finite_gradient():
     w = tinygen.tensor(np.zeros(4), requires_grad=True)
     x = tinygen.tensor(np.ones((2, 4)))
-    penalty = VARIANTS["wgan-gp"]().penalty(slopes(lambda x: (x * w).sum(1), x, x, np.zeros(2)))
+    penalty = OBJECTIVES["wgan-gp"]().penalty(gradient_norms(lambda x: (x * w).sum(1), x, x, np.zeros(2)))
     assert penalty.item() == pytest.approx(10)
     assert np.isfinite(tinygen.grad(penalty, w)[0].numpy()).all()
 
@@ -158,11 +173,11 @@ def test_second_derivatives_of_the_penalty_are_those_of_finite_differences():
     for p in net.parameters():
         p.write()[...] = rng.normal(0, 0.4, p.shape)
     real, fake = (tinygen.tensor(rng.normal(size=(2, 1, 8, 8))) for _ in range(2))
-    penalty = VARIANTS["wgan-gp"]().penalty
+    penalty = OBJECTIVES["wgan-gp"]().penalty
     mix = np.array([0.3, 0.8])
 
     def value():
-        return penalty(slopes(lambda x: net(x).reshape(2), real, fake, mix))
+        return penalty(gradient_norms(lambda x: net(x).reshape(2), real, fake, mix))
 
     parameters = list(net.parameters())
     gradients = tinygen.grad(value(), parameters)
@@ -187,26 +202,31 @@ def gradients(net):
     return {n: None if p.grad is None else p.grad.numpy().tobytes() for n, p in net.named_parameters()}
 
 
-@pytest.mark.parametrize("name", sorted(VARIANTS))
-def test_batch_norm_is_where_the_variant_allows_it(name):
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+def test_batch_norm_is_where_the_objective_allows_it(name):
     """Not in a critic whose gradient is penalized, and in neither player of BEGAN, whose decoder is like G."""
-    game = new(variant=name, shape=(1, 16, 16)).game
-    found = [any(isinstance(m, nn.BatchNorm2d) for m in player.modules()) for player in (game.G, game.D)]
+    pair = new(objective=name, shape=(1, 16, 16)).pair
+    found = [
+        any(isinstance(m, nn.BatchNorm2d) for m in player.modules()) for player in (pair.generator, pair.discriminator)
+    ]
     assert found == {"wgan-gp": [True, False], "began": [False, False]}.get(name, [True, True])
     if name == "began":
-        encoder, decoder = game.D
-        assert [type(m) for m in decoder] == [type(m) for m in game.G]
+        encoder, decoder = pair.discriminator
+        assert [type(m) for m in decoder] == [type(m) for m in pair.generator]
         assert encoder(tinygen.tensor(np.zeros((2, 1, 16, 16), np.float32))).shape == (2, BEGAN.code, 1, 1)
 
 
 @pytest.mark.fault("M08")
 @pytest.mark.parametrize("cls", [GAN, DCGAN])
-@pytest.mark.parametrize("name", sorted(VARIANTS))
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
 def test_no_player_touches_the_other(name, cls):
-    model = new(cls, variant=name)
+    model = new(cls, objective=name)
     run = training(model)
     run.advance(0.0)
-    players = {"discriminator": (model.game.D, model.game.G), "generator": (model.game.G, model.game.D)}
+    players = {
+        "discriminator": (model.pair.discriminator, model.pair.generator),
+        "generator": (model.pair.generator, model.pair.discriminator),
+    }
     moved = []
 
     def watched(closure, optimizer):
@@ -217,12 +237,8 @@ def test_no_player_touches_the_other(name, cls):
         moved.append(states(own) != before[0])
         return parts
 
-    def real():
-        batch = run.batch()
-        return model.scale(batch.images), batch.labels
-
-    model.game.step(real, watched, run.rng)
-    assert moved == [True] * (model.game.steps + 1)
+    model.pair.training_step(SimpleNamespace(batch=run.batch, minimize=watched, rng=run.rng), model.scale)
+    assert moved == [True] * (model.pair.steps + 1)
 
 
 def test_a_discriminator_sees_real_and_generated_images_in_batches_of_their_own():
@@ -230,7 +246,7 @@ def test_a_discriminator_sees_real_and_generated_images_in_batches_of_their_own(
     model = new(critic_steps=1, shape=(1, 16, 16), levels=256)
     image = np.random.default_rng(0).integers(0, 256, (16, 1, 16, 16)).astype(np.uint8)
     run = training(model, Dataset(image), lr=1e-12)
-    norms = [m for m in model.game.D.modules() if isinstance(m, nn.BatchNorm2d)]
+    norms = [m for m in model.pair.discriminator.modules() if isinstance(m, nn.BatchNorm2d)]
     before = norms[0].num_batches_tracked.item()
     run.advance(0.0)
     assert norms[0].num_batches_tracked.item() == before + 3  # real, generated, and generated in the generator's step
@@ -238,14 +254,14 @@ def test_a_discriminator_sees_real_and_generated_images_in_batches_of_their_own(
 
 def test_running_statistics_are_part_of_the_state_and_decide_what_is_sampled():
     model = new()
-    for p in model.game.G.parameters():
+    for p in model.pair.generator.parameters():
         p.write()[...] *= 20  # images that differ
     run = training(model)
     for _ in range(3):
         run.advance(0.0)
     state = model.state_dict()
-    assert any("running_mean" in name for name in state if name.startswith("game.G"))
-    assert any("running_var" in name for name in state if name.startswith("game.G"))
+    assert any("running_mean" in name for name in state if name.startswith("pair.generator"))
+    assert any("running_var" in name for name in state if name.startswith("pair.generator"))
     other = new(seed=1)
     other.load_state_dict(state)
     np.testing.assert_array_equal(*(m.sample(5, np.random.default_rng(0)) for m in (model, other)))
@@ -256,7 +272,7 @@ def test_running_statistics_are_part_of_the_state_and_decide_what_is_sampled():
 @pytest.mark.fault("M07")
 @pytest.mark.parametrize("name", ["non-saturating", "wgan-gp", "began"])
 def test_a_batch_of_one_trains_and_one_sample_is_as_in_a_batch(name):
-    model = new(variant=name)
+    model = new(objective=name)
     parts = training(model, batch_size=1).advance(0.0)
     assert all(math.isfinite(v) for v in parts.values())
     z = model.codes(3, np.random.default_rng(0))
@@ -269,7 +285,7 @@ def test_a_batch_of_one_trains_and_one_sample_is_as_in_a_batch(name):
 @pytest.mark.parametrize("name", ["non-saturating", "wgan-gp", "began"])
 def test_the_same_seed_gives_the_same_bytes(name):
     def trained():
-        model = new(variant=name, seed=3)
+        model = new(objective=name, seed=3)
         run = training(model, seed=3)
         parts = [run.advance(0.0) for _ in range(3)]
         return parts, model.state_dict(), model.sample(4, np.random.default_rng(0)).tobytes()
@@ -281,8 +297,8 @@ def test_the_same_seed_gives_the_same_bytes(name):
 
 
 @pytest.mark.fault("R07")
-def test_a_game_goes_on_from_a_checkpoint_as_if_it_had_never_stopped(tmp_path):
-    config = Config("gan", options={"variant": "began", "width": 8, "latent": 4}, batch_size=16, epochs=1.0)
+def test_a_gan_goes_on_from_a_checkpoint_as_if_it_had_never_stopped(tmp_path):
+    config = Config("gan", options={"objective": "began", "width": 8, "latent": 4}, batch_size=16, epochs=1.0)
     data, rng = load("digits")[0], np.random.default_rng(0)
     first = Trainer(config, GAN((1, 8, 8), 17, **config.options, rng=rng), data, rng)
     run = Run.create("gan", tmp_path / "run")
@@ -293,35 +309,45 @@ def test_a_game_goes_on_from_a_checkpoint_as_if_it_had_never_stopped(tmp_path):
     _, model, state = run.load()
     second = Trainer(config, model.train(), data, np.random.default_rng(1))
     second.restore(run, state)
-    assert second.model.game.variant.k.item() > 0
+    assert second.model.pair.objective.k.item() > 0
     assert [second.advance(0.0) for _ in range(4)] == expected
 
 
+def test_a_checkpoint_from_when_objectives_were_called_variants_is_refused_by_name(tmp_path):
+    data, rng = load("digits")[0], np.random.default_rng(0)
+    model, run = GAN((1, 8, 8), 17, width=8, rng=rng), Run.create("gan", tmp_path / "run")
+    trainer = Trainer(Config("gan", options={"variant": "wgan", "width": 8}, batch_size=16), model, data, rng)
+    trainer.save(run)
+    said = r"last\.safetensors: .* there is no option of gan named 'variant' \(did you mean objective\?\)"
+    with pytest.raises(CheckpointError, match=said):
+        run.load()
+
+
 @pytest.mark.fault("R01")
-@pytest.mark.parametrize("player", ["G", "D"])
+@pytest.mark.parametrize("player", ["generator", "discriminator"])
 def test_a_spoilt_player_stops_the_training_by_name(player):
     model = new()
     run = training(model)
     run.advance(0.0)
-    name, p = list(getattr(model.game, player).named_parameters())[-1]
+    name, p = list(getattr(model.pair, player).named_parameters())[-1]
     p.write()[...] = np.nan
-    before = states(model.game.D)
-    with pytest.raises(FloatingPointError, match=rf"at step 2: .*game\.{player}\.{name}"), np.errstate(all="ignore"):
+    before = states(model.pair.discriminator)
+    with pytest.raises(FloatingPointError, match=rf"at step 2: .*pair\.{player}\.{name}"), np.errstate(all="ignore"):
         run.advance(0.0)
-    assert states(model.game.D) == before
+    assert states(model.pair.discriminator) == before
 
 
 @pytest.mark.parametrize(
     ("g_loss", "message"),
     [
         (lambda fake: (fake * 1e30 * 1e30).exp().mean(), r"'g_loss' became .* at step 1: .*\b(mul|exp)\b"),
-        (lambda fake: (fake * 0).abs().sqrt().mean(), r"the gradient of game\.G\..* at step 1: .*\bsqrt\b"),
+        (lambda fake: (fake * 0).abs().sqrt().mean(), r"the gradient of pair\.generator\..* at step 1: .*\bsqrt\b"),
     ],
 )
 def test_what_spoils_the_generators_own_step_is_named(g_loss, message):
-    model = new(GAN, variant="lsgan")
+    model = new(GAN, objective="lsgan")
     run = training(model)
-    model.game.variant.g_loss = g_loss
+    model.pair.objective.g_loss = g_loss
     with pytest.raises(FloatingPointError, match=message), np.errstate(all="ignore"):
         run.advance(0.0)
 
@@ -335,12 +361,12 @@ class Steep(nn.Module):
 
 def test_what_spoils_a_gradient_within_the_generator_is_named():
     """G's graph is used up when that is noticed: its images have to be made once more."""
-    model = new(GAN, variant="lsgan")
-    model.game.G = nn.Sequential(*model.game.G, Steep())
+    model = new(GAN, objective="lsgan")
+    model.pair.generator = nn.Sequential(*model.pair.generator, Steep())
     run = training(model)
-    model.game.variant.g_loss = lambda fake: fake.mean() * 1e35
+    model.pair.objective.g_loss = lambda fake: fake.mean() * 1e35
     with (
-        pytest.raises(FloatingPointError, match=r"the gradient of game\.G\..* at step 1: .*backward of mul"),
+        pytest.raises(FloatingPointError, match=r"the gradient of pair\.generator\..* at step 1: .*backward of mul"),
         np.errstate(all="ignore"),
     ):
         run.advance(0.0)
@@ -367,21 +393,22 @@ def test_each_guideline_can_be_switched_off(shape, off):
 
 
 def test_a_critic_with_a_penalty_and_an_autoencoder_have_no_batch_norm():
-    for name in VARIANTS:
-        model = new(variant=name, shape=(1, 28, 28))
-        found = any(isinstance(m, nn.BatchNorm2d) for m in model.game.D.modules())
+    for name in OBJECTIVES:
+        model = new(objective=name, shape=(1, 28, 28))
+        found = any(isinstance(m, nn.BatchNorm2d) for m in model.pair.discriminator.modules())
         assert found == (name not in ("wgan-gp", "began"))
 
 
 def test_the_size_is_that_of_the_readme():
     model = DCGAN((1, 28, 28), 256, rng=np.random.default_rng(0))
-    assert [sum(p.numel() for p in net.parameters()) for net in (model.game.G, model.game.D)] == [533_889, 138_689]
+    sizes = {name: sum(p.numel() for p in net.parameters()) for name, net in model.pair.players.items()}
+    assert sizes == {"generator": 533_889, "discriminator": 138_689}
 
 
 @pytest.mark.parametrize("name", ["non-saturating", "wgan-gp", "began"])
 def test_a_step_of_dcgan_converts_no_image(name, monkeypatch):
     """At most the one number a image that the gradient of a mean is, which isn't in memory at all before."""
-    model = new(variant=name, shape=(1, 16, 16), levels=256)
+    model = new(objective=name, shape=(1, 16, 16), levels=256)
     run = training(model, Dataset(np.random.default_rng(0).integers(0, 256, (16, 1, 16, 16)).astype(np.uint8)))
     run.advance(0.0)
     sizes, convert = [0], kernels.layout.contiguous
@@ -395,29 +422,43 @@ def test_a_step_of_dcgan_converts_no_image(name, monkeypatch):
 
 @pytest.mark.parametrize(("cls", "name"), [(GAN, "non-saturating"), (DCGAN, "hinge"), (DCGAN, "began")])
 def test_both_players_see_the_classes(cls, name):
-    model = new(cls, variant=name, classes=3)
-    game, rng = model.game.eval(), np.random.default_rng(0)
-    z, labels = game.codes(2, rng), np.array([0, 2])
+    model = new(cls, objective=name, classes=3)
+    pair, rng = model.pair.eval(), np.random.default_rng(0)
+    z, labels = pair.codes(2, rng), np.array([0, 2])
     with tinygen.no_grad():
-        one, other = game.fake(z, labels), game.fake(z, labels[::-1])
+        one, other = pair.generate(z, labels), pair.generate(z, labels[::-1])
         assert (one.numpy() != other.numpy()).any()
-        assert (game.judge(one, labels).numpy() != game.judge(one, labels[::-1]).numpy()).any()
+        assert (pair.discriminate(one, labels).numpy() != pair.discriminate(one, labels[::-1]).numpy()).any()
     assert model.sample(5, rng, labels=np.array([0, 1, 2, 1, 0])).shape == (5, 1, 8, 8)
+    said = r"labels must be (2 integers, one|from 0 to 2 for a GAN of 3 classes, got (-1|0) to)"
     for wrong in (np.array([0, 3]), np.array([-1, 0]), np.array([0])):
-        with pytest.raises(ValueError, match=r"labels must be 2 of 0 to 2, got \d from"):
-            game.fake(z, wrong)
+        with pytest.raises(ValueError, match=said):
+            pair.generate(z, wrong)
+
+
+def test_a_class_is_a_plane_of_ones_beside_an_image_and_beside_its_noise():
+    model, labels = new(GAN, classes=3), np.array([2, 0])
+    for x in (np.zeros((2, 1, 8, 8), np.float32), np.zeros((2, 6, 1, 1), np.float32)):
+        seen = model.pair._with_classes(tinygen.tensor(x), labels).numpy()
+        planes = np.zeros((2, 3, *x.shape[2:]))
+        planes[0, 2] = planes[1, 0] = 1
+        np.testing.assert_array_equal(seen, np.concatenate([x, planes], axis=1))
 
 
 ERRORS = {
     "odd sides": (lambda: new(shape=(1, 7, 8)), r"image_shape must have an even height and width, got \(1, 7, 8\)"),
+    "objective": (lambda: new(objective="wgn"), "objective must be one of non-saturating, .*, began, got 'wgn'"),
     "no latent": (lambda: new(latent=0), "latent must be at least 1, got 0"),
     "critic steps": (lambda: new(critic_steps=-1), "critic_steps must be at least 0, got -1"),
-    "labels for nothing": (lambda: new().sample(1, None, labels=np.zeros(1, int)), "labels given to a model without"),
+    "labels for nothing": (
+        lambda: new().sample(1, None, labels=np.zeros(1, int)),
+        "DCGAN knows no classes: labels must be None, got 1 of them",
+    ),
     "temperature": (lambda: new().sample(1, None, temperature=-1), "temperature must not be negative, got -1"),
     "truncation": (lambda: new().codes(1, np.random.default_rng(0), 0), "truncation must be above 0, got 0"),
     "no labels": (
         lambda: training(new(classes=10), Dataset(np.zeros((4, 1, 8, 8), np.uint8), 17)).advance(0.0),
-        "labels must be 4 of 0 to 9, got none",
+        "a GAN of 10 classes must be told the labels, got None; has the data none?",
     ),
 }
 
@@ -460,6 +501,19 @@ def test_truncated_codes_are_normal_ones_within_bounds(limit, seed):
     np.testing.assert_array_equal(z[kept], whole[kept])
 
 
+def test_decode_gives_the_players_images_in_levels():
+    model = new(seed=2)
+    for p in model.pair.generator.parameters():
+        p.write()[...] *= 20  # images that differ
+    z = model.codes(3, np.random.default_rng(0))
+    assert isinstance(model, Decodes)
+    with tinygen.no_grad():
+        x = model.pair.eval().generate(z).numpy()
+    np.testing.assert_allclose(model.decode(z), (x + 1) * 8, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(model.images(z), np.round(model.decode(z)))
+    assert model.decode(z).std() > 1
+
+
 def test_temperature_scales_the_codes():
     model = new(seed=2)
     z = model.codes(3, np.random.default_rng(0))
@@ -494,45 +548,45 @@ def test_modes_are_counted_and_points_between_them_are_not_good():
     assert toy.modes_and_good(toy.centres() * 1.2) == (0, 0.0)
 
 
-@pytest.mark.parametrize("variant", sorted(VARIANTS))
-def test_a_toy_learns_the_radius_and_draws_its_field(variant):
-    game = toy.Toy(variant, width=32, batch_size=32, rng=np.random.default_rng(0))
-    untrained = np.linalg.norm(game.sample(500, np.random.default_rng(1)), axis=1).mean()
-    parts = game.train(40)
+@pytest.mark.parametrize("objective", sorted(OBJECTIVES))
+def test_a_toy_learns_the_radius_and_draws_its_field(objective):
+    points = toy.Toy(objective, width=32, batch_size=32, rng=np.random.default_rng(0))
+    untrained = np.linalg.norm(points.sample(500, np.random.default_rng(1)), axis=1).mean()
+    parts = points.train(40)
     assert {"d_loss", "g_loss", "real", "fake", "d_grad", "g_grad", "spread"} <= set(parts)
-    trained = np.linalg.norm(game.sample(500, np.random.default_rng(1)), axis=1).mean()
-    if variant not in ("wgan", "began"):  # whose first steps are small by design
+    trained = np.linalg.norm(points.sample(500, np.random.default_rng(1)), axis=1).mean()
+    if objective not in ("wgan", "began"):  # whose first steps are small by design
         assert abs(trained - toy.RADIUS) < abs(untrained - toy.RADIUS)
-    field = game.field(5)
+    field = points.field(5)
     corner = tinygen.tensor(np.array([[-toy.REACH, toy.REACH]], np.float32))
-    assert field[0, 0] == pytest.approx(game.game.judge(corner).item(), rel=1e-5)
-    picture = game.picture(np.random.default_rng(0), side=60)
+    assert field[0, 0] == pytest.approx(points.pair.discriminate(corner).item(), rel=1e-5)
+    picture = points.picture(np.random.default_rng(0), side=60)
     assert picture.images.shape == (1, 3, 60, 60)
     assert {tuple(c) for c in picture.images[0].reshape(3, -1).T} >= {(0, 0, 0), toy.GREY}
 
 
-def test_the_non_saturating_game_finds_all_eight_modes():
-    game = toy.Toy("non-saturating", rng=np.random.default_rng(0))
-    game.train(2000)
-    modes, good = toy.modes_and_good(game.sample(5000, np.random.default_rng(0)))
+def test_the_non_saturating_gan_finds_all_eight_modes():
+    points = toy.Toy("non-saturating", rng=np.random.default_rng(0))
+    points.train(2000)
+    modes, good = toy.modes_and_good(points.sample(5000, np.random.default_rng(0)))
     assert modes == 8
     assert good >= 0.9
 
 
 def test_norm_is_that_of_all_gradients_together():
     net = nn.Linear(2, 1, rng=np.random.default_rng(0))
-    assert norm(net.parameters()) == 0
+    assert gradient_norm(net) == 0
     (net(tinygen.tensor([[3.0, 4.0]])) * 2).sum().backward()
-    assert norm(net.parameters()) == pytest.approx(math.sqrt(36 + 64 + 4))
+    assert gradient_norm(net) == pytest.approx(math.sqrt(36 + 64 + 4))
 
 
 def test_steps_of_the_critic_take_new_images_each():
-    model = new(GAN, variant="wgan-gp")
-    assert model.game.steps == 5
+    model = new(GAN, objective="wgan-gp")
+    assert model.pair.steps == 5
     run = training(model)
     run.advance(0.0)
     assert run.drawn == 5
-    assert Game(nn.ReLU(), nn.ReLU(), "wgan", (1,), steps=2).steps == 2
+    assert AdversarialPair(nn.ReLU(), nn.ReLU(), Wasserstein(), (1,), steps=2).steps == 2
 
 
 @pytest.mark.parametrize("name", ["neighbours", "interpolate", "truncate", "arithmetic"])
@@ -541,12 +595,12 @@ def test_pictures_show_images_of_the_model(name, classes):
     data = subset(load("digits")[0], slice(200))
     data = Dataset(data.images, 17, data.labels if classes else None)
     model = new(classes=classes).eval()
-    picture = model.pictures()[name](model, data, data, np.random.default_rng(0))
+    picture = model.family.plots[name](model, data, data, np.random.default_rng(0))
     assert picture.images.shape[1:] == (1, 8, 8)
     assert picture.images.dtype == np.uint8
     assert len(picture.images) % picture.columns == 0
     assert picture.images.max() < 17
-    again = model.pictures()[name](model, data, data, np.random.default_rng(0))
+    again = model.family.plots[name](model, data, data, np.random.default_rng(0))
     np.testing.assert_array_equal(picture.images, again.images)
 
 
@@ -566,7 +620,7 @@ def test_neighbours_shows_training_images_that_are_really_the_nearest():
             ("--steps", "2"),
             r"[0-8] of 8 modes, \d+\.\d% good samples \(the density's own: 98\.9%\)\nD's field .*: toy.png\n",
         ),
-        (("--steps", "2", "--density", "swiss-roll", "--variant", "began"), r"D's field .*: toy.png\n"),
+        (("--steps", "2", "--density", "swiss-roll", "--objective", "began"), r"D's field .*: toy.png\n"),
         (("--losses",), r"the generator's loss over D\(G\(z\)\) from 0 to 1: .*: toy.png\n"),
     ],
 )
@@ -579,10 +633,18 @@ def test_the_toy_command_draws_a_picture(flags, said, tmp_path, monkeypatch, cap
         assert png.size[0] > 300
 
 
+@pytest.mark.parametrize("command", [("train", "gan"), ("train", "dcgan"), ("toy",)])
+def test_the_flag_that_was_called_variant_is_named(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([*command, "--variant", "wgan"])
+    assert stopped.value.code == 2
+    assert "unrecognized arguments: --variant wgan (did you mean --objective?)" in capsys.readouterr().err
+
+
 def test_what_comes_out_of_arithmetic_is_what_was_asked_for_far_more_often_than_by_chance():
     """Bright A - dark A + dark B, for all pairs of classes, as a classifier sees them: slides 130 to 133."""
     train, rng = load("digits")[0], np.random.default_rng(5)
-    model = new(GAN, variant="wgan-gp", width=64, critic_steps=1)
+    model = new(GAN, objective="wgan-gp", width=64, critic_steps=1)
     run = training(model, batch_size=32, lr=1e-3)
     for _ in range(300):
         run.advance(0.0)

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import nn
 
 import tinygen
-from tinygen import optim
 from tinygen.data import load
+from tinygen.models.family import Batch
 from tinygen.models.gan.dcgan import DCGAN, Guidelines, discriminator_net
-from tinygen.models.gan.objectives import VARIANTS, slopes
+from tinygen.models.gan.objectives import OBJECTIVES, gradient_norms
+from tinygen.models.gan.toy import PlainStep
 
 STEPS = 20
 
@@ -56,9 +57,9 @@ class Twin:
 
     def __init__(self, name: str, model: DCGAN, width: int, latent: int, betas: tuple[float, float], lr: float) -> None:
         dtype = torch.float64 if next(model.parameters()).dtype == np.float64 else torch.float32
-        self.name, self.critic_steps, self.latent = name, model.game.steps, latent
+        self.name, self.critic_steps, self.latent = name, model.pair.steps, latent
         self.g, self.d = (net.to(dtype) for net in networks(width, latent, name != "wgan-gp"))
-        for net, own in ((self.g, model.game.G), (self.d, model.game.D)):
+        for net, own in ((self.g, model.pair.generator), (self.d, model.pair.discriminator)):
             net.load_state_dict({k: torch.tensor(v) for k, v in own.state_dict().items()})
         self.optimizers = [torch.optim.Adam(net.parameters(), lr, betas) for net in (self.g, self.d)]
 
@@ -87,33 +88,21 @@ def test_trained_side_by_side(name, critic_steps, dtype):
     width, latent, lr = 6, 8, 5e-4
     digits = load("digits")[0].images.repeat(2, axis=2).repeat(2, axis=3) * np.uint8(15)
     model = DCGAN(
-        (1, 16, 16), 256, variant=name, latent=latent, width=width, critic_steps=critic_steps,
+        (1, 16, 16), 256, objective=name, latent=latent, width=width, critic_steps=critic_steps,
         rng=np.random.default_rng(0),
     ).to(dtype)  # fmt: skip
-    twin = Twin(name, model, width, latent, model.game.variant.betas, lr)
-    players = {"discriminator": model.game.D, "generator": model.game.G}
-    optimizers = {k: optim.Adam(p.parameters(), lr, model.game.variant.betas) for k, p in players.items()}
-
-    def minimize(closure, optimizer):
-        parts = closure()
-        own = list(players[optimizer].parameters())
-        for p, g in zip(own, tinygen.grad(sum(parts.values(), tinygen.tensor(np.zeros((), dtype))), own), strict=True):
-            p.grad = g
-        optimizers[optimizer].step()
-        return {k: v.item() for k, v in parts.items()}
-
+    twin = Twin(name, model, width, latent, model.pair.objective.betas, lr)
     order, mine, theirs = (np.random.default_rng(seed) for seed in (1, 2, 2))
-    losses = []
+    optimizers, losses = model.optimizers(lr), []
     for _ in range(STEPS if dtype == np.float64 else 1):
         batches = [digits[order.integers(0, len(digits), 12)] for _ in range(critic_steps)]
-        stream = iter(batches)
-        parts = model.game.step(lambda stream=stream: (model.scale(next(stream)), None), minimize, mine)
+        parts = model.pair.training_step(PlainStep(optimizers, map(Batch, batches).__next__, mine), model.scale)
         ours = parts["d_loss"] + parts.get("penalty", 0.0), parts["g_loss"]
         losses.append((ours, twin.step(batches, theirs)))
     ours, torchs = np.array(losses).transpose(1, 0, 2)
     np.testing.assert_allclose(ours, torchs, rtol=1e-9 if dtype == np.float64 else 1e-5)
     if dtype == np.float64:
-        for own, other in ((model.game.G, twin.g), (model.game.D, twin.d)):
+        for own, other in ((model.pair.generator, twin.g), (model.pair.discriminator, twin.d)):
             for key, value in other.state_dict().items():
                 np.testing.assert_allclose(own.state_dict()[key], value, rtol=1e-7, atol=1e-10, err_msg=key)
         assert np.abs(ours[-1] - ours[0]).max() > 1e-3  # and they did move
@@ -131,8 +120,8 @@ def test_the_penaltys_second_order_gradients(dtype, tolerance):
     real, fake = rng.normal(size=(2, 5, 1, 16, 16)).astype(dtype)
     mix = rng.random(5).astype(dtype)
     parameters = list(net.parameters())
-    found = slopes(lambda x: net(x).reshape(5), tinygen.tensor(real), tinygen.tensor(fake), mix)
-    ours = tinygen.grad(VARIANTS["wgan-gp"]().penalty(found), parameters)
+    found = gradient_norms(lambda x: net(x).reshape(5), tinygen.tensor(real), tinygen.tensor(fake), mix)
+    ours = tinygen.grad(OBJECTIVES["wgan-gp"]().penalty(found), parameters)
     between = torch.tensor(mix[:, None, None, None] * real + (1 - mix[:, None, None, None]) * fake, requires_grad=True)
     (g,) = torch.autograd.grad(other(between).sum(), between, create_graph=True)
     penalty = 10 * ((g.flatten(1).norm(dim=1) - 1) ** 2).mean()

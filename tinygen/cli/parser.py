@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import importlib.util
 import math
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from types import UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 from tinygen import cuda
-from tinygen.training.config import kind, option_texts, options
+from tinygen.training.config import kind, nearest, option_texts, options
 
 DEVICES, WHERE = ("cpu", "cuda", "auto"), "where it computes; auto: on the GPU if there is one (default cpu)"
 
@@ -42,7 +41,7 @@ class Parser(argparse.ArgumentParser):
         known = [s for action in self._actions for s in (*action.option_strings, *map(str, action.choices or ()))]
         unknown = message.partition("unrecognized arguments:")[2] or message.partition("invalid choice:")[2]
         words = [w.partition("=")[0].strip("',:()") for w in unknown.partition("(choose")[0].split()]
-        guesses = [m for w in words if w not in known for m in difflib.get_close_matches(w, known, 1)]
+        guesses = [m for w in words if w not in known for m in nearest(w, known)]
         hint = f" (did you mean {guesses[0]}?)" if guesses else ""
         self.exit(2, f"{self.prog}: {message}{hint}\n")
 

@@ -19,9 +19,10 @@ def add(commands: Any) -> None:
 
 
 def _add_flags(p: Parser) -> None:
-    from tinygen.models.gan.objectives import VARIANTS
+    from tinygen.models.gan.objectives import OBJECTIVES
 
-    p.add_argument("--variant", choices=VARIANTS, default="non-saturating", help="(default %(default)s)")
+    p.add_argument("--objective", choices=OBJECTIVES, default="non-saturating",
+                   help="what the two players minimize (default %(default)s)")  # fmt: skip
     p.add_argument("--density", choices=("eight-gaussians", "swiss-roll"), default="eight-gaussians")
     p.add_argument("--steps", type=whole_number, default=2000, help="of the generator (default %(default)s)")
     p.add_argument("--lr", type=number, default=1e-3, help="learning rate at the start (default %(default)s)")
@@ -39,12 +40,12 @@ def _toy(args: argparse.Namespace) -> None:
     if args.losses:
         found = toy.loss_picture()
     else:
-        game = toy.Toy(args.variant, args.density, lr=args.lr, rng=np.random.default_rng(args.seed))
-        with Bar() as bar:
-            game.train(args.steps, lambda done: bar.show(done, f"{args.variant} on {args.density}"))
-        found = game.picture(np.random.default_rng(args.seed))
+        points = toy.Toy(args.objective, args.density, lr=args.lr, rng=np.random.default_rng(args.seed))
+        with Bar():
+            points.train(args.steps)
+        found = points.picture(np.random.default_rng(args.seed))
         if args.density == "eight-gaussians":
-            modes, good = toy.modes_and_good(game.sample(10_000, np.random.default_rng(args.seed)))
+            modes, good = toy.modes_and_good(points.sample(10_000, np.random.default_rng(args.seed)))
             say(f"{modes} of 8 modes, {good:.1%} good samples (the density's own: 98.9%)")
     save_plot(args.out, found, 256)
     say(f"{found.caption}: {args.out}")

@@ -37,6 +37,15 @@ class Condition:
         """Labels (N,) as rows (N, classes), 1 at an image's own class and 0 elsewhere."""
         return np.eye(self.classes)[labels]
 
+    def planes(self, labels: np.ndarray, *sides: int) -> np.ndarray:
+        """Labels (N,) as channels (N, classes, *sides): 1 all over the plane of an image's own class, 0 elsewhere.
+
+        The channels are last in memory, as those of images.
+        """
+        planes = np.zeros((len(labels), *sides, self.classes))
+        planes[np.arange(len(labels)), ..., labels] = 1
+        return np.moveaxis(planes, -1, 1)
+
     def check(self, labels: Any, n: int, model: str = "the model") -> np.ndarray | None:
         """The labels of n images; None for a model that is told nothing.
 

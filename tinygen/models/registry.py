@@ -27,7 +27,7 @@ MODELS = {
     "mixture-vae": Entry("vae.mixture:MixtureVAE", "a VAE with a mixture of Gaussians as posterior"),
     "mixture-iwae": Entry("vae.iwae:MixtureIWAE", "a mixture as posterior, trained on the importance-weighted bound"),
     "categorical-vae": Entry("vae.categorical:CategoricalVAE", "a VAE with categorical latent variables"),
-    "gan": Entry("gan.gan:GAN", "two multilayer perceptrons that play against each other"),
+    "gan": Entry("gan.gan:GAN", "two multilayer perceptrons that learn from each other"),
     "dcgan": Entry("gan.dcgan:DCGAN", "a GAN of strided and transposed convolutions"),
 }
 

@@ -18,6 +18,7 @@ import numpy as np
 from tinygen import Tensor, kernels
 from tinygen.array import moved
 from tinygen.console import progress
+from tinygen.debug import not_finite
 from tinygen.modes import is_reference
 from tinygen.pool import empty
 from tinygen.sampling.program import Program, program
@@ -109,7 +110,7 @@ class Sampler:
             failed = kernels.sample.sample(s, self.scaled, uniform, state, x, first, last, known, temperature)
             if failed is not NotImplemented:
                 if failed >= 0:
-                    raise FloatingPointError(_not_finite(self.logits(state, x, failed), self.place(failed)))
+                    raise _spoilt(self.logits(state, x, failed), self.place(failed))
                 return
         layers, runs = s.layers.tolist(), s.runs.tolist()
         for value in range(first, last):
@@ -141,7 +142,7 @@ def draw(logits: np.ndarray, uniform: np.ndarray, temperature: float = 1.0, plac
     """
     top = logits.max(axis=1, keepdims=True)
     if not np.isfinite(top).all():
-        raise FloatingPointError(_not_finite(logits, place))
+        raise _spoilt(logits, place)
     if temperature == 0:
         return logits.argmax(axis=1)
     below = logits.astype(np.float64) - top
@@ -150,8 +151,8 @@ def draw(logits: np.ndarray, uniform: np.ndarray, temperature: float = 1.0, plac
     return (cumulative <= uniform[:, None] * cumulative[:, -1:]).sum(axis=1)
 
 
-def _not_finite(logits: np.ndarray, place: str) -> str:
-    return f"a logit is {'nan' if np.isnan(logits).any() else 'infinite'}{place}"
+def _spoilt(logits: np.ndarray, place: str) -> FloatingPointError:
+    return FloatingPointError(f"a logit is {not_finite(logits)}{place}")
 
 
 # ------------------------------------------------------------------------- plans, kept until the model's weights change

@@ -23,6 +23,7 @@ from tinygen.models.registry import MODELS, model_class
 Sets = tuple[Dataset, Dataset | None, Dataset]  # to train on, to validate on, to test on
 
 HELD = 20, 1000  # one of so many training images is held out, but no more than so many in all
+RENAMED = {"variant": "objective", "--variant": "--objective"}  # what options and their flags were called before
 _TINY = 5e-324  # the least number above 0
 _LEAST = {"seed": 0, "batch_size": 1, "levels": 2, "lr": _TINY, "epochs": _TINY, "minutes": _TINY}
 
@@ -168,6 +169,13 @@ def _check_names(given: Iterable[str], known: Iterable[str], what: str) -> None:
             raise ValueError(f"there is no {what} named {name!r:.80}{_nearest(name, known)}")
 
 
+def nearest(word: str, known: Iterable[str]) -> list[str]:
+    """Which known word was meant by another one, if any: what it is called now, or what is spelt much alike."""
+    known = list(known)
+    renamed = RENAMED.get(word)
+    return [renamed] if renamed in known else difflib.get_close_matches(word, known, 1)
+
+
 def _nearest(name: Any, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(str(name), list(known), 1)
+    near = nearest(str(name), known)
     return f" (did you mean {near[0]}?)" if near else ""

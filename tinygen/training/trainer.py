@@ -16,7 +16,7 @@ import numpy as np
 from tinygen import Tensor
 from tinygen.array import xp
 from tinygen.data import Dataset, Minibatches
-from tinygen.debug import detect_nan
+from tinygen.debug import detect_nan, not_finite
 from tinygen.models.family import Batch
 from tinygen.models.model import Model
 from tinygen.optim import Optimizer
@@ -99,7 +99,7 @@ class Trainer:
             what = next((f"the loss {k!r} became {v}" for k, v in values.items() if not math.isfinite(v)), "")
             if not what:
                 functools.reduce(operator.add, parts.values()).backward()
-                spoilt = _not_finite({k: p.grad for k, p in self._parameters[optimizer].items() if p.grad is not None})
+                spoilt = _first_not_finite({name: p.grad for name, p in self._parameters[optimizer].items()})
                 what = f"the gradient of {spoilt}" if spoilt else ""
             if what:
                 self.rng.bit_generator.state = random
@@ -123,7 +123,7 @@ class Trainer:
 
     def _origin(self, closure: Callable[[], dict[str, Tensor]]) -> str:
         """Which parameter, or else which op, brought something that isn't finite into this step."""
-        if spoilt := _not_finite(dict(self.model.named_parameters())):
+        if spoilt := _first_not_finite(dict(self.model.named_parameters())):
             return f"parameter {spoilt}"
         try:
             with detect_nan():
@@ -148,7 +148,7 @@ class Trainer:
         run.save(run.best, self.config, self.model, step=self.step, best=validation)
 
     def _check_parameters(self) -> None:
-        if spoilt := _not_finite(dict(self.model.named_parameters())):
+        if spoilt := _first_not_finite(dict(self.model.named_parameters())):
             raise FloatingPointError(f"parameter {spoilt} at step {self.step}: try a lower --lr")
 
     def restore(self, run: Run, state: dict[str, Any]) -> None:
@@ -176,10 +176,6 @@ def _named(optimizer: Optimizer, model: Model) -> dict[str, Tensor]:
     return {name: p for name, p in model.named_parameters() if id(p) in own}
 
 
-def _not_finite(tensors: dict[str, Any]) -> str:
-    """ "NAME is nan" or "NAME is inf" of the first that isn't finite everywhere, or nothing."""
-    for name, value in tensors.items():
-        array, n = value._array, xp(value._array)
-        if not n.isfinite(array).all():
-            return f"{name} is {'nan' if n.isnan(array).any() else 'inf'}"
-    return ""
+def _first_not_finite(tensors: dict[str, Any]) -> str:
+    """ "NAME is nan" or "NAME is inf" of the first that isn't finite everywhere, or ""."""
+    return next((f"{name} is {word}" for name, value in tensors.items() if (word := not_finite(value))), "")

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from tinygen import nn
-from tinygen.models.gan.gan import GAN, Name
+from tinygen.models.gan.gan import GAN
+from tinygen.models.gan.objectives import Name
 from tinygen.nn import init
 
 
@@ -101,35 +102,39 @@ def initialized(net: nn.Sequential, rng: np.random.Generator) -> nn.Sequential:
 
 
 class DCGAN(GAN):
-    """DCGAN: convolutional players by five guidelines, each with a switch, in any of seven variants.
+    """DCGAN: convolutional players by five guidelines, each with a switch, for any of seven objectives.
 
     Args:
-        image_shape: height and width must be even.
+        image_shape: height and width must be even. levels: see `Model`.
+        objective: what the two players minimize.
+        latent: how many normal random numbers an image is made from.
         width: the channels next to the image, doubled with each halving of its sides.
+        critic_steps: steps of the discriminator for each of the generator; 0: as in the objective's paper.
+        classes: how many classes both players are told (Mirza & Osindero 2014); 0: none.
         strided: strided and fractionally-strided convolutions; else pooling, upsampling and 3x3 kernels.
-        batch_norm: in both players, where the variant allows it; not at G's output and D's input.
+        batch_norm: in both players, where the objective allows it; not at G's output and D's input.
         convolutional: no fully connected hidden layers; else one of 512 units at G's input and at D's output.
         relu: ReLU in G, with tanh at its output; else tanh throughout.
         leaky: LeakyReLU(0.2) in D; else ReLU.
-        variant, latent, critic_steps, classes, rng: see `GAN`.
+        rng: draws the initial weights.
     """
 
     def __init__(
-        self, image_shape: tuple[int, int, int], levels: int, *, variant: Name = "non-saturating", latent: int = 64,
+        self, image_shape: tuple[int, int, int], levels: int, *, objective: Name = "non-saturating", latent: int = 64,
         width: int = 64, critic_steps: int = 0, classes: int = 0, strided: bool = True, batch_norm: bool = True,
         convolutional: bool = True, relu: bool = True, leaky: bool = True, rng: np.random.Generator,
     ) -> None:  # fmt: skip
         self.rules = Guidelines(strided, batch_norm, convolutional, relu, leaky)
         super().__init__(
-            image_shape, levels, variant=variant, latent=latent, width=width, critic_steps=critic_steps,
+            image_shape, levels, objective=objective, latent=latent, width=width, critic_steps=critic_steps,
             classes=classes, rng=rng,
         )  # fmt: skip
 
-    def generator(self, inputs: int, width: int, batch_norm: bool, rng: np.random.Generator) -> nn.Module:
+    def new_generator(self, inputs: int, width: int, batch_norm: bool, rng: np.random.Generator) -> nn.Module:
         rules = replace(self.rules, batch_norm=self.rules.batch_norm and batch_norm)
         return generator_net(self.image_shape, inputs, width, rules, rng)
 
-    def discriminator(
+    def new_discriminator(
         self, inputs: tuple[int, int, int], outputs: int, width: int, batch_norm: bool, rng: np.random.Generator
     ) -> nn.Module:
         rules = replace(self.rules, batch_norm=self.rules.batch_norm and batch_norm)

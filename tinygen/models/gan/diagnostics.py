@@ -1,4 +1,4 @@
-"""How a GAN is doing, in words: what its users ask first, "what should the losses look like, and is mine failing?"
+"""How a GAN does, in words: what its users ask first, "what should the losses look like, and is mine failing?"
 
 A GAN's losses alone say little: they are those of a game, and neither falls when all is well. What says more are D's
 values on real and generated images, how steep D is, whether G gets a gradient at all, and how much the samples differ.
@@ -6,37 +6,47 @@ values on real and generated images, how steep D is, whether G gets a gradient a
 
 from __future__ import annotations
 
-from tinygen.models.gan.objectives import Variant
+import math
+from typing import Any
 
+import numpy as np
+
+from tinygen import Tensor, nn
+from tinygen.data import Dataset
+from tinygen.metrics.features import class_names, feature_net
+from tinygen.models.gan.objectives import Objective
+
+LOOK = 500  # steps between two looks at the samples' classes, and how many samples are looked at
 WON = 0.1  # of d_loss at chance: what a discriminator has left that tells nearly all images apart
-BLIND = 0.98
+BLIND = 0.98  # of d_loss at chance: from where a discriminator does no better
 ALIKE = 0.3  # spread of the samples over that of the data
 FLAT = 0.02  # norm of the generator's gradient
-STEEP = 0.3  # how far from 1 the slope may be that a penalty draws to 1
-FAR = 1e4  # values of D that no healthy game comes to
+STEEP = 0.3  # how far from 1 the norm of D's gradient may be that a penalty draws to 1
+FAR = 1e4  # values of D that no training comes to which goes well
 
 
-def diagnosis(parts: dict[str, float], variant: Variant, missing: int = 0, classes: int = 0) -> list[str]:
-    """What is wrong with a game, the worst first; empty if nothing is.
+def diagnosis(parts: dict[str, float], objective: Objective, missing: int = 0, classes: int = 0) -> list[str]:
+    """What is wrong with a training, the worst first; empty if nothing is.
 
     Args:
-        parts: the numbers of a step (`Game.step`), best averaged over some.
+        parts: the numbers of a step (`AdversarialPair.training_step`), best averaged over some.
         missing, classes: how many classes don't occur among samples, of how many.
     """
-    real, fake, chance = parts["real"], parts["fake"], variant.chance
+    real, fake, chance = parts["real"], parts["fake"], objective.chance
     found = []
     if max(abs(real), abs(fake)) > FAR:
         found.append(f"diverging: D's values have reached {max(abs(real), abs(fake)):.0e}; lower --lr")
     if chance and parts["d_loss"] < WON * chance:
         if parts["g_grad"] < FLAT:
-            why = "the generator gets no gradient any more; --variant non-saturating gives it one"
+            why = "the generator gets no gradient any more; --objective non-saturating gives it one"
         else:
-            why = "it tells nearly all images apart; give it a smaller --width or a penalty (--variant wgan-gp)"
+            why = "it tells nearly all images apart; give it a smaller --width or a penalty (--objective wgan-gp)"
         found.append(f"the discriminator has won: {why}")
     if chance and parts["d_loss"] > BLIND * chance:
         found.append("the discriminator is blind: it does no better than chance; try more --critic-steps")
-    if "slope" in parts and abs(parts["slope"] - 1) > STEEP:
-        found.append(f"the critic's slope is {parts['slope']:.2f} instead of 1: its estimate is no distance yet")
+    if "gradient_norm" in parts and abs(parts["gradient_norm"] - 1) > STEEP:
+        norm = parts["gradient_norm"]
+        found.append(f"the critic's gradient norm is {norm:.2f} instead of 1: its estimate is no distance yet")
     if parts.get("k", 0.0) >= 1:
         found.append("BEGAN's k is at its limit 1: the generator fools the autoencoder; lower --lr")
     if missing:
@@ -44,3 +54,22 @@ def diagnosis(parts: dict[str, float], variant: Variant, missing: int = 0, class
     elif parts["spread"] < ALIKE:
         found.append(f"mode collapse: the samples differ {parts['spread']:.0%} as much as the data")
     return found
+
+
+def rare_classes(model: Any, train: Dataset, seed: int) -> tuple[int, int]:
+    """How many classes are rare (below a tenth of an equal share) among new samples, and of how many."""
+    classes = len(class_names(train))
+    _, found = feature_net(train).of(model.sample(LOOK, np.random.default_rng(seed)))
+    return int((np.bincount(found, minlength=classes) < LOOK / 10 / classes).sum()), classes
+
+
+def gradient_norm(player: nn.Module) -> float:
+    """The norm of all gradients of a player's parameters together."""
+    grads = (p.grad.numpy() for p in player.parameters() if p.grad is not None)
+    return math.sqrt(sum(float(np.square(g, dtype=np.float64).sum()) for g in grads))
+
+
+def spread(fake: Tensor, x: Tensor) -> float:
+    """How much generated images differ, over how much real ones do: of standard deviations over the batch (N, ...)."""
+    variances = (float(images.numpy().var(axis=0, dtype=np.float64).mean()) for images in (fake, x))
+    return math.sqrt(next(variances) / max(next(variances), 1e-12))

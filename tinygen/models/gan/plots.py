@@ -1,4 +1,4 @@
-"""What a GAN's samples and codes can be asked: are they copies, what lies between two codes, can codes be added?
+"""Plots of a GAN's samples and codes: are they copies, what lies between two codes, can codes be added?
 
 Lecture slides 125 and 126 (nearest training images), 129 to 133 (interpolation, arithmetic).
 """
@@ -41,9 +41,8 @@ def interpolation(model: Any, train: Dataset, test: Dataset, rng: np.random.Gene
     """From code to code: the line above, the arc below, for each of four pairs."""
     t, z = np.linspace(0, 1, STEPS), model.codes(ROWS, rng)
     paths = [path(a, b, t) for a, b in zip(z[::2], z[1::2], strict=True) for path in (lerp, slerp)]
-    labels = None
-    if model.game.classes:  # a pair of one class
-        labels = np.repeat(rng.integers(0, model.game.classes, ROWS // 2), 2 * STEPS)
+    labels = model.condition.draw(ROWS // 2, rng)
+    labels = None if labels is None else np.repeat(labels, 2 * STEPS)  # a pair of one class
     return ImageGrid(
         model.images(np.concatenate(paths), labels), STEPS, "From code to code, four pairs", None,
         ["line", "arc"] * (ROWS // 2), [f"{share:.2f}" for share in t], ("", "share of the way"),
@@ -54,7 +53,7 @@ def truncation(model: Any, train: Dataset, test: Dataset, rng: np.random.Generat
     """Codes cut off at 0.25, 0.5, 1 and 2 deviations, a pair of rows each: fewer kinds of images, and better ones."""
     limits = 0.25, 0.5, 1, 2
     z = np.concatenate([model.codes(2 * STEPS, rng, limit) for limit in limits])
-    labels = rng.integers(0, model.game.classes, len(z)) if model.game.classes else None
+    labels = model.condition.draw(len(z), rng)
     names = [name for limit in limits for name in (f"up to {limit}", "")]
     caption = "Codes whose numbers are cut off: the closer to 0, the fewer kinds of images, and the better ones"
     return ImageGrid(model.images(z, labels), STEPS, caption, None, names, (), ("standard deviations", ""))
@@ -77,7 +76,7 @@ def arithmetic(model: Any, train: Dataset, test: Dataset, rng: np.random.Generat
     are classes that the feature network sees; where there is none, images brighter on the left and on the right.
     """
     z = model.codes(2000, rng)
-    labels = np.zeros(len(z), np.int64) if model.game.classes else None  # with classes all of one: codes hold the rest
+    labels = np.zeros(len(z), np.int64) if model.condition else None  # with classes all of one: codes hold the rest
     kinds, names, light = described(model.images(z, labels), train if labels is None else None)
     counts = np.bincount(kinds, minlength=len(names))
     likely = [i for i in np.argsort(-counts, kind="stable") if counts[i] >= BESIDE]

@@ -8,18 +8,21 @@ them.
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from tinygen import Tensor, grad, nn, no_grad, tensor
+from tinygen import Tensor, grad, nn, no_grad, optim, tensor
+from tinygen.console import progress
 from tinygen.metrics.metric import Chart
-from tinygen.models.gan.gan import Game, Name
-from tinygen.models.gan.objectives import VARIANTS, Minimax, NonSaturating
+from tinygen.models.family import Batch
+from tinygen.models.gan import objectives
+from tinygen.models.gan.gan import perceptron
+from tinygen.models.gan.objectives import Minimax, NonSaturating
+from tinygen.models.gan.pair import AdversarialPair
 
 RADIUS, DEVIATION = 2.0, 0.1  # of the circle, and of each Gaussian
 REACH, FIELD = 3.0, 120  # half the width of what is drawn, and at how many points across D is looked at
@@ -49,63 +52,82 @@ DENSITIES: dict[str, Callable[[int, np.random.Generator], np.ndarray]] = {
 }  # fmt: skip
 
 
-class Toy:
-    """A game in the plane: perceptrons with three hidden layers for players.
+class PlainStep:
+    """A `tinygen.models.model.Step` in a few lines: without the checks, the learning rates and the checkpoints of one.
 
-    density: a name of DENSITIES. rng: draws weights, points and noise.
+    Args:
+        optimizers: by name.
+        batch: gives what is trained on, the next at every call.
+        rng: of all random numbers of the steps.
+    """
+
+    step = 0
+    dataset: Any = None  # which no adversarial pair looks at
+
+    def __init__(
+        self, optimizers: Mapping[str, optim.Optimizer], batch: Callable[[], Batch], rng: np.random.Generator
+    ) -> None:
+        self.optimizers, self.batch, self.rng = optimizers, batch, rng
+
+    def minimize(self, closure: Callable[[], dict[str, Tensor]], optimizer: str = "adam") -> dict[str, float]:
+        """One step of an optimizer on the sum of the 0-d parts that closure() gives: the parts, as numbers."""
+        parts, chosen = closure(), self.optimizers[optimizer]
+        own = [p for group in chosen.param_groups for p in group["params"]]
+        for p, g in zip(own, grad(functools.reduce(operator.add, parts.values()), own), strict=True):
+            p.grad = g
+        chosen.step()
+        return {name: part.item() for name, part in parts.items()}
+
+
+class Toy:
+    """An adversarial pair in the plane: perceptrons with three hidden layers.
+
+    Args:
+        objective: what the two minimize, a name of OBJECTIVES.
+        density: what the points are drawn from, a name of DENSITIES.
+        noise: how many normal random numbers a point is made from.
+        width: units of each hidden layer.
+        batch_size: points a step.
+        lr: learning rate at the start.
+        critic_steps: steps of the discriminator for each of the generator; 0: as in the objective's paper.
+        rng: draws weights, points and noise.
     """
 
     def __init__(
-        self, variant: Name, density: str = "eight-gaussians", *, noise: int = 16, width: int = 128,
+        self, objective: str, density: str = "eight-gaussians", *, noise: int = 16, width: int = 128,
         batch_size: int = 256, lr: float = 1e-3, critic_steps: int = 0, rng: np.random.Generator,
     ) -> None:  # fmt: skip
-        self.density, self.rng = DENSITIES[density], rng
-        self.batch_size, self.lr = batch_size, lr
-        make = functools.partial(_perceptron, width=width, rng=rng)
-        outputs = 2 if VARIANTS[variant].code else 1
-        players = make(noise, 2, nn.ReLU), make(2, outputs, nn.LeakyReLU)
-        self.game = Game(*players, variant, (noise,), critic_steps)
-        if self.game.variant.weight:
-            self.game.variant.weight = 0.1  # as in the code of Gulrajani et al. (2017) for points
-        self.optimizers = self.game.optimizers(lr)
+        self.name, self.density, self.lr = f"{objective} on {density}", DENSITIES[density], lr
+        rules = objectives.named(objective)
+        if rules.weight:
+            rules.weight = 0.1  # as in the code of Gulrajani et al. (2017) for points
+        hidden = width, width, width
+        generator = nn.Sequential(*perceptron((noise, *hidden, 2), nn.ReLU, rng))
+        discriminator = nn.Sequential(*perceptron((2, *hidden, 2 if rules.code else 1), nn.LeakyReLU, rng))
+        self.pair = AdversarialPair(generator, discriminator, rules, (noise,), critic_steps)
+        self.step = PlainStep(self.pair.optimizers(lr), lambda: Batch(self.density(batch_size, rng)), rng)
 
-    def train(self, steps: int, tell: Callable[[float], None] = lambda done: None) -> dict[str, float]:
-        """So many steps, over which the learning rates fall to zero in a straight line; the last one's numbers.
-
-        tell: is told how much is done, of 1.
-        """
+    def train(self, steps: int) -> dict[str, float]:
+        """So many steps, over which the learning rates fall to zero in a straight line; the last one's numbers."""
         parts: dict[str, float] = {}
         for step in range(steps):
-            tell(step / steps)
-            for optimizer in self.optimizers.values():
+            progress(step / steps, self.name)
+            for optimizer in self.step.optimizers.values():
                 optimizer.param_groups[0]["lr"] = self.lr * (1 - step / steps)
-            parts = self.game.step(self._real, self._minimize, self.rng)
+            parts = self.pair.training_step(self.step, tensor)
         return parts
-
-    def _real(self) -> tuple[Tensor, None]:
-        return tensor(self.density(self.batch_size, self.rng)), None
-
-    def _minimize(self, closure: Callable[[], dict[str, Tensor]], optimizer: str) -> dict[str, float]:
-        parts = closure()
-        (own,) = self.optimizers[optimizer].param_groups
-        for p, g in zip(
-            own["params"], grad(functools.reduce(operator.add, parts.values()), own["params"]), strict=True
-        ):
-            p.grad = g
-        self.optimizers[optimizer].step()
-        return {name: part.item() for name, part in parts.items()}
 
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """n generated points, (n, 2)."""
         with no_grad():
-            return self.game.fake(self.game.codes(n, rng)).numpy()
+            return self.pair.generate(self.pair.codes(n, rng)).numpy()
 
     def field(self, side: int) -> np.ndarray:
         """D at the points of a grid over the square of +-3, (side, side), the largest y first."""
         axis = np.linspace(-REACH, REACH, side, dtype=np.float32)
         x, y = np.meshgrid(axis, axis[::-1])
         with no_grad():
-            return self.game.judge(tensor(np.stack([x.ravel(), y.ravel()], axis=1))).numpy().reshape(side, side)
+            return self.pair.discriminate(tensor(np.stack([x.ravel(), y.ravel()], axis=1))).numpy().reshape(side, side)
 
     def picture(self, rng: np.random.Generator) -> Chart:
         """D's field, points of the density, and generated ones."""
@@ -137,16 +159,16 @@ def modes_and_good(points: np.ndarray, least: float = 0.01) -> tuple[int, float]
 
 
 def generator_losses(d: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Of D(G(z)) = d: the generator's loss of both GANs and its slope by D's logit, by name (slides 119 to 121).
+    """Of D(G(z)) = d: the generator's loss of both GANs and its derivative by D's logit, by name (slides 119 to 121).
 
-    log(1 - d) has slope -d, nothing to learn from where D is sure that an image is generated; -log d has slope d - 1.
+    log(1 - d) has derivative -d, nothing to learn from where D is sure that an image is generated; -log d has d - 1.
     """
     found = {}
-    for name, variant in (("minimax", Minimax()), ("non-saturating", NonSaturating())):
+    for name, objective in (("minimax", Minimax()), ("non-saturating", NonSaturating())):
         logit = tensor(np.log(d) - np.log1p(-d), requires_grad=True)
-        losses = [variant.g_loss(logit[i : i + 1]) for i in range(len(d))]
-        (slope,) = grad(functools.reduce(operator.add, losses), logit)
-        found[name] = np.array([loss.item() for loss in losses]), slope.numpy()
+        losses = [objective.g_loss(logit[i : i + 1]) for i in range(len(d))]
+        (derivative,) = grad(functools.reduce(operator.add, losses), logit)
+        found[name] = np.array([loss.item() for loss in losses]), derivative.numpy()
     return found
 
 
@@ -163,12 +185,3 @@ def loss_picture() -> Chart:
         axes.legend()
 
     return Chart(draw, "Where D is sure that an image is generated, minimax has hardly a gradient")
-
-
-def _perceptron(
-    inputs: int, outputs: int, activation: type[nn.Module], *, width: int, rng: np.random.Generator
-) -> nn.Sequential:
-    sizes, layers = [inputs, width, width, width], list[nn.Module]()
-    for i, o in itertools.pairwise(sizes):
-        layers += [nn.Linear(i, o, rng=rng), activation()]
-    return nn.Sequential(*layers, nn.Linear(width, outputs, rng=rng))

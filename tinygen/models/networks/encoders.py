@@ -18,10 +18,10 @@ ROWS = 1024  # images or codes at once in evaluation
 HIDDEN = {"mlp": 400, "conv": 32}  # units of the hidden layer; channels of the first convolution
 
 
-def in_batches(f: Callable[[Any], Tensor], x: Any) -> np.ndarray:
-    """f(x) without a tape, `ROWS` rows of x at a time, which bounds the memory. f has to treat each row on its own."""
+def in_batches(f: Callable[[Any], Tensor], x: Any, rows: int = ROWS) -> np.ndarray:
+    """f(x) without a tape, so many rows of x at a time, which bounds the memory. f has to treat each row on its own."""
     with no_grad():
-        return np.concatenate([f(x[i : i + ROWS]).numpy() for i in range(0, max(len(x), 1), ROWS)])
+        return np.concatenate([f(x[i : i + rows]).numpy() for i in range(0, max(len(x), 1), rows)])
 
 
 class FromImage(nn.Module):
