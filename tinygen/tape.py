@@ -131,7 +131,7 @@ def op(body: Callable[..., Any] | None = None, **options: Any) -> Any:  # type: 
 
 
 class Op:
-    """What is known of an op. The function that `@op` returns carries it, its `vjp`, `kernel`, `samples` and `flops`."""
+    """An op and its rules. The function that `@op` returns carries it, its `vjp`, `kernel`, `samples` and `flops`."""
 
     def __init__(
         self, body: Callable[..., Any], outputs: Sequence[str] = ("out",), view: bool = False, casts: bool = False

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from tinygen import Tensor
-from tinygen.array import xp
 from tinygen.data import Dataset, Minibatches
 from tinygen.debug import detect_nan, not_finite
 from tinygen.models.family import Batch
