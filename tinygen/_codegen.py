@@ -122,10 +122,16 @@ def record(_plan, _changeable, _dtype, {", ".join(outs + args + values)}):
     return _node[0], _node
 """
     scope = {
-        "_Node": Node, "_new": tuple.__new__, "_numbers": tape.numbers, "_stamped": tape.stamped,
+        "_Node": Node, "_new": tuple.__new__, "_numbers": tape.numbers, "_stamped": _stamped,
         "_call_site": errors.call_site, "_frame": sys._getframe,
     }  # fmt: skip
     return _define("record", f"record {op.name}, {plan.tracked} of {n}", source, scope)
+
+
+def _stamped(argument: Any) -> tuple[Any, Any]:
+    """An argument's version, and its count now. None if it can't be changed in place."""
+    version = getattr(argument, "_version", None)
+    return version, version and version[0]
 
 
 def vjp(plan: tape.Plan) -> Callable[..., Any]:

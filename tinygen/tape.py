@@ -99,8 +99,9 @@ def _record(plan: Plan, changeable: bool, dtype: Any, *values: Any) -> tuple[int
         last = plan.n - len(plan.op.names)
         shapes[last] = [value.shape for value in plain[: last + 1]]
     saved = [shapes[~k] if k < 0 else (*plain, *outs)[k] for k in plan.keep]
-    kept = [args[k] for k in plan.keep if 0 <= k < plan.n]
-    guards = (*map(stamped, kept), errors.call_site(sys._getframe(1))) if changeable and kept else ()
+    versions = [getattr(args[k], "_version", None) for k in plan.keep if 0 <= k < plan.n]
+    stamps = ((version, version and version[0]) for version in versions)
+    guards = (*stamps, errors.call_site(sys._getframe(1))) if changeable and versions else ()
     parents = tuple(args[i]._source or (args[i], None) for i in plan.tracked)
     number, *_ = [next(numbers) for _ in outs]
     return number, Node(number, plan, parents, tuple(plain[i].shape for i in plan.tracked), dtype, saved, guards)
@@ -279,12 +280,13 @@ class Op:
 
     def fail(self, e: Exception, values: Sequence[Any]) -> NoReturn:
         """Raise it again with the op's name and arguments, or say which argument is None."""
+        what = f"{self.name}({errors.describe(values)})"
         for i, value in enumerate(values):
             name = self.argument(i, len(values))
             parameter = self.signature.parameters[name.partition("[")[0]]
             if value is None and parameter.default is parameter.empty and parameter.name in self.differentiable():
-                raise TypeError(f"{self.name}: {name} is None (did the function that made it return nothing?)") from e
-        errors.fail(e, f"{self.name}({errors.describe(values)})")
+                raise TypeError(f"{what}: {name} is None (did the function that made it return nothing?)") from e
+        errors.fail(e, what)
 
     def argument(self, i: int, n: int) -> str:
         """The name of argument i of n."""
@@ -344,9 +346,3 @@ def frozen(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return type(value)(v._array if isinstance(v, Tensor) else frozen(v) for v in value)
     return value
-
-
-def stamped(argument: Any) -> tuple[Any, Any]:
-    """An argument's version, and its count now. None if it can't be changed in place."""
-    version = getattr(argument, "_version", None)
-    return version, version and version[0]
