@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 import tinygen
 from tinygen import kernels, nn
 from tinygen.geometry import Geometry
+from tinygen.ops.activations import relu_backward
 from tinygen.ops.conv import conv2d, conv2d_weight, conv_transpose2d
-from tinygen.ops.elementwise import add, relu_backward
+from tinygen.ops.elementwise import add
 from tinygen.ops.linalg import linear, matmul
 from tinygen.ops.loss import cross_entropy, cross_entropy_backward
 from tinygen.ops.normalize import batch_norm
