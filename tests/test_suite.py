@@ -34,7 +34,7 @@ def test_small_errors_are_noticed(capsys):
     assert mutation.main(["-n", "100" if FULL else "2"]) == 0, capsys.readouterr().out
 
 
-HARMLESS = mutation.Mutant(mutation.ROOT / "tinygen" / "ops" / "pool.py", 0, 0, "# the same\n")
+HARMLESS = mutation.Mutant(mutation.ROOT / "tinygen" / "ops" / "pooling.py", 0, 0, "# the same\n")
 
 
 def test_what_changes_nothing_is_no_error():

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 import tinygen
 from tinygen import kernels, nn
 from tinygen.geometry import Geometry
+from tinygen.ops.activations import relu_backward
 from tinygen.ops.conv import conv2d, conv2d_weight, conv_transpose2d
-from tinygen.ops.elementwise import add, relu_backward
+from tinygen.ops.elementwise import add
 from tinygen.ops.linalg import linear, matmul
 from tinygen.ops.loss import cross_entropy, cross_entropy_backward
 from tinygen.ops.normalize import batch_norm
@@ -507,5 +508,8 @@ def test_without_a_compiler(tmp_path):
 @pytest.mark.fault("K05")
 def test_sizes_that_do_not_fit_are_refused_before_memory_is_asked_for():
     x, w = np.ones((1, 2, 0, 0), np.float32), np.ones((1, 2, 4, 2), np.float32)
-    with pytest.raises(ValueError, match=r"\(0, 0\) doesn't become \(4, 2\) with kernel \(2, 1\)"):
-        kernels.conv.conv2d_weight(x, w, (2, 1), Geometry((1, 1 << 20), (0, 0), (1 << 20, 1)))
+    geometry = Geometry((1, 1 << 20), (0, 0), (1 << 20, 1))
+    with pytest.raises(ValueError, match=r"a kernel of \(2, 1\) with dilation .* doesn't fit into \(0, 0\)"):
+        kernels.conv.conv2d_weight(x, w, (2, 1), geometry)
+    with pytest.raises(ValueError, match=r"\(1048577, 1\) doesn't become \(4, 2\) with kernel \(2, 1\)"):
+        kernels.conv.conv2d_weight(np.ones((1, 2, (1 << 20) + 1, 1), np.float32), w, (2, 1), geometry)

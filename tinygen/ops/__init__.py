@@ -8,9 +8,10 @@ from typing import Any
 from tinygen._tensor import Tensor as _Tensor
 from tinygen.ops.conv import conv2d, conv2d_weight, conv_transpose2d
 from tinygen.ops.device import device, new_tensor, to
+from tinygen.ops.activations import elu, leaky_relu, relu, sigmoid, softplus, tanh
 from tinygen.ops.elementwise import (
-    abs, add, clamp, cos, div, elu, eq, exp, expm1, ge, gt, le, leaky_relu, log, log1p, lt, maximum, minimum, mul, ne,
-    neg, pow, relu, sigmoid, sign, sin, softplus, sqrt, sub, tanh, where,
+    abs, add, clamp, cos, div, eq, exp, expm1, ge, gt, le, log, log1p, lt, maximum, minimum, mul, ne, neg, pow, sign,
+    sin, sqrt, sub, where,
 )  # fmt: skip
 from tinygen.ops.linalg import linear, matmul
 from tinygen.ops.nade import nade

@@ -24,7 +24,7 @@ from tinygen import kernels
 from tinygen.array import xp
 from tinygen.geometry import UNIT, Geometry
 from tinygen.ops._samples import normal, sample
-from tinygen.ops.elementwise import relu_backward
+from tinygen.ops.activations import relu_backward
 from tinygen.ops.reduce import sum
 from tinygen.ops.shape import broadcast_to, reshape
 from tinygen.tape import op

@@ -7,7 +7,7 @@ import numpy as np
 from tinygen import kernels
 from tinygen.array import on_device_of, xp
 from tinygen.ops._samples import normal, sample
-from tinygen.ops.elementwise import sigmoid
+from tinygen.ops.activations import sigmoid
 from tinygen.ops.reduce import softmax, sum
 from tinygen.ops.shape import getitem, index_add, reshape
 from tinygen.tape import op

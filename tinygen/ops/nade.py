@@ -7,7 +7,7 @@ from math import prod
 from tinygen.array import xp
 from tinygen.ops._derive import derive_from
 from tinygen.ops._samples import normal, sample
-from tinygen.ops.elementwise import sigmoid
+from tinygen.ops.activations import sigmoid
 from tinygen.ops.reduce import cumsum
 from tinygen.ops.shape import reshape
 from tinygen.tape import op

@@ -16,7 +16,7 @@ from tinygen.array import xp
 from tinygen.modes import is_grad_enabled
 from tinygen.ops._derive import derive_from
 from tinygen.ops._samples import normal, sample
-from tinygen.ops.elementwise import sigmoid, tanh
+from tinygen.ops.activations import sigmoid, tanh
 from tinygen.ops.linalg import linear
 from tinygen.ops.shape import cat, flip, pad, reshape
 from tinygen.tape import op

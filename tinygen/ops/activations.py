@@ -1,0 +1,198 @@
+"""Activations, elementwise, and their gradients as ops of their own, which have kernels.
+
+At 0 relu and leaky_relu take the left slope, as in PyTorch.
+"""
+
+from __future__ import annotations
+
+from functools import cache, partial
+
+import numpy as np
+
+from tinygen import kernels
+from tinygen.array import xp
+from tinygen.ops._samples import normal, sample, unary
+from tinygen.ops.elementwise import exp, minimum, where
+from tinygen.tape import op
+
+
+@cache
+def _array(number, dtype):
+    return np.array(number, dtype)
+
+
+def _constant(number, x):
+    """The number beside x: as an array, which NumPy takes in half the time of a Python number."""
+    return _array(number, x.dtype) if x.__class__ is np.ndarray and x.dtype.kind == "f" else number
+
+
+def _with_number(kernel):
+    """An elementwise kernel of arrays and, as the op's last argument, a number."""
+    return lambda *args: kernels.elementwise.run(kernel, *args[:-1], numbers=args[-1:])
+
+
+@op
+def tanh(x):
+    """Hyperbolic tangent."""
+    return xp(x).tanh(x)
+
+
+tanh.kernel(partial(kernels.elementwise.run, "tg_tanh"), least=kernels.library.SMALL)
+
+
+@tanh.vjp("x")
+def _(gout, out):
+    return logistic_backward(gout, out, -1.0)
+
+
+@op
+def sigmoid(x):
+    """1 / (1 + exp(-x)), without overflow: (1 + tanh(x / 2)) / 2."""
+    half = _constant(0.5, x)
+    return xp(x).tanh(x * half) * half + half
+
+
+sigmoid.kernel(partial(kernels.elementwise.run, "tg_sigmoid"), least=kernels.library.SMALL)
+
+
+@sigmoid.vjp("x")
+def _(gout, out):
+    return logistic_backward(gout, out, 0.0)
+
+
+@op
+def logistic_backward(g, y, low):
+    """g (1 - y) (y - low): the gradient of `sigmoid` from its output y, with low = 0, and of `tanh`, with low = -1."""
+    return g * (_constant(1, y) - y) * (y - _constant(low, y) if low else y)
+
+
+logistic_backward.kernel(_with_number("tg_logistic_backward"), least=kernels.library.SMALL)
+
+
+@logistic_backward.vjp("g")
+def _(gout, y, low):
+    return logistic_backward(gout, y, low)
+
+
+@logistic_backward.vjp("y")
+def _(gout, g, y, low):
+    return gout * g * (1.0 + low - y - y)
+
+
+@op
+def softplus(x):
+    """log(1 + exp(x)), without overflow: max(x, 0) + log1p(exp(-|x|))."""
+    n = xp(x)
+    return n.maximum(x, 0) + n.log1p(n.exp(-n.abs(x)))
+
+
+@softplus.vjp("x")
+def _(gout, x):
+    return gout * sigmoid(x)
+
+
+@op
+def relu(x):
+    """max(x, 0)."""
+    return xp(x).maximum(x, _constant(0, x))
+
+
+relu.kernel(partial(kernels.elementwise.run, "tg_relu", numbers=(0.0,)), least=kernels.library.SMALL)
+
+
+@relu.vjp("x")
+def _(gout, out):
+    return relu_backward(gout, out)
+
+
+@op
+def relu_backward(g, y, negative_slope=0.0):
+    """g where y > 0, negative_slope * g elsewhere: the gradient of `relu` from its output y, of `leaky_relu` from x."""
+    zero = _constant(0, y)
+    return xp(y).where(y > zero, g, g * negative_slope if negative_slope else zero)
+
+
+relu_backward.kernel(_with_number("tg_relu_backward"), least=kernels.library.SMALL)
+
+
+@relu_backward.vjp("g")
+def _(gout, y, negative_slope):
+    return relu_backward(gout, y, negative_slope)
+
+
+@relu_backward.vjp("y")
+def _(y):
+    return y * 0.0  # constant on either side of the kink
+
+
+@op
+def leaky_relu(x, negative_slope: float = 0.01):
+    """x where x > 0, negative_slope * x elsewhere."""
+    return xp(x).where(x > 0, x, x * negative_slope)
+
+
+leaky_relu.kernel(_with_number("tg_relu"), least=kernels.library.SMALL)
+
+
+@leaky_relu.vjp("x")
+def _(gout, x, negative_slope):
+    return relu_backward(gout, x, negative_slope)
+
+
+@op
+def elu(x, alpha: float = 1.0):
+    """x where x > 0, alpha * (exp(x) - 1) elsewhere."""
+    n = xp(x)
+    return n.where(x > 0, x, n.expm1(n.minimum(x, 0)) * alpha)
+
+
+elu.kernel(_with_number("tg_elu"), least=kernels.library.SMALL)
+
+
+@elu.vjp("x")
+def _(gout, x, alpha):
+    return elu_backward(gout, x, alpha)
+
+
+@op
+def elu_backward(g, x, alpha):
+    """g where x > 0, g alpha exp(x) elsewhere."""
+    n = xp(x)
+    return g * n.where(x > 0, _constant(1, x), n.exp(n.minimum(x, 0)) * alpha)
+
+
+elu_backward.kernel(_with_number("tg_elu_backward"), least=kernels.library.SMALL)
+
+
+@elu_backward.vjp("g")
+def _(gout, x, alpha):
+    return elu_backward(gout, x, alpha)
+
+
+@elu_backward.vjp("x")
+def _(gout, g, x, alpha):
+    return where(x > 0, 0.0, gout * g * alpha * exp(minimum(x, 0.0)))
+
+
+# ---------------------------------------------------------------------------------------------- what they are tested on
+
+for _op in (tanh, sigmoid, softplus, relu, leaky_relu, elu):
+    _op.samples(unary())
+
+
+@relu_backward.samples
+def _(rng):
+    out = normal(rng, 3, 4)
+    yield sample(normal(rng, 3, 4), out * (out > 0))
+
+
+@elu_backward.samples
+def _(rng):
+    yield sample(normal(rng, 3, 4), normal(rng, 3, 4), 1.0)
+    yield sample(normal(rng, 3, 4), normal(rng, 3, 4), 0.7)
+
+
+@logistic_backward.samples
+def _(rng):
+    for low in (-1.0, 0.0):
+        yield sample(normal(rng, 3, 4), rng.uniform(low, 1, (3, 4)), low)
