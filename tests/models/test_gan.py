@@ -472,24 +472,6 @@ def test_bad_input_is_one_sentence(case):
 
 # ---------------------------------------------------------------------------------------------------------------- codes
 
-VECTORS = st.lists(st.floats(-3, 3), min_size=2, max_size=5).map(np.array)
-
-
-@given(VECTORS, st.integers(0, 2**32 - 1))
-def test_paths_begin_and_end_where_they_should_and_the_arc_keeps_its_length(a, seed):
-    rng = np.random.default_rng(seed)
-    a, b = rng.normal(size=len(a)) + 0.1, rng.normal(size=len(a))
-    t = np.linspace(0, 1, 7)
-    for path in (plots.lerp, plots.slerp):
-        np.testing.assert_allclose(path(a, b, t)[[0, -1]], [a, b], atol=1e-9)
-    a, b = a / np.linalg.norm(a), b / np.linalg.norm(b)
-    if abs(a @ b) < 0.999:
-        arc = plots.slerp(a, b, t)
-        np.testing.assert_allclose(np.linalg.norm(arc, axis=1), 1, rtol=1e-9)
-        np.testing.assert_allclose(np.diff(arc @ a.T), np.diff(np.cos(t * np.arccos(a @ b))), atol=1e-9)
-    np.testing.assert_allclose(plots.slerp(a, a, t), np.tile(a, (7, 1)), atol=1e-9)
-    np.testing.assert_allclose(plots.slerp(a, 0 * a, t), plots.lerp(a, 0 * a, t), atol=1e-9)
-
 
 @settings(max_examples=10)
 @given(st.floats(0.2, 3), st.integers(0, 2**32 - 1))
@@ -599,7 +581,7 @@ def test_pictures_show_images_of_the_model(name, classes):
     assert picture.images.shape[1:] == (1, 8, 8)
     assert picture.images.dtype == np.uint8
     assert len(picture.images) % picture.columns == 0
-    assert picture.images.max() < 17
+    assert picture.images.max() < (picture.levels or 17)
     again = model.family.plots[name](model, data, data, np.random.default_rng(0))
     np.testing.assert_array_equal(picture.images, again.images)
 

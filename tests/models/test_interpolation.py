@@ -34,18 +34,33 @@ class Autoencoder(Decoder):
         return images.reshape(len(images), 4).astype(float)
 
 
-@given(st.integers(0, 999))
-def test_a_line_is_straight_and_an_arc_keeps_the_length(seed):
+VECTORS = st.lists(st.floats(-3, 3), min_size=2, max_size=5).map(np.array)
+
+
+@given(VECTORS, st.integers(0, 2**32 - 1))
+def test_paths_begin_and_end_where_they_should_and_the_arc_keeps_its_length(a, seed):
     rng = np.random.default_rng(seed)
-    a, b, t = rng.normal(size=5), rng.normal(size=5), np.linspace(0, 1, 7)
+    a, b = rng.normal(size=len(a)) + 0.1, rng.normal(size=len(a))
+    t = np.linspace(0, 1, 7)
+    for path in (lerp, slerp):
+        np.testing.assert_allclose(path(a, b, t)[[0, -1]], [a, b], atol=1e-9)
+    a, b = a / np.linalg.norm(a), b / np.linalg.norm(b)
+    if abs(a @ b) < 0.999:
+        arc = slerp(a, b, t)
+        np.testing.assert_allclose(np.linalg.norm(arc, axis=1), 1, rtol=1e-9)
+        np.testing.assert_allclose(np.diff(arc @ a.T), np.diff(np.cos(t * np.arccos(a @ b))), atol=1e-9)
+    np.testing.assert_allclose(slerp(a, a, t), np.tile(a, (7, 1)), atol=1e-9)
+    np.testing.assert_allclose(slerp(a, 0 * a, t), lerp(a, 0 * a, t), atol=1e-9)
+
+
+@given(st.integers(0, 999))
+def test_a_line_and_an_arc_are_walked_evenly(seed):
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(size=(2, 5))
     b *= np.linalg.norm(a) / np.linalg.norm(b)
-    line, arc = lerp(a, b, t), slerp(a, b, t)
-    np.testing.assert_allclose(line[3], (a + b) / 2)
-    np.testing.assert_allclose(np.linalg.norm(arc, axis=1), np.linalg.norm(a))
-    for path in (line, arc):
-        np.testing.assert_allclose(path[[0, -1]], [a, b], atol=1e-9)
-    steps = np.linalg.norm(np.diff(arc, axis=0), axis=1)
-    np.testing.assert_allclose(steps, steps[0])
+    for path in (lerp, slerp):
+        steps = np.linalg.norm(np.diff(path(a, b, np.linspace(0, 1, 7)), axis=0), axis=1)
+        np.testing.assert_allclose(steps, steps[0])
 
 
 @pytest.mark.parametrize("count", [1, 5, 20])

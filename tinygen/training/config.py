@@ -107,12 +107,13 @@ def options(model: Any) -> list[inspect.Parameter]:
 
 
 def option_texts(model: Any) -> dict[str, str]:
-    """What the Args of a model's docstring say of its arguments, by name."""
-    block = re.search(r"Args:\n((?:    .*\n?|\n)*)", inspect.getdoc(model) or "")
+    """What the Args of the docstrings of a model's class, and of those it derives from, say of its arguments."""
     texts: dict[str, str] = {}
-    for entry in re.findall(r"^    (\S[^\n]*(?:\n {5,}[^\n]*)*)", block[1] if block else "", re.M):
-        names, _, text = " ".join(entry.split()).partition(": ")
-        texts |= dict.fromkeys(names.split(", "), text.rstrip("."))
+    for base in reversed(inspect.getmro(model)):
+        block = re.search(r"Args:\n((?:    .*\n?|\n)*)", inspect.cleandoc(base.__doc__ or ""))
+        for entry in re.findall(r"^    (\S[^\n]*(?:\n {5,}[^\n]*)*)", block[1] if block else "", re.M):
+            names, _, text = " ".join(entry.split()).partition(": ")
+            texts |= dict.fromkeys(names.split(", "), text.rstrip("."))
     return texts
 
 

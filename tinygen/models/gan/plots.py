@@ -5,7 +5,6 @@ Lecture slides 125 and 126 (nearest training images), 129 to 133 (interpolation,
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -15,38 +14,10 @@ from tinygen.metrics.distance import nearest
 from tinygen.metrics.features import class_names, feature_net, has_features
 from tinygen.metrics.metric import ImageGrid, Plot
 from tinygen.metrics.quality import NEIGHBOURS, memorization
+from tinygen.models.interpolation import interpolation
 
-ROWS, STEPS = 8, 10  # of a grid of paths between codes
+ROWS, STEPS = 8, 10  # of a grid of images
 AVERAGED, BESIDE = 30, 3  # codes (3 in Radford et al.'s figure 7), and how many of their images are shown
-
-
-def lerp(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
-    """The points a + t (b - a) of the line from a to b (latent,), for t (T,): (T, latent)."""
-    return a + t[:, None] * (b - a)
-
-
-def slerp(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
-    """As `lerp`, along the arc on which the length changes evenly, too: halfway, normal codes stay as long as they are.
-
-    Source: White, Sampling Generative Networks (2016), section 2.1.
-    """
-    lengths = float(np.linalg.norm(a) * np.linalg.norm(b))
-    angle = math.acos(min(max(float(a @ b) / lengths, -1), 1)) if lengths else 0.0
-    if math.sin(angle) < 1e-6:  # one direction, opposite ones, or none: there is no arc between them
-        return lerp(a, b, t)
-    return (np.sin((1 - t) * angle)[:, None] * a + np.sin(t * angle)[:, None] * b) / math.sin(angle)
-
-
-def interpolation(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
-    """From code to code: the line above, the arc below, for each of four pairs."""
-    t, z = np.linspace(0, 1, STEPS), model.codes(ROWS, rng)
-    paths = [path(a, b, t) for a, b in zip(z[::2], z[1::2], strict=True) for path in (lerp, slerp)]
-    labels = model.condition.draw(ROWS // 2, rng)
-    labels = None if labels is None else np.repeat(labels, 2 * STEPS)  # a pair of one class
-    return ImageGrid(
-        model.images(np.concatenate(paths), labels), STEPS, "From code to code, four pairs", None,
-        ["line", "arc"] * (ROWS // 2), [f"{share:.2f}" for share in t], ("", "share of the way"),
-    )  # fmt: skip
 
 
 def truncation(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:

@@ -43,9 +43,22 @@ class Draws(NamedTuple):
 
 
 class LatentVariableModel(Model):
-    """Images from codes. outputs: how many numbers the encoder gives of an image. size: of a code, as it is decoded.
+    """Images from codes. Those that derive from it define `negative_elbo`, `draw`, `kl` and `middle`.
 
-    Those that derive from it define `negative_elbo`, `draw`, `kl` and `middle`, and explain the other options.
+    Args:
+        image_shape: (C, H, W).
+        levels: values run from 0 to levels - 1.
+        outputs: how many numbers the encoder gives of an image.
+        size: how many numbers a code has, as it is decoded.
+        network: of encoder and decoder: "mlp" with one hidden layer, or "conv" with four layers.
+        latent: the number of latent variables.
+        hidden: units of the hidden layer (None: 400), or channels of the first convolution (None: 32).
+        likelihood: p(x | z) of a value: "logistic" (discretized, any levels), "bernoulli" (2 levels) or "gaussian".
+        sigma: the Gaussian likelihood's standard deviation, where -1 .. 1 are all levels (None: learned).
+        beta: how much the KL divergence counts in training; above 1 it disentangles.
+        rng: draws the initial weights.
+
+    Raises ValueError for options that don't fit together, or a likelihood that doesn't fit the levels.
     """
 
     family = VAEFamily()

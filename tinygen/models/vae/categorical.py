@@ -28,19 +28,12 @@ TEMPERATURE = 2 / 3
 class CategoricalVAE(LatentVariableModel):
     """A VAE with categorical latent variables in place of Gaussian ones.
 
-    Args:
-        image_shape: (C, H, W).
-        levels: values run from 0 to levels - 1.
-        network: of encoder and decoder: "mlp" with one hidden layer, or "conv" with four layers.
-        latent: the number of latent variables.
-        hidden: units of the hidden layer (None: 400), or channels of the first convolution (None: 32).
-        likelihood: p(x | z) of a value: "logistic" (discretized, any levels), "bernoulli" (2 levels) or "gaussian".
-        sigma: the Gaussian likelihood's standard deviation, where -1 .. 1 are all levels (None: learned).
-        categories: of each latent variable.
-        beta: how much the KL divergence counts in training; above 1 it disentangles.
-        rng: draws the initial weights.
+    The other arguments are those of all VAEs, see `LatentVariableModel`.
 
-    Raises ValueError as `VAE`, and for less than two categories.
+    Args:
+        categories: how many each latent variable can take.
+
+    Raises ValueError for fewer than two categories, too.
     """
 
     def __init__(

@@ -30,18 +30,12 @@ def tightened(draws: Draws) -> dict[str, Tensor]:
 class IWAE(VAE):
     """A VAE trained by the importance-weighted bound.
 
-    Args:
-        image_shape: (C, H, W).
-        levels: values run from 0 to levels - 1.
-        network: of encoder and decoder: "mlp" with one hidden layer, or "conv" with four layers.
-        latent: the number of latent variables.
-        hidden: units of the hidden layer (None: 400), or channels of the first convolution (None: 32).
-        likelihood: p(x | z) of a value: "logistic" (discretized, any levels), "bernoulli" (2 levels) or "gaussian".
-        sigma: the Gaussian likelihood's standard deviation, where -1 .. 1 are all levels (None: learned).
-        draws: K, how many codes are drawn for each image.
-        rng: draws the initial weights.
+    The other arguments are those of all VAEs, see `LatentVariableModel`.
 
-    Raises ValueError as `VAE`, and for less than one draw.
+    Args:
+        draws: K, how many codes are drawn for each image.
+
+    Raises ValueError for fewer than one draw, too.
     """
 
     def __init__(
@@ -60,19 +54,13 @@ class IWAE(VAE):
 class MixtureIWAE(MixtureVAE):
     """A VAE with a mixture as posterior, trained by the importance-weighted bound.
 
-    Args:
-        image_shape: (C, H, W).
-        levels: values run from 0 to levels - 1.
-        network: of encoder and decoder: "mlp" with one hidden layer, or "conv" with four layers.
-        latent: the number of latent variables.
-        hidden: units of the hidden layer (None: 400), or channels of the first convolution (None: 32).
-        likelihood: p(x | z) of a value: "logistic" (discretized, any levels), "bernoulli" (2 levels) or "gaussian".
-        sigma: the Gaussian likelihood's standard deviation, where -1 .. 1 are all levels (None: learned).
-        components: of the mixture.
-        draws: K, how many codes are drawn from each component for each image.
-        rng: draws the initial weights.
+    The other arguments are those of all VAEs, see `LatentVariableModel`.
 
-    Raises ValueError as `MixtureVAE`, and for less than one draw.
+    Args:
+        components: how many Gaussians the mixture has.
+        draws: K, how many codes are drawn from each component for each image.
+
+    Raises ValueError for fewer than one draw, too.
     """
 
     def __init__(

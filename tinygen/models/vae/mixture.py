@@ -27,19 +27,12 @@ from tinygen.nn import functional as F
 class MixtureVAE(LatentVariableModel):
     """A VAE with a mixture of Gaussians as posterior; with one component it is the plain VAE.
 
-    Args:
-        image_shape: (C, H, W).
-        levels: values run from 0 to levels - 1.
-        network: of encoder and decoder: "mlp" with one hidden layer, or "conv" with four layers.
-        latent: the number of latent variables.
-        hidden: units of the hidden layer (None: 400), or channels of the first convolution (None: 32).
-        likelihood: p(x | z) of a value: "logistic" (discretized, any levels), "bernoulli" (2 levels) or "gaussian".
-        sigma: the Gaussian likelihood's standard deviation, where -1 .. 1 are all levels (None: learned).
-        components: of the mixture.
-        beta: how much the KL divergence counts in training; above 1 it disentangles.
-        rng: draws the initial weights.
+    The other arguments are those of all VAEs, see `LatentVariableModel`.
 
-    Raises ValueError as `VAE`, and for less than one component.
+    Args:
+        components: how many Gaussians the mixture has.
+
+    Raises ValueError for fewer than one component, too.
     """
 
     def __init__(

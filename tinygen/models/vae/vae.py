@@ -20,20 +20,9 @@ from tinygen.models.vae.normal import gaussian_kl, log_normal, log_prior
 
 
 class VAE(LatentVariableModel):
-    """A variational autoencoder: draws a code from N(0, I) and decodes it.
+    """A variational autoencoder with a Gaussian posterior; `sample` draws a code from N(0, I) and decodes it.
 
-    Args:
-        image_shape: (C, H, W).
-        levels: values run from 0 to levels - 1.
-        network: of encoder and decoder: "mlp" with one hidden layer, or "conv" with four layers.
-        latent: the number of latent variables.
-        hidden: units of the hidden layer (None: 400), or channels of the first convolution (None: 32).
-        likelihood: p(x | z) of a value: "logistic" (discretized, any levels), "bernoulli" (2 levels) or "gaussian".
-        sigma: the Gaussian likelihood's standard deviation, where -1 .. 1 are all levels (None: learned).
-        beta: how much the KL divergence counts in training; above 1 it disentangles.
-        rng: draws the initial weights.
-
-    Raises ValueError for options that don't fit together, or a likelihood that doesn't fit the levels.
+    Its arguments are those of all VAEs, see `LatentVariableModel`.
     """
 
     def __init__(
