@@ -1,4 +1,4 @@
-"""Generated images beside real ones: what to print of a model without likelihood, each number with its calibration."""
+"""How good generated images are: the metrics of a model without a likelihood, each with its calibration."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def quality(images: np.ndarray, train: Dataset, test: Dataset) -> list[Metric]:
     FD*: the Frechet distance to the test images between the features of a network trained on the data set
     (`feature_net`), whose weights' hash the name tells: below the PCA-Gaussian's, or a linear model does better.
     Precision and recall: the share of the images that look real, and of real images that are within the model's reach.
-    The rarest class, by the same network, beside its share of known images, and the other classes. The memorization
-    ratio: the median distance to the nearest training image, of generated over that of test images, pixel by pixel: far
-    below 1, the model repeats its training images.
+    The share of the rarest class, by the same network, beside its share of known images and those of the other classes.
+    The memorization ratio: the median distance to the nearest training image, pixel by pixel, of generated images over
+    that of test images: far below 1, the model repeats its training images.
 
     Without features (`has_features`), or with fewer than 4 images, the memorization ratio alone is given.
     """

@@ -112,8 +112,8 @@ class DCGAN(GAN):
         critic_steps: steps of the discriminator for each of the generator; 0: as in the objective's paper.
         classes: how many classes both players are told (Mirza & Osindero 2014); 0: none.
         strided: strided and fractionally-strided convolutions; else pooling, upsampling and 3x3 kernels.
-        batch_norm: in both players, where the objective allows it; not at G's output and D's input.
-        convolutional: no fully connected hidden layers; else one of 512 units at G's input and at D's output.
+        batch_norm: batch norm in both players where the objective allows it, but not at G's output and D's input.
+        convolutional: no fully connected hidden layer; else one of 512 units at G's input and at D's output.
         relu: ReLU in G, with tanh at its output; else tanh throughout.
         leaky: LeakyReLU(0.2) in D; else ReLU.
         rng: draws the initial weights.

@@ -34,7 +34,7 @@ class GAN(Model):
         image_shape, levels: see `Model`. Images are real numbers from -1 to 1 to the players, rounded when sampled.
         objective: what the two players minimize.
         latent: how many normal random numbers an image is made from.
-        width: units of the hidden layer next to the noise and to the output; the other hidden layer has twice as many.
+        width: units of G's first and D's second hidden layer; the other two have twice as many.
         critic_steps: steps of the discriminator for each of the generator; 0: as in the objective's paper.
         classes: how many classes both players are told (Mirza & Osindero 2014); 0: none.
         rng: draws the initial weights.
