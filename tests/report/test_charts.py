@@ -34,7 +34,7 @@ def test_a_chart_is_a_png_on_the_houses_paper_with_its_caption(tmp_path):
     with Image.open(tmp_path / "chart") as png:
         assert png.format == "PNG"
         assert png.size == (720, 500)
-        assert png.convert("RGB").getpixel((0, 0)) == ImageColor.getrgb(PAPER)
+        assert png.getpixel((0, 0)) == ImageColor.getrgb(PAPER)
     (axes,) = figure(chart).axes
     assert axes.get_title(loc="left") == "What it shows"
     assert to_hex(axes.lines[0].get_color()) == COLORS[0]

@@ -7,6 +7,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tinygen.metrics.metric import Chart
 from tinygen.report.style import rc
 
@@ -26,9 +28,13 @@ def figure(chart: Chart) -> Any:
 
 
 def save_chart(path: Path, chart: Chart) -> None:
-    """Write a chart as a PNG."""
+    """Write a chart as a PNG. Needs Pillow, too."""
     import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
 
     with matplotlib.rc_context(rc()), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a name's character that the font lacks becomes a box
-        figure(chart).savefig(path, format="png", metadata={"Software": None})
+        canvas = FigureCanvasAgg(figure(chart))
+        canvas.draw()
+    Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).save(path, format="PNG")

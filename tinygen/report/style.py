@@ -24,6 +24,6 @@ def rc() -> Any:
         "axes.labelcolor": INK, "axes.spines.right": False, "axes.spines.top": False, "axes.titlecolor": INK,
         "axes.titlelocation": "left", "axes.titlesize": 11, "figure.dpi": 100, "figure.facecolor": PAPER,
         "figure.figsize": (7.2, 5.0), "font.size": 10, "legend.edgecolor": RULE, "legend.framealpha": 0.9,
-        "savefig.dpi": "figure", "savefig.facecolor": "auto", "text.color": INK, "text.parse_math": False,
+        "text.color": INK, "text.parse_math": False,
         "xtick.color": QUIET, "ytick.color": QUIET,
     }  # fmt: skip
