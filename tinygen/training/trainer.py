@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from tinygen import Tensor
-from tinygen.array import xp
 from tinygen.data import Dataset, Minibatches, in_memory
 from tinygen.debug import detect_nan, not_finite
 from tinygen.models.family import Batch
