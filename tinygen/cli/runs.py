@@ -17,7 +17,7 @@ def add(commands: Any) -> None:
     sample.add_argument("-n", type=whole_number, default=64, help="how many (default 64)")
     sample.add_argument("--temperature", type=temperature, default=1.0, help="below 1: likelier images (default 1)")
     sample.add_argument("--label", type=seed, help="of that class, for models of classes: 0, 1, ...")
-    _add_out(sample, "samples-SEED.png")
+    _add_out(sample, "samples-SEED.png, with -n, --temperature and --label in its name if they are given")
     _add(commands, "evaluate", "measure a trained model on the test set, beside trivial models", _evaluate)
     plot = _add(commands, "plot", "draw one of a model's plots; without a name: list them", _plot)
     plot.add_argument("name", metavar="NAME", nargs="?", help="such as complete, reconstruct, interpolate")

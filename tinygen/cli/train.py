@@ -44,6 +44,9 @@ def _add_flags(p: Parser, name: str) -> None:
     model = model_class(name)
     p.add_argument("--data", default="digits", metavar="NAME|FOLDER|FILE", help="default: the embedded digits")
     p.add_argument("--levels", type=whole_number, help="quantize to so many (2: threshold); default: the data's own")
+    p.add_argument(
+        "--size", type=whole_number, metavar="N", help="resize a folder's images, and cut out the middle NxN"
+    )
     length = p.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=number, help=f"passes over the data (default {EPOCHS}, if no --minutes)")
     length.add_argument("--minutes", type=number, help="stop after so many minutes; fractions are fine")
@@ -93,5 +96,5 @@ def _train(args: argparse.Namespace) -> None:
     epochs = args.epochs if args.epochs or args.minutes else EPOCHS
     weights = args.weights and str(Path(args.weights).absolute())
     config = Config(args.model, located(args.data), args.levels, chosen, args.seed, args.batch_size, args.lr, epochs,
-                    args.minutes, weights)  # fmt: skip
+                    args.minutes, weights, args.size)  # fmt: skip
     train(config, args.out, args.dry_run, device(args))

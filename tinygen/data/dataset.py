@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
+
+from tinygen.data import mapped
+from tinygen.data.mapped import MappedImages
+from tinygen.data.split import held_out
+
+CHUNK = 1 << 24  # bytes of images that are looked at together
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Images and their labels, never changed: the arrays are read-only, transformations return a new one.
 
-    images: (N, C, H, W), uint8, C-contiguous (made so), at least one image, every value below `levels`.
+    images: (N, C, H, W), uint8, C-contiguous (made so), at least one image, every value below `levels`. Where they need
+        more memory than a machine may have, a `MappedImages`, which gives such arrays when it is indexed; `in_memory`
+        makes a data set of arrays of it.
     levels: how many values a pixel can take, 2 to 256.
-    labels: (N,), made int64, or None; where there are `classes`, indices into them.
+    labels: (N,), integers or bool, made int64, or None; where there are `classes`, indices into them.
     classes: the names of the labels, empty where nobody gave any.
+    notes: what was left out when it was read, and what became of the images: sentences for people.
 
     Raises TypeError for another dtype and ValueError for shapes and values that don't fit.
     """
@@ -24,24 +37,27 @@ class Dataset:
     labels: np.ndarray | None = field(default=None, repr=False)
     name: str = ""
     classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
-        images, title = np.ascontiguousarray(self.images), self._title
+        is_mapped = isinstance(self.images, MappedImages)  # whose values are known to fit
+        images: Any = self.images if is_mapped else np.ascontiguousarray(self.images)
         if images.dtype != np.uint8:
-            raise TypeError(f"{title}: images must be uint8, got {images.dtype}")
-        if images.ndim != 4 or images.size == 0:
-            raise ValueError(f"{title}: images must be (N, C, H, W) with no size 0, got {images.shape}")
+            raise TypeError(f"{self._title}: images must be uint8, got {images.dtype}")
+        if images.ndim != 4 or 0 in images.shape:
+            raise ValueError(f"{self._title}: images must be (N, C, H, W) with no size 0, got {images.shape}")
         if not 2 <= self.levels <= 256:
-            raise ValueError(f"{title}: levels must be 2 to 256, got {self.levels}")
-        if self.levels < 256 and (most := images.max()) >= self.levels:
-            raise ValueError(f"{title}: pixels must be below its {self.levels} levels, got {most}")
-        object.__setattr__(self, "images", _read_only(images))
+            raise ValueError(f"{self._title}: levels must be 2 to 256, got {self.levels}")
+        if not is_mapped:
+            if self.levels < 256 and (most := images.max()) >= self.levels:
+                raise ValueError(f"{self._title}: pixels must be below its {self.levels} levels, got {most}")
+            object.__setattr__(self, "images", _read_only(images))
         if self.labels is not None:
             object.__setattr__(self, "labels", _read_only(self._checked(np.asarray(self.labels))))
 
     def _checked(self, labels: np.ndarray) -> np.ndarray:
-        if labels.dtype.kind not in "iu":
-            raise TypeError(f"{self._title}: labels must be integers, got {labels.dtype}")
+        if labels.dtype.kind not in "biu":
+            raise TypeError(f"{self._title}: labels must be integers or bool, got {labels.dtype}")
         if labels.shape != (len(self),):
             raise ValueError(f"{self._title}: {len(self)} images, but labels of shape {labels.shape}")
         labels = labels.astype(np.int64)
@@ -58,6 +74,19 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.images)
 
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """The SHA-256 of the images and of the labels (int64), "none" where there are none."""
+        images = hashlib.sha256()
+        for chunk in self._chunks():
+            images.update(chunk.data)
+        labels = "none" if self.labels is None else hashlib.sha256(self.labels.tobytes()).hexdigest()
+        return {"images": images.hexdigest(), "labels": labels}
+
+    def _chunks(self) -> Iterator[np.ndarray]:
+        step = max(1, CHUNK // int(np.prod(self.images.shape[1:])))
+        return (np.ascontiguousarray(self.images[i : i + step]) for i in range(0, len(self), step))
+
 
 def quantize(dataset: Dataset, levels: int) -> Dataset:
     """The data set with fewer levels, all of one width: x becomes floor(x * levels / dataset.levels).
@@ -66,8 +95,10 @@ def quantize(dataset: Dataset, levels: int) -> Dataset:
     """
     if not 2 <= levels <= dataset.levels:
         raise ValueError(f"quantize: levels must be 2 to the data set's {dataset.levels}, got {levels}")
-    coarse = dataset.images * np.uint16(levels) // np.uint16(dataset.levels)
-    return replace(dataset, images=coarse.astype(np.uint8), levels=levels)
+    values = np.minimum(np.arange(256) * levels // dataset.levels, levels - 1).astype(np.uint8)
+    images = dataset.images
+    coarse: Any = images.with_values(values) if isinstance(images, MappedImages) else values[images]
+    return replace(dataset, images=coarse, levels=levels)
 
 
 def threshold(dataset: Dataset) -> Dataset:
@@ -81,7 +112,24 @@ def subset(dataset: Dataset, index: slice | np.ndarray) -> Dataset:
     Raises ValueError if none is left.
     """
     labels = None if dataset.labels is None else dataset.labels[index]
-    return replace(dataset, images=dataset.images[index], labels=labels)
+    images = dataset.images
+    chosen: Any = images.subset(index) if isinstance(images, MappedImages) else images[index]
+    return replace(dataset, images=chosen, labels=labels)
+
+
+@lru_cache(maxsize=8)  # a Dataset never changes, and is known by its identity
+def in_memory(dataset: Dataset) -> Dataset:
+    """The data set as arrays: itself, unless its images are mapped; of so many that they take more than 128 MiB a part.
+
+    The part is drawn as `held_out` draws, always the same. For what looks at all images at once, such as trivial
+    models; training itself takes minibatches of any data set.
+    """
+    if not isinstance(dataset.images, MappedImages):
+        return dataset
+    count = max(1, mapped.IN_MEMORY // (dataset.images.nbytes // len(dataset)))
+    if count < len(dataset):
+        dataset = subset(dataset, held_out(count, len(dataset), dataset.labels))
+    return replace(dataset, images=dataset.images[:])
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:

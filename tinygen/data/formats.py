@@ -1,4 +1,4 @@
-"""Readers of image files: MNIST's IDX, CIFAR-10's binary batches, .npz archives, folders of PNGs.
+"""Readers of files of arrays: MNIST's IDX, CIFAR-10's binary batches, .npz archives, .npy files of any size.
 
 Each gives arrays: images (N, C, H, W), uint8, and labels (N,) or None. Files are not trusted: nothing in them
 is ever executed (no pickle), and memory follows the bytes that are there, not what a header claims (gzip and
@@ -21,6 +21,9 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
+
+from tinygen.data import mapped
+from tinygen.data.mapped import MappedImages
 
 Arrays = tuple[np.ndarray, np.ndarray | None]
 
@@ -215,51 +218,47 @@ def _channels_first(images: np.ndarray) -> np.ndarray:
     raise ValueError(f"images must be {wanted}, got {images.shape}")
 
 
-# Folders of PNGs.
+# NumPy's .npy, which can be larger than memory, with the labels beside it.
 
 
-def read_pngs(folder: Path) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
-    """(images, labels or None, classes) of the PNGs in a folder, 8-bit grey or RGB, all of one size.
+def read_npy(path: Path) -> tuple[np.ndarray | MappedImages, np.ndarray | None, int]:
+    """(images, labels or None, levels) of NAME.npy and, if it is there, NAME.labels.npy.
 
-    Where they lie in subfolders, a subfolder is a class. All in the order of the names. Needs Pillow.
+    Images: uint8, or bool (2 levels), in the shapes of an .npz. Files of more than 128 MiB stay on the disk: their
+    images are read when they are indexed. Labels: (N,), integers or bool.
     """
-    subfolders = sorted(path for path in folder.iterdir() if path.is_dir())
-    groups = {sub.name: paths for sub in subfolders if (paths := _pngs_in(sub))}
-    loose = _pngs_in(folder)
-    if loose and groups:
-        raise ValueError(f"{folder}: PNGs lie in the folder and in its subfolders, only one of them can be")
-    if not loose and not groups:
-        wanted = f"train-images-idx3-ubyte[.gz], data_batch_1.bin, {CIFAR10_ARCHIVE} or PNGs"
-        raise ValueError(f"{folder}: holds no images, wanted are {wanted}")
-    images = np.stack(list(_decoded(loose or [path for group in groups.values() for path in group])))
-    labels = np.repeat(np.arange(len(groups)), [len(group) for group in groups.values()]) if groups else None
-    return images, labels, tuple(groups)
+    with _naming(path):
+        file = _mapped(path)
+        if file.dtype not in (np.uint8, bool):
+            raise ValueError(f"images must be uint8 or bool, got {file.dtype}: np.save(path, images.astype(np.uint8))")
+        images, levels = _channels_first(file.view(np.uint8)), 2 if file.dtype == bool else 256
+        values = np.minimum(np.arange(256), levels - 1).astype(np.uint8)  # whatever bytes a bool may have
+    labels = None
+    if (beside := labels_of(path)).exists():
+        with _naming(beside):
+            labels = np.array(_mapped(beside))
+            if labels.dtype.kind not in "biu":
+                raise ValueError(f"labels must be integers or bool, got {labels.dtype}")
+            if labels.shape != (len(images),):
+                raise ValueError(f"labels must be ({len(images)},), one for each image, got {labels.shape}")
+    if images.nbytes <= mapped.IN_MEMORY:
+        return values[images], labels, levels
+    return MappedImages(images, values=None if levels == 256 else values), labels, levels
 
 
-def _pngs_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() == ".png" and path.is_file())
+def labels_of(path: Path) -> Path:
+    """Where the labels of an .npy of images lie."""
+    return path.with_suffix(".labels.npy")
 
 
-def _decoded(paths: list[Path]) -> Iterator[np.ndarray]:
-    """The images (C, H, W), the first of which decides kind and size."""
+def _mapped(path: Path) -> np.ndarray:
+    """A memory map of an .npy's array; it is refused unless the file has the size of its header's shape."""
     try:
-        from PIL import Image
-    except ImportError as error:
-        raise ImportError("reading PNGs needs Pillow: pip install pillow") from error
-    first = ""
-    for path in paths:
-        try:
-            with Image.open(path, formats=["PNG"]) as image:
-                image.verify()  # the checksums, which decoding alone skips; it uses the image up
-            with Image.open(path, formats=["PNG"]) as image:
-                colour = {"1": "L", "L": "L", "RGB": "RGB"}.get(image.mode)
-                if colour is None:
-                    raise ValueError(f"PNGs must be 8-bit grey or RGB, got Pillow's mode {image.mode}")
-                kind = f"{'grey' if colour == 'L' else 'RGB'}, {image.width}x{image.height}"
-                first = first or kind
-                if kind != first:
-                    raise ValueError(f"{kind}, but {paths[0].name} is {first}")
-                pixels = np.asarray(image.convert(colour))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{path}: {error}") from error
-        yield pixels[None] if colour == "L" else pixels.transpose(2, 0, 1)
+        array = np.lib.format.open_memmap(path, mode="r")
+    except OSError:
+        raise
+    except Exception as error:  # garbage is met with errors of many kinds by NumPy's parser
+        raise ValueError(f"can't be read as an array of NumPy's ({error})") from error
+    if array.offset + array.nbytes != path.stat().st_size:
+        raise ValueError(f"has not the size of the shape {array.shape} in its header")
+    return array

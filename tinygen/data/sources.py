@@ -6,23 +6,28 @@ import difflib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from tinygen.cache import cache_folder
 from tinygen.data.dataset import Dataset, subset
 from tinygen.data.download import download
+from tinygen.data.folders import read_folder
 from tinygen.data.formats import (
     CIFAR10_ARCHIVE,
     Arrays,
+    labels_of,
     mnist_file,
     read_cifar10,
     read_cifar10_archive,
     read_mnist,
+    read_npy,
     read_npz,
-    read_pngs,
 )
+from tinygen.data.split import held_out
 
+TESTED = 10, 10_000  # one of so many images is tested on, but no more than so many in all
 DIGITS = tuple("0123456789")
 FASHION = (
     "T-shirt/top",
@@ -88,7 +93,7 @@ t10k-labels-idx1-ubyte.gz      4542 f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0
 NAMES = ("digits", *_SOURCES)
 
 
-def load(name_or_path: str | os.PathLike[str]) -> tuple[Dataset, Dataset]:
+def load(name_or_path: str | os.PathLike[str], size: int | None = None) -> tuple[Dataset, Dataset]:
     """(train, test) of a named data set or of the user's own files.
 
     Names (they win over a path of the same name; write ./digits for that):
@@ -102,19 +107,33 @@ def load(name_or_path: str | os.PathLike[str]) -> tuple[Dataset, Dataset]:
       XDG_CACHE_HOME/tinygen or ~/.cache/tinygen, else downloaded into the cache.
 
     Paths: a folder of MNIST's IDX files (plain or .gz), of CIFAR-10's binary batches or their .tar.gz, or of
-    PNGs (subfolders are classes; folders train and test are those sets); a .tar.gz of CIFAR-10; an .npz with
-    `images` and perhaps `labels` and `levels`. Where there is no test set, images 0, 10, 20, ... are it.
+    PNG, JPEG and WebP files (see `tinygen.data.folders`: subfolders are classes; folders train and test are those
+    sets); a .tar.gz of CIFAR-10; an .npz with `images` and perhaps `labels` and `levels`; an .npy of images, which may
+    be larger than memory, with its labels beside it in NAME.labels.npy.
+
+    Where there is no test set, a tenth of the images is it, at most 10,000, drawn by `held_out`.
+
+    size: height and width that the images of a folder are resized to.
 
     Raises ValueError for an unknown name (with the nearest one) and for damaged or unfitting files,
     FileNotFoundError for a missing path, and for a named set that is not here and can't be downloaded.
     """
+    train, test = _load(name_or_path, size)
+    if size is not None and train.images.shape[2:] != (size, size):
+        height, width = train.images.shape[2:]
+        raise ValueError(f"--size resizes the PNG, JPEG and WebP files of a folder; {train.name} is of another kind, "
+                         f"its images are {width}x{height}: leave --size out")  # fmt: skip
+    return train, test
+
+
+def _load(name_or_path: str | os.PathLike[str], size: int | None) -> tuple[Dataset, Dataset]:
     if name_or_path == "digits":
         return _digits()
     if isinstance(name_or_path, str) and name_or_path in _SOURCES:
         return _from_folder(_located(name_or_path), name_or_path, _SOURCES[name_or_path].classes)
     path = Path(name_or_path)
     if path.is_dir():
-        return _from_folder(path, path.resolve().name)
+        return _from_folder(path, path.resolve().name, size=size)
     if path.is_file():
         return _from_file(path)
     if not isinstance(name_or_path, str) or os.sep in name_or_path or path.suffix:
@@ -149,45 +168,51 @@ def _located(name: str) -> Path:
     return cache
 
 
-def _from_folder(folder: Path, name: str, classes: tuple[str, ...] = ()) -> tuple[Dataset, Dataset]:
+def _from_folder(
+    folder: Path, name: str, classes: tuple[str, ...] = (), size: int | None = None
+) -> tuple[Dataset, Dataset]:
     if mnist_file(folder, "train", "images-idx3"):
         return _pair(read_mnist(folder), name, classes)
     if any(folder.glob("data_batch_*.bin")):
         return _pair(read_cifar10(folder), name, CIFAR10)
     if (folder / CIFAR10_ARCHIVE).is_file():
         return _pair(read_cifar10_archive(folder / CIFAR10_ARCHIVE), name, CIFAR10)
-    if not ((folder / "train").is_dir() and (folder / "test").is_dir()):
-        images, labels, classes = read_pngs(folder)
-        return _pair([(images, labels)], name, classes)
-    images, labels, classes = read_pngs(folder / "train")
-    test_images, test_labels, test_classes = read_pngs(folder / "test")
-    if test_classes != classes:
-        raise ValueError(f"{folder}: test must have train's classes {classes}, got {test_classes}")
-    return _pair([(images, labels), (test_images, test_labels)], name, classes)
+    found = read_folder(folder, size)
+    return _pair(found.sets, name, found.classes, notes=found.notes)
 
 
 def _from_file(path: Path) -> tuple[Dataset, Dataset]:
     if path.suffix == ".npz":
         images, labels, levels = read_npz(path)
         return _pair([(images, labels)], path.stem, levels=levels)
+    if path.suffix == ".npy":
+        mapped, labels, levels = read_npy(path)
+        beside = () if labels is not None else (f"no labels: {labels_of(path)} is not there",)
+        return _pair([(cast(np.ndarray, mapped), labels)], path.stem, levels=levels, notes=beside)
     if path.name.endswith((".tar.gz", ".tgz")):
         return _pair(read_cifar10_archive(path), path.name.partition(".")[0], CIFAR10)
-    raise ValueError(f"{path}: a data set must be an .npz, a .tar.gz of CIFAR-10 or a folder")
+    raise ValueError(f"{path}: a data set must be an .npz, an .npy, a .tar.gz of CIFAR-10 or a folder")
 
 
-def _pair(parts: list[Arrays], name: str, classes: tuple[str, ...] = (), levels: int = 256) -> tuple[Dataset, Dataset]:
+def _pair(
+    parts: list[Arrays], name: str, classes: tuple[str, ...] = (), levels: int = 256, notes: tuple[str, ...] = ()
+) -> tuple[Dataset, Dataset]:
     """(train, test) of one or two (images, labels); labels without names are named by their numbers."""
     if not classes:
         given = [labels for _, labels in parts if labels is not None and labels.size]
         count = max((int(labels.max()) + 1 for labels in given), default=0)
         classes = tuple(map(str, range(count))) if count <= 1 << 16 else ()
-    sets = [Dataset(images, levels, labels, name, classes) for images, labels in parts]
+    sets = [Dataset(images, levels, labels, name, classes, notes) for images, labels in parts]
     if len(sets) == 1:
-        if len(sets[0]) < 2:
-            raise ValueError(f"data set {name!r}: one image can't be both a training and a test set")
-        tenth = np.arange(len(sets[0])) % 10 == 0
-        return subset(sets[0], ~tenth), subset(sets[0], tenth)
+        n, labels = len(sets[0]), sets[0].labels
+        if n < 3:
+            raise ValueError(f"data set {name!r}: {n} images are too few, at least 3 are needed: 2 to train on, 1 to "
+                             "test on")  # fmt: skip
+        tested = held_out(min(-(-n // TESTED[0]), TESTED[1]), n, labels)
+        return subset(sets[0], ~tested), subset(sets[0], tested)
     train, test = sets
+    if len(train) < 2:
+        raise ValueError(f"data set {name!r}: one image is too little to train on, at least 2 are needed")
     if test.images.shape[1:] != train.images.shape[1:]:
         shapes = f"{train.images.shape[1:]}, got {test.images.shape[1:]}"
         raise ValueError(f"data set {name!r}: test images must have the training images' (C, H, W) {shapes}")

@@ -29,7 +29,7 @@ def write(folder: Path, results: dict[str, Any]) -> None:
     config, environment = (read_toml(folder / name) for name in ("config.toml", "environment.toml"))
     title = f"{config.get('model', 'a run')} on {Path(str(config.get('data', '?'))).stem}"
     captions, samples = results.get("captions", {}), folder / "samples.png"
-    snapshots = sorted((folder / "samples").glob("step-*.png"))
+    snapshots = sorted((folder / "samples").glob("step-*.png"), key=_in_order)
     pictures = [p for p in (samples, *sorted(p for p in folder.glob("*.png") if p != samples)) if p.exists()]
     drawings = _drawings(folder / "metrics.csv", str(config.get("model")), results.get("baselines", {}))
     body = [
@@ -77,6 +77,11 @@ def _log(path: Path) -> str:
         return ""
     log = path.read_text(encoding="utf-8", errors="replace")
     return f"<details><summary>what was said</summary><pre>{text(log)}</pre></details>"
+
+
+def _in_order(path: Path) -> tuple[int, str]:
+    """A key for sorting: step 300,000 comes before step 1,000,000, whose name is longer."""
+    return len(path.name), path.name
 
 
 def _step_of(path: Path) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tinygen.console import Bar, say
-from tinygen.data import Dataset
+from tinygen.data import Dataset, in_memory
 from tinygen.metrics.metric import ImageGrid
 from tinygen.models.model import Model, Samples
 from tinygen.report import compare as comparison
@@ -42,7 +42,7 @@ def evaluate(run: Run, seed: int) -> None:
     train, _, test = config.sets()
     binary = ", thresholded: 1 from half the greatest value up" if config.levels == 2 else ""
     run.say(f"{config.model} on {len(test):,} test images of {test.name}, {test.levels} levels{binary}")
-    _measure(run, model, train, test, seed)
+    _measure(run, model, in_memory(train), test, seed)
     page.write(run.folder, run.read_results())
     run.say(f"kept in {run.results} and {run.report}")
 
@@ -65,7 +65,9 @@ def samples(model: Any, n: int, seed: int, temperature: float = 1.0, label: int 
 def sample(run: Run, n: int, seed: int, temperature: float, label: int | None, out: Path | None) -> None:
     """Draw images into a PNG."""
     config, model, _ = run.load()
-    path = _writable(out or run.folder / f"samples-{seed}.png")
+    differs = {"n": (n, 64), "temperature": (temperature, 1.0), "label": (label, None)}
+    more = "".join(f"-{name}-{value:g}" for name, (value, usual) in differs.items() if value != usual)
+    path = _writable(out or _named(run, f"samples-{seed}{more}"))
     if not _can_sample(model):
         raise ValueError(f"{config.model} cannot be sampled from{_offers(model)}")
     drawn = samples(model, n, seed, temperature, label)
@@ -87,9 +89,9 @@ def plot(run: Run, name: str, seed: int, out: Path | None) -> None:
     config, model, _ = run.load()
     if name not in model.family.plots:
         raise ValueError(f"{config.model} has no {name}{_offers(model)}")
-    path = _writable(out or run.folder / f"{name}-{seed}.png")
+    path = _writable(out or _named(run, f"{name}-{seed}"))
     train, _, test = config.sets()
-    _plot(run, model, name, train, test, seed, path)
+    _plot(run, model, name, in_memory(train), test, seed, path)
     page.write(run.folder, run.read_results())
 
 
@@ -117,6 +119,11 @@ def export(run: Run, out: Path | None) -> None:
     run.say(f"{len(model.state_dict())} tensors: {path}")
     run.say(f"in PyTorch: safetensors.torch.load_file({str(path)!r})")
     run.say(f"to start from them here: tinygen train {config.model} --weights {shlex.quote(str(path))} ...")
+
+
+def _named(run: Run, stem: str) -> Path:
+    """A PNG of the run's folder, whose name tells from which checkpoint it is where one was chosen."""
+    return run.folder / f"{stem}{f'-{run.chosen.stem}' if run.chosen else ''}.png"
 
 
 def _offers(model: Model) -> str:

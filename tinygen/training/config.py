@@ -15,9 +15,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-import numpy as np
-
-from tinygen.data import NAMES, Dataset, load, quantize, subset
+from tinygen.data import NAMES, Dataset, held_out, in_memory, load, quantize, subset
 from tinygen.models.registry import MODELS, model_class
 
 Sets = tuple[Dataset, Dataset | None, Dataset]  # to train on, to validate on, to test on
@@ -25,7 +23,7 @@ Sets = tuple[Dataset, Dataset | None, Dataset]  # to train on, to validate on, t
 HELD = 20, 1000  # one of so many training images is held out, but no more than so many in all
 RENAMED = {"variant": "objective", "--variant": "--objective"}  # what options and their flags were called before
 _TINY = 5e-324  # the least number above 0
-_LEAST = {"seed": 0, "batch_size": 1, "levels": 2, "lr": _TINY, "epochs": _TINY, "minutes": _TINY}
+_LEAST = {"seed": 0, "batch_size": 1, "levels": 2, "size": 1, "lr": _TINY, "epochs": _TINY, "minutes": _TINY}
 
 
 @dataclasses.dataclass
@@ -42,6 +40,7 @@ class Config:
     epochs: float | None = None
     minutes: float | None = None
     weights: str | None = None  # a file of initial weights
+    size: int | None = None  # height and width that a folder's images are resized to
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> Config:
@@ -78,7 +77,7 @@ class Config:
 
     def datasets(self) -> tuple[Dataset, Dataset]:
         """The training and the test set, in the levels asked for."""
-        train, test = load(self.data)
+        train, test = load(self.data, self.size)
         if self.levels is not None and self.levels != train.levels:
             train, test = quantize(train, self.levels), quantize(test, self.levels)
         return train, test
@@ -86,14 +85,15 @@ class Config:
     def sets(self) -> Sets:
         """The training set, what is held out of it for validation if the model validates, and the test set.
 
-        Every so many-th image is held out: the same ones whatever the seed, and of every class if they are sorted.
+        Which images are held out is drawn by `held_out`: the same ones whatever the seed. The training set may be
+        larger than memory; of the other two, and for trivial models, `in_memory` gives what fits.
         """
         train, test = self.datasets()
         every = max(HELD[0], -(-len(train) // HELD[1]))
         if len(train) < every or not model_class(self.model).family.validation_unit:
-            return train, None, test
-        chosen = np.arange(len(train)) % every == every - 1
-        return subset(train, ~chosen), subset(train, chosen), test
+            return train, None, in_memory(test)
+        chosen = held_out(len(train) // every, len(train), train.labels)
+        return subset(train, ~chosen), in_memory(subset(train, chosen)), in_memory(test)
 
 
 def located(data: str) -> str:

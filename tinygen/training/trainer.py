@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import itertools
 import math
 import operator
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinygen import Tensor
-from tinygen.data import Dataset, Minibatches
+from tinygen.data import Dataset, Minibatches, in_memory
 from tinygen.debug import detect_nan, not_finite
 from tinygen.models.family import Batch
 from tinygen.models.model import Model
@@ -30,26 +29,37 @@ class Trainer:
     """A model with its optimizers and its place in the data: all that changes from step to step, hence all that a
     checkpoint holds.
 
-    data: what is trained on. rng: of all random numbers of the training; it draws the order of the images too.
+    data: what is trained on. rng: of all random numbers of the training; it draws the order of the images too. held:
+    what its validation is taken of; here only in order that a run isn't resumed with other images or labels.
 
     Attributes:
+        dataset: what is trained on, or a part of it that fits into memory.
         step, drawn: how many steps were done, how many minibatches given.
         seconds: how long it took, where `config.minutes` bounds it (else 0.0, lest checkpoints differ).
         moment: how many of the moments (`hooks.MOMENTS`) have passed.
         best: the least validation so far.
     """
 
-    def __init__(self, config: Config, model: Model, data: Dataset, rng: np.random.Generator) -> None:
-        self.config, self.model, self.dataset, self.rng = config, model, data, rng
+    def __init__(
+        self, config: Config, model: Model, data: Dataset, rng: np.random.Generator, held: Dataset | None = None
+    ) -> None:
+        self.config, self.model, self.dataset, self.rng = config, model, in_memory(data), rng
         self.batches = Minibatches(data, config.batch_size, rng)
         self.optimizers = model.optimizers(config.lr)
         self.step, self.drawn, self.seconds, self.moment = 0, 0, 0.0, 0
         self.best: float | None = None
-        digest = hashlib.sha256(np.ascontiguousarray(data.images).data).hexdigest()
-        self.data = {"images": list(data.images.shape), "levels": data.levels, "sha256": digest}
+        self._read = data, held
         self._images = itertools.chain.from_iterable(itertools.repeat(self.batches))  # epoch after epoch
         self._parameters = {name: _named(o, model) for name, o in self.optimizers.items()}
         self._groups = [(g, g["lr"]) for o in self.optimizers.values() for g in o.param_groups]
+
+    @functools.cached_property
+    def data(self) -> dict[str, Any]:
+        """What tells the images and labels that this training reads from others."""
+        train, held = self._read
+        about = {"images": list(train.images.shape), "levels": train.levels, "sha256": train.digests["images"],
+                 "labels": train.digests["labels"]}  # fmt: skip
+        return about if held is None else about | {f"validation {k}": v for k, v in held.digests.items()}
 
     @property
     def done(self) -> float:

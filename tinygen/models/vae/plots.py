@@ -85,7 +85,7 @@ def scatter(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator)
     codes = model.encode(test.images[:3000])
     codes = codes - codes.mean(axis=0)
     _, extents, directions = np.linalg.svd(codes, full_matrices=False)
-    points = codes @ directions[:2].T if codes.shape[1] > 1 else np.column_stack([codes, codes * 0])
+    points = codes @ directions[:2].T if min(codes.shape) > 1 else np.pad(codes[:, :1], ((0, 0), (0, 1)))
     labels = None if test.labels is None else test.labels[: len(codes)]
     shares = [*(100 * extents**2 / max((extents**2).sum(), 1e-30)), 0.0]
 
