@@ -12,8 +12,14 @@ _ON_HOST = frozenset([np.ndarray, float, int, bool, list, tuple])
 
 
 def xp(array: Any) -> Any:
-    """The array module of an array: numpy, or cupy."""
-    return np if array.__class__ in _ON_HOST or isinstance(array, (np.ndarray, np.generic)) else sys.modules["cupy"]
+    """The array module of an array: numpy, or cupy. Raises TypeError for what is no array of either."""
+    if array.__class__ in _ON_HOST or isinstance(array, (np.ndarray, np.generic)):
+        return np
+    if not hasattr(array, "get") or "cupy" not in sys.modules:
+        kind = type(array)
+        hint = "; write .numpy()" if hasattr(array, "numpy") else ""
+        raise TypeError(f"an array of NumPy or CuPy is needed, got {kind.__module__}.{kind.__qualname__}{hint}")
+    return sys.modules["cupy"]
 
 
 def moved(values: Any, module: Any) -> Any:

@@ -130,3 +130,23 @@ class TestCopies:
         lstm.state = tuple(t.detach() for t in state)
         del state
         equal(again(lstm).state[0], lstm.state[0].numpy())
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda w, other: (w * 2).sum().backward(other),
+        lambda w, other: tinygen.grad((w * 2).sum(), w, other),
+        lambda w, other: w.new_tensor(other),
+    ],
+)
+def test_arrays_of_another_library_are_refused_wherever_they_come_in(call):
+    class Foreign:
+        dtype = np.dtype(np.float32)
+        shape = ()
+
+        def numpy(self):
+            raise AssertionError
+
+    with pytest.raises(TypeError, match=r"Foreign.*\.numpy\(\)"):
+        call(tinygen.tensor([1.0, 2.0], requires_grad=True), Foreign())
