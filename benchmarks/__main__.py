@@ -12,9 +12,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import memory, report, timing
-from benchmarks.cases import CASES, GROWTH, Case, Growth, Runs
-from benchmarks.contestants import contestants, disagreement, torch_or_none
+from benchmarks import report, timing
+from benchmarks.kernels import memory
+from benchmarks.kernels.cases import CASES, GROWTH, Case, Growth, Runs
+from benchmarks.kernels.contestants import contestants, disagreement, torch_or_none
 from tinygen import kernels
 from tinygen.cli.parser import Parser, whole_number
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tinygen.cache import cache_folder
 
-ARCHITECTURES = (75, 80, 86, 89, 90)  # compiled without a warning or a spill: benchmarks/cuda.py sees to it
+ARCHITECTURES = (75, 80, 86, 89, 90)  # compiled without a warning or a spill: benchmarks/gpu/cuda.py sees to it
 FLAGS = ["-std=c++17", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidden"]
 STRICT = ["-Werror", "all-warnings", "-Xptxas", "-warn-spills,-warn-lmem-usage,-Werror"]
 LINK = ["-shared", "-cudart", "static", "-Xfatbin", "-compress-all", "-t0"]  # -t0: one thread for each processor

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 import tinygen as tg
-from benchmarks import cases, contestants, report, timing
+from benchmarks import report, timing
+from benchmarks.kernels import cases, contestants
 from tinygen.models.vae.vae import VAE
 
 ROOT = Path(__file__).parents[2]
@@ -139,7 +140,7 @@ class TestCases:
 
 
 def test_memory_holds_at_least_the_arrays():
-    from benchmarks import memory
+    from benchmarks.kernels import memory
 
     megabytes = memory.measure(CASE, "tinygen", "forward + backward", 1)
     arrays = 4 * (2 * 128 * 784 + 2 * 512 * 784 + 128 * 512) / 2**20  # inputs, their gradients, the upstream gradient

@@ -1,10 +1,10 @@
-"""python -m benchmarks.games: that its objectives are equally long at work, and its table says what was measured."""
+"""python -m benchmarks.models.games: equally long work for all objectives; the table is what was measured."""
 
 from __future__ import annotations
 
 import pytest
 
-from benchmarks import games
+from benchmarks.models import games
 from tinygen.data import load
 
 

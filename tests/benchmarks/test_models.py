@@ -12,7 +12,7 @@ from tinygen.data import Dataset
 
 @pytest.fixture(scope="module")
 def models():
-    from benchmarks import models
+    from benchmarks.models import likelihoods as models
 
     return models
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygen
-from benchmarks import cuda
+from benchmarks.gpu import cuda
 from tests.cuda import checks
 from tests.cuda.build import ROOT
 from tests.cuda.conftest import REAL, forget

@@ -8,7 +8,8 @@ import types
 import numpy as np
 import pytest
 
-from benchmarks import cases, gpu
+from benchmarks.gpu import day as gpu
+from benchmarks.kernels import cases
 from tests.cuda import standin
 from tests.cuda.conftest import REAL
 from tinygen import cuda, kernels

@@ -1,4 +1,6 @@
-"""Peak memory of one contestant, in a process of its own: `python -m benchmarks.memory CASE CONTESTANT WHAT THREADS`.
+"""Peak memory of a contestant, in a process of its own.
+
+    python -m benchmarks.kernels.memory CASE CONTESTANT WHAT THREADS
 
 A process's ru_maxrss can't be reset, and starts from that of the process that forked it; so on Linux the kernel's own
 high-water mark is read, reset once everything is set up.
@@ -19,16 +21,16 @@ CALLS = 3
 
 def measure(case: str, contestant: str, what: str, threads: int) -> dict[str, float]:
     """{"peak": MB of the process, "above": MB beyond what the libraries took}."""
-    command = [sys.executable, "-m", "benchmarks.memory", case, contestant, what, str(threads)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=Path(__file__).parents[1])
+    command = [sys.executable, "-m", "benchmarks.kernels.memory", case, contestant, what, str(threads)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=Path(__file__).parents[2])
     return json.loads(done.stdout)
 
 
 def main() -> None:
     case_name, contestant, what, threads = sys.argv[1:]
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from benchmarks.cases import CASES
-    from benchmarks.contestants import contestants, torch_or_none
+    from benchmarks.kernels.cases import CASES
+    from benchmarks.kernels.contestants import contestants, torch_or_none
     from benchmarks.timing import use_threads
 
     case = next(c for c in CASES if c.name == case_name)

@@ -1,8 +1,8 @@
 """python -m benchmarks.gpu: all that is to be done on the day with a GPU, in one command of about ten minutes.
 
 Build; the tests of tests/cuda on the real CuPy; every kernel under compute-sanitizer, for memory and for races; then
-the cases of `benchmarks.cases` beside PyTorch on the same GPU and beside the roofline. It needs no network. A step that
-can't be done says why and the others go on; the results are written as JSON after every step.
+the cases of `benchmarks.kernels.cases` beside PyTorch on the same GPU and beside the roofline. It needs no
+network. A step that can't be done says why and the others go on; the results are written as JSON after every step.
 
 A time is the median over calls of what lies between two events on the device. Calls take turns through so many copies
 of the inputs that these don't fit into the cache together. PyTorch computes in float32, without TF32. Roofline: the
@@ -24,15 +24,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cases
-from benchmarks.cases import CASES, Case, Runs
-from benchmarks.contestants import disagreement, torch_or_none
+from benchmarks.kernels import cases
+from benchmarks.kernels.cases import CASES, Case, Runs
+from benchmarks.kernels.contestants import disagreement, torch_or_none
 from tinygen import cuda
 from tinygen.array import moved
 from tinygen.cli import doctor
 from tinygen.cli.parser import Parser
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LEFT_OUT = ("Sampling", "Overhead of an op", "Import")  # sections that say nothing of a GPU
 LANES = {"7.5": 64, "8.0": 64}  # float32 units of a multiprocessor; newer ones have 128
 NEEDED = ("cffi", "setuptools", "pytest", "hypothesis", "pillow", "tqdm")  # beside CuPy and PyTorch

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import tinygen as tg
-from benchmarks.cases import Case, Runs
+from benchmarks.kernels.cases import Case, Runs
 
 
 def torch_or_none() -> Any:

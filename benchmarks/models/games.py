@@ -1,4 +1,4 @@
-"""python -m benchmarks.games: a DCGAN by each objective, on Fashion-MNIST, after equal minutes of one core each.
+"""python -m benchmarks.models.games: a DCGAN by each objective, on Fashion-MNIST, after equal minutes of one core each.
 
 What a step of each costs is measured first, in CPU time and in turns; then each takes as many steps as its minutes are
 worth, whatever else the machine does meanwhile. games.md is the table, OBJECTIVE.png a grid of samples.
@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.autoencoders import data, table
-from benchmarks.models import SEED, Entry, trained, training
+from benchmarks.models.autoencoders import data, table
+from benchmarks.models.likelihoods import SEED, Entry, trained, training
 from benchmarks.timing import alternate
 from tinygen import kernels
 from tinygen.cli.parser import Parser, number
@@ -38,7 +38,7 @@ HEAD = "objective | steps of G | images | CPU s | FD* | over the PCA-Gaussian's 
 
 def main(argv: list[str] | None = None) -> int:
     """Train by all objectives, or those named, and write the table."""
-    p = Parser(prog="python -m benchmarks.games", description=__doc__.splitlines()[0])
+    p = Parser(prog="python -m benchmarks.models.games", description=__doc__.splitlines()[0])
     p.add_argument(
         "objectives", nargs="*", metavar="OBJECTIVE", choices=OBJECTIVES, help="of %(choices)s (default: all)"
     )

@@ -1,4 +1,4 @@
-"""python -m benchmarks.cuda: what the CUDA kernels need of a GPU, worked out without one. It needs nvcc.
+"""python -m benchmarks.gpu.cuda: what the CUDA kernels need of a GPU, worked out without one. It needs nvcc.
 
 Resources: registers and shared memory of each compiled kernel as ptxas reports them, and the share of a
 multiprocessor's threads that can be resident with them (occupancy). Work: the operations and bytes of a call of each
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from tinygen import nvcc
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 WARP, REGISTERS, REGISTER_UNIT, SHARED_UNIT = 32, 1 << 16, 256, 128
 
 
@@ -219,7 +219,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.cuda", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.cuda", description=__doc__.split("\n\n")[0])
     parser.add_argument("--arch", type=int, action="append", choices=list(GPUS), help="only this one (default: all)")
     parser.add_argument(
         "--out", type=Path, default=Path("benchmarks/results"), help="folder to write (default %(default)s)"
@@ -228,7 +228,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         results = {"resources": resources(args.arch or list(GPUS)), "work": work()}
     except RuntimeError as error:
-        print(f"benchmarks.cuda: {error}", file=sys.stderr)
+        print(f"benchmarks.gpu.cuda: {error}", file=sys.stderr)
         return 1
     print(markdown(results))
     args.out.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""python -m benchmarks.autoencoders: the lecture on autoencoders and VAEs, measured (slides 9 to 12 and 37 to 99).
+"""python -m benchmarks.models.autoencoders: the lecture on autoencoders and VAEs, measured (slides 9 to 12, 37 to 99).
 
 Each part prints a table and writes pictures into --out; all of them together take minutes on one core. Fashion-MNIST.
 """
@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import models
-from benchmarks.models import SEED, Entry, training
+from benchmarks.models import likelihoods as table_of_likelihoods
+from benchmarks.models.likelihoods import SEED, Entry, training
 from tinygen import kernels
 from tinygen.baselines.density import GaussianMixture, Histogram, KernelDensity
 from tinygen.baselines.kmeans import kmeans, mutual_information, purity
@@ -36,7 +36,7 @@ from tinygen.models.vae.estimates import ACTIVE, activity, elbo, importance_boun
 from tinygen.report.images import save_plot
 
 SEEDS = range(6)
-data = functools.cache(models.data)  # the features and the calibration go with a data set's identity
+data = functools.cache(table_of_likelihoods.data)  # the features and the calibration go with a data set's identity
 
 
 @functools.cache
@@ -244,7 +244,7 @@ PARTS: dict[str, Callable[[Path], str]] = {f.__name__: f for f in (
 
 def main(argv: list[str] | None = None) -> int:
     """Run the parts that are named, or all."""
-    p = Parser(prog="python -m benchmarks.autoencoders", description=__doc__.splitlines()[0])
+    p = Parser(prog="python -m benchmarks.models.autoencoders", description=__doc__.splitlines()[0])
     p.add_argument("parts", nargs="*", metavar="PART", choices=PARTS, help="of %(choices)s (default: all)")
     p.add_argument("--out", type=Path, default=Path("benchmarks/results/autoencoders"), help="(default %(default)s)")
     args = p.parse_args(argv)

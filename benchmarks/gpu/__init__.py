@@ -1,0 +1,1 @@
+"""The day with a GPU, and what each CUDA kernel takes."""

@@ -1,0 +1,1 @@
+"""The C kernels beside PyTorch: cases, contestants, and the same computed by PyTorch."""

@@ -1,0 +1,1 @@
+"""Models beside each other: likelihoods, and the claims of the lecture."""
