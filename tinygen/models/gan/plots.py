@@ -1,4 +1,4 @@
-"""Plots of a GAN's samples and codes: are they copies, what lies between two codes, can codes be added?
+"""Plots of a GAN's samples and codes: are they copies, what does truncation do, can codes be added?
 
 Lecture slides 125 and 126 (nearest training images), 129 to 133 (interpolation, arithmetic).
 """
