@@ -134,8 +134,7 @@ def _drawings(entries: list[Entry]) -> str:
     parts = []
     for (name, unit), drawn in found.items():
         label = name.replace("_", " ")
-        caption = text(label + (f" ({unit})" if unit else ""))
-        parts.append(f"<figure><figcaption>{caption}</figcaption>{curves(drawn, label, unit)}</figure>")
+        parts.append(f"<figure><figcaption>{text(label)}</figcaption>{curves(drawn, label, unit)}</figure>")
     return f"<div class=curves>{''.join(parts)}</div>" if parts else ""
 
 

@@ -65,7 +65,7 @@ def curves(
         xs, kind = frame.across(x), f'class="{curve.kind}" ' if curve.kind else ""
         if len(drawn) == 1:
             outline = _path(np.concatenate([xs, xs[::-1]]), np.concatenate([frame.up(high), frame.up(low)[::-1]]))
-            parts.append(f'<polygon points="{outline}"/>')
+            parts.append(f'<polygon {kind}points="{outline}"/>')
         parts.append(f'<polyline {kind}points="{_path(xs, frame.up(mean))}"/>')
         if len(x) < FEW:
             at = zip(xs, frame.up(mean), strict=True)

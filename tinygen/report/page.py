@@ -95,8 +95,7 @@ def _drawings(path: Path, model: str, baselines: dict[str, float]) -> str:
     reached = {name: value for name, value in baselines.items() if math.isfinite(value)}
     for name, points in read_columns(path).items():
         if len(points) > 1:
-            unit, label = unit_of.get(name, ""), name.replace("_", " ")
-            drawing = curves([Curve(points[:, 0], points[:, 1])], label, unit, reached if name == "validation" else {})
-            label = text(label + (f" ({unit})" if unit else ""))
-            drawings.append(f"<figure><figcaption>{label}</figcaption>{drawing}</figure>")
+            label, beside = name.replace("_", " "), reached if name == "validation" else {}
+            drawing = curves([Curve(points[:, 0], points[:, 1])], label, unit_of.get(name, ""), beside)
+            drawings.append(f"<figure><figcaption>{text(label)}</figcaption>{drawing}</figure>")
     return f"<div class=curves>{''.join(drawings)}</div>" if drawings else ""
