@@ -23,6 +23,7 @@ from tinygen.models.gan.gan import GAN
 from tinygen.models.gan.objectives import BEGAN, OBJECTIVES, Wasserstein, gradient_norms
 from tinygen.models.gan.pair import AdversarialPair
 from tinygen.models.model import Decodes
+from tinygen.report.charts import figure
 from tinygen.training.checkpoint import CheckpointError
 from tinygen.training.config import Config
 from tinygen.training.run import Run
@@ -96,10 +97,8 @@ def test_the_minimax_loss_is_flat_where_samples_are_bad_and_the_other_is_not():
     np.testing.assert_allclose(found["non-saturating"][0], -np.log(d), rtol=1e-9)
     np.testing.assert_allclose(found["minimax"][1], -d, rtol=1e-9)
     np.testing.assert_allclose(found["non-saturating"][1], d - 1, rtol=1e-9)
-    image = toy.loss_picture(101).images[0]
-    red, blue = (np.argwhere((image.transpose(1, 2, 0) == colour).all(axis=2)) for colour in (toy.RED, toy.BLUE))
-    assert red[:, 0].min() > 48  # log(1 - D) never rises above 0, which is in the middle
-    assert blue[:, 0].max() < 52
+    _, minimax, non_saturating = figure(toy.loss_picture()).axes[0].lines  # after the line at 0
+    assert minimax.get_ydata().max() < 0 < non_saturating.get_ydata().min()
 
 
 def test_the_energy_is_how_badly_the_autoencoder_reproduces_an_image():
@@ -512,7 +511,7 @@ def test_the_densities_are_what_their_names_say():
     modes, good = toy.modes_and_good(points)
     assert modes == 8
     assert good == pytest.approx(1 - math.exp(-4.5), abs=0.004)  # within 3 deviations in the plane
-    np.testing.assert_allclose(np.linalg.norm(toy.centres(), axis=1), toy.RADIUS)
+    np.testing.assert_allclose(np.linalg.norm(toy.centers(), axis=1), toy.RADIUS)
     roll = toy.swiss_roll(5000, rng)
     t = np.linspace(1.5, 4.5, 1000) * math.pi
     spiral = 2 * t[:, None] / t[-1] * np.stack([np.cos(t), np.sin(t)], axis=1)
@@ -523,11 +522,11 @@ def test_the_densities_are_what_their_names_say():
 
 
 def test_modes_are_counted_and_points_between_them_are_not_good():
-    one = np.repeat(toy.centres()[:1], 100, axis=0)
+    one = np.repeat(toy.centers()[:1], 100, axis=0)
     assert toy.modes_and_good(one) == (1, 1.0)
     assert toy.modes_and_good(np.concatenate([one, np.zeros((100, 2))])) == (1, 0.5)
-    assert toy.modes_and_good(toy.centres().repeat(50, axis=0)) == (8, 1.0)
-    assert toy.modes_and_good(toy.centres() * 1.2) == (0, 0.0)
+    assert toy.modes_and_good(toy.centers().repeat(50, axis=0)) == (8, 1.0)
+    assert toy.modes_and_good(toy.centers() * 1.2) == (0, 0.0)
 
 
 @pytest.mark.parametrize("objective", sorted(OBJECTIVES))
@@ -542,9 +541,8 @@ def test_a_toy_learns_the_radius_and_draws_its_field(objective):
     field = points.field(5)
     corner = tinygen.tensor(np.array([[-toy.REACH, toy.REACH]], np.float32))
     assert field[0, 0] == pytest.approx(points.pair.discriminate(corner).item(), rel=1e-5)
-    picture = points.picture(np.random.default_rng(0), side=60)
-    assert picture.images.shape == (1, 3, 60, 60)
-    assert {tuple(c) for c in picture.images[0].reshape(3, -1).T} >= {(0, 0, 0), toy.GREY}
+    axes = figure(points.picture(np.random.default_rng(0))).axes[0]
+    assert [len(dots.get_offsets()) for dots in axes.collections] == [2000, 2000]  # real ones, generated ones
 
 
 def test_the_non_saturating_gan_finds_all_eight_modes():
@@ -571,7 +569,7 @@ def test_steps_of_the_critic_take_new_images_each():
     assert AdversarialPair(nn.ReLU(), nn.ReLU(), Wasserstein(), (1,), steps=2).steps == 2
 
 
-@pytest.mark.parametrize("name", ["neighbours", "interpolate", "truncate", "arithmetic"])
+@pytest.mark.parametrize("name", ["neighbors", "interpolate", "truncate", "arithmetic"])
 @pytest.mark.parametrize("classes", [0, 10])
 def test_pictures_show_images_of_the_model(name, classes):
     data = subset(load("digits")[0], slice(200))
@@ -586,13 +584,13 @@ def test_pictures_show_images_of_the_model(name, classes):
     np.testing.assert_array_equal(picture.images, again.images)
 
 
-def test_neighbours_shows_training_images_that_are_really_the_nearest():
+def test_neighbors_shows_training_images_that_are_really_the_nearest():
     data = subset(load("digits")[0], slice(300))
     model = new().eval()
-    picture = plots.neighbours(model, data, data, np.random.default_rng(0))
-    for sample, neighbour in picture.images.reshape(-1, 2, 64).astype(float):
+    picture = plots.neighbors(model, data, data, np.random.default_rng(0))
+    for sample, neighbor in picture.images.reshape(-1, 2, 64).astype(float):
         squares = ((data.images.reshape(300, 64) - sample) ** 2).sum(axis=1)
-        assert ((neighbour - sample) ** 2).sum() == squares.min()
+        assert ((neighbor - sample) ** 2).sum() == squares.min()
 
 
 @pytest.mark.parametrize(
@@ -600,10 +598,10 @@ def test_neighbours_shows_training_images_that_are_really_the_nearest():
     [
         (
             ("--steps", "2"),
-            r"[0-8] of 8 modes, \d+\.\d% good samples \(the density's own: 98\.9%\)\nD's field .*: toy.png\n",
+            r"[0-8] of 8 modes, \d+\.\d% good samples \(the density's own: 98\.9%\)\nWhat the discriminator thinks .*: toy.png\n",
         ),
-        (("--steps", "2", "--density", "swiss-roll", "--objective", "began"), r"D's field .*: toy.png\n"),
-        (("--losses",), r"the generator's loss over D\(G\(z\)\) from 0 to 1: .*: toy.png\n"),
+        (("--steps", "2", "--density", "swiss-roll", "--objective", "began"), r"What the discriminator .*: toy.png\n"),
+        (("--losses",), r"Where D is sure that an image is generated, .*: toy.png\n"),
     ],
 )
 def test_the_toy_command_draws_a_picture(flags, said, tmp_path, monkeypatch, capsys):

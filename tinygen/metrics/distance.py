@@ -31,7 +31,7 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 def precision_recall(real: np.ndarray, fake: np.ndarray, k: int = 3) -> tuple[float, float]:
     """(precision, recall) of fake (M, F) against real (N, F), both from 0 to 1.
 
-    A set's manifold is all that is no farther from one of its members than the member's k-th neighbour. Precision: the
+    A set's manifold is all that is no farther from one of its members than the member's k-th neighbor. Precision: the
     share of fake on real's manifold; recall: the share of real on fake's. Source: Kynkaanniemi et al. (2019).
 
     Raises ValueError for sets of fewer than k + 1 vectors.
@@ -42,7 +42,7 @@ def precision_recall(real: np.ndarray, fake: np.ndarray, k: int = 3) -> tuple[fl
 
 
 def _covered(members: np.ndarray, points: np.ndarray, k: int) -> float:
-    """The share of points within some member's distance to its k-th neighbour (itself not counted)."""
+    """The share of points within some member's distance to its k-th neighbor (itself not counted)."""
     radii = np.concatenate([np.partition(d, k, axis=1)[:, k] for d in _tables(members, members)])
     return float(np.mean(np.concatenate([(d <= radii).any(axis=1) for d in _tables(points, members)])))
 
@@ -55,8 +55,8 @@ def nearest(points: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def _tables(a: np.ndarray, b: np.ndarray) -> Iterator[np.ndarray]:
     """Squared distances of a's rows to all of b's, some rows at a time, float32."""
-    centre = b.mean(axis=0)  # about which they are measured, so that little is lost in the difference below
-    a, b = (np.asarray(x - centre, np.float32) for x in (a, b))
+    center = b.mean(axis=0)  # about which they are measured, so that little is lost in the difference below
+    a, b = (np.asarray(x - center, np.float32) for x in (a, b))
     squares = (b**2).sum(axis=1)
     for i in range(0, len(a), ROWS):
         rows = a[i : i + ROWS]

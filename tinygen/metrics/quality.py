@@ -17,7 +17,7 @@ from tinygen.metrics.features import class_names, feature_net, has_features
 from tinygen.metrics.metric import Metric
 
 MOST = 10_000  # images of each kind
-NEIGHBOURS = 500  # images whose nearest training image is looked for
+NEIGHBORS = 500  # images whose nearest training image is looked for
 
 
 class Calibration(NamedTuple):
@@ -117,6 +117,6 @@ def gaussian(train: Dataset, n: int, components: int = 64, seed: int = 0) -> np.
 def memorization(images: np.ndarray, train: Dataset, test: Dataset) -> float:
     """The median distance of images to the nearest training image, over that of test images (first 500 of each)."""
     among = train.images.reshape(len(train), -1)
-    first = (x[:NEIGHBOURS].reshape(-1, among.shape[1]) for x in (images, test.images))
+    first = (x[:NEIGHBORS].reshape(-1, among.shape[1]) for x in (images, test.images))
     fake, real = (float(np.median(nearest(x, among)[1])) for x in first)
     return fake / max(real, 1e-12)

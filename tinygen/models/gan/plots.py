@@ -13,7 +13,7 @@ from tinygen.data import Dataset
 from tinygen.metrics.distance import nearest
 from tinygen.metrics.features import class_names, feature_net, has_features
 from tinygen.metrics.metric import ImageGrid, Plot
-from tinygen.metrics.quality import NEIGHBOURS, memorization
+from tinygen.metrics.quality import NEIGHBORS, memorization
 from tinygen.models.interpolation import interpolation
 
 ROWS, STEPS = 8, 10  # of a grid of images
@@ -30,9 +30,9 @@ def truncation(model: Any, train: Dataset, test: Dataset, rng: np.random.Generat
     return ImageGrid(model.images(z, labels), STEPS, caption, None, names, (), ("standard deviations", ""))
 
 
-def neighbours(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
+def neighbors(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
     """Samples, each beside the nearest training image, pixel by pixel: are they copies?"""
-    samples = model.sample(NEIGHBOURS, rng)
+    samples = model.sample(NEIGHBORS, rng)
     index, _ = nearest(samples[: 4 * ROWS].reshape(4 * ROWS, -1), train.images.reshape(len(train), -1))
     pairs = np.stack([samples[: 4 * ROWS], train.images[index]], axis=1)
     ratio = memorization(samples, train, test)
@@ -86,5 +86,5 @@ def extremes(chosen: np.ndarray, light: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 PLOTS = {
-    "neighbours": neighbours, "interpolate": interpolation, "arithmetic": arithmetic, "truncate": truncation,
+    "neighbors": neighbors, "interpolate": interpolation, "arithmetic": arithmetic, "truncate": truncation,
 }  # fmt: skip

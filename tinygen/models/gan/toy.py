@@ -28,7 +28,7 @@ RADIUS, DEVIATION = 2.0, 0.1  # of the circle, and of each Gaussian
 REACH, FIELD = 3.0, 120  # half the width of what is drawn, and at how many points across D is looked at
 
 
-def centres() -> np.ndarray:
+def centers() -> np.ndarray:
     """The eight modes, (8, 2)."""
     angles = np.arange(8) * math.pi / 4
     return RADIUS * np.stack([np.cos(angles), np.sin(angles)], axis=1)
@@ -36,7 +36,7 @@ def centres() -> np.ndarray:
 
 def eight_gaussians(n: int, rng: np.random.Generator) -> np.ndarray:
     """n points, (n, 2) float32, of eight Gaussians of deviation 0.1 on a circle of radius 2."""
-    points = centres()[rng.integers(0, 8, n)] + DEVIATION * rng.standard_normal((n, 2))
+    points = centers()[rng.integers(0, 8, n)] + DEVIATION * rng.standard_normal((n, 2))
     return points.astype(np.float32)
 
 
@@ -152,7 +152,7 @@ def modes_and_good(points: np.ndarray, least: float = 0.01) -> tuple[int, float]
 
     Good: within 3 standard deviations of a mode, as 98.9 % of the density's own points are.
     """
-    distances = np.linalg.norm(points[:, None] - centres(), axis=2)
+    distances = np.linalg.norm(points[:, None] - centers(), axis=2)
     good = distances.min(axis=1) < 3 * DEVIATION
     counts = np.bincount(distances.argmin(axis=1)[good], minlength=8)
     return int((counts >= least * len(points)).sum()), float(good.mean())
