@@ -598,7 +598,7 @@ def test_neighbors_shows_training_images_that_are_really_the_nearest():
     [
         (
             ("--steps", "2"),
-            r"[0-8] of 8 modes, \d+\.\d% good samples \(the density's own: 98\.9%\)\nWhat the discriminator thinks .*: toy.png\n",
+            r"[0-8] of 8 modes, \d+\.\d% good samples \(the density's own: 98\.9%\)\nWhat .*: toy.png\n",
         ),
         (("--steps", "2", "--density", "swiss-roll", "--objective", "began"), r"What the discriminator .*: toy.png\n"),
         (("--losses",), r"Where D is sure that an image is generated, .*: toy.png\n"),
