@@ -130,7 +130,7 @@ def test_nothing_is_said_at_the_very_start(tmp_path, capsys):
     """A discriminator does no better than chance at first; it is asked for after so many steps only."""
     trainer = training(new(GAN), batch_size=2, lr=1e-8)
     progress = Progress(trainer, lambda parts: "")
-    with callbacks.ReportPage(trainer, Run(tmp_path), Cost(1, 1.0, 1.0, 1, 1), progress) as report:
+    with callbacks.ReportPage(trainer, Run(tmp_path), Cost(1, 1.0, 1.0, 1, 1), progress, {}) as report:
         for step in range(1, callbacks.ASKED + 1):
             assert capsys.readouterr().out == "", step
             row = trainer.advance(0.0)

@@ -376,7 +376,7 @@ def test_what_is_wrong_is_said_when_it_begins_and_when_it_comes_back(capsys):
     run = Run(Path("run"))
     training = Ailing([[], ["slow: 1", "blind: 2"], ["slow: 3"], [], ["slow: 4"]])
     progress = Progress(training, str)
-    with callbacks.ReportPage(training, run, cost.Cost(1, 1.0, 1.0, 1, 1), progress) as watching:
+    with callbacks.ReportPage(training, run, cost.Cost(1, 1.0, 1.0, 1, 1), progress, {}) as watching:
         for training.step in range(1, 5 * callbacks.ASKED + 1):
             progress.step({"step": training.step})
             watching.step({})
