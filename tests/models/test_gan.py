@@ -96,10 +96,6 @@ def test_the_minimax_loss_is_flat_where_samples_are_bad_and_the_other_is_not():
     np.testing.assert_allclose(found["non-saturating"][0], -np.log(d), rtol=1e-9)
     np.testing.assert_allclose(found["minimax"][1], -d, rtol=1e-9)
     np.testing.assert_allclose(found["non-saturating"][1], d - 1, rtol=1e-9)
-    image = toy.loss_picture(101).images[0]
-    red, blue = (np.argwhere((image.transpose(1, 2, 0) == colour).all(axis=2)) for colour in (toy.RED, toy.BLUE))
-    assert red[:, 0].min() > 48  # log(1 - D) never rises above 0, which is in the middle
-    assert blue[:, 0].max() < 52
 
 
 def test_the_energy_is_how_badly_the_autoencoder_reproduces_an_image():
@@ -542,9 +538,6 @@ def test_a_toy_learns_the_radius_and_draws_its_field(objective):
     field = points.field(5)
     corner = tinygen.tensor(np.array([[-toy.REACH, toy.REACH]], np.float32))
     assert field[0, 0] == pytest.approx(points.pair.discriminate(corner).item(), rel=1e-5)
-    picture = points.picture(np.random.default_rng(0), side=60)
-    assert picture.images.shape == (1, 3, 60, 60)
-    assert {tuple(c) for c in picture.images[0].reshape(3, -1).T} >= {(0, 0, 0), toy.GREY}
 
 
 def test_the_non_saturating_gan_finds_all_eight_modes():
@@ -581,6 +574,8 @@ def test_pictures_show_images_of_the_model(name, classes):
     assert picture.images.shape[1:] == (1, 8, 8)
     assert picture.images.dtype == np.uint8
     assert len(picture.images) % picture.columns == 0
+    assert len(picture.rows) in (0, len(picture.images) // picture.columns)
+    assert len(picture.across) in (0, picture.columns)
     assert picture.images.max() < (picture.levels or 17)
     again = model.family.plots[name](model, data, data, np.random.default_rng(0))
     np.testing.assert_array_equal(picture.images, again.images)
@@ -600,10 +595,10 @@ def test_neighbours_shows_training_images_that_are_really_the_nearest():
     [
         (
             ("--steps", "2"),
-            r"[0-8] of 8 modes, \d+\.\d% good samples \(the density's own: 98\.9%\)\nD's field .*: toy.png\n",
+            r"[0-8] of 8 modes, \d+\.\d% good samples \(the density's own: 98\.9%\)\nWhat the .*: toy.png\n",
         ),
-        (("--steps", "2", "--density", "swiss-roll", "--objective", "began"), r"D's field .*: toy.png\n"),
-        (("--losses",), r"the generator's loss over D\(G\(z\)\) from 0 to 1: .*: toy.png\n"),
+        (("--steps", "2", "--density", "swiss-roll", "--objective", "began"), r"What the .*: toy.png\n"),
+        (("--losses",), r"Where D is sure .*: toy.png\n"),
     ],
 )
 def test_the_toy_command_draws_a_picture(flags, said, tmp_path, monkeypatch, capsys):
