@@ -579,6 +579,8 @@ def test_pictures_show_images_of_the_model(name, classes):
     assert picture.images.shape[1:] == (1, 8, 8)
     assert picture.images.dtype == np.uint8
     assert len(picture.images) % picture.columns == 0
+    assert len(picture.rows) in (0, len(picture.images) // picture.columns)
+    assert len(picture.across) in (0, picture.columns)
     assert picture.images.max() < (picture.levels or 17)
     again = model.family.plots[name](model, data, data, np.random.default_rng(0))
     np.testing.assert_array_equal(picture.images, again.images)

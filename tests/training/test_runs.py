@@ -1,10 +1,9 @@
-"""What surrounds training: configurations, costs, snapshots, the report, and the commands that work on a run."""
+"""What surrounds training: configurations, costs, snapshots, and the commands that work on a run."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
-import html.parser
 import json
 import platform
 import re
@@ -30,7 +29,6 @@ from tinygen.models.autoregressive.gated import GatedPixelCNN
 from tinygen.models.autoregressive.pixelcnn import PixelCNN
 from tinygen.models.family import Batch, Family
 from tinygen.models.model import Model
-from tinygen.report import curves, page
 from tinygen.report.images import save_plot
 from tinygen.training import callbacks, checkpoint, commands, config, cost, environment, loop
 from tinygen.training import run as run_module
@@ -384,131 +382,6 @@ def test_what_is_wrong_is_said_when_it_begins_and_when_it_comes_back(capsys):
     assert said == ["step 200: blind: 2", "step 200: slow: 1", "step 500: slow: 4"]
     assert [m["step"] for m in run.read_results()["messages"]] == [200, 200, 500]
     assert "step 500: slow: 4" in run.report.read_text()
-
-
-# ----------------------------------------------------------------------------------------------------------- the report
-
-
-class Page(html.parser.HTMLParser):
-    """Checks that a page's tags are closed, and gathers what it refers to."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[str] = []
-        self.links: list[str] = []
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.links += [value or "" for name, value in attrs if name in ("src", "href", "data", "action")]
-        if tag not in ("meta", "img"):
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
-def test_the_report_is_one_page_that_needs_nothing_else():
-    run = trained()
-    text = run.report.read_text()
-    read = Page(text)
-    assert read.links
-    assert all(link.startswith("data:image/png;base64,") for link in read.links)
-    assert not re.search(r"https?:|@import|url\(", text)
-    assert read.tags.count("svg") == 2  # nats and validation
-    assert "<figcaption>validation (bits/dim)</figcaption>" in text
-    assert read.tags.count("img") == len(list(run.folder.rglob("*.png")))
-    for figure in run.read_results()["metrics"]:
-        assert f"<b>{figure['value']:.{3 if figure['value'] < 10 else 2}f}</b>" in text
-        assert "independent pixels" in figure["baselines"]
-    assert "four completions" in text
-    assert "prefers-color-scheme: dark" in text
-    assert "to go on if it is interrupted" in text  # the log
-
-
-def test_the_report_shows_names_as_text_whatever_they_are(capsys):
-    folder = Path("<b>&run")
-    folder.mkdir()
-    run = Run(folder)
-    page.write(run.folder, run.read_results())
-    Page(run.report.read_text())  # of an empty folder
-    run.begin(Config("<script>alert(1)</script>", data="/x/<i>\udce9"))
-    run.note("<u>\udce9")
-    run.metrics.write_text("step,<s>,odd\n1,2.0,nan\n2,3.0,\n3,inf,\n4,1.0,7\n")
-    run.write_results(
-        {"metrics": [{"name": "<p>", "value": 1.0, "unit": "<q>", "error": None, "baselines": {"<h1>": 2.0}}]}
-    )
-    page.write(run.folder, run.read_results())
-    read = Page(run.report.read_text(errors="strict"))
-    assert not {"b", "script", "i", "u", "s", "q"} & set(read.tags) - {"b"}
-    assert read.tags.count("h1") == 1
-    assert read.tags.count("svg") == 1  # one number of the column "odd" is no curve
-
-
-ANYTHING = st.recursive(
-    st.none() | st.booleans() | st.integers(-9, 10**9) | st.floats() | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
-    max_leaves=4,
-)
-SOUND = {
-    "step": 3, "images": 24, "seconds": 0.5, "parameters": 9, "flops": 1e6,
-    "metrics": [{"name": "test", "value": 1.0, "unit": "nats", "error": None, "baselines": {"pixels": 2.0}}],
-    "messages": [{"step": 2, "text": "the discriminator has won"}], "captions": {"samples": "samples"},
-}  # fmt: skip
-
-
-def edited(value, data):
-    """The value, something in it changed or left out."""
-    if not isinstance(value, (dict, list)) or not value or data.draw(st.integers(0, 3)) == 0:
-        return data.draw(ANYTHING)
-    key = data.draw(st.sampled_from(sorted(value))) if isinstance(value, dict) else 0
-    if data.draw(st.booleans()) and isinstance(value, dict):
-        return {k: v for k, v in value.items() if k != key}
-    changed = edited(value[key], data)
-    return value | {key: changed} if isinstance(value, dict) else [changed]
-
-
-@given(st.data())
-def test_a_page_is_made_whatever_was_done_to_the_results(data):
-    run = Run(Path())
-    run.metrics.write_text("step,nats\n1,2.0\nx,y\n2,\n3,1.5\n")
-    run.write_results(SOUND)
-    assert run.read_results() == SOUND
-    run.write_results(edited(SOUND, data))
-    page.write(run.folder, run.read_results())
-    assert Page(run.report.read_text()).tags.count("svg") == 1
-
-
-@given(
-    st.lists(st.floats(-1e9, 1e9) | st.sampled_from([0.0, 5e-324, 1e-300, -1e300]), min_size=2, max_size=60),
-    st.integers(1, 10**7), st.integers(1, 1000),
-)  # fmt: skip
-def test_a_curve_stays_within_its_picture(values, start, stride):
-    steps = start + stride * np.arange(len(values))
-    drawn = curves.curve(steps, np.array(values), "x")
-    assert "nan" not in drawn
-    assert "inf" not in drawn
-    line = re.search(r'<polyline points="(.*?)"', drawn)[1]
-    points = np.array([[float(v) for v in pair.split(",")] for pair in line.split()])
-    assert (np.diff(points[:, 0]) > -0.11).all()
-    assert (points >= [curves.LEFT - 0.1, 0]).all()
-    assert (points <= [curves.WIDTH, curves.HEIGHT - curves.BELOW + 0.1]).all()
-
-
-@given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6), st.integers(4, 9))
-def test_ticks_are_few_and_round(low, width, most):
-    ticks = curves._ticks(low, low + width, most)
-    assert 1 <= len(ticks) <= most + 1
-    assert all(low - 1e-6 * width <= tick <= low + width * (1 + 1e-6) for tick in ticks)
-    if len(ticks) > 1:
-        step = ticks[1] - ticks[0]
-        assert float(f"{step:.1e}") == pytest.approx(step, rel=1e-3)
-        assert f"{step:.0e}"[0] in "1259"  # 9: 0.999...
 
 
 # ------------------------------------------------------------------------------------------------------------- commands
