@@ -281,7 +281,8 @@ class Op:
     def fail(self, e: Exception, values: Sequence[Any]) -> NoReturn:
         """Raise it again with the op's name and arguments, or say which argument is None."""
         what = f"{self.name}({errors.describe(values)})"
-        for i, value in enumerate(values if isinstance(e, (AttributeError, TypeError)) else ()):  # as None brings about
+        backward = self.name.endswith("_backward")  # among whose gradients None is nothing wrong
+        for i, value in enumerate(() if backward else values):
             name = self.argument(i, len(values))
             parameter = self.signature.parameters[name.partition("[")[0]]
             if value is None and parameter.default is parameter.empty and parameter.name in self.differentiable():
