@@ -22,7 +22,7 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {  # the model's name in the regi
     "diagonal": ("pixelrnn", {"rnn": "diagonal", "hidden": 6, "layers": 2}),
     "multiscale": ("multiscale", {"rnn": "row", "hidden": 6, "layers": 1}),
     "multiscale, diagonal": ("multiscale", {"rnn": "diagonal", "hidden": 6, "layers": 1}),
-    "pixelcnnpp": ("pixelcnnpp", {"hidden": 3, "mixtures": 3}),
+    "pixelcnnpp": ("pixelcnnpp", {"hidden": 4, "scales": 2, "mixtures": 2}),
     "autoencoder": ("autoencoder", {"latent": 2, "hidden": 2}),
     "vae": ("vae", {"latent": 3, "hidden": 6}),
     "vae, conv": ("vae", {"network": "conv", "latent": 2, "hidden": 2, "likelihood": "gaussian"}),
@@ -36,9 +36,7 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {  # the model's name in the regi
 AUTOREGRESSIVE = [name for name, (model, _) in SMALL.items() if issubclass(model_class(model), Causal)]
 
 
-def new(
-    name: str, shape: tuple[int, int, int], levels: int, rng: np.random.Generator | None = None, **options: Any
-) -> Any:
+def new(name: str, shape: Any = (1, 2, 2), levels: int = 3, rng: Any = None, **options: Any) -> Any:
     """A new model for images of this shape, by its name in SMALL; options in place of those there."""
     model, small = SMALL[name]
     return model_class(model)(shape, levels, **{**small, **options}, rng=rng or np.random.default_rng(0))
