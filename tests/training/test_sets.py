@@ -110,7 +110,7 @@ def test_it_is_said_which_classes_a_set_lacks():
     assert loop._classes(noise(6, labels * 0), noise(3, np.zeros(3, int))) == ", 1 class, all in both"
 
 
-# ------------------------------------------------------------------------------------------ what is held out and resumed
+# ----------------------------------------------------------------------------------------- what is held out and resumed
 
 
 def test_validation_has_all_classes_whatever_the_order(monkeypatch):

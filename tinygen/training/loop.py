@@ -91,7 +91,7 @@ def check_labels(model: Model, sets: Sets) -> None:
         try:
             model.condition.check(data.labels, len(data), kind)
         except ValueError as e:
-            most = max(int(d.labels.max()) for d in (train, test) if d.labels is not None)
+            most = max(int(d.labels.max()) for d in sets if d is not None and d.labels is not None)
             raise ValueError(f"the {name} set of {data.name}: {e}: write --classes {most + 1}") from e
 
 
