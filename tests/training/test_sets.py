@@ -15,7 +15,7 @@ from tests.data.test_folders import save
 from tinygen.cli import main as cli
 from tinygen.data import Dataset
 from tinygen.report import page
-from tinygen.training import commands, config, loop
+from tinygen.training import commands, config, loop, sets
 from tinygen.training.checkpoint import CheckpointError
 from tinygen.training.config import Config
 from tinygen.training.run import Run
@@ -60,8 +60,8 @@ def gated(classes=0, **settings):
 )
 def test_labels_that_do_not_fit_are_refused_before_a_folder_is_made(where, labels, message, monkeypatch):
     good, bad = np.arange(30) % 3, None if labels is None else np.resize(labels, 30)
-    sets = {name: noise(30, bad if name == where else good) for name in ("training", "validation", "test")}
-    monkeypatch.setattr(Config, "sets", lambda self: tuple(sets.values()))
+    parts = {name: noise(30, bad if name == where else good) for name in ("training", "validation", "test")}
+    monkeypatch.setattr(Config, "sets", lambda self: tuple(parts.values()))
     with pytest.raises(ValueError, match=message.format(where)) as caught:
         loop.train(gated(3), Path("run"))
     assert "\n" not in str(caught.value)
@@ -70,19 +70,19 @@ def test_labels_that_do_not_fit_are_refused_before_a_folder_is_made(where, label
         loop.train(gated(3), dry=True)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(0, 5), min_size=12, max_size=40), st.integers(1, 6))
 def test_any_labels_are_refused_or_all_are_classes_of_the_model(labels, classes):
     write(labels, len(labels))
     asked = gated(classes)
-    sets = asked.sets()
-    model = loop.build(asked, sets[0], np.random.default_rng(0))
+    read = asked.sets()
+    model = loop.build(asked, read[0], np.random.default_rng(0))
     if max(labels) >= classes:
         with pytest.raises(ValueError, match=rf": write --classes {max(labels) + 1}$"):
-            loop.check_labels(model, sets)
+            sets.check_labels(model, read)
     else:
-        loop.check_labels(model, sets)
-    loop.check_labels(loop.build(gated(0), sets[0], np.random.default_rng(0)), sets)  # it is told nothing
+        sets.check_labels(model, read)
+    sets.check_labels(loop.build(gated(0), read[0], np.random.default_rng(0)), read)  # it is told nothing
 
 
 def test_a_label_outside_the_classes_is_one_sentence_on_the_command_line(capsys):
@@ -103,11 +103,11 @@ def test_a_label_outside_the_classes_is_one_sentence_on_the_command_line(capsys)
 def test_it_is_said_which_classes_a_set_lacks():
     labels = np.array([0, 1, 2, 2, 2, 2])
     train, test = noise(6, labels), noise(3, np.array([2, 3, 3]))
-    assert loop._classes(train, test) == ", 4 classes: none to train on of 3; none to test on of 0, 1"
+    assert sets._classes(train, test) == ", 4 classes: none to train on of 3; none to test on of 0, 1"
     named = Dataset(train.images, 4, labels, "noise", ("cat", "dog", "fish", "cow"))
-    assert loop._classes(named, test).endswith("none to train on of cow; none to test on of cat, dog")
-    assert loop._classes(noise(6), test) == ""
-    assert loop._classes(noise(6, labels * 0), noise(3, np.zeros(3, int))) == ", 1 class, all in both"
+    assert sets._classes(named, test).endswith("none to train on of cow; none to test on of cat, dog")
+    assert sets._classes(noise(6), test) == ""
+    assert sets._classes(noise(6, labels * 0), noise(3, np.zeros(3, int))) == ", 1 class, all in both"
 
 
 # ----------------------------------------------------------------------------------------- what is held out and resumed
@@ -127,13 +127,13 @@ def test_validation_has_all_classes_whatever_the_order(monkeypatch):
 @pytest.mark.parametrize("what", ["labels", "images"])
 def test_a_run_is_not_resumed_with_other_labels_or_images(part, what, monkeypatch):
     rng = np.random.default_rng(0)
-    sets = {name: noise(30, rng.integers(0, 3, 30), i) for i, name in enumerate(("training", "validation", "test"))}
-    monkeypatch.setattr(Config, "sets", lambda self: tuple(sets.values()))
+    parts = {name: noise(30, rng.integers(0, 3, 30), i) for i, name in enumerate(("training", "validation", "test"))}
+    monkeypatch.setattr(Config, "sets", lambda self: tuple(parts.values()))
     run = loop.train(gated(3), Path("run"))
     loop.resume(run.folder)
-    data = sets[part]
+    data = parts[part]
     other = (data.images, data.labels[::-1].copy()) if what == "labels" else (3 - data.images, data.labels)
-    sets[part] = Dataset(other[0], 4, other[1], "noise")
+    parts[part] = Dataset(other[0], 4, other[1], "noise")
     name = {"training": {"labels": "labels", "images": "sha256"}}.get(part, {}).get(what, f"validation {what}")
     with pytest.raises(CheckpointError, match=rf"'noise.npz' has changed: {name} were \w+, are now \w+$"):
         loop.resume(run.folder)

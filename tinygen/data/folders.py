@@ -2,7 +2,8 @@
 
 What becomes of an image:
 
-- Grey stays grey, a palette counts as color. Where one image has color, all are read as color.
+- Grey stays grey; a palette and a WebP, which has no grey, count as color. Where one image has color, all are read
+  as color.
 - 16 bits a channel become 8: the high byte, floor(x / 256), as `quantize` cuts a range.
 - What is transparent is laid on white.
 - It is turned as its EXIF orientation says; of several frames the first is taken.
