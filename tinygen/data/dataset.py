@@ -111,15 +111,17 @@ def subset(dataset: Dataset, index: slice | np.ndarray) -> Dataset:
     return replace(dataset, images=chosen, labels=labels)
 
 
-@lru_cache(maxsize=8)  # a Dataset never changes, and is known by its identity
 def in_memory(dataset: Dataset) -> Dataset:
     """The data set as arrays: itself, unless its images are mapped; of more than 32 MiB of these a part.
 
     The part is drawn as `held_out` draws, always the same. For what looks at all images at once, such as trivial
     models; training itself takes minibatches of any data set.
     """
-    if not isinstance(dataset.images, MappedImages):
-        return dataset
+    return _part(dataset) if isinstance(dataset.images, MappedImages) else dataset
+
+
+@lru_cache(maxsize=4)  # a Dataset never changes, and is known by its identity: so is its part
+def _part(dataset: Dataset) -> Dataset:
     count = max(1, mapped.PART // (dataset.images.nbytes // len(dataset)))
     if count < len(dataset):
         dataset = subset(dataset, held_out(count, len(dataset), dataset.labels))

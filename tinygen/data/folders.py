@@ -133,7 +133,8 @@ def _labelled(folder: Path, paths: list[Parts]) -> tuple[np.ndarray | None, tupl
         return None, ()
     if any(len(path) == 1 for path in paths):
         raise ValueError(f"{folder}: images lie in the folder and in its subfolders, only one of them can be")
-    return np.array([classes.index(path[0]) for path in paths]), tuple(classes)
+    index = {name: i for i, name in enumerate(classes)}
+    return np.array([index[path[0]] for path in paths]), tuple(classes)
 
 
 # ----------------------------------------------------------------------------------------------- what becomes of images
