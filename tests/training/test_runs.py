@@ -345,7 +345,7 @@ def test_minutes_end_with_a_look_too():
 def test_what_is_held_out(n, monkeypatch):
     images = np.arange(n).astype(np.uint16).view(np.uint8).reshape(n, 1, 1, 2)
     whole = Dataset(images)
-    monkeypatch.setattr(config, "load", lambda name: (whole, whole))
+    monkeypatch.setattr(config, "load", lambda name, size: (whole, whole))
     train, held, test = Config("pixelcnn").sets()
     kept = {tuple(x.ravel()) for part in (train, held) if part for x in part.images}
     assert kept == {tuple(x.ravel()) for x in images}  # nothing is lost

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+CHUNK = 1000  # images that are looked at together
+
 
 def independent_nats(train: np.ndarray, test: np.ndarray, levels: int) -> np.ndarray:
     """-log p of each test image in nats, (N,), under histograms of the training images' positions.
@@ -15,4 +17,5 @@ def independent_nats(train: np.ndarray, test: np.ndarray, levels: int) -> np.nda
     """
     counts = np.stack([(train == level).sum(axis=0) for level in range(levels)]) + 1.0
     nats = np.log(counts.sum(axis=0)) - np.log(counts)  # (levels, C, H, W)
-    return np.take_along_axis(nats, test.astype(np.int64), axis=0).sum(axis=(1, 2, 3))
+    chunks = (test[i : i + CHUNK].astype(np.int64) for i in range(0, len(test), CHUNK))
+    return np.concatenate([np.take_along_axis(nats, chunk, axis=0).sum(axis=(1, 2, 3)) for chunk in chunks])

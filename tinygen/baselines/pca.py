@@ -28,7 +28,7 @@ class PCA:
             raise ValueError(f"PCA: components must be from 1 to {x.shape[1]} and x have 2 rows or more, "
                              f"got {components} of {x.shape}")  # fmt: skip
         self.mean = x.mean(axis=0)
-        x = x - self.mean
+        x -= self.mean  # in place: x is a copy
         values, vectors = np.linalg.eigh(x.T @ x / (len(x) - 1))
         self.variance = np.maximum(values[::-1][:components], 0)
         self.components = vectors.T[::-1][:components]

@@ -42,7 +42,8 @@ def add(commands: Any) -> None:
 
 def _add_flags(p: Parser, name: str) -> None:
     model = model_class(name)
-    p.add_argument("--data", default="digits", metavar="NAME|FOLDER|FILE", help="default: the embedded digits")
+    p.add_argument("--data", default="digits", metavar="NAME|FOLDER|FILE",
+                   help="a named set, a folder of images, an .npz or .npy (default: the embedded digits)")  # fmt: skip
     p.add_argument("--levels", type=whole_number, help="quantize to so many (2: threshold); default: the data's own")
     p.add_argument(
         "--size", type=whole_number, metavar="N", help="resize a folder's images, and cut out the middle NxN"

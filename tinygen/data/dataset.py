@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any
@@ -13,8 +12,6 @@ import numpy as np
 from tinygen.data import mapped
 from tinygen.data.mapped import MappedImages
 from tinygen.data.split import held_out
-
-CHUNK = 1 << 24  # bytes of images that are looked at together
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,15 +74,10 @@ class Dataset:
     @cached_property
     def digests(self) -> dict[str, str]:
         """The SHA-256 of the images and of the labels (int64), "none" where there are none."""
-        images = hashlib.sha256()
-        for chunk in self._chunks():
-            images.update(chunk.data)
+        images: Any = self.images
+        images = images.digest() if isinstance(images, MappedImages) else hashlib.sha256(images.data).hexdigest()
         labels = "none" if self.labels is None else hashlib.sha256(self.labels.tobytes()).hexdigest()
-        return {"images": images.hexdigest(), "labels": labels}
-
-    def _chunks(self) -> Iterator[np.ndarray]:
-        step = max(1, CHUNK // int(np.prod(self.images.shape[1:])))
-        return (np.ascontiguousarray(self.images[i : i + step]) for i in range(0, len(self), step))
+        return {"images": images, "labels": labels}
 
 
 def quantize(dataset: Dataset, levels: int) -> Dataset:
@@ -95,6 +87,8 @@ def quantize(dataset: Dataset, levels: int) -> Dataset:
     """
     if not 2 <= levels <= dataset.levels:
         raise ValueError(f"quantize: levels must be 2 to the data set's {dataset.levels}, got {levels}")
+    if levels == dataset.levels:
+        return dataset
     values = np.minimum(np.arange(256) * levels // dataset.levels, levels - 1).astype(np.uint8)
     images = dataset.images
     coarse: Any = images.with_values(values) if isinstance(images, MappedImages) else values[images]
@@ -117,16 +111,18 @@ def subset(dataset: Dataset, index: slice | np.ndarray) -> Dataset:
     return replace(dataset, images=chosen, labels=labels)
 
 
-@lru_cache(maxsize=8)  # a Dataset never changes, and is known by its identity
 def in_memory(dataset: Dataset) -> Dataset:
-    """The data set as arrays: itself, unless its images are mapped; of so many that they take more than 128 MiB a part.
+    """The data set as arrays: itself, unless its images are mapped; of more than 32 MiB of these a part.
 
     The part is drawn as `held_out` draws, always the same. For what looks at all images at once, such as trivial
     models; training itself takes minibatches of any data set.
     """
-    if not isinstance(dataset.images, MappedImages):
-        return dataset
-    count = max(1, mapped.IN_MEMORY // (dataset.images.nbytes // len(dataset)))
+    return _part(dataset) if isinstance(dataset.images, MappedImages) else dataset
+
+
+@lru_cache(maxsize=4)  # a Dataset never changes, and is known by its identity: so is its part
+def _part(dataset: Dataset) -> Dataset:
+    count = max(1, mapped.PART // (dataset.images.nbytes // len(dataset)))
     if count < len(dataset):
         dataset = subset(dataset, held_out(count, len(dataset), dataset.labels))
     return replace(dataset, images=dataset.images[:])

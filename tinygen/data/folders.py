@@ -2,7 +2,8 @@
 
 What becomes of an image:
 
-- Grey stays grey, a palette counts as color. Where one image has color, all are read as color.
+- Grey stays grey; a palette and a WebP, which has no grey, count as color. Where one image has color, all are read
+  as color.
 - 16 bits a channel become 8: the high byte, floor(x / 256), as `quantize` cuts a range.
 - What is transparent is laid on white.
 - It is turned as its EXIF orientation says; of several frames the first is taken.
@@ -132,7 +133,8 @@ def _labelled(folder: Path, paths: list[Parts]) -> tuple[np.ndarray | None, tupl
         return None, ()
     if any(len(path) == 1 for path in paths):
         raise ValueError(f"{folder}: images lie in the folder and in its subfolders, only one of them can be")
-    return np.array([classes.index(path[0]) for path in paths]), tuple(classes)
+    index = {name: i for i, name in enumerate(classes)}
+    return np.array([index[path[0]] for path in paths]), tuple(classes)
 
 
 # ----------------------------------------------------------------------------------------------- what becomes of images

@@ -206,13 +206,12 @@ def _pair(
     if len(sets) == 1:
         n, labels = len(sets[0]), sets[0].labels
         if n < 3:
-            raise ValueError(f"data set {name!r}: {n} images are too few, at least 3 are needed: 2 to train on, 1 to "
-                             "test on")  # fmt: skip
+            raise ValueError(f"data set {name!r}: must have at least 3 images, 2 to train on and 1 to test on, got {n}")
         tested = held_out(min(-(-n // TESTED[0]), TESTED[1]), n, labels)
         return subset(sets[0], ~tested), subset(sets[0], tested)
     train, test = sets
     if len(train) < 2:
-        raise ValueError(f"data set {name!r}: one image is too little to train on, at least 2 are needed")
+        raise ValueError(f"data set {name!r}: must have at least 2 training images, got 1")
     if test.images.shape[1:] != train.images.shape[1:]:
         shapes = f"{train.images.shape[1:]}, got {test.images.shape[1:]}"
         raise ValueError(f"data set {name!r}: test images must have the training images' (C, H, W) {shapes}")

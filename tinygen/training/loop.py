@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tinygen.console import say
-from tinygen.data import Dataset, MappedImages, in_memory, subset
+from tinygen.data import Dataset, subset
 from tinygen.models.family import Batch
 from tinygen.models.model import Model
 from tinygen.models.registry import model_class
@@ -21,6 +21,7 @@ from tinygen.training.cost import Cost, measure
 from tinygen.training.interrupt import interruptions
 from tinygen.training.progress import Progress
 from tinygen.training.run import Run
+from tinygen.training.sets import about, check_labels, notes
 from tinygen.training.trainer import Trainer
 
 SHOWN = 16  # images of a snapshot
@@ -41,7 +42,7 @@ def train(config: Config, out: Path | None = None, dry: bool = False, device: st
     trainer = Trainer(config, model, sets[0], rng, sets[1])
     cost = measure(trainer)
     if dry:
-        say(f"{_about(trainer, sets)}\n{_notes(sets[0])}{cost}; {cost.estimate(trainer)}")
+        say(f"{about(config.model, sets)}\n{notes(sets[0])}{cost}; {cost.estimate(trainer)}")
         return None
     run = Run.create(config.model, out)
     run.device = device
@@ -78,23 +79,6 @@ def build(config: Config, data: Dataset, rng: np.random.Generator, device: str =
     return model.to(device)
 
 
-def check_labels(model: Model, sets: Sets) -> None:
-    """ValueError, which names the set, unless all labels are classes of a model that is told the class."""
-    train, held, test = sets
-    for name, data in {"training": train, "validation": held, "test": test}.items():
-        if data is None or not model.condition:
-            continue
-        kind = type(model).__name__
-        if data.labels is None:
-            raise ValueError(f"the {name} set of {data.name} has no labels, which {kind} of {model.condition.classes} "
-                             "classes has to be told: leave --classes out, or add them")  # fmt: skip
-        try:
-            model.condition.check(data.labels, len(data), kind)
-        except ValueError as e:
-            most = max(int(d.labels.max()) for d in (train, test) if d.labels is not None)
-            raise ValueError(f"the {name} set of {data.name}: {e}: write --classes {most + 1}") from e
-
-
 def fit(trainer: Trainer, callbacks: Sequence[Callback]) -> bool:
     """Take steps until the epochs or the minutes are over: whether they are, or Ctrl-C or SIGTERM ended it before.
 
@@ -116,40 +100,10 @@ def fit(trainer: Trainer, callbacks: Sequence[Callback]) -> bool:
     return not came
 
 
-def _about(trainer: Trainer, sets: Sets) -> str:
-    train, held, test = sets
-    size = f"{len(train):,} images {'x'.join(map(str, train.images.shape[1:]))}, {train.levels} levels"
-    others = ("" if held is None else f"{len(held):,} to validate, ") + f"{len(test):,} to test"
-    return f"{trainer.config.model} on {train.name}: {size} ({others}){_classes(train, test)}"
-
-
-def _classes(train: Dataset, test: Dataset) -> str:
-    """How many classes there are, and which of them are missing in one of the sets."""
-    labels = [data.labels for data in (train, test) if data.labels is not None]
-    if len(labels) < 2:
-        return ""
-    found = [set(np.unique(some).tolist()) for some in labels]
-    names = dict(enumerate(train.classes))
-    parts = []
-    for name, missing in (("to train on", found[1] - found[0]), ("to test on", found[0] - found[1])):
-        if missing:
-            some = ", ".join(names.get(i, str(i)) for i in sorted(missing)[:SHOWN])
-            parts.append(f"none {name} of {some}{', ...' if len(missing) > SHOWN else ''}")
-    both = len(found[0] | found[1])
-    return f", {both} {'class' if both == 1 else 'classes'}" + (f": {'; '.join(parts)}" if parts else ", all in both")
-
-
-def _notes(train: Dataset) -> str:
-    """Lines of what was left out when the data were read, and what is done about their size."""
-    mapped = isinstance(train.images, MappedImages)
-    part = f"read from the file as needed; trivial models see {len(in_memory(train)):,} of them" if mapped else ""
-    return "".join(f"{note}\n" for note in (*train.notes, part) if note)
-
-
 def _go(run: Run, trainer: Trainer, sets: Sets, cost: Cost, where: str) -> None:
     """Train, then say how good the result is and draw it."""
     train, test = trainer.dataset, sets[2]
-    run.say(f"{_about(trainer, sets)}; {where}\n{_notes(sets[0])}{cost}; {cost.estimate(trainer)}")
+    run.say(f"{about(trainer.config.model, sets)}; {where}\n{notes(sets[0])}{cost}; {cost.estimate(trainer)}")
     try:
         if not fit(trainer, _callbacks(run, trainer, sets, cost)):
             raise KeyboardInterrupt(f"saved at step {trainer.step}; to go on: tinygen train --resume {run.quoted}")

@@ -1,0 +1,59 @@
+"""The data sets of a run: whether they fit the model, and what is said of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinygen.data import Dataset, MappedImages, in_memory
+from tinygen.models.model import Model
+from tinygen.training.config import Sets
+
+NAMED = 16  # classes that are named
+
+
+def check_labels(model: Model, sets: Sets) -> None:
+    """ValueError, which names the set, unless all labels are classes of a model that is told the class."""
+    train, held, test = sets
+    for name, data in {"training": train, "validation": held, "test": test}.items():
+        if data is None or not model.condition:
+            continue
+        kind = type(model).__name__
+        if data.labels is None:
+            raise ValueError(f"the {name} set of {data.name} has no labels, which {kind} of {model.condition.classes} "
+                             "classes has to be told: leave --classes out, or add them")  # fmt: skip
+        try:
+            model.condition.check(data.labels, len(data), kind)
+        except ValueError as e:
+            most = max(int(d.labels.max()) for d in sets if d is not None and d.labels is not None)
+            raise ValueError(f"the {name} set of {data.name}: {e}: write --classes {most + 1}") from e
+
+
+def about(model: str, sets: Sets) -> str:
+    """A line on what is trained on what: sizes of the sets, and their classes."""
+    train, held, test = sets
+    size = f"{len(train):,} images {'x'.join(map(str, train.images.shape[1:]))}, {train.levels} levels"
+    others = ("" if held is None else f"{len(held):,} to validate, ") + f"{len(test):,} to test"
+    return f"{model} on {train.name}: {size} ({others}){_classes(train, test)}"
+
+
+def _classes(train: Dataset, test: Dataset) -> str:
+    """How many classes there are, and which of them are missing in one of the sets."""
+    labels = [data.labels for data in (train, test) if data.labels is not None]
+    if len(labels) < 2:
+        return ""
+    found = [set(np.unique(some).tolist()) for some in labels]
+    names = dict(enumerate(train.classes))
+    parts = []
+    for name, missing in (("to train on", found[1] - found[0]), ("to test on", found[0] - found[1])):
+        if missing:
+            some = ", ".join(names.get(i, str(i)) for i in sorted(missing)[:NAMED])
+            parts.append(f"none {name} of {some}{', ...' if len(missing) > NAMED else ''}")
+    both = len(found[0] | found[1])
+    return f", {both} {'class' if both == 1 else 'classes'}" + (f": {'; '.join(parts)}" if parts else ", all in both")
+
+
+def notes(train: Dataset) -> str:
+    """Lines on what was left out when the data were read, and what is done about their size."""
+    mapped = isinstance(train.images, MappedImages)
+    part = f"read from the file as needed; trivial models see {len(in_memory(train)):,} of them" if mapped else ""
+    return "".join(f"{note}\n" for note in (*train.notes, part) if note)
