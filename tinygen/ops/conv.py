@@ -21,7 +21,7 @@ from __future__ import annotations
 from math import prod
 
 from tinygen import kernels
-from tinygen.array import xp
+from tinygen.array import total, xp
 from tinygen.geometry import UNIT, Geometry
 from tinygen.ops._samples import normal, sample
 from tinygen.ops.activations import relu_backward
@@ -73,7 +73,7 @@ def conv2d_weight(x, y, kernel_size, geometry=UNIT, relu=False):
     rows = y.transpose(0, 2, 3, 1).reshape(-1, y.shape[1])
     for tap, window, keep in geometry.taps(weight.shape, y.shape[2:]):
         weight[:, :, *tap] = _kept(rows.T @ padded[window].reshape(-1, x.shape[1]), keep)
-    return weight, y.sum(axis=(0, 2, 3))
+    return weight, total(y, (0, 2, 3))
 
 
 # --------------------------------------------------------------------------------------- gradients: the other two faces
