@@ -32,12 +32,12 @@ def on_device_of(model: Any, values: Any) -> Any:
     return moved(values, xp(model))
 
 
-def real(x: Any) -> Any:
-    """An array of integers or booleans as float32, as PyTorch takes them; anything else as it is.
+def real(x: Any, model: Any = None) -> Any:
+    """An array of integers or booleans as one of the model's dtype, or float32; anything else as it is.
 
     NumPy's functions of uint8 arrays overflow, or give float16.
     """
-    return x if getattr(x, "dtype", _FLOAT).kind == "f" else x.astype(_FLOAT)
+    return x if getattr(x, "dtype", _FLOAT).kind == "f" else x.astype(_FLOAT if model is None else model.dtype)
 
 
 _FLOAT = np.dtype(np.float32)
@@ -61,7 +61,8 @@ def inverse(axes: tuple[int, ...]) -> tuple[int, ...]:
 
 # ----------------------------------------------------------------------------------------------------------- sums
 
-_RUN = 128  # numbers that are added one after the other
+_FEW = 128  # numbers that are added one after the other, without a loss to speak of
+_RUN = 32  # of more than that
 _WIDE = 1 << 11  # numbers that NumPy adds at a time, about, where rows are shorter
 
 
@@ -71,7 +72,7 @@ def total(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
     NumPy adds in pairs along the axis that is the fastest in memory, but one row after the other along others: a
     million times 0.1 is 100,958 in float32. Here such rows are added in blocks, and their sums in blocks again.
     """
-    if x.__class__ is not np.ndarray or x.size <= _RUN or x.dtype.kind != "f":
+    if x.__class__ is not np.ndarray or x.size <= _FEW or x.dtype.kind != "f":
         return x.sum(axis=axis, keepdims=keepdims)
     axis = tuple(axis) if isinstance(axis, list) else axis
     plan = _plan(x.shape, x.strides, axis)
@@ -95,7 +96,7 @@ def average(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
 def _rows_added(x: np.ndarray, axis: int) -> np.ndarray:
     """The sum over one axis: unless it is the last, along which NumPy adds in pairs, in blocks of rows."""
     n, before, after = x.shape[axis], x.shape[:axis], x.shape[axis + 1 :]
-    if not after or n <= _RUN:
+    if not after or n <= _FEW:
         return np.add.reduce(x, axis)
     side = max(1, min(_WIDE // max(1, math.prod(after)), n // _RUN)) if x.flags.c_contiguous else 1  # rows made one
     blocks = n // (_RUN * side)
@@ -126,7 +127,7 @@ def _plan(shape: tuple[int, ...], strides: tuple[int, ...], axis: Any) -> Any:
             groups.append([i])
     counts = tuple(math.prod(shape[i] for i in group) for group in groups)
     which = tuple(k for k, group in enumerate(groups) if group[0] in summed)
-    if math.prod(counts[k] for k in which) <= _RUN or which == (len(groups) - 1,):
+    if math.prod(counts[k] for k in which) <= _FEW or which == (len(groups) - 1,):
         return None
     left = [group[0] for group in groups if group[0] not in summed]
     kept = tuple(1 if i in summed else n for i, n in enumerate(shape))
