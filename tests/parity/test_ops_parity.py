@@ -408,7 +408,7 @@ def test_every_op_is_compared():
         "conv_transpose2d", "conv2d_weight",
     }  # fmt: skip
     # Ops named .._backward are rules, compared as the gradients of their ops.
-    elsewhere = {"loss", "recurrent", "normalize", "pool"}  # the ops of network functions: test_nn_parity
+    elsewhere = {"loss", "recurrent", "normalize", "pooling"}  # the ops of network functions: test_nn_parity
     elsewhere |= {"nade", "device"}  # a model's, compared with it; what moves arrays, which PyTorch does by a method
     others = [
         name for name, op in REGISTRY.items()
