@@ -6,6 +6,8 @@
 #include <math.h>
 #include "runtime/internal.h"
 
+enum { BLOCK = 64 };                    /* vectors that are added up one after the other */
+
 typedef struct {
     int64_t rows, classes, chunk;
     const void *logits, *gloss;

@@ -298,6 +298,58 @@ def test_a_resumed_schedule_goes_on_from_where_it_was():
         resumed.load_state_dict({"last_epoch": 1, "base_lrs": [1.0, 2.0]})
 
 
+def warm_up_and_steps():
+    optimizer = optim.SGD([P], lr=0.1)
+    return optimizer, [optim.LinearLR(optimizer, 0.1, 1, 4), optim.StepLR(optimizer, 3, 0.5)]
+
+
+def test_two_schedules_of_one_optimizer_change_its_rate_one_after_the_other():
+    optimizer, schedules = warm_up_and_steps()
+    rates = []
+    for _ in range(5):
+        rates.append(optimizer.param_groups[0]["lr"])
+        for schedule in schedules:
+            schedule.step()
+    assert rates == pytest.approx([0.01, 0.0325, 0.055, 0.03875, 0.05], rel=1e-12)  # PyTorch's
+
+
+@pytest.mark.parametrize("stop", range(6))
+def test_two_schedules_that_are_resumed_go_on_from_where_they_were(stop):
+    (whole, both), (again, resumed) = warm_up_and_steps(), warm_up_and_steps()
+    for epoch in range(8):
+        if epoch == stop:
+            for old, new in zip(both, resumed, strict=True):
+                new.load_state_dict(old.state_dict())
+        for schedule in (*both, *(resumed if epoch >= stop else [])):
+            schedule.step()
+    assert again.param_groups[0]["lr"] == whole.param_groups[0]["lr"]
+
+
+def test_schedules_leave_an_optimizers_state_as_it_is_without_them():
+    optimizer = optim.SGD([P], lr=0.1)
+    names = set(optimizer.state_dict())
+    optim.StepLR(optimizer, 2)
+    assert set(optimizer.state_dict()) == names
+
+
+@pytest.mark.parametrize("kind", ["SGD", "Adam", "AdamW"])
+@pytest.mark.parametrize("number", [np.float32(1e-3), np.float64(1e-3), np.array(1e-3), np.array(1e-3, np.float32)])
+def test_a_setting_may_be_numpys_number_also_in_a_state(kind, number):
+    p = Parameter(np.ones((3, 3), np.float32))
+    p.grad = tinygen.tensor(np.ones((3, 3), np.float32))
+    optimizer, again = (getattr(optim, kind)([p], lr=number, weight_decay=0) for _ in range(2))
+    optimizer.step()
+    state = optimizer.state_dict()
+    again.load_state_dict(state | {"group.0.lr": number})
+    again.step()
+    optimizer.param_groups[0]["lr"] = number
+    again.load_state_dict(optimizer.state_dict())
+    again.step()
+    assert type(state["group.0.lr"]) is float
+    assert type(again.param_groups[0]["lr"]) is float
+    assert p.numpy() == pytest.approx(np.full((3, 3), 0.997), abs=2e-5)
+
+
 @given(st.floats(0.1, 10), st.integers(0, 2**32 - 1))
 def test_clipping_scales_all_gradients_by_one_factor(max_norm, seed):
     params = parameters()

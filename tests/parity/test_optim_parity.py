@@ -135,3 +135,35 @@ def test_moving_average():
     with average.average_parameters():
         assert_same(mine, means)
     assert_same(mine, other)
+
+
+factors = st.floats(0.05, 2)
+counts = st.integers(1, 5)
+KINDS = st.one_of(
+    st.builds(lambda n, g: ("StepLR", {"step_size": n, "gamma": g}), counts, factors),
+    st.builds(
+        lambda a, b, n: ("LinearLR", {"start_factor": a, "end_factor": b, "total_iters": n}),
+        st.floats(0.05, 1), st.floats(0, 1), counts,
+    ),
+    st.builds(lambda n, low: ("CosineAnnealingLR", {"T_max": n, "eta_min": low}), counts, st.sampled_from([0.0, 0.01])),
+    st.builds(lambda g: ("LambdaLR", {"lr_lambda": lambda n: g / (n + 1)}), factors),
+)  # fmt: skip
+
+
+@settings(max_examples=100)
+@given(st.lists(KINDS, min_size=1, max_size=3), st.lists(st.sampled_from([None, None, None, 0.07]), max_size=10))
+def test_several_schedules_of_one_optimizer(kinds, by_hand):
+    """Each stepped after each epoch; now and then the rate is set by hand in between."""
+    ours, theirs = optim.SGD([Parameter(1.0)], lr=0.1), torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=0.1)
+    mine, other = [], []
+    for name, options in kinds:
+        mine.append(getattr(optim, name)(ours, **options))
+        other.append(getattr(torch.optim.lr_scheduler, name)(theirs, **options))
+    for rate in [*by_hand, *[None] * 4]:
+        want = theirs.param_groups[0]["lr"]
+        assert ours.param_groups[0]["lr"] == pytest.approx(want, rel=1e-9, abs=1e-12)
+        if rate:
+            ours.param_groups[0]["lr"] = theirs.param_groups[0]["lr"] = rate
+        theirs.step()
+        for schedule in (*mine, *other):
+            schedule.step()

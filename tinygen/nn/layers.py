@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygen import ops
 from tinygen._tensor import Tensor, tensor
 from tinygen.array import xp
 from tinygen.geometry import Geometry, pair
@@ -170,7 +171,7 @@ class LSTM(Module):
         if input.ndim != 3:
             raise ValueError(f"LSTM: input must have 3 axes (steps, batch, features), got shape {input.shape}")
         if self.batch_first:
-            input = input.transpose(0, 1)
+            input = ops.transpose(input, 0, 1)
         steps, n, _ = input.shape
         if not steps:
             raise ValueError(f"LSTM: input must have at least one step, got shape {input.shape}")

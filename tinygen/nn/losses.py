@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from tinygen import ops
 from tinygen._tensor import Tensor
 from tinygen.array import on_device_of
@@ -34,15 +36,13 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Any, *, reduction: s
 
 
 def mse_loss(input: Tensor, target: Any, *, reduction: str = "mean") -> Tensor:
-    """(input - target) ** 2, elementwise. target: of input's shape."""
-    _check_same("mse_loss", input, target)
-    return _reduced("mse_loss", ops.pow(ops.sub(input, target), 2), reduction)
+    """(input - target) ** 2, elementwise. target: of input's shape. Integers count as float32."""
+    return _reduced("mse_loss", ops.pow(_difference("mse_loss", input, target), 2), reduction)
 
 
 def l1_loss(input: Tensor, target: Any, *, reduction: str = "mean") -> Tensor:
-    """|input - target|, elementwise. target: of input's shape."""
-    _check_same("l1_loss", input, target)
-    return _reduced("l1_loss", ops.abs(ops.sub(input, target)), reduction)
+    """|input - target|, elementwise. target: of input's shape. Integers count as float32."""
+    return _reduced("l1_loss", ops.abs(_difference("l1_loss", input, target)), reduction)
 
 
 def discretized_logistic_nll(
@@ -95,9 +95,12 @@ def logistic_mixture_nll(
     return _reduced("logistic_mixture_nll", losses, reduction)
 
 
-def _check_same(name: str, input: Any, target: Any) -> None:
+def _difference(name: str, input: Any, target: Any) -> Any:
     if input.shape != target.shape:
         raise ValueError(f"{name}: target must have input's shape, got {target.shape} for {input.shape}")
+    if input.dtype.kind != "f" and target.dtype.kind != "f":  # uint8 images: 0 - 200 would be 56
+        input, target = ops.to(input, np.float32), ops.to(target, np.float32)
+    return ops.sub(input, target)
 
 
 def _reduced(name: str, losses: Tensor, reduction: str) -> Tensor:

@@ -10,7 +10,7 @@ from functools import cache, partial
 import numpy as np
 
 from tinygen import kernels
-from tinygen.array import xp
+from tinygen.array import real, xp
 from tinygen.ops._samples import normal, sample, unary
 from tinygen.ops.elementwise import exp, minimum, where
 from tinygen.tape import op
@@ -33,8 +33,12 @@ def _with_number(kernel):
 
 @op
 def tanh(x):
-    """Hyperbolic tangent."""
-    return xp(x).tanh(x)
+    """Hyperbolic tangent.
+
+    Its gradient, 1 - tanh(x)^2, follows from the output, so it is 0 where that rounds to 1: from 10 in float32, as in
+    PyTorch.
+    """
+    return xp(x).tanh(real(x))
 
 
 tanh.kernel(partial(kernels.elementwise.run, "tg_tanh"), least=kernels.library.SMALL)
@@ -47,9 +51,14 @@ def _(gout, out):
 
 @op
 def sigmoid(x):
-    """1 / (1 + exp(-x)), without overflow: (1 + tanh(x / 2)) / 2."""
-    half = _constant(0.5, x)
-    return xp(x).tanh(x * half) * half + half
+    """1 / (1 + exp(-x)), exact also far from 0, without overflow: with e = exp(-|x|), the larger of e and x >= 0 by 1 + e.
+
+    Its gradient, sigmoid(x) (1 - sigmoid(x)), follows from the output, so it is 0 where that rounds to 1: from 18 in
+    float32, as in PyTorch.
+    """
+    n, x = xp(x), real(x)
+    e = n.exp(n.copysign(x, _constant(-1, x)))
+    return n.maximum(e, x >= 0) / (e + _constant(1, x))
 
 
 sigmoid.kernel(partial(kernels.elementwise.run, "tg_sigmoid"), least=kernels.library.SMALL)
@@ -82,7 +91,7 @@ def _(gout, g, y, low):
 @op
 def softplus(x):
     """log(1 + exp(x)), without overflow: max(x, 0) + log1p(exp(-|x|))."""
-    n = xp(x)
+    n, x = xp(x), real(x)
     return n.maximum(x, 0) + n.log1p(n.exp(-n.abs(x)))
 
 
@@ -128,6 +137,7 @@ def _(y):
 @op
 def leaky_relu(x, negative_slope: float = 0.01):
     """x where x > 0, negative_slope * x elsewhere."""
+    x = real(x)
     return xp(x).where(x > 0, x, x * negative_slope)
 
 
@@ -142,7 +152,7 @@ def _(gout, x, negative_slope):
 @op
 def elu(x, alpha: float = 1.0):
     """x where x > 0, alpha * (exp(x) - 1) elsewhere."""
-    n = xp(x)
+    n, x = xp(x), real(x)
     return n.where(x > 0, x, n.expm1(n.minimum(x, 0)) * alpha)
 
 

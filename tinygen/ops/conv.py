@@ -21,7 +21,7 @@ from __future__ import annotations
 from math import prod
 
 from tinygen import kernels
-from tinygen.array import xp
+from tinygen.array import real, total, xp
 from tinygen.geometry import UNIT, Geometry
 from tinygen.ops._samples import normal, sample
 from tinygen.ops.activations import relu_backward
@@ -34,10 +34,10 @@ from tinygen.tape import op
 def conv2d(x, weight, bias=None, geometry=UNIT, relu=False, add=None):
     """y = conv(x, weight) + bias + add. x: (N, I, H, W), weight: (O, I, KH, KW), bias: (O,) or None.
 
-    -> (N, O, OH, OW), and so add, or None. OH = (H + 2 padding - dilation (KH - 1) - 1) // stride + 1, and so OW.
+    An x of integers counts as one of weight's dtype. -> (N, O, OH, OW), and so add, or None. OH = (H + 2 padding - dilation (KH - 1) - 1) // stride + 1, and so OW.
     relu: of max(x, 0) in x's place.
     """
-    size = geometry.out_size(x.shape[2:], weight.shape[2:])
+    size, x = geometry.out_size(x.shape[2:], weight.shape[2:]), real(x, weight)
     x = xp(x).maximum(x, 0) if relu else x
     y = xp(x).zeros((len(x), *size, len(weight)), x.dtype)
     padded = _padded(x, geometry.padding)
@@ -54,7 +54,7 @@ def conv_transpose2d(y, weight, bias=None, size=(1, 1), geometry=UNIT, positive=
     positive: for the adjoint of a convolution of max(x, 0), that x: without a bias, and 0 where x isn't above 0.
     """
     geometry.check(size, weight.shape[2:], y.shape[2:])
-    (ph, pw), (h, w) = geometry.padding, size
+    (ph, pw), (h, w), y = geometry.padding, size, real(y, weight)
     x = xp(y).zeros((len(y), h + 2 * ph, w + 2 * pw, weight.shape[1]), y.dtype)
     rows = y.transpose(0, 2, 3, 1)
     for tap, window, keep in geometry.taps(weight.shape, y.shape[2:]):
@@ -67,13 +67,14 @@ def conv_transpose2d(y, weight, bias=None, size=(1, 1), geometry=UNIT, positive=
 def conv2d_weight(x, y, kernel_size, geometry=UNIT, relu=False):
     """The adjoint of `conv2d` in (weight, bias). x: (N, I, H, W), y: (N, O, OH, OW) -> (O, I, KH, KW), (O,)."""
     geometry.check(x.shape[2:], kernel_size, y.shape[2:])
+    x, y = real(x, y), real(y, x)
     x = xp(x).maximum(x, 0) if relu else x
     weight = xp(x).zeros((*kernel_size, x.shape[1], y.shape[1]), x.dtype).transpose(3, 2, 0, 1)
     padded = _padded(x, geometry.padding)
     rows = y.transpose(0, 2, 3, 1).reshape(-1, y.shape[1])
     for tap, window, keep in geometry.taps(weight.shape, y.shape[2:]):
         weight[:, :, *tap] = _kept(rows.T @ padded[window].reshape(-1, x.shape[1]), keep)
-    return weight, y.sum(axis=(0, 2, 3))
+    return weight, total(y, (0, 2, 3))
 
 
 # --------------------------------------------------------------------------------------- gradients: the other two faces
@@ -141,17 +142,17 @@ def _where(gout, positive):
 
 @conv2d.kernel
 def _(x, weight, bias, geometry, relu, add):
-    return kernels.conv.conv2d(x, weight, bias, geometry, relu, add)
+    return kernels.conv.conv2d(real(x, weight), weight, bias, geometry, relu, add)
 
 
 @conv_transpose2d.kernel
 def _(y, weight, bias, size, geometry, positive):
-    return kernels.conv.conv_transpose2d(y, weight, bias, size, geometry, positive)
+    return kernels.conv.conv_transpose2d(real(y, weight), weight, bias, size, geometry, positive)
 
 
 @conv2d_weight.kernel
 def _(x, y, kernel_size, geometry, relu):
-    return kernels.conv.conv2d_weight(x, y, kernel_size, geometry, relu)
+    return kernels.conv.conv2d_weight(real(x, y), real(y, x), kernel_size, geometry, relu)
 
 
 # ----------------------------------------------------------------------------------------------------------- operations

@@ -2,7 +2,8 @@
 
 Arguments are arrays of shapes that broadcast, or Python numbers; the result has the float dtype of the inputs. At kinks
 the gradient is PyTorch's: abs gives 0 at 0, maximum and minimum share it in halves at ties, clamp passes it on at the
-bounds.
+bounds. Of integers arithmetic gives integers, which wrap around as NumPy's and PyTorch's do; functions whose results
+aren't integers take them as float32.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tinygen import kernels
-from tinygen.array import on_device_of, xp
+from tinygen.array import on_device_of, real, xp
 from tinygen.ops._samples import binary, normal, positive, sample, unary
 from tinygen.tape import op
 
@@ -119,7 +120,7 @@ def _(gout, x, exponent):
 @op
 def exp(x):
     """e to the x."""
-    return xp(x).exp(x)
+    return xp(x).exp(real(x))
 
 
 @exp.vjp("x")
@@ -130,7 +131,7 @@ def _(gout, out):
 @op
 def expm1(x):
     """exp(x) - 1, accurate near 0."""
-    return xp(x).expm1(x)
+    return xp(x).expm1(real(x))
 
 
 @expm1.vjp("x")
@@ -141,7 +142,7 @@ def _(gout, out):
 @op
 def log(x):
     """Natural logarithm."""
-    return xp(x).log(x)
+    return xp(x).log(real(x))
 
 
 @log.vjp("x")
@@ -152,7 +153,7 @@ def _(gout, x):
 @op
 def log1p(x):
     """log(1 + x), accurate near 0."""
-    return xp(x).log1p(x)
+    return xp(x).log1p(real(x))
 
 
 @log1p.vjp("x")
@@ -163,7 +164,7 @@ def _(gout, x):
 @op
 def sqrt(x):
     """Square root. Its gradient at 0 is infinite, as in PyTorch: add a small number under the root."""
-    return xp(x).sqrt(x)
+    return xp(x).sqrt(real(x))
 
 
 @sqrt.vjp("x")
@@ -174,7 +175,7 @@ def _(gout, out):
 @op
 def sin(x):
     """Sine."""
-    return xp(x).sin(x)
+    return xp(x).sin(real(x))
 
 
 @sin.vjp("x")
@@ -185,7 +186,7 @@ def _(gout, x):
 @op
 def cos(x):
     """Cosine."""
-    return xp(x).cos(x)
+    return xp(x).cos(real(x))
 
 
 @cos.vjp("x")
@@ -207,6 +208,11 @@ def _(gout, x):
     return gout * sign(x)
 
 
+def _shared(gout, lost, tie):
+    """The gradient of what may have lost to the other one, or tied with it; NaN does neither, as in PyTorch."""
+    return where(lost, 0.0, where(tie, gout * 0.5, gout))
+
+
 @op
 def maximum(x, y):
     """The larger of x and y."""
@@ -215,12 +221,12 @@ def maximum(x, y):
 
 @maximum.vjp("x")
 def _(gout, x, y):
-    return gout * (x > y) + gout * 0.5 * (x == y)
+    return _shared(gout, x < y, x == y)
 
 
 @maximum.vjp("y")
 def _(gout, x, y):
-    return gout * (y > x) + gout * 0.5 * (x == y)
+    return _shared(gout, y < x, x == y)
 
 
 @op
@@ -231,12 +237,12 @@ def minimum(x, y):
 
 @minimum.vjp("x")
 def _(gout, x, y):
-    return gout * (x < y) + gout * 0.5 * (x == y)
+    return _shared(gout, x > y, x == y)
 
 
 @minimum.vjp("y")
 def _(gout, x, y):
-    return gout * (y < x) + gout * 0.5 * (x == y)
+    return _shared(gout, y > x, x == y)
 
 
 @op
@@ -248,8 +254,8 @@ def clamp(x, min: float | None = None, max: float | None = None):
 @clamp.vjp("x")
 def _(gout, x, min, max):
     if min is not None:
-        gout = gout * (x >= min)
-    return gout if max is None else gout * (x <= max)
+        gout = where(x >= min, gout, 0.0)
+    return gout if max is None else where(x <= max, gout, 0.0)
 
 
 @op
@@ -262,6 +268,8 @@ def where(condition, x, y):
 @where.kernel
 def _(condition, x, y):
     """x's bits times 0 or 1: NumPy's where takes a branch for each element, which costs 10 times as much."""
+    if x.__class__ is float and x == 0 and y.__class__ is np.ndarray and condition.__class__ is np.ndarray:
+        condition, x, y = ~condition, y, x
     is_mask = isinstance(condition, np.ndarray) and condition.dtype == bool and isinstance(x, np.ndarray)
     if not is_mask or y.__class__ is not float or y != 0 or x.dtype not in (np.float32, np.float64):
         return NotImplemented

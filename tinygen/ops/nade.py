@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from tinygen.array import xp
+from tinygen.array import total, xp
 from tinygen.ops._derive import derive_from
 from tinygen.ops._samples import normal, sample
 from tinygen.ops.activations import sigmoid
@@ -50,7 +50,7 @@ def nade_backward(g, x, weight, bias, output):
         h = sigmoid(a)
         goutput[d] = g[:, d].T @ h
         ga += (g[:, d] @ output[d]) * h * (1 - h)
-    return gx, gweight, ga.sum(axis=0), goutput
+    return gx, gweight, total(ga, 0), goutput
 
 
 @nade.vjp("x", "weight", "bias", "output")

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from tinygen import kernels
-from tinygen.array import xp
+from tinygen.array import average, xp
 from tinygen.ops._derive import derive_from
 from tinygen.ops._samples import normal, sample
 from tinygen.ops.elementwise import sqrt
@@ -21,9 +21,9 @@ def standardize(x, dims, eps=1e-5):
 
     Batch norm: Ioffe & Szegedy (2015), algorithm 1. Layer norm: Ba, Kiros, Hinton (2016), equation 4.
     """
-    mean = x.mean(axis=dims, keepdims=True)
+    mean = average(x, dims, True)
     out = x - mean
-    var = (out * out).mean(axis=dims, keepdims=True)
+    var = average(out * out, dims, True)
     out /= xp(x).sqrt(var + eps)
     return out, mean, var
 

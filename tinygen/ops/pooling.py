@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinygen.array import xp
+from tinygen.array import real, xp
 from tinygen.geometry import out_size
 from tinygen.ops._samples import normal, sample
 from tinygen.tape import op
@@ -21,14 +21,18 @@ from tinygen.tape import op
 
 @op(outputs=("out", "which"))
 def max_pool2d(x, kernel, stride, padding=(0, 0)):
-    """The largest pixel of each window (of equals the first), its number: (N, C, H, W) -> (N, C, OH, OW)."""
-    n, padded = xp(x), _padded(x, padding, -np.inf)
+    """The largest pixel of each window, its number: (N, C, H, W) -> (N, C, OH, OW).
+
+    Of equals the first, of NaNs the last, as in PyTorch.
+    """
+    n, x = xp(x), real(x)
+    padded = _padded(x, padding, -np.inf)
     size = out_size(x.shape[2:], kernel, stride, padding)
     out = n.full_like(x, -np.inf, shape=(*x.shape[:2], *size))
     which = n.zeros_like(out, dtype=np.int32)
     for t, window in _windows(kernel, size, stride):
         pixel = padded[window]
-        n.maximum(which, (pixel > out) * np.int32(t), out=which)  # t grows; masked copies are slower
+        n.maximum(which, ((pixel > out) | (pixel != pixel)) * np.int32(t), out=which)  # t grows; masked copies are slower
         n.maximum(out, pixel, out=out)  # NaN passes through, as in PyTorch
     return out, which
 
@@ -44,7 +48,8 @@ def window_sum(x, which, kernel, stride, padding=(0, 0)):
 
     x: (N, C, H, W), which: integers (N, C, OH, OW) or None -> (N, C, OH, OW).
     """
-    n, padded = xp(x), _padded(x, padding, 0)
+    n, x = xp(x), real(x)
+    padded = _padded(x, padding, 0)
     size = out_size(x.shape[2:], kernel, stride, padding)
     out = n.zeros_like(x, shape=(*x.shape[:2], *size))
     for t, window in _windows(kernel, size, stride):

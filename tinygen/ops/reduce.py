@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from tinygen import kernels
-from tinygen.array import xp
+from tinygen.array import average, real, total, xp
 from tinygen.ops._samples import normal, sample
 from tinygen.ops.elementwise import exp
-from tinygen.ops.shape import broadcast_to, reshape
+from tinygen.ops.shape import broadcast_to, flip, reshape
 from tinygen.tape import op
 
 Dims = int | tuple[int, ...] | None
@@ -27,8 +29,8 @@ def _kept(shape, dim):
 
 @op
 def sum(x, dim: Dims = None, keepdim: bool = False):
-    """Sum over the axes dim."""
-    return x.sum(axis=dim, keepdims=keepdim)
+    """Sum over the axes dim, as exact as pairwise summation whatever the axes and the order in memory."""
+    return total(x, dim, keepdim)
 
 
 @sum.kernel
@@ -45,8 +47,8 @@ def _(gout, x_shape, dim):
 
 @op
 def mean(x, dim: Dims = None, keepdim: bool = False):
-    """Mean over the axes dim."""
-    return x.mean(axis=dim, keepdims=keepdim)
+    """Mean over the axes dim, as exact as `sum`."""
+    return average(x, dim, keepdim)
 
 
 @mean.vjp("x")
@@ -79,11 +81,14 @@ def argmax(x, dim: int | None = None):
 
 @op
 def logsumexp(x, dim: Dims, keepdim: bool = False):
-    """log(sum(exp(x))) over the axes dim, without overflow; x may be -inf."""
-    n = xp(x)
+    """log(sum(exp(x))) over the axes dim, without overflow; x may be -inf.
+
+    Accuracy: 4 ulps of the larger of the result and 1.
+    """
+    n, x = xp(x), real(x)
     top = x.max(axis=dim, keepdims=True)
     top = n.where(n.isfinite(top), top, 0)  # all -inf: the result is -inf, not nan
-    with_axes = n.exp(x - top).sum(axis=dim, keepdims=True)
+    with_axes = total(n.exp(x - top), dim, True)
     positive = n.where(with_axes > 0, with_axes, 1)
     out = n.where(with_axes > 0, n.log(positive), -n.inf) + top
     return (out if keepdim else out.squeeze(dim)).astype(x.dtype)
@@ -98,8 +103,9 @@ def _(gout, x, out, dim):
 @op
 def softmax(x, dim: int):
     """exp(x) / sum(exp(x)) along dim."""
+    x = real(x)
     e = xp(x).exp(x - x.max(axis=dim, keepdims=True))
-    return e / e.sum(axis=dim, keepdims=True)
+    return e / total(e, dim, True)
 
 
 @softmax.vjp("x")
@@ -109,10 +115,13 @@ def _(gout, out, dim):
 
 @op
 def log_softmax(x, dim: int):
-    """x - logsumexp(x) along dim: the logarithm of softmax, exact also where that underflows."""
-    n = xp(x)
+    """x - logsumexp(x) along dim: the logarithm of softmax, exact also where that underflows.
+
+    Accuracy: 4 ulps of the larger of the result and 1: of a probability near 1 the logarithm has few digits.
+    """
+    n, x = xp(x), real(x)
     shifted = x - x.max(axis=dim, keepdims=True)
-    return shifted - n.log(n.exp(shifted).sum(axis=dim, keepdims=True))
+    return shifted - n.log(total(n.exp(shifted), dim, True))
 
 
 @log_softmax.vjp("x")
@@ -122,13 +131,16 @@ def _(gout, out, dim):
 
 @op
 def cumsum(x, dim: int):
-    """Running sum along the axis dim."""
-    return x.cumsum(axis=dim)
+    """Running sum along the axis dim; float32 is added up in float64.
+
+    Accuracy in float64: an ulp of the largest partial sum for each element before.
+    """
+    return x.cumsum(axis=dim, dtype=np.float64).astype(x.dtype) if x.dtype == np.float32 else x.cumsum(axis=dim)
 
 
 @cumsum.vjp("x")
 def _(gout, dim):
-    return sum(gout, dim, True) + gout - cumsum(gout, dim)
+    return flip(cumsum(flip(gout, dim), dim), dim)
 
 
 # ---------------------------------------------------------------------------------------------- what they are tested on

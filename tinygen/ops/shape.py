@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tinygen import kernels
-from tinygen.array import on_device_of, xp
+from tinygen.array import on_device_of, total, xp
 from tinygen.ops._samples import normal, sample
 from tinygen.tape import op
 
@@ -19,7 +19,7 @@ def sum_to(x, shape):
         raise ValueError(f"x of shape {x.shape} can't be summed to {shape}")
     lead = x.ndim - len(shape)
     axes = (*range(lead), *(lead + i for i, n in enumerate(shape) if n == 1 and x.shape[lead + i] != 1))
-    return x.sum(axis=axes, keepdims=True).reshape(shape)
+    return total(x, axes, True).reshape(shape)
 
 
 @op(view=True)

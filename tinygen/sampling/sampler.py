@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygen import Tensor, kernels
+from tinygen import Tensor, kernels, ops
 from tinygen.array import moved
 from tinygen.console import progress
 from tinygen.debug import not_finite
@@ -27,14 +27,14 @@ from tinygen.sampling.trace import Trace
 _CHUNK = 1 << 31  # multiplications in a call of the kernel at most, some 0.1 s; between calls Ctrl-C is heard
 _FUNCTIONS: dict[str, Any] = {
     "copy": lambda x, y: x,
-    "relu": lambda x, y: np.maximum(x, 0),
-    "elu": lambda x, y: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
-    "tanh": lambda x, y: np.tanh(x),
-    "sigmoid": lambda x, y: 1 / (1 + np.exp(-x)),
+    "relu": lambda x, y: ops.relu(x),
+    "elu": lambda x, y: ops.elu(x),
+    "tanh": lambda x, y: ops.tanh(x),
+    "sigmoid": lambda x, y: ops.sigmoid(x),
     "add": np.add,
     "sub": np.subtract,
     "mul": np.multiply,
-    "gated": lambda x, y: np.tanh(x) / (1 + np.exp(-y)),
+    "gated": lambda x, y: ops.tanh(x) * ops.sigmoid(y),
 }
 
 

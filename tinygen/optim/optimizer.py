@@ -1,4 +1,4 @@
-"""Optimizers, learning-rate schedules, gradient clipping and weight averages: PyTorch's names and semantics.
+"""Optimizers, gradient clipping and weight averages: PyTorch's names and semantics.
 
 Parameters change in place, through `Tensor.write`, so that a backward pass that would need the old values
 raises. State dicts are flat, and hold arrays and plain numbers only: they go into a checkpoint as they are.
@@ -58,7 +58,7 @@ class Optimizer:
             if id(p) in known:
                 raise ValueError(f"{name}: a parameter is given twice, {_described(p)}")
             known.add(id(p))
-        settings = self.defaults | {k: v for k, v in group.items() if k != "params"}
+        settings = {k: _number(v) for k, v in (self.defaults | group).items() if k != "params"}
         self.check(settings)
         self.param_groups.append({"params": params, **settings})
         self.state += [{} for _ in params]
@@ -99,7 +99,7 @@ class Optimizer:
         """{"state.0.exp_avg": array, "group.0.lr": number, ...}: copies of arrays, numbers."""
         out: dict[str, Any] = {}
         for i, group in enumerate(self.param_groups):
-            out |= {f"group.{i}.{k}": v for k, v in group.items() if k != "params"}
+            out |= {f"group.{i}.{k}": _number(group[k]) for k in self.defaults}
         for i, state in enumerate(self.state):
             out |= {f"state.{i}.{k}": v for k, v in state.items()}
         return {k: v if isinstance(v, (int, float)) else _copied(v) for k, v in out.items()}
@@ -109,7 +109,7 @@ class Optimizer:
 
         Raises ValueError for names or shapes that don't fit; nothing is changed then.
         """
-        groups = [set(group) - {"params"} for group in self.param_groups]
+        groups = [set(self.defaults)] * len(self.param_groups)
         known = {f"group.{i}.{k}" for i, keys in enumerate(groups) for k in keys}
         known |= {f"state.{i}.{k}" for i in range(len(self.state)) for k in self.slots}
         begun = {k.rpartition(".")[0] for k in state_dict if k.startswith("state.")}
@@ -140,7 +140,8 @@ def _described(p: Any) -> str:
 
 
 def _number(value: Any) -> Any:
-    return tuple(map(float, value)) if np.ndim(value) else value
+    """A setting as Python's numbers: np.float32(1e-3) is no number to a kernel."""
+    return tuple(map(float, value)) if np.ndim(value) else value.item() if hasattr(value, "item") else value
 
 
 def _filled_like(model: Array, values: Any) -> Array:
@@ -339,101 +340,3 @@ class ExponentialMovingAverage:
             raise ValueError(f"load_state_dict of ExponentialMovingAverage: {wrong} {shapes}")
         for i, average in enumerate(self.averages):
             average[...] = on_device_of(average, state_dict[f"average.{i}"])
-
-
-# ------------------------------------------------------------------------------------ learning-rate schedules
-
-
-class LRScheduler:
-    """Sets an optimizer's learning rates as a function of how often `step` was called: that of a subclass."""
-
-    def __init__(self, optimizer: Optimizer) -> None:
-        self.optimizer = optimizer
-        self.base_lrs = [group["lr"] for group in optimizer.param_groups]
-        self.last_epoch = 0
-        self._apply()
-
-    def rate(self, base: float, epoch: int) -> float:
-        """The learning rate after `epoch` calls of `step`, for a group that began with `base`."""
-        raise NotImplementedError
-
-    def step(self) -> None:
-        """Go on by one epoch (or batch: whatever one call stands for), after the optimizer's step."""
-        self.last_epoch += 1
-        self._apply()
-
-    def get_last_lr(self) -> list[float]:
-        """The learning rates now in force, one for each group."""
-        return [group["lr"] for group in self.optimizer.param_groups]
-
-    def _apply(self) -> None:
-        for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-            group["lr"] = self.rate(base, self.last_epoch)
-
-    def state_dict(self) -> dict[str, Any]:
-        """{"last_epoch": number, "base_lrs": array}."""
-        return {"last_epoch": self.last_epoch, "base_lrs": np.array(self.base_lrs)}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave, and set the rates. Raises ValueError if it doesn't fit."""
-        name = f"load_state_dict of {type(self).__name__}"
-        if set(state_dict) != {"last_epoch", "base_lrs"}:
-            raise ValueError(f"{name}: expected last_epoch and base_lrs, got {', '.join(state_dict) or 'nothing'}")
-        if np.shape(state_dict["base_lrs"]) != (len(self.base_lrs),):
-            raise ValueError(f"{name}: base_lrs must hold {len(self.base_lrs)} rates, got {state_dict['base_lrs']}")
-        self.last_epoch = int(state_dict["last_epoch"])
-        self.base_lrs = [float(x) for x in state_dict["base_lrs"]]
-        self._apply()
-
-
-class LambdaLR(LRScheduler):
-    """base * lr_lambda(epoch), for any function."""
-
-    def __init__(self, optimizer: Optimizer, lr_lambda: Callable[[int], float]) -> None:
-        self.lr_lambda = lr_lambda
-        super().__init__(optimizer)
-
-    def rate(self, base: float, epoch: int) -> float:
-        return base * self.lr_lambda(epoch)
-
-
-class StepLR(LRScheduler):
-    """base * gamma ** (epoch // step_size)."""
-
-    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
-        if step_size < 1:
-            raise ValueError(f"StepLR: step_size must be at least 1, got {step_size}")
-        self.step_size, self.gamma = step_size, gamma
-        super().__init__(optimizer)
-
-    def rate(self, base: float, epoch: int) -> float:
-        return base * self.gamma ** (epoch // self.step_size)
-
-
-class LinearLR(LRScheduler):
-    """Warm-up: base times a factor that goes from start_factor to end_factor in total_iters steps."""
-
-    def __init__(
-        self, optimizer: Optimizer, start_factor: float = 1 / 3, end_factor: float = 1.0, total_iters: int = 5
-    ) -> None:
-        if total_iters < 1:
-            raise ValueError(f"LinearLR: total_iters must be at least 1, got {total_iters}")
-        self.start_factor, self.end_factor, self.total_iters = start_factor, end_factor, total_iters
-        super().__init__(optimizer)
-
-    def rate(self, base: float, epoch: int) -> float:
-        done = min(epoch / self.total_iters, 1.0)
-        return base * (self.start_factor + (self.end_factor - self.start_factor) * done)
-
-
-class CosineAnnealingLR(LRScheduler):
-    """From base to eta_min in T_max steps along half a cosine, then up again (Loshchilov & Hutter, 2017)."""
-
-    def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0) -> None:
-        if T_max < 1:
-            raise ValueError(f"CosineAnnealingLR: T_max must be at least 1, got {T_max}")
-        self.T_max, self.eta_min = T_max, eta_min
-        super().__init__(optimizer)
-
-    def rate(self, base: float, epoch: int) -> float:
-        return self.eta_min + (base - self.eta_min) * (1 + math.cos(math.pi * epoch / self.T_max)) / 2
