@@ -53,7 +53,8 @@ def test_twenty_steps_on_the_device_are_those_on_the_cpu(name, device):
     there, theirs = trained(name, "cuda")
     assert [n.keys() for n in there] == [n.keys() for n in numbers]
     for mine, wanted in zip(there, numbers, strict=True):
-        np.testing.assert_allclose(list(mine.values()), list(wanted.values()), rtol=1e-4)
+        rounding = 1e-7 * max(map(abs, wanted.values()))  # some numbers are differences of larger ones
+        np.testing.assert_allclose(list(mine.values()), list(wanted.values()), rtol=1e-4, atol=rounding)
     assert theirs.keys() == arrays.keys()
     for key, wanted in arrays.items():
         np.testing.assert_allclose(theirs[key], wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max(), err_msg=key)

@@ -34,7 +34,8 @@ from tinygen.tape import op
 def conv2d(x, weight, bias=None, geometry=UNIT, relu=False, add=None):
     """y = conv(x, weight) + bias + add. x: (N, I, H, W), weight: (O, I, KH, KW), bias: (O,) or None.
 
-    An x of integers counts as one of weight's dtype. -> (N, O, OH, OW), and so add, or None. OH = (H + 2 padding - dilation (KH - 1) - 1) // stride + 1, and so OW.
+    An x of integers counts as one of weight's dtype. -> (N, O, OH, OW), and so add, or None.
+    OH = (H + 2 padding - dilation (KH - 1) - 1) // stride + 1, and so OW.
     relu: of max(x, 0) in x's place.
     """
     size, x = geometry.out_size(x.shape[2:], weight.shape[2:]), real(x, weight)
