@@ -70,13 +70,13 @@ add_splits(const real *partial, int64_t count, int64_t splits, int64_t columns, 
     int64_t i = (int64_t)blockIdx.x * MAP_THREADS + threadIdx.x;
     if (i >= count)
         return;
-    real sum = 0;
+    double sum = 0;
     for (int64_t s = 0; s < splits; s++)
-        sum += partial[s * count + i];
+        sum += (double)partial[s * count + i];
     if (i < count - columns)
-        gw[i] = sum;
+        gw[i] = (real)sum;
     else if (gbias)
-        gbias[i - (count - columns)] = sum;
+        gbias[i - (count - columns)] = (real)sum;
 }
 
 /* --- on the host ---------------------------------------------------------------------------------------- */

@@ -5,7 +5,7 @@
 
 namespace {
 
-enum { LOSS_THREADS = 256, WARP = 32, FEW_LANES = 4, FEW_CLASSES = 16 };
+enum { LOSS_THREADS = 256, WARP = 32, FEW_LANES = 4, FEW_CLASSES = 16, BLOCK = 64 };
 
 /* A row's maximum, and the sum of exp(x - maximum). */
 template <class real> struct softmax { real maximum, sum; };
@@ -40,11 +40,15 @@ __device__ __forceinline__ softmax<real> softmax_of(const real *row, int64_t cla
             s.maximum = larger(s.maximum, x.v[i]);
     }
     s.maximum = reduce(s.maximum, lanes, maximum());
-    for (int64_t j = lane * width; j < classes; j += lanes * width) {
-        pack<real, width> x = load<width>(row + j);
+    for (int64_t j = lane * width; j < classes;) {
+        real block = 0;                                 /* or the error would grow with the classes */
+        for (int64_t end = j + BLOCK * lanes * width; j < end && j < classes; j += lanes * width) {
+            pack<real, width> x = load<width>(row + j);
 #pragma unroll
-        for (int i = 0; i < width; i++)
-            s.sum += exp(x.v[i] - s.maximum);
+            for (int i = 0; i < width; i++)
+                block += exp(x.v[i] - s.maximum);
+        }
+        s.sum += block;
     }
     s.sum = reduce(s.sum, lanes, sum());
     return s;

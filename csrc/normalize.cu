@@ -5,7 +5,7 @@
 
 namespace {
 
-enum { LANES = 32, STRIPS = 8, GROUP = 8, CHUNK = 256, NORM_THREADS = LANES * STRIPS };
+enum { LANES = 32, STRIPS = 8, GROUP = 8, CHUNK = 256, BLOCK = 64, NORM_THREADS = LANES * STRIPS };
 
 /* A column's mean and squares around it, merged as Chan, Golub and LeVeque (1979) do. */
 template <class real>
@@ -98,7 +98,7 @@ sum_chunk(typename sums::input in, int64_t rows, int64_t channels, sums *partial
         partial[blockIdx.x * channels + column] = own;
 }
 
-/* Calls result(column, sums) with the sums over all chunks. */
+/* Calls result(column, sums) with the sums over all chunks, of a block of them at a time. */
 template <class sums, class function>
 __global__ void __launch_bounds__(NORM_THREADS)
 sum_chunks(const sums *partial, int64_t chunks, int64_t channels, function result)
@@ -106,8 +106,12 @@ sum_chunks(const sums *partial, int64_t chunks, int64_t channels, function resul
     int lane = threadIdx.x % LANES, strip = threadIdx.x / LANES;
     int64_t column = (int64_t)blockIdx.x * LANES + lane;
     sums own = {};
-    for (int64_t i = strip; column < channels && i < chunks; i += STRIPS)
-        own.merge(partial[i * channels + column]);
+    for (int64_t i = strip; column < channels && i < chunks;) {
+        sums block = {};
+        for (int64_t end = i + BLOCK * STRIPS; i < end && i < chunks; i += STRIPS)
+            block.merge(partial[i * channels + column]);
+        own.merge(block);
+    }
     own = combine(own, lane, strip);
     if (strip == 0 && column < channels)
         result(column, own);
