@@ -33,6 +33,7 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {  # the model's name in the regi
     "nice": ("nice", {"hidden": 6}),
     "realnvp": ("realnvp", {"hidden": 4}),
     "glow": ("glow", {"hidden": 4, "steps": 2}),
+    "ffjord": ("ffjord", {"hidden": 6, "steps": 2}),
     "gan": ("gan", {"objective": "wgan-gp", "latent": 3, "width": 6, "critic_steps": 1}),
     "dcgan": ("dcgan", {"latent": 3, "width": 4}),
 }

@@ -1,4 +1,4 @@
-"""Glow: steps of ActNorm, an invertible 1x1 convolution and an affine coupling, at several scales (slides 17 to 21, 36).
+"""Glow: steps of ActNorm, an invertible 1x1 convolution and a coupling, at several scales (slides 17 to 21 and 36).
 
     squeeze -> K steps -> half of the numbers are done -> squeeze -> K steps -> ...                        figure 2
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -46,7 +46,7 @@ class Chain(nn.ModuleList, Layer):
         return x, total
 
     def inverse(self, y: Tensor) -> Tensor:
-        for layer in reversed(list(self)):
+        for layer in list[Any](self)[::-1]:
             y = layer.inverse(y)
         return y
 
@@ -177,6 +177,8 @@ class ActNorm(Layer):
     Source: Kingma & Dhariwal, Glow (2018), section 3.1.
     """
 
+    started: Tensor
+
     def __init__(self, channels: int) -> None:
         self.log_s = nn.Parameter(np.zeros(channels, np.float32))
         self.b = nn.Parameter(np.zeros(channels, np.float32))
@@ -210,6 +212,9 @@ class Invertible1x1(Layer):
 
     Source: Kingma & Dhariwal, Glow (2018), section 3.2, equations 10 and 11.
     """
+
+    p: Tensor
+    sign_s: Tensor
 
     def __init__(self, channels: int, rng: np.random.Generator) -> None:
         rotation, _ = np.linalg.qr(rng.standard_normal((channels, channels)))
@@ -247,8 +252,9 @@ def lu(a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     order, lower, upper = np.arange(n), np.zeros((n, n)), np.array(a, np.float64)
     for k in range(n):
         pivot = k + np.abs(upper[k:, k]).argmax()
-        for rows in (order, lower, upper):
-            rows[[k, pivot]] = rows[[pivot, k]]
+        exchanged = np.arange(n)
+        exchanged[k], exchanged[pivot] = pivot, k
+        order, lower, upper = order[exchanged], lower[exchanged], upper[exchanged]
         lower[k + 1 :, k] = upper[k + 1 :, k] / upper[k, k]
         upper[k + 1 :] -= np.outer(lower[k + 1 :, k], upper[k])
     return np.eye(n)[order].T, lower + np.eye(n), np.triu(upper)

@@ -43,7 +43,7 @@ class NICE(Flow):
     ) -> None:  # fmt: skip
         d = math.prod(image_shape)
         if d < 2:
-            raise ValueError(f"NICE splits an image's values in two: image_shape must have 2 or more, got {image_shape}")
+            raise ValueError(f"NICE splits an image in two: image_shape must have 2 or more values, got {image_shape}")
         if min(hidden, couplings) < 1:
             raise ValueError(f"hidden and couplings must be at least 1, got {hidden} and {couplings}")
         even, odd = (d + 1) // 2, d // 2

@@ -40,8 +40,8 @@ class UnitInterval:
 class Logit:
     """y = logit(p), p = alpha + (1 - 2 alpha) x / levels: on the whole line, for dequantized pixels x in 0 .. levels.
 
-    alpha keeps p off 0 and 1, where the logit is infinite; the paper's (1 - alpha) would not at the bright end, its code
-    has (1 - 2 alpha). The logit's derivative counts: log |dy/dx| = log((1 - 2 alpha) / levels) - log p - log(1 - p).
+    alpha keeps p off 0 and 1, where the logit is infinite; the paper's (1 - alpha) would not at the bright end, its
+    code has (1 - 2 alpha). The logit's derivative counts: log dy/dx = log((1 - 2 alpha) / levels) - log p - log(1 - p).
 
     Source: Dinh, Sohl-Dickstein & Bengio (2017), section 4.1.
     """

@@ -32,7 +32,8 @@ def typicality(model: Any, train: Dataset, test: Dataset, rng: np.random.Generat
     n = min(COMPARED, len(test), len(train))
     kinds = {"training images": train.images[:n], "test images": test.images[:n], "samples": model.sample(n, rng)}
     found = {name: model.bits_per_dim(1.0) * -model.log_prob(images) for name, images in kinds.items()}
-    bins = np.linspace(*np.percentile(np.concatenate(list(found.values())), [0.5, 99.5]), 40)
+    low, high = np.percentile(np.concatenate(list(found.values())), [0.5, 99.5])
+    bins = np.linspace(low, high, 40)
 
     def draw(axes: Any) -> None:
         for i, (name, bits) in enumerate(found.items()):

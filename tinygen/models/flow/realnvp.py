@@ -53,7 +53,7 @@ class RealNVP(Flow):
         self, image_shape: Shape, levels: int, *, hidden: int = 32, scales: int = 2, rng: np.random.Generator
     ) -> None:
         if math.prod(image_shape) < 2:
-            raise ValueError(f"RealNVP splits an image in two: image_shape must have 2 or more values, got {image_shape}")
+            raise ValueError(f"RealNVP splits images in two: image_shape must have 2 or more values, got {image_shape}")
         if hidden < 1 or scales < 0:
             raise ValueError(f"hidden must be at least 1 and scales at least 0, got {hidden} and {scales}")
         layers = scale(image_shape, hidden, scales, rng)
