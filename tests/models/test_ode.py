@@ -126,13 +126,13 @@ def test_the_trace_is_that_of_the_jacobian_and_so_is_the_mean_of_hutchinsons_est
 @pytest.mark.parametrize("training", [True, False])
 def test_the_log_determinant_is_that_of_the_whole_map(training):
     """Up to the solver's error: RK4 doesn't integrate the trace along the very map that it makes."""
-    f = ode(steps=24, tolerance=1e-8).train(training)
+    f = ode(steps=32, tolerance=1e-8).train(training)
     x = tensor(rng().standard_normal((3, D)), requires_grad=True)
     y, log_det = f(x)
     jacobian = np.stack([grad(y[:, i].sum(), x, retain_graph=True)[0].numpy() for i in range(D)], axis=1)
     np.testing.assert_allclose(log_det.numpy(), np.linalg.slogdet(jacobian)[1], rtol=0, atol=1e-6)
     np.testing.assert_allclose(f.inverse(y).numpy(), x.numpy(), rtol=0, atol=1e-6)
-    assert f.evaluations == 96 if training else 6 < f.evaluations < 1000
+    assert f.evaluations == 128 if training else 6 < f.evaluations < 1000
 
 
 def test_one_noise_serves_a_whole_solve():
