@@ -29,7 +29,9 @@ from tinygen.cuda import array_module
 from tinygen.geometry import UNIT, Geometry
 from tinygen.models.autoregressive.pixelcnn import PixelCNN
 from tinygen.models.family import Batch
+from tinygen.models.flow.pixels import dequantize
 from tinygen.models.gan.dcgan import DCGAN
+from tinygen.models.registry import model_class
 from tinygen.models.vae.vae import VAE
 from tinygen.nn import functional as F
 
@@ -406,6 +408,40 @@ def gan_step(objective: Any, n: int, **options: Any) -> Case:
     )  # fmt: skip
 
 
+def flow_step(name: str, n: int, **options: Any) -> Case:
+    """A flow of 28x28 images at its defaults: forward, -log p, backward, Adam, with the same noise."""
+    rng = np.random.default_rng(1)
+    x = dequantize(rng.integers(0, 256, (n, 1, 28, 28)), rng)
+
+    def make() -> Any:
+        model = model_class(name)((1, 28, 28), 256, rng=np.random.default_rng(0))
+        model(model.scaled(x)[0], rng)  # the first batch starts actnorm
+        return model
+
+    def ours() -> Runs:
+        model = make().to(DEVICE)
+        optimizer = optim.Adam(model.parameters(), lr=1e-3)
+
+        def step() -> Any:
+            y, log_scale = model.scaled(x)
+            loss = -(model(y, rng)[1] + log_scale).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        return {"training step": step}
+
+    def theirs() -> dict[str, Callable[[], Runs]]:
+        from benchmarks.torch_flows import flow_steps
+
+        return flow_steps(make, x)
+
+    flops = {"glow": 97.2e6, "realnvp": 55.3e6}[name]  # as `tinygen train NAME --dry-run` says
+    return Case(f"{name}, 28x28, N {n}", "Training steps", {"training step": n * flops}, ours, theirs, bound=1e-3,
+                **options)  # fmt: skip
+
+
 def sampling(hidden: int, blocks: int, size: int, n: int, levels: int = 256, **options: Any) -> Case:
     """Images drawn from an untrained PixelCNN: what tinygen's sampler costs against the usual loop, ours too."""
     make = pixelcnn(hidden, blocks, levels, size)
@@ -559,6 +595,8 @@ CASES: list[Case] = [
     vae_step(32, 64, quick=True, seconds=4),
     gan_step("non-saturating", 64, quick=True, seconds=4),
     gan_step("wgan-gp", 64, seconds=4),
+    flow_step("realnvp", 64, seconds=4),
+    flow_step("glow", 64, seconds=4),
     sampling(16, 2, 8, 16, levels=17, quick=True),
     sampling(16, 7, 28, 1, levels=2, seconds=4),
     sampling(16, 7, 28, 16, levels=2, seconds=4),

@@ -30,6 +30,10 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {  # the model's name in the regi
     "mixture-vae": ("mixture-vae", {"latent": 3, "hidden": 6, "components": 2}),
     "mixture-iwae": ("mixture-iwae", {"latent": 3, "hidden": 6, "components": 2, "draws": 2}),
     "categorical-vae": ("categorical-vae", {"latent": 3, "hidden": 6}),
+    "nice": ("nice", {"hidden": 6}),
+    "realnvp": ("realnvp", {"hidden": 4}),
+    "glow": ("glow", {"hidden": 4, "steps": 2}),
+    "ffjord": ("ffjord", {"hidden": 6, "steps": 2}),
     "gan": ("gan", {"objective": "wgan-gp", "latent": 3, "width": 6, "critic_steps": 1}),
     "dcgan": ("dcgan", {"latent": 3, "width": 4}),
 }

@@ -15,7 +15,7 @@ from PIL import Image
 import tinygen
 from tinygen import kernels, nn
 from tinygen.cli.main import main
-from tinygen.data import Dataset, load, subset
+from tinygen.data import Dataset, load, plane, subset
 from tinygen.models.gan import plots, toy
 from tinygen.models.gan.dcgan import DCGAN, Guidelines, discriminator_net, generator_net
 from tinygen.models.gan.diagnostics import gradient_norm
@@ -507,12 +507,12 @@ def test_temperature_scales_the_codes():
 
 def test_the_densities_are_what_their_names_say():
     rng = np.random.default_rng(0)
-    points = toy.eight_gaussians(20_000, rng)
-    modes, good = toy.modes_and_good(points)
+    points = plane.eight_gaussians(20_000, rng)
+    modes, good = plane.modes_and_good(points)
     assert modes == 8
     assert good == pytest.approx(1 - math.exp(-4.5), abs=0.004)  # within 3 deviations in the plane
-    np.testing.assert_allclose(np.linalg.norm(toy.centers(), axis=1), toy.RADIUS)
-    roll = toy.swiss_roll(5000, rng)
+    np.testing.assert_allclose(np.linalg.norm(plane.centers(), axis=1), plane.RADIUS)
+    roll = plane.swiss_roll(5000, rng)
     t = np.linspace(1.5, 4.5, 1000) * math.pi
     spiral = 2 * t[:, None] / t[-1] * np.stack([np.cos(t), np.sin(t)], axis=1)
     off = np.linalg.norm(roll[:, None] - spiral, axis=2)
@@ -522,11 +522,11 @@ def test_the_densities_are_what_their_names_say():
 
 
 def test_modes_are_counted_and_points_between_them_are_not_good():
-    one = np.repeat(toy.centers()[:1], 100, axis=0)
-    assert toy.modes_and_good(one) == (1, 1.0)
-    assert toy.modes_and_good(np.concatenate([one, np.zeros((100, 2))])) == (1, 0.5)
-    assert toy.modes_and_good(toy.centers().repeat(50, axis=0)) == (8, 1.0)
-    assert toy.modes_and_good(toy.centers() * 1.2) == (0, 0.0)
+    one = np.repeat(plane.centers()[:1], 100, axis=0)
+    assert plane.modes_and_good(one) == (1, 1.0)
+    assert plane.modes_and_good(np.concatenate([one, np.zeros((100, 2))])) == (1, 0.5)
+    assert plane.modes_and_good(plane.centers().repeat(50, axis=0)) == (8, 1.0)
+    assert plane.modes_and_good(plane.centers() * 1.2) == (0, 0.0)
 
 
 @pytest.mark.parametrize("objective", sorted(OBJECTIVES))
@@ -537,7 +537,7 @@ def test_a_toy_learns_the_radius_and_draws_its_field(objective):
     assert {"d_loss", "g_loss", "real", "fake", "d_grad", "g_grad", "spread"} <= set(parts)
     trained = np.linalg.norm(points.sample(500, np.random.default_rng(1)), axis=1).mean()
     if objective not in ("wgan", "began"):  # whose first steps are small by design
-        assert abs(trained - toy.RADIUS) < abs(untrained - toy.RADIUS)
+        assert abs(trained - plane.RADIUS) < abs(untrained - plane.RADIUS)
     field = points.field(5)
     corner = tinygen.tensor(np.array([[-toy.REACH, toy.REACH]], np.float32))
     assert field[0, 0] == pytest.approx(points.pair.discriminate(corner).item(), rel=1e-5)
@@ -548,7 +548,7 @@ def test_a_toy_learns_the_radius_and_draws_its_field(objective):
 def test_the_non_saturating_gan_finds_all_eight_modes():
     points = toy.Toy("non-saturating", rng=np.random.default_rng(0))
     points.train(2000)
-    modes, good = toy.modes_and_good(points.sample(5000, np.random.default_rng(0)))
+    modes, good = plane.modes_and_good(points.sample(5000, np.random.default_rng(0)))
     assert modes == 8
     assert good >= 0.9
 

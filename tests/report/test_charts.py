@@ -10,7 +10,7 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image, ImageColor
 
-from tinygen.data import Dataset, load
+from tinygen.data import Dataset, load, plane
 from tinygen.metrics.metric import Chart
 from tinygen.models.gan import toy
 from tinygen.models.vae import plots
@@ -111,7 +111,7 @@ def test_the_plane_has_a_colorbar_and_tells_real_points_from_generated_ones():
     axes, bar = drawing.axes
     assert legend(drawing) == ["real points", "generated points"]
     real, generated = (c.get_offsets() for c in axes.collections)
-    assert toy.modes_and_good(np.asarray(real))[1] > 0.95
+    assert plane.modes_and_good(np.asarray(real))[1] > 0.95
     rng = np.random.default_rng(0)
     game.density(2000, rng)
     np.testing.assert_allclose(generated, game.sample(2000, rng), rtol=1e-6)

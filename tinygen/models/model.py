@@ -51,6 +51,8 @@ class Model(nn.Module):
     Attributes:
         lr, batch_size: what training takes unless told otherwise.
         schedule: of the learning rates, over the whole training.
+        warmup: over how many steps at the start they rise from zero; 0: they start in full.
+        clip: the norm that the gradient of a step is scaled down to where it is larger; None: it isn't looked at.
         condition: the classes of images that the model is told; none unless a model sets it.
 
     Raises ValueError for an image_shape that isn't three sizes of at least 1, and for levels outside 2 to 256.
@@ -59,6 +61,8 @@ class Model(nn.Module):
     lr: ClassVar[float] = 2e-3
     batch_size: ClassVar[int] = 16
     schedule: ClassVar[Literal["cosine", "constant"]] = "cosine"
+    warmup: ClassVar[int] = 0
+    clip: ClassVar[float | None] = None
     family: ClassVar[Family] = Family()
     condition: Condition = Condition()
 

@@ -27,6 +27,10 @@ MODELS = {
     "mixture-vae": Entry("vae.mixture:MixtureVAE", "a VAE with a mixture of Gaussians as posterior"),
     "mixture-iwae": Entry("vae.iwae:MixtureIWAE", "a mixture as posterior, trained on the importance-weighted bound"),
     "categorical-vae": Entry("vae.categorical:CategoricalVAE", "a VAE with categorical latent variables"),
+    "nice": Entry("flow.nice:NICE", "a flow of additive couplings, with a logistic prior"),
+    "realnvp": Entry("flow.realnvp:RealNVP", "a flow of affine couplings, by checkerboards and by channels"),
+    "glow": Entry("flow.glow:Glow", "a flow of actnorm, invertible 1x1 convolutions and couplings"),
+    "ffjord": Entry("flow.ffjord:FFJORD", "a flow in continuous time, for small images"),
     "gan": Entry("gan.gan:GAN", "two multilayer perceptrons that learn from each other"),
     "dcgan": Entry("gan.dcgan:DCGAN", "a GAN of strided and transposed convolutions"),
 }

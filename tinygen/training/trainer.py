@@ -17,7 +17,7 @@ from tinygen.data import Dataset, Minibatches, in_memory
 from tinygen.debug import detect_nan, not_finite
 from tinygen.models.family import Batch
 from tinygen.models.model import Model
-from tinygen.optim import Optimizer
+from tinygen.optim import Optimizer, clip_grad_norm_
 from tinygen.training.checkpoint import CheckpointError
 from tinygen.training.config import Config
 from tinygen.training.run import Run
@@ -83,9 +83,10 @@ class Trainer:
         """One step of the model, `done` (from 0 to 1) of the training being over: its numbers.
 
         With the schedule "cosine" the learning rates fall to zero along half a cosine (Loshchilov & Hutter 2017,
-        without restarts).
+        without restarts). Over the model's `warmup` they rise to that in a straight line (Goyal et al. 2017, 2.2).
         """
         factor = 0.5 * (1 + math.cos(math.pi * done)) if self.model.schedule == "cosine" else 1.0
+        factor *= min(1.0, (self.step + 1) / max(1, self.model.warmup))
         for group, lr in self._groups:
             group["lr"] = lr * factor
         parts = self.model.training_step(self)
@@ -95,6 +96,7 @@ class Trainer:
     def minimize(self, closure: Callable[[], dict[str, Tensor]], optimizer: str = "adam") -> dict[str, float]:
         """One step of an optimizer on the sum of the 0-d parts that closure() gives: the parts, as numbers.
 
+        If the model has a `clip`, the gradient is scaled down to that norm, and "gradient_norm" is the norm before.
         The parameters that are not this optimizer's are frozen meanwhile: neither they nor their gradients change.
 
         Raises FloatingPointError, before anything has changed, if a part or a gradient isn't finite: it names the step,
@@ -113,6 +115,8 @@ class Trainer:
             if what:
                 self.rng.bit_generator.state = random
                 raise FloatingPointError(f"{what} at step {self.step + 1}: try a lower --lr ({self._origin(closure)})")
+        if self.model.clip is not None:
+            values["gradient_norm"] = clip_grad_norm_(self._parameters[optimizer].values(), self.model.clip)
         chosen.step()
         return values
 

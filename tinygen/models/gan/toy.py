@@ -1,14 +1,11 @@
 """GANs in the plane, where everything can be seen: points of a density, generated points, and what D thinks in between.
 
-Eight Gaussians on a circle, on which GANs lose modes (Metz et al., Unrolled GANs, 2017, section 3.1), and the swiss
-roll, as in Gulrajani et al. (2017), figure 1b. Also the generator's two losses, as the lecture's slides 119 to 121 plot
-them.
+Also the generator's two losses, as the lecture's slides 119 to 121 plot them.
 """
 
 from __future__ import annotations
 
 import functools
-import math
 import operator
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,6 +14,7 @@ import numpy as np
 
 from tinygen import Tensor, grad, nn, no_grad, optim, tensor
 from tinygen.console import progress
+from tinygen.data.plane import DENSITIES
 from tinygen.metrics.metric import Chart
 from tinygen.models.family import Batch
 from tinygen.models.gan import objectives
@@ -24,32 +22,7 @@ from tinygen.models.gan.gan import perceptron
 from tinygen.models.gan.objectives import Minimax, NonSaturating
 from tinygen.models.gan.pair import AdversarialPair
 
-RADIUS, DEVIATION = 2.0, 0.1  # of the circle, and of each Gaussian
 REACH, FIELD = 3.0, 120  # half the width of what is drawn, and at how many points across D is looked at
-
-
-def centers() -> np.ndarray:
-    """The eight modes, (8, 2)."""
-    angles = np.arange(8) * math.pi / 4
-    return RADIUS * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-
-
-def eight_gaussians(n: int, rng: np.random.Generator) -> np.ndarray:
-    """n points, (n, 2) float32, of eight Gaussians of deviation 0.1 on a circle of radius 2."""
-    points = centers()[rng.integers(0, 8, n)] + DEVIATION * rng.standard_normal((n, 2))
-    return points.astype(np.float32)
-
-
-def swiss_roll(n: int, rng: np.random.Generator) -> np.ndarray:
-    """n points, (n, 2) float32, along a spiral of one and a half turns that ends at a distance of 2."""
-    t = 1.5 * math.pi * (1 + 2 * rng.random(n))
-    points = 2 * t[:, None] / (4.5 * math.pi) * np.stack([np.cos(t), np.sin(t)], axis=1)
-    return (points + 0.05 * rng.standard_normal((n, 2))).astype(np.float32)
-
-
-DENSITIES: dict[str, Callable[[int, np.random.Generator], np.ndarray]] = {
-    "eight-gaussians": eight_gaussians, "swiss-roll": swiss_roll,
-}  # fmt: skip
 
 
 class PlainStep:
@@ -145,17 +118,6 @@ class Toy:
             axes.legend(loc="upper right", markerscale=3)
 
         return Chart(draw, "What the discriminator thinks of every point")
-
-
-def modes_and_good(points: np.ndarray, least: float = 0.01) -> tuple[int, float]:
-    """Of points (N, 2): how many of the eight modes have at least 1 % of them, and the share that is good.
-
-    Good: within 3 standard deviations of a mode, as 98.9 % of the density's own points are.
-    """
-    distances = np.linalg.norm(points[:, None] - centers(), axis=2)
-    good = distances.min(axis=1) < 3 * DEVIATION
-    counts = np.bincount(distances.argmin(axis=1)[good], minlength=8)
-    return int((counts >= least * len(points)).sum()), float(good.mean())
 
 
 def generator_losses(d: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -1,0 +1,1 @@
+"""Flows: models that change variables, with a density that can be computed."""
