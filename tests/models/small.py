@@ -30,6 +30,10 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {  # the model's name in the regi
     "mixture-vae": ("mixture-vae", {"latent": 3, "hidden": 6, "components": 2}),
     "mixture-iwae": ("mixture-iwae", {"latent": 3, "hidden": 6, "components": 2, "draws": 2}),
     "categorical-vae": ("categorical-vae", {"latent": 3, "hidden": 6}),
+    "rbm": ("rbm", {"hidden": 6, "chains": 5}),
+    "rbm, CD": ("rbm", {"hidden": 6, "chains": 0, "steps": 2}),
+    "dbm": ("dbm", {"hidden": 6, "top": 4, "chains": 5}),
+    "gsn": ("gsn", {"hidden": 6, "walkback": 2}),
     "gan": ("gan", {"objective": "wgan-gp", "latent": 3, "width": 6, "critic_steps": 1}),
     "dcgan": ("dcgan", {"latent": 3, "width": 4}),
 }

@@ -27,6 +27,9 @@ MODELS = {
     "mixture-vae": Entry("vae.mixture:MixtureVAE", "a VAE with a mixture of Gaussians as posterior"),
     "mixture-iwae": Entry("vae.iwae:MixtureIWAE", "a mixture as posterior, trained on the importance-weighted bound"),
     "categorical-vae": Entry("vae.categorical:CategoricalVAE", "a VAE with categorical latent variables"),
+    "rbm": Entry("energy.rbm:RBM", "restricted Boltzmann machine: trained by CD-k or PCD, measured by AIS"),
+    "dbm": Entry("energy.dbm:DBM", "deep Boltzmann machine of two hidden layers, trained by mean field and PCD"),
+    "gsn": Entry("energy.gsn:GSN", "generative stochastic network: a chain that is trained by denoising"),
     "gan": Entry("gan.gan:GAN", "two multilayer perceptrons that learn from each other"),
     "dcgan": Entry("gan.dcgan:DCGAN", "a GAN of strided and transposed convolutions"),
 }
