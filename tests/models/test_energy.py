@@ -1,4 +1,4 @@
-"""Boltzmann machines: free energies, Gibbs sampling, gradients and log Z by enumeration; the mean field and its bound."""
+"""Boltzmann machines: energies, Gibbs sampling, gradients, log Z by enumeration; the mean field and its bound."""
 
 from __future__ import annotations
 
@@ -328,7 +328,9 @@ def test_the_reported_likelihood_is_the_enumerated_one(monkeypatch):
     assert nats.value == pytest.approx(exact, abs=0.05)
     assert nats.lower_is_better
     assert nats.error > f.std() / np.sqrt(50)
-    assert by_name["-log p by AIS, 1,000 temperatures, in reverse", "nats an image"].value == pytest.approx(exact, abs=0.05)
+    assert by_name["-log p by AIS, 1,000 temperatures, in reverse", "nats an image"].value == pytest.approx(
+        exact, abs=0.05
+    )
     bits = by_name["-log p by AIS, 1,000 temperatures", "bits/dim"]
     assert bits.value == pytest.approx(nats.value / 9 / np.log(2))
     assert by_name["log Z", "nats"].value == pytest.approx(log_z(model), abs=0.05)
@@ -434,3 +436,131 @@ def test_training_raises_the_likelihood_of_machines_that_can_be_enumerated():
         model.to(np.float64)
         truth = dbm_log_p(model)[0] if kind is DBM else log_p(model)
         assert entropy <= -shares @ truth < entropy + (independent - entropy) / 5
+
+
+# ---------------------------------------------------------------------------------- every size; options; plots
+
+
+@pytest.mark.parametrize("kind", [RBM, DBM])
+@pytest.mark.parametrize("levels", [2, 17, 256])
+@pytest.mark.parametrize(("shape", "n", "batch"), [((1, 1, 1), 3, 1), ((3, 2, 3), 5, 16), ((1, 8, 8), 40, 16)])
+def test_images_of_every_size_and_batches_of_every_size(kind, levels, shape, n, batch):
+    """1x1 images, colors, a batch of one, a batch larger than the data."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, levels, (n, *shape)).astype(np.uint8)
+    model = kind(shape, levels, hidden=5, chains=4, rng=rng)
+    training = trainer(model, Dataset(images, levels, None, "noise"), batch)
+    for _ in range(3):
+        assert all(np.isfinite(list(training.advance(0.0).values())))
+    drawn = model.eval().sample(3, np.random.default_rng(0))
+    assert drawn.shape == (3, *shape)
+    assert drawn.dtype == np.uint8
+    assert drawn.max() < levels
+    assert model.sample(0, rng).shape == (0, *shape)
+    done = model.complete(images, shape[1] - 1, np.random.default_rng(0))
+    assert np.array_equal(done[:, :, :-1], images[:, :, :-1])
+    assert np.isfinite(model.log_unnormalized(images).numpy()).all()
+
+
+@pytest.mark.parametrize("kind", [RBM, DBM])
+@pytest.mark.parametrize("levels", [2, 17])
+def test_training_stays_finite(kind, levels):
+    """As it is by default, on the digits; the chains follow."""
+    train, _ = load("digits") if levels == 17 else digits()
+    for seed in range(2):
+        model = kind((1, 8, 8), levels, rng=np.random.default_rng(seed))
+        training = trainer(model, train, kind.batch_size, seed, kind.lr)
+        gaps = []
+        for i in range(200):
+            parts = training.advance(i / 200)
+            assert np.isfinite(list(parts.values())).all()
+            gaps.append(sum(parts.values()))
+        assert abs(np.mean(gaps[-50:])) < 20
+        assert abs(model.weight.numpy()).max() < 3
+
+
+@pytest.mark.parametrize(("kind", "levels"), [(RBM, 2), (RBM, 17), (DBM, 2)])
+def test_plots(kind, levels, monkeypatch):
+    train, test = load("digits") if levels == 17 else digits()
+    monkeypatch.setattr(kind, "burn_in", 5)
+    model = kind((1, 8, 8), levels, hidden=10, rng=np.random.default_rng(0)).eval()
+    shown = {name: draw(model, train, test, np.random.default_rng(0)) for name, draw in model.family.plots.items()}
+    assert shown.keys() == {"filters", "chains", "complete", "mixing"}
+    assert isinstance(shown["mixing"], Chart)
+    assert figure(shown["mixing"]).axes[0].get_title(loc="left") == shown["mixing"].caption
+    for name in ("filters", "chains", "complete"):
+        picture = shown[name]
+        assert isinstance(picture, ImageGrid)
+        assert picture.images.dtype == np.uint8
+        columns = picture.columns or 1
+        assert len(picture.images) % columns == 0
+        assert len(picture.rows) in (0, len(picture.images) // columns)
+        assert len(picture.across) in (0, columns)
+    assert np.array_equal(shown["chains"].images[0], test.images[0])
+    assert len(shown["filters"].images) == 10
+    weight = model.weight.numpy()[:64]
+    largest = weight[:, (weight * weight).sum(axis=0).argmax()]
+    grey = shown["filters"].images[0].reshape(-1).astype(float)
+    assert np.corrcoef(grey, largest)[0, 1] > 0.99
+
+
+def test_completions_tend_to_the_conditional_distribution(monkeypatch):
+    model, n = rbm((1, 2, 3), 4, seed=2), 20000
+    monkeypatch.setattr(RBM, "burn_in", 20)
+    images = np.tile(np.array([[1, 0, 1], [0, 0, 0]], np.uint8), (n, 1, 1, 1))
+    done = model.complete(images, 1, np.random.default_rng(0)).reshape(n, 6)
+    assert (done[:, :3] == [1, 0, 1]).all()
+    fits = (states(6)[:, :3] == [1, 0, 1]).all(axis=1)
+    p = np.exp(log_p(model))[fits]
+    shares = np.bincount(done[:, 3:] @ [4, 2, 1], minlength=8) / n
+    assert (abs(shares - p / p.sum()) < 5 * 0.5 / np.sqrt(n)).all()
+
+
+def test_the_correlation_of_a_chain_is_the_kernels():
+    """One pixel: the correlation after k steps is the second eigenvalue to the power of k."""
+    model = rbm((1, 1, 1), 3)
+    model.weight.write()[...] = [[3.0, -3.0, 2.0]]
+    model.hidden_bias.write()[...] = [-1.5, 1.5, -1.0]
+    joint = np.exp(-energies(model))
+    to_h, to_v = joint / joint.sum(axis=1, keepdims=True), joint / joint.sum(axis=0)
+    second = np.trace(to_h @ to_v.T) - 1
+    found = autocorrelation(model, np.zeros((20000, 1, 1, 1), np.uint8), 4, np.random.default_rng(0))
+    np.testing.assert_allclose(found, second ** np.arange(5), atol=0.05)
+    assert second > 0.3
+
+
+@pytest.mark.fault("G12")
+@pytest.mark.parametrize(
+    ("kind", "levels", "options", "message"),
+    [
+        (RBM, 2, {"hidden": 0}, "hidden must be at least 1, got 0"),
+        (RBM, 2, {"chains": -1}, "chains must be at least 0, got -1"),
+        (RBM, 2, {"steps": 0}, "steps must be at least 1, got 0"),
+        (RBM, 17, {"sigma": 0.01}, r"sigma must be at least 0\.0499 for 17 levels, got 0\.01"),
+        (RBM, 17, {"sigma": float("nan")}, r"sigma must be at least 0\.0499 for 17 levels, got nan"),
+        (DBM, 2, {"top": -1}, "top must not be negative, got -1"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(kind, levels, options, message):
+    with pytest.raises(ValueError, match=message):
+        kind((1, 8, 8), levels, **options, rng=np.random.default_rng(0))
+
+
+@pytest.mark.fault("G12")
+def test_images_and_arguments_that_do_not_fit_are_refused():
+    model, rng = rbm(), np.random.default_rng(0)
+    images = np.zeros((3, 1, 2, 3), np.uint8)
+    with pytest.raises(ValueError, match="images must be integers from 0 to 1, got int64 from 0 to 2"):
+        model.log_unnormalized(images.astype(int) + 2 * (np.arange(3) > 1)[:, None, None, None])
+    with pytest.raises(ValueError, match="known must be from 0 to 2 rows, got 3"):
+        model.complete(images, 3, rng)
+    with pytest.raises(ValueError, match="labels must be None"):
+        model.sample(2, rng, labels=np.zeros(2, int))
+    with pytest.raises(ValueError, match="temperature must not be negative"):
+        model.sample(2, rng, temperature=-1)
+    with pytest.raises(ValueError, match="temperature must not be negative"):
+        model.complete(images, 1, rng, temperature=-1)
+    with pytest.raises(ValueError, match="AIS takes 1 temperature and 2 chains or more, got 0 and 5"):
+        log_partition(model.machine(), model.visible_bias, 0, 5, rng)
+    with pytest.raises(ValueError, match="AIS takes 1 temperature and 2 chains or more, got 5 and 1"):
+        reverse_log_partition(model.machine(), model.visible_bias, 5, tensor(np.zeros((1, 6))), rng)

@@ -45,8 +45,6 @@ class MarkovChain(Model):
 
     def chain(self, state: Any, steps: int, rng: np.random.Generator, temperature: float = 1.0) -> Iterator[Any]:
         """The states themselves, and those after 1, 2, .. steps transitions."""
-        if not temperature >= 0:
-            raise ValueError(f"temperature must not be negative, got {temperature}")
         with no_grad():
             yield state
             for i in range(steps):
@@ -62,7 +60,7 @@ class MarkovChain(Model):
         temperature: the energy is divided by it; at 0 every transition goes to the likeliest state. labels: None,
         there are no classes.
         """
-        self.condition.check(labels, n, type(self).__name__)
+        self._check(labels, n, temperature)
         parts = [np.zeros((0, *self.image_shape), np.uint8)]
         for i in range(0, n, ROWS):
             for state in self.chain(self.start(min(ROWS, n - i), rng), self.burn_in, rng, temperature):
@@ -79,7 +77,7 @@ class MarkovChain(Model):
         By chains in which what is known is set again after every transition (clamping): so what they tend to is the
         distribution of the rest, given the known.
         """
-        self.condition.check(labels, len(images), type(self).__name__)
+        self._check(labels, len(images), temperature)
         if not 0 <= known <= self.image_shape[1]:
             raise ValueError(f"known must be from 0 to {self.image_shape[1]} rows, got {known}")
         where = np.zeros(self.image_shape, bool)
@@ -91,3 +89,8 @@ class MarkovChain(Model):
                 progress(i / self.burn_in, f"completing {len(images):,} images")
                 state = self.clamped(self.transition(state, rng, temperature), given, where)
             return self.images(state)
+
+    def _check(self, labels: np.ndarray | None, n: int, temperature: float) -> None:
+        self.condition.check(labels, n, type(self).__name__)
+        if not temperature >= 0:
+            raise ValueError(f"temperature must not be negative, got {temperature}")

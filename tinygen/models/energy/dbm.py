@@ -45,7 +45,7 @@ class DBM(RBM):
 
     def __init__(
         self, image_shape: tuple[int, int, int], levels: int, *, hidden: int = 256, top: int = 128, chains: int = 100,
-        steps: int = 1, sigma: float = 0.4, rng: np.random.Generator,
+        steps: int = 1, sigma: float = 0.3, rng: np.random.Generator,
     ) -> None:  # fmt: skip
         if top < 0:
             raise ValueError(f"top must not be negative, got {top}")
