@@ -108,10 +108,10 @@ def data(levels: int) -> tuple[Dataset, Dataset]:
     return Config("vae", DATA, levels).datasets()
 
 
-def training(entry: Entry, train: Dataset) -> Trainer:
+def training(entry: Entry, train: Dataset, batch_size: int = BATCH) -> Trainer:
     rng = np.random.default_rng(SEED)
     model = model_class(entry.model)(train.images.shape[1:], train.levels, **entry.options, rng=rng)
-    config = Config(entry.model, DATA, entry.levels, entry.options, SEED, BATCH, entry.lr)
+    config = Config(entry.model, DATA, entry.levels, entry.options, SEED, batch_size, entry.lr)
     return Trainer(config, model, train, rng)
 
 

@@ -34,6 +34,10 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {  # the model's name in the regi
     "realnvp": ("realnvp", {"hidden": 4}),
     "glow": ("glow", {"hidden": 4, "steps": 2}),
     "ffjord": ("ffjord", {"hidden": 6, "steps": 2}),
+    "rbm": ("rbm", {"hidden": 6, "chains": 5}),
+    "rbm, CD": ("rbm", {"hidden": 6, "chains": 0, "steps": 2}),
+    "dbm": ("dbm", {"hidden": 6, "top": 4, "chains": 5}),
+    "gsn": ("gsn", {"hidden": 6, "walkback": 2}),
     "gan": ("gan", {"objective": "wgan-gp", "latent": 3, "width": 6, "critic_steps": 1}),
     "dcgan": ("dcgan", {"latent": 3, "width": 4}),
 }

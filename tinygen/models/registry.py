@@ -31,6 +31,9 @@ MODELS = {
     "realnvp": Entry("flow.realnvp:RealNVP", "a flow of affine couplings, by checkerboards and by channels"),
     "glow": Entry("flow.glow:Glow", "a flow of actnorm, invertible 1x1 convolutions and couplings"),
     "ffjord": Entry("flow.ffjord:FFJORD", "a flow in continuous time, for small images"),
+    "rbm": Entry("energy.rbm:RBM", "restricted Boltzmann machine: trained by CD-k or PCD, measured by AIS"),
+    "dbm": Entry("energy.dbm:DBM", "deep Boltzmann machine of two hidden layers, trained by mean field and PCD"),
+    "gsn": Entry("energy.gsn:GSN", "generative stochastic network: a chain that is trained by denoising"),
     "gan": Entry("gan.gan:GAN", "two multilayer perceptrons that learn from each other"),
     "dcgan": Entry("gan.dcgan:DCGAN", "a GAN of strided and transposed convolutions"),
 }
