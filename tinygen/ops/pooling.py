@@ -32,7 +32,9 @@ def max_pool2d(x, kernel, stride, padding=(0, 0)):
     which = n.zeros_like(out, dtype=np.int32)
     for t, window in _windows(kernel, size, stride):
         pixel = padded[window]
-        n.maximum(which, ((pixel > out) | (pixel != pixel)) * np.int32(t), out=which)  # t grows; masked copies are slower
+        n.maximum(
+            which, ((pixel > out) | (pixel != pixel)) * np.int32(t), out=which
+        )  # t grows; masked copies are slower
         n.maximum(out, pixel, out=out)  # NaN passes through, as in PyTorch
     return out, which
 
