@@ -134,7 +134,7 @@ def test_a_run_is_not_resumed_with_other_labels_or_images(part, what, monkeypatc
     data = parts[part]
     other = (data.images, data.labels[::-1].copy()) if what == "labels" else (3 - data.images, data.labels)
     parts[part] = Dataset(other[0], 4, other[1], "noise")
-    name = {"training": {"labels": "labels", "images": "sha256"}}.get(part, {}).get(what, f"validation {what}")
+    name = {"labels": "labels", "images": "sha256"}[what]
     with pytest.raises(CheckpointError, match=rf"'noise.npz' has changed: {name} were \w+, are now \w+$"):
         loop.resume(run.folder)
 
@@ -143,7 +143,7 @@ def test_labels_that_are_gone_are_noticed(monkeypatch):
     write(np.arange(60) % 3)
     run = loop.train(gated(), Path("run"))
     write(None)
-    with pytest.raises(CheckpointError, match=r"labels were \w+, are now none"):
+    with pytest.raises(CheckpointError, match=r"labels were \w+, are now \w+$"):
         loop.resume(run.folder)
 
 

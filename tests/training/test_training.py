@@ -438,14 +438,15 @@ def test_a_disk_that_is_full_for_a_while_costs_an_interval(whole, monkeypatch):
     fsync, calls = os.fsync, itertools.count(1)
 
     def full(descriptor):
-        if next(calls) > 8:  # the metrics, a file and its folder at the start; these two of the best; three of the last
+        if next(calls) > 9:  # at the start the metrics, a file and its folder; two of the best; three of step 1
+            # and the metrics of step 2, whose validation is no better
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fsync(descriptor)
 
     with monkeypatch.context() as patch:
         patch.setattr(callbacks, "SAVE_SECONDS", 0)
         patch.setattr(checkpoint.os, "fsync", full)
-        with pytest.raises(OSError, match=r"cannot save the checkpoint: No space left on device: 'x/best\.saf"):
+        with pytest.raises(OSError, match=r"cannot save the checkpoint: No space left on device: 'x/last\.saf"):
             loop.train(run_of_noise(), Path("x"))
     assert last("x")["step"] == 1
     loop.resume(Path("x"))

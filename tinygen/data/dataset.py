@@ -112,7 +112,7 @@ def subset(dataset: Dataset, index: slice | np.ndarray) -> Dataset:
 
 
 def in_memory(dataset: Dataset) -> Dataset:
-    """The data set as arrays: itself, unless its images are mapped; of more than 32 MiB of these a part.
+    """The data set as arrays: itself, unless its images are mapped; of more than 16 MiB of these a part.
 
     The part is drawn as `held_out` draws, always the same. For what looks at all images at once, such as trivial
     models; training itself takes minibatches of any data set.

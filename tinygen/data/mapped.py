@@ -9,7 +9,7 @@ import numpy as np
 
 IN_MEMORY = 1 << 27  # bytes: images that take no more are held in memory
 CHUNK = 1 << 24  # bytes that are looked at together
-PART = 1 << 25  # bytes of the part of the others that trivial models see
+PART = 1 << 24  # bytes of the part of the others that trivial models see
 
 
 class MappedImages:

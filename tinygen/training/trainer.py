@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import itertools
 import math
 import operator
@@ -57,9 +58,11 @@ class Trainer:
     def data(self) -> dict[str, Any]:
         """What tells the images and labels that this training reads from others."""
         train, held = self._read
-        about = {"images": list(train.images.shape), "levels": train.levels, "sha256": train.digests["images"],
-                 "labels": train.digests["labels"]}  # fmt: skip
-        return about if held is None else about | {f"validation {k}": v for k, v in held.digests.items()}
+        read = [data.digests for data in (train, held) if data is not None]
+        about = {"images": list(train.images.shape), "levels": train.levels}
+        for name, what in (("sha256", "images"), ("labels", "labels")):
+            about[name] = hashlib.sha256("".join(digests[what] for digests in read).encode()).hexdigest()
+        return about
 
     @property
     def done(self) -> float:
