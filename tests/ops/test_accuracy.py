@@ -5,18 +5,15 @@ Errors are counted in ulps, the distances between neighbors of a dtype. A result
 
 from __future__ import annotations
 
-import itertools
 import os
 
 import numpy as np
 import pytest
 
 import tinygen
-from tests.ops.test_ops import CASES, Case, _is_float
 from tinygen import ops
 from tinygen._tensor import leaf
 from tinygen.kernels import library
-from tinygen.ops.loss import binary_cross_entropy_with_logits, cross_entropy, nll
 from tinygen.tape import REGISTRY
 
 FULL = os.environ.get("TINYGEN_FULL") == "1"
@@ -27,7 +24,7 @@ DTYPES = (np.float32, np.float64)
 more = np.longdouble  # 64 bits of mantissa on x86; where it is float64, the references have an ulp's error of their own
 
 
-# ------------------------------------------------------------------------------------------------------------ references
+# ------------------------------------------------------------------------------------------------------- references
 
 
 def _sigmoid(x):
@@ -68,7 +65,7 @@ def _slope(x):
     return np.where(x > 0, 1, np.exp(np.minimum(x, 0)))
 
 
-# ------------------------------------------------------------------------------------------------------------------ ulps
+# ------------------------------------------------------------------------------------------------------- ulps
 
 
 def ulps(got, want, scale=0.0):
@@ -135,7 +132,7 @@ def check_everywhere(name, fn, reference, *flat):
                     known = got
 
 
-# ----------------------------------------------------------------------------------------------------------- elementwise
+# ------------------------------------------------------------------------------------------------------- elementwise
 
 
 @pytest.mark.parametrize("name", UNARY)
