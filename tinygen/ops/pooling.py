@@ -32,7 +32,8 @@ def max_pool2d(x, kernel, stride, padding=(0, 0)):
     which = n.zeros_like(out, dtype=np.int32)
     for t, window in _windows(kernel, size, stride):
         pixel = padded[window]
-        n.maximum(which, ((pixel > out) | (pixel != pixel)) * np.int32(t), out=which)  # t grows; masked copies are slower
+        best = (pixel > out) | (pixel != pixel)
+        n.maximum(which, best * np.int32(t), out=which)  # t grows; masked copies are slower
         n.maximum(out, pixel, out=out)  # NaN passes through, as in PyTorch
     return out, which
 
@@ -47,6 +48,8 @@ def window_sum(x, which, kernel, stride, padding=(0, 0)):
     """The sum of the pixels in each window, or of pixel number `which` alone; padding counts as 0.
 
     x: (N, C, H, W), which: integers (N, C, OH, OW) or None -> (N, C, OH, OW).
+
+    Accuracy: 16 ulps of the largest element.
     """
     n, x = xp(x), real(x)
     padded = _padded(x, padding, 0)
