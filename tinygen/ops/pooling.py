@@ -30,6 +30,9 @@ def max_pool2d(x, kernel, stride, padding=(0, 0)):
     size = out_size(x.shape[2:], kernel, stride, padding)
     out = n.full_like(x, -np.inf, shape=(*x.shape[:2], *size))
     which = n.zeros_like(out, dtype=np.int32)
+    if padding != (0, 0):  # a window of -inf is its first pixel in the image, not one of the padding
+        rows, columns = (n.maximum(p - n.arange(m) * s, 0) for p, m, s in zip(padding, size, stride, strict=True))
+        which += (rows[:, None] * kernel[1] + columns).astype(np.int32)
     for t, window in _windows(kernel, size, stride):
         pixel = padded[window]
         best = (pixel > out) | (pixel != pixel)
