@@ -15,7 +15,7 @@ import pytest
 
 import tinygen
 from tests.ops.test_ops import CASES, Case, _is_float
-from tinygen import ops
+from tinygen import nn, ops
 from tinygen._tensor import leaf
 from tinygen.kernels import library
 from tinygen.nn import functional as F
@@ -294,6 +294,15 @@ def test_layers_take_integer_images(cast):
         assert results[0][0].dtype == np.float32
         if results[1][1] is not None:
             np.testing.assert_allclose(results[0][1], results[1][1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_an_lstm_takes_arrays(batch_first):
+    layer = nn.LSTM(3, 2, batch_first=batch_first, rng=np.random.default_rng(0))
+    x = np.random.default_rng(1).integers(0, 9, (4, 5, 3))
+    want = layer(leaf(x.astype(np.float32)))[0].numpy()
+    for given in (x.astype(np.float32), x, x.astype(np.uint8), tinygen.tensor(x.astype(np.uint8))):
+        np.testing.assert_allclose(layer(given)[0].numpy(), want, rtol=1e-5)
 
 
 TENTH = np.float32(0.1)
