@@ -99,7 +99,8 @@ def _(x, weight, bias, eps):
 def _(gout, gmean, gvar, x, weight, bias, eps, moments):
     if gout is None or gmean is not None or gvar is not None:
         return NotImplemented  # only in derivatives of derivatives
-    mean, var = moments or (x.mean(axis=(0, *range(2, x.ndim))), x.var(axis=(0, *range(2, x.ndim))))
+    mean, var = moments or standardize.op.body(x, (0, *range(2, x.ndim)), eps)[1:]
+    mean, var = mean.reshape(-1), var.reshape(-1)
     grads = kernels.rows.batch_norm_backward(gout, x, weight, mean, var, eps)
     if grads is NotImplemented:
         return grads
