@@ -16,6 +16,7 @@ import tinygen
 from tinygen import ops
 from tinygen._tensor import leaf
 from tinygen.geometry import Geometry
+from tinygen.nn import functional as F
 from tinygen.tape import REGISTRY
 
 TN = torch.nn.functional
@@ -415,3 +416,81 @@ def test_every_op_is_compared():
         if op.function.__module__.split(".")[-1] not in elsewhere and not name.endswith("_backward")
     ]  # fmt: skip
     assert set(others) == here
+
+
+# ------------------------------------------------------------------------------------------------------ NaNs and ties
+
+
+@st.composite
+def with_nans(draw, rank=2):
+    """An array of few values, so with ties, NaNs and infinities among them."""
+    shape = tuple(draw(st.integers(1, 5)) for _ in range(rank))
+    return draw(
+        hnp.arrays(np.float32, shape, elements=st.sampled_from([0.0, 1.0, -1.0, math.nan, math.inf, -math.inf]))
+    )
+
+
+def same(ours, theirs, *arrays, upstream=None):
+    """Values and gradients are PyTorch's, NaN where those are."""
+    mine, other = [leaf(a.copy(), True) for a in arrays], [torch.tensor(a, requires_grad=True) for a in arrays]
+    with np.errstate(all="ignore"):
+        y, z = ours(*mine), theirs(*other)
+        g = np.arange(1, z.numel() + 1, dtype=np.float32).reshape(z.shape) if upstream is None else upstream
+        y.backward(g)
+    z.backward(torch.tensor(g))
+    np.testing.assert_array_equal(y.numpy(), z.detach().numpy())
+    for p, q in zip(mine, other, strict=True):
+        np.testing.assert_allclose(p.grad.numpy(), q.grad.numpy(), rtol=1e-6)
+
+
+@settings(max_examples=100)
+@given(with_nans(), st.data(), st.sampled_from([1.0, math.inf]))
+def test_gradients_of_choices_at_nan_ties_and_infinities(x, data, most):
+    y = data.draw(hnp.arrays(np.float32, x.shape, elements=st.sampled_from([0.0, 1.0, math.nan, math.inf])))
+    upstream = np.full(x.shape, most, np.float32)
+    same(ops.maximum, torch.maximum, x, y, upstream=upstream)
+    same(ops.minimum, torch.minimum, x, y, upstream=upstream)
+    for low, high in ((-1.0, 1.0), (None, 0.0), (0.0, None)):
+        same(lambda t: t.clamp(low, high), lambda t: t.clamp(low, high), x, upstream=upstream)  # noqa: B023
+    dim = data.draw(st.sampled_from([0, 1]))
+    same(lambda t: t.amax(dim), lambda t: torch.amax(t, dim), x)
+    got, want = ops.argmax(x, dim), torch.argmax(torch.tensor(x), dim).numpy()
+    nans = np.isnan(x).any(axis=dim)
+    assert np.isnan(np.take_along_axis(x, np.expand_dims(got, dim), dim).squeeze(dim))[nans].all()
+    assert np.isnan(np.take_along_axis(x, np.expand_dims(want, dim), dim).squeeze(dim))[nans].all()
+
+
+@settings(max_examples=100)
+@given(with_nans(4), st.sampled_from([(1, 1, 0), (2, 1, 0), (2, 2, 1), (3, 1, 1), (3, 2, 1)]))
+def test_max_pooling_passes_the_gradient_to_the_nan(x, window):
+    kernel, stride, padding = window
+    if min(x.shape[2:]) + 2 * padding >= kernel:
+        same(lambda t: F.max_pool2d(t, kernel, stride, padding),
+             lambda t: TN.max_pool2d(t, kernel, stride, padding), x)  # fmt: skip
+
+
+@settings(max_examples=100)
+@given(st.sampled_from(["sigmoid", "tanh", "softplus", "elu", "log_softmax", "softmax"]), st.data(), dtypes)
+def test_functions_far_from_0_by_relative_error(name, data, dtype):
+    """Where `agree` counts what is small as 0."""
+    elements, row = st.floats(-80, 80, width=32).map(dtype), (-1,) if "softmax" in name else ()
+    columns = 4 if row else data.draw(st.sampled_from([4, 2000]))  # PyTorch's own sum of 2,000 is off by 200 ulps
+    x = data.draw(hnp.arrays(dtype, (3, columns), elements=elements, fill=elements))
+    mine, other = leaf(x, True), torch.tensor(x, requires_grad=True)
+    theirs = functools.partial(TN.softplus, threshold=1000) if name == "softplus" else getattr(TN, name)
+    y, z = REGISTRY[name].function(mine, *row), theirs(other, *row)
+    np.testing.assert_allclose(y.numpy(), z.detach().numpy(), rtol=100 * np.finfo(dtype).eps, atol=1e-37)
+    y.backward(np.ones_like(x)), z.backward(torch.ones_like(other))
+    if name in ("sigmoid", "softplus", "elu"):
+        np.testing.assert_allclose(mine.grad.numpy(), other.grad.numpy(), rtol=1e-5, atol=1e-37)
+
+
+@settings(max_examples=60)
+@given(reductions(), st.integers(0, 2**32 - 1), st.sampled_from([1, 50, 200]))
+def test_sums_of_long_axes_in_any_layout(case, seed, times):
+    x, dim, keepdim = case
+    rng = np.random.default_rng(seed)
+    long = np.repeat(x, times, axis=rng.integers(x.ndim)).transpose(rng.permutation(x.ndim))
+    fn = functools.partial
+    for ours, theirs in ((ops.sum, torch.sum), (ops.mean, torch.mean)):
+        compare(fn(ours, dim=dim, keepdim=keepdim), fn(theirs, dim=dim, keepdim=keepdim), [long], 81, seed)

@@ -167,3 +167,39 @@ def test_several_schedules_of_one_optimizer(kinds, by_hand):
         theirs.step()
         for schedule in (*mine, *other):
             schedule.step()
+
+
+SETTINGS_OF = {
+    "SGD": {"lr": factors, "momentum": st.sampled_from([0.0, 0.5, 0.9]), "weight_decay": st.sampled_from([0.0, 0.1])},
+    "Adam": {"lr": factors, "betas": st.tuples(st.floats(0, 0.99), st.floats(0.1, 0.999)),
+             "eps": st.sampled_from([1e-8, 1e-3]), "weight_decay": st.sampled_from([0.0, 0.1])},
+}  # fmt: skip
+SETTINGS_OF["AdamW"] = SETTINGS_OF["Adam"]
+
+
+@settings(max_examples=100)
+@given(st.data(), st.sampled_from(sorted(SETTINGS_OF)), st.integers(0, 2**32 - 1))
+def test_any_settings_with_a_schedule_and_a_stop_in_between(data, kind, seed):
+    """Numbers may be NumPy's; after some steps optimizer and schedule are made anew and take over the states."""
+    options = data.draw(st.fixed_dictionaries(SETTINGS_OF[kind]))
+    name, schedule = data.draw(KINDS)
+    rng = np.random.default_rng(seed)
+    mine, other = parameters(rng)
+    number = data.draw(st.sampled_from([float, np.float64, np.array]))
+
+    def ours():
+        optimizer = getattr(optim, kind)(mine, **options | {"lr": number(options["lr"])})
+        return optimizer, getattr(optim, name)(optimizer, **schedule)
+
+    theirs = getattr(torch.optim, kind)(other, **options)
+    their_schedule = getattr(torch.optim.lr_scheduler, name)(theirs, **schedule)
+    optimizer, rates = ours()
+    for step in range(8):
+        if step == 4:
+            (old, before), (optimizer, rates) = (optimizer, rates), ours()
+            optimizer.load_state_dict(old.state_dict())
+            rates.load_state_dict(before.state_dict())
+        give_gradients(rng, mine, other)
+        optimizer.step(), theirs.step()
+        rates.step(), their_schedule.step()
+    assert_same(mine, other, 1e-9)

@@ -51,7 +51,7 @@ def _(gout, out):
 
 @op
 def sigmoid(x):
-    """1 / (1 + exp(-x)), exact also far from 0, without overflow: by e = exp(-|x|).
+    """1 / (1 + exp(-x)), without overflow: with e = exp(-|x|), 1 / (1 + e) where x >= 0, e / (1 + e) elsewhere.
 
     Its gradient, sigmoid(x) (1 - sigmoid(x)), follows from the output, so it is 0 where that rounds to 1: from 18 in
     float32, as in PyTorch.

@@ -34,9 +34,10 @@ from tinygen.tape import op
 def conv2d(x, weight, bias=None, geometry=UNIT, relu=False, add=None):
     """y = conv(x, weight) + bias + add. x: (N, I, H, W), weight: (O, I, KH, KW), bias: (O,) or None.
 
-    An x of integers counts as one of weight's dtype. -> (N, O, OH, OW), and so add, or None.
-    OH = (H + 2 padding - dilation (KH - 1) - 1) // stride + 1, and so OW.
-    relu: of max(x, 0) in x's place.
+    -> (N, O, OH, OW), and so add, or None. OH = (H + 2 padding - dilation (KH - 1) - 1) // stride + 1, and so OW.
+    relu: of max(x, 0) in x's place. An x of integers counts as one of weight's dtype.
+
+    Accuracy: 16 ulps of the largest element; long sums are added in blocks, so it hardly grows with their length.
     """
     size, x = geometry.out_size(x.shape[2:], weight.shape[2:]), real(x, weight)
     x = xp(x).maximum(x, 0) if relu else x
@@ -53,6 +54,8 @@ def conv_transpose2d(y, weight, bias=None, size=(1, 1), geometry=UNIT, positive=
     """The adjoint of `conv2d` in x, plus bias (I,). y: (N, O, OH, OW), weight: (O, I, KH, KW) -> (N, I, *size).
 
     positive: for the adjoint of a convolution of max(x, 0), that x: without a bias, and 0 where x isn't above 0.
+
+    Accuracy: 16 ulps of the largest element, as of `conv2d`.
     """
     geometry.check(size, weight.shape[2:], y.shape[2:])
     (ph, pw), (h, w), y = geometry.padding, size, real(y, weight)
@@ -66,7 +69,10 @@ def conv_transpose2d(y, weight, bias=None, size=(1, 1), geometry=UNIT, positive=
 
 @op(outputs=("weight", "bias"))
 def conv2d_weight(x, y, kernel_size, geometry=UNIT, relu=False):
-    """The adjoint of `conv2d` in (weight, bias). x: (N, I, H, W), y: (N, O, OH, OW) -> (O, I, KH, KW), (O,)."""
+    """The adjoint of `conv2d` in (weight, bias). x: (N, I, H, W), y: (N, O, OH, OW) -> (O, I, KH, KW), (O,).
+
+    Accuracy: 16 ulps of the largest element, as of `conv2d`.
+    """
     geometry.check(x.shape[2:], kernel_size, y.shape[2:])
     x, y = real(x, y), real(y, x)
     x = xp(x).maximum(x, 0) if relu else x

@@ -17,6 +17,8 @@ def matmul(x, y):
     """x @ y for matrices, or stacks of them that broadcast. x: (..., M, K), y: (..., K, N) -> (..., M, N).
 
     A vector is taken as a row on the left, as a column on the right.
+
+    Accuracy: 16 ulps of the largest element; long sums are added in blocks, so it hardly grows with their length.
     """
     if x.ndim == 0 or y.ndim == 0:
         raise ValueError("matmul of a 0-d array; use *")
@@ -52,7 +54,10 @@ def _(gout, x, y_shape):
 
 @op
 def linear(input, weight, bias=None):
-    """input @ weight.T + bias. input: (..., in), weight: (out, in), bias: (out,) or None -> (..., out)."""
+    """input @ weight.T + bias. input: (..., in), weight: (out, in), bias: (out,) or None -> (..., out).
+
+    Accuracy: 16 ulps of the largest element; long sums are added in blocks, so it hardly grows with their length.
+    """
     if weight.ndim != 2 or input.ndim == 0 or input.shape[-1] != weight.shape[1]:
         raise ValueError(f"weight must be (out, in) with in = input.shape[-1], got {weight.shape} for {input.shape}")
     if bias is not None and bias.shape != weight.shape[:1]:

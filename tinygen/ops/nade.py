@@ -22,6 +22,8 @@ def nade(x, weight, bias, output):
     weight: (D, H), bias: (H,), output: (D, K, H). As the sums follow from each other this takes O(N D H K) time, and
     O(N H) memory besides what it returns.
 
+    Accuracy: 16 ulps of the largest element.
+
     Source: Larochelle & Murray, The Neural Autoregressive Distribution Estimator (2011), section 3, algorithm 1.
     """
     _check(x, weight, bias, output)
@@ -36,7 +38,10 @@ def nade(x, weight, bias, output):
 
 @op(outputs=("gx", "gweight", "gbias", "goutput"))
 def nade_backward(g, x, weight, bias, output):
-    """The gradients of `nade`, from that of its output: back through the values, taking off what was added."""
+    """The gradients of `nade`, from that of its output: back through the values, taking off what was added.
+
+    Accuracy: 16 ulps of the largest element.
+    """
     _check(x, weight, bias, output)
     if g.shape != (*x.shape, output.shape[1]):
         raise ValueError(f"g must have the output's shape {(*x.shape, output.shape[1])}, got {g.shape}")

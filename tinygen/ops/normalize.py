@@ -20,6 +20,8 @@ def standardize(x, dims, eps=1e-5):
     """(x - mean) / sqrt(var + eps) over the axes dims; with it that mean and (biased) variance, axes kept.
 
     Batch norm: Ioffe & Szegedy (2015), algorithm 1. Layer norm: Ba, Kiros, Hinton (2016), equation 4.
+
+    Accuracy: 16 ulps of the largest element, and the rounding of x itself where the mean is large.
     """
     mean = average(x, dims, True)
     out = x - mean
@@ -46,6 +48,8 @@ def batch_norm(x, weight=None, bias=None, eps=1e-5):
     """weight * (x - mean) / sqrt(var + eps) + bias, by the batch's own mean and (biased) variance, and those two.
 
     x: (N, C, ...); weight and bias: (C,), or None for 1 and 0; mean and var: (C,). At least one value per channel.
+
+    Accuracy: 16 ulps of the largest element, and the rounding of x itself where the mean is large.
     """
     shape = (1, -1, *[1] * (len(x.shape) - 2))
     out, mean, var = standardize(x, (0, *range(2, len(x.shape))), eps)
@@ -61,6 +65,8 @@ def batch_norm_backward(gout, gmean, gvar, x, weight=None, bias=None, eps=1e-5, 
     """The gradients of `batch_norm`, from those of its outputs (None for zero). (0,) for a weight or bias of None.
 
     moments: the batch's mean and variance, if known; they follow from x, so they add nothing to the derivatives.
+
+    Accuracy: 16 ulps of the largest element, as of `batch_norm`.
     """
     none = xp(x).empty_like(x, shape=(0,))
     grads = _gradients(eps)((x, weight, bias), (gout, gmean, gvar))
@@ -93,7 +99,8 @@ def _(x, weight, bias, eps):
 def _(gout, gmean, gvar, x, weight, bias, eps, moments):
     if gout is None or gmean is not None or gvar is not None:
         return NotImplemented  # only in derivatives of derivatives
-    mean, var = moments or (x.mean(axis=(0, *range(2, x.ndim))), x.var(axis=(0, *range(2, x.ndim))))
+    mean, var = moments or standardize.op.body(x, (0, *range(2, x.ndim)), eps)[1:]
+    mean, var = mean.reshape(-1), var.reshape(-1)
     grads = kernels.rows.batch_norm_backward(gout, x, weight, mean, var, eps)
     if grads is NotImplemented:
         return grads

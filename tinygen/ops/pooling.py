@@ -30,11 +30,13 @@ def max_pool2d(x, kernel, stride, padding=(0, 0)):
     size = out_size(x.shape[2:], kernel, stride, padding)
     out = n.full_like(x, -np.inf, shape=(*x.shape[:2], *size))
     which = n.zeros_like(out, dtype=np.int32)
+    if padding != (0, 0):  # a window of -inf is its first pixel in the image, not one of the padding
+        rows, columns = (n.maximum(p - n.arange(m) * s, 0) for p, m, s in zip(padding, size, stride, strict=True))
+        which += (rows[:, None] * kernel[1] + columns).astype(np.int32)
     for t, window in _windows(kernel, size, stride):
         pixel = padded[window]
-        n.maximum(
-            which, ((pixel > out) | (pixel != pixel)) * np.int32(t), out=which
-        )  # t grows; masked copies are slower
+        best = (pixel > out) | (pixel != pixel)
+        n.maximum(which, best * np.int32(t), out=which)  # t grows; masked copies are slower
         n.maximum(out, pixel, out=out)  # NaN passes through, as in PyTorch
     return out, which
 
@@ -49,6 +51,8 @@ def window_sum(x, which, kernel, stride, padding=(0, 0)):
     """The sum of the pixels in each window, or of pixel number `which` alone; padding counts as 0.
 
     x: (N, C, H, W), which: integers (N, C, OH, OW) or None -> (N, C, OH, OW).
+
+    Accuracy: 16 ulps of the largest element.
     """
     n, x = xp(x), real(x)
     padded = _padded(x, padding, 0)

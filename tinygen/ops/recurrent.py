@@ -43,6 +43,8 @@ def lstm(x, weight, h0=None, c0=None, diagonal=0, w_ih=None, bias=None, keep=Tru
 
     h0, c0: (B, U), h and c before the first step, except for images; zeros if None. Outside of images they are zero.
 
+    Accuracy: 16 ulps of the largest element.
+
     Source: Hochreiter & Schmidhuber, Long Short-Term Memory (1997), with the forget gate of Gers et al. (2000).
     """
     shape = n, height, width, units, taps, _ = _shape(x, weight, h0, c0, diagonal, w_ih, bias)
@@ -130,6 +132,8 @@ def lstm_backward(
 
     For inputs that were left out, and for x if not needs_x, they are empty. saved: h, c and the gates, if they are
     known; as they follow from the rest, they add nothing to the derivatives.
+
+    Accuracy: 16 ulps of the largest element: 0 where tanh or sigmoid round to 1.
     """
     _check_gradients(gh, gc, ggates, x, _shape(x, weight, h0, c0, diagonal, w_ih, bias))
     gx, *others = _gradients(diagonal)((x, weight, h0, c0, w_ih, bias), (gh, gc, ggates))
@@ -207,6 +211,8 @@ def lstm_cell(input, h, c, w_ih, w_hh, b_ih=None, b_hh=None):
 def gated_activation(x):
     """tanh(a) * sigmoid(b) of the halves a and b of the channels: (N, 2C, ...) -> (N, C, ...).
 
+    Accuracy: 8 ulps.
+
     Source: van den Oord et al., Conditional Image Generation with PixelCNN Decoders (2016), equation 2.
     """
     if x.ndim < 2 or x.shape[1] % 2:
@@ -217,7 +223,10 @@ def gated_activation(x):
 
 @op
 def gated_activation_backward(g, x):
-    """The gradient of `gated_activation` for g, that of its output."""
+    """The gradient of `gated_activation` for g, that of its output.
+
+    Accuracy: 16 ulps of the largest element: it is 0 where tanh or sigmoid round to 1.
+    """
     a, b = _halves(x)
     t, s = tanh(a), sigmoid(b)
     return cat(g * s * (1 - t * t), g * t * (s * (1 - s)), dim=1)
