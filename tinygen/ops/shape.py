@@ -38,6 +38,13 @@ def _(gout):
     return gout  # the engine sums it to x's shape
 
 
+def expand(x, *shape: int | tuple[int, ...]):
+    """x repeated along new axes and axes of length 1, without a copy; a length of -1 leaves the axis as it is."""
+    sizes = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
+    lead = len(sizes) - len(x.shape)
+    return broadcast_to(x, tuple(x.shape[i - lead] if n == -1 and i >= lead else n for i, n in enumerate(sizes)))
+
+
 @op(view=True)
 def reshape(x, shape: int | Sequence[int]):
     """x with a new shape; one length may be -1."""
@@ -88,6 +95,39 @@ def flip(x, dims: int | Sequence[int]):
 @flip.vjp("x")
 def _(gout, dims):
     return flip(gout, dims)
+
+
+@op
+def roll(x, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None):
+    """x with the elements along each of the axes dims moved by its shift, round the end; None: of x as one row."""
+    return xp(x).roll(x, shifts, dims)
+
+
+@roll.vjp("x")
+def _(gout, shifts, dims):
+    return roll(gout, -shifts if isinstance(shifts, int) else tuple(-n for n in shifts), dims)
+
+
+@op
+def tril(x, diagonal: int = 0):
+    """The lower triangles of matrices (..., M, N), zeros above the diagonal of that number (1: the one above)."""
+    return xp(x).tril(x, diagonal)
+
+
+@tril.vjp("x")
+def _(gout, diagonal):
+    return tril(gout, diagonal)
+
+
+@op
+def triu(x, diagonal: int = 0):
+    """The upper triangles of matrices (..., M, N), zeros below the diagonal of that number (1: the one above)."""
+    return xp(x).triu(x, diagonal)
+
+
+@triu.vjp("x")
+def _(gout, diagonal):
+    return triu(gout, diagonal)
 
 
 @op(view=True)
@@ -150,9 +190,23 @@ def _placed(x, index):
     return tuple(parts)
 
 
+def index_select(x, dim: int, index):
+    """The slices of x along dim that an array of integers (K,) names: (..., n, ...) -> (..., K, ...)."""
+    if len(index.shape) > 1:
+        raise ValueError(f"index_select: index must have one axis, got shape {index.shape}")
+    if not x.shape:
+        return reshape(gather(x, dim, index), ())
+    before = (slice(None),) * (dim % len(x.shape))
+    return getitem(x, (*before, index if index.shape else index.reshape((1,))))
+
+
 @op
 def gather(x, dim: int, index):
-    """out[.., i, ..] = x[.., index[.., i, ..], ..] along dim. index: integers, as many axes as x; out has its shape."""
+    """out[.., i, ..] = x[.., index[.., i, ..], ..] along dim. index: integers, as many axes as x; out has its shape.
+
+    A 0-d x or index counts as an array of one element.
+    """
+    x = x if x.ndim else x.reshape(1)
     return x[_placed(x, _grid(x, dim, index))]
 
 
@@ -164,11 +218,15 @@ def _(gout, x_shape, dim, index):
 @op
 def scatter_add(x, dim, index, shape):
     """Zeros of the given shape to which x is added at index along dim: the adjoint of `gather`."""
+    if not shape:
+        return index_add(x, _grid(x, dim, index), (1,)).reshape(())
     return index_add(x, _grid(x, dim, index), shape)
 
 
 def _grid(x, dim, index):
     """The index along dim, beside each axis's own numbers along the others."""
+    if x.ndim <= 1 and index.ndim <= 1:
+        return (index,)
     if index.ndim != x.ndim:
         raise ValueError(f"index must have as many axes as x, {x.ndim}, not {index.ndim}")
     grid = [n.reshape([-1 if i == axis else 1 for i in range(index.ndim)])
@@ -271,6 +329,21 @@ def _(rng):
     yield sample(normal(rng, 2, 3, 4), (0, 2))
 
 
+@roll.samples
+def _(rng):
+    yield sample(normal(rng, 3, 4), 1)
+    yield sample(normal(rng, 3, 4), -1, 0)
+    yield sample(normal(rng, 3, 4), (5, 1), (1, 0))
+
+
+@tril.samples
+@triu.samples
+def _(rng):
+    yield sample(normal(rng, 3, 4))
+    yield sample(normal(rng, 2, 4, 3), 1)
+    yield sample(normal(rng, 3, 3), -1)
+
+
 @getitem.samples
 def _(rng):
     x = normal(rng, 3, 4)
@@ -290,12 +363,15 @@ def _(rng):
     yield sample(normal(rng, 3, 4), 1, rng.integers(0, 4, (3, 5)))
     yield sample(normal(rng, 3, 4), 0, rng.integers(0, 3, (2, 4)))
     yield sample(normal(rng, 3, 4), 1, rng.integers(0, 4, (2, 5)))
+    yield sample(normal(rng), 0, np.zeros(3, int))
+    yield sample(normal(rng, 3), 0, np.array(2))
 
 
 @scatter_add.samples
 def _(rng):
     yield sample(normal(rng, 3, 5), 1, rng.integers(0, 4, (3, 5)), (3, 4))
     yield sample(normal(rng, 2, 5), 1, rng.integers(0, 4, (2, 5)), (3, 4))
+    yield sample(normal(rng, 3), 0, np.zeros(3, int), ())
 
 
 @pad.samples
