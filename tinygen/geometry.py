@@ -27,7 +27,7 @@ class Geometry:
         dilation: pixels from one tap of the kernel to the next.
         mask: None, or PixelCNN's "A" or "B": which taps are left out; see `tinygen.ops.conv`.
         channels: into how many groups (R, G, B) the mask divides the channels.
-        groups: of a grouped convolution. Only 1 is supported.
+        groups: into how many groups the channels of both sides fall, of which each sees only its own.
     """
 
     stride: Pair = (1, 1)
@@ -40,10 +40,10 @@ class Geometry:
     @staticmethod
     def of(name: str, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: Any = 1) -> Geometry:
         """From integers or pairs. ValueError, which begins with the caller's name, for anything else."""
-        if groups != 1:
-            raise ValueError(f"{name}: groups must be 1, got {groups}; grouped convolution is not supported")
+        if not isinstance(groups, int) or groups < 1:
+            raise ValueError(f"{name}: groups must be an integer of at least 1, got {groups!r}")
         stride, dilation = pair(f"{name}: stride", stride, 1), pair(f"{name}: dilation", dilation, 1)
-        return _kept(stride, pair(f"{name}: padding", padding, 0), dilation)
+        return _kept(stride, pair(f"{name}: padding", padding, 0), dilation, groups=groups)
 
     @staticmethod
     def masked(name: str, weight_shape: tuple[int, ...], mask: str, channels: int) -> Geometry:
@@ -56,6 +56,10 @@ class Geometry:
         if not isinstance(channels, int) or channels < 1 or i % channels or o % channels:
             raise ValueError(f"{name}: channels must divide the {i} input and {o} output channels, got {channels}")
         return _kept((1, 1), (kh // 2, kw // 2), (1, 1), mask, channels)
+
+    def of_group(self) -> Geometry:
+        """That of one group alone."""
+        return _kept(self.stride, self.padding, self.dilation)
 
     def __repr__(self) -> str:
         changed = (f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if getattr(self, f.name) != f.default)
