@@ -107,7 +107,8 @@ def pair(name: str, value: Any, least: int) -> Pair:
     """An integer or a pair of them as a pair; ValueError, which begins with the name, below `least` and otherwise."""
     if value.__class__ is int and value >= least:
         return value, value
-    found = value if isinstance(value, (tuple, list)) else (value, value)
+    found = value if isinstance(value, (tuple, list)) else (value,)
+    found = (*found, *found) if len(found) == 1 else found
     if len(found) != 2 or not all(isinstance(v, (int, np.integer)) and v >= least for v in found):
         raise ValueError(f"{name} must be an integer of at least {least}, or a pair of them, got {value!r}")
     return int(found[0]), int(found[1])

@@ -63,7 +63,9 @@ def conv2d_weight(x, y, kernel_size, geometry, relu=False):
     if geometry.groups > 1:
         one = geometry.of_group()
         groups = _groups(geometry, x.shape[1], y.shape[1])
-        weights, biases = zip(*(conv2d_weight(x[:, i], y[:, o], kernel_size, one, relu) for i, o in groups), strict=True)
+        weights, biases = zip(
+            *(conv2d_weight(x[:, i], y[:, o], kernel_size, one, relu) for i, o in groups), strict=True
+        )
         return xp(x).concatenate(weights), xp(x).concatenate(biases)
     n, i, o = len(x), x.shape[1], y.shape[1]
     if len(y) != n:

@@ -40,8 +40,8 @@ def conv_transpose2d(
     """Transposed convolution, the adjoint of `conv2d`: (N, I, H, W) -> (N, O, OH, OW), or without a batch.
 
     weight: (I, O / groups, KH, KW), bias: (O,). OH = (H - 1) stride - 2 padding + dilation (KH - 1) + output_padding
-    + 1, and so OW. Of several sizes that conv2d takes to the same one, output_padding (below the stride)
-    picks one.
+    + 1, and so OW. Of several sizes that conv2d takes to the same one, output_padding (below the stride, or the
+    dilation) picks one.
     """
     name = "conv_transpose2d"
     if len(input.shape) == 3 and len(weight.shape) == 4:
@@ -50,17 +50,22 @@ def conv_transpose2d(
     _check_conv(name, input, weight)
     _check_transposed(name, input, weight, bias, groups)
     extra = pair(f"{name}: output_padding", output_padding, 0)
-    if extra[0] >= geometry.stride[0] or extra[1] >= geometry.stride[1]:
-        raise ValueError(f"{name}: output_padding {extra} must be smaller than stride {geometry.stride}")
-    height, width = (
-        (n - 1) * s - 2 * p + d * (k - 1) + e + 1
-        for n, s, p, d, k, e in zip(
-            input.shape[2:], geometry.stride, geometry.padding, geometry.dilation, weight.shape[2:], extra, strict=True
-        )
+    if any(e >= max(s, d) for e, s, d in zip(extra, geometry.stride, geometry.dilation, strict=True)):
+        raise ValueError(f"{name}: output_padding {extra} must be smaller than stride {geometry.stride} or dilation")
+    full = tuple(
+        (n - 1) * s + d * (k - 1) + 1
+        for n, s, d, k in zip(input.shape[2:], geometry.stride, geometry.dilation, weight.shape[2:], strict=True)
     )
-    if min(height, width) < 1:
-        raise ValueError(f"{name}: {geometry} leaves an output of {(height, width)} from input {input.shape}")
-    return ops.conv_transpose2d(input, weight, bias, (height, width), geometry)
+    size = (full[0] - 2 * geometry.padding[0] + extra[0], full[1] - 2 * geometry.padding[1] + extra[1])
+    if min(size) < 1:
+        raise ValueError(f"{name}: {geometry} leaves an output of {size} from input {input.shape}")
+    if extra[0] < geometry.stride[0] and extra[1] < geometry.stride[1]:
+        return ops.conv_transpose2d(input, weight, bias, size, geometry)
+    # Wider than any image that conv2d takes to the input: cut out of the whole.
+    x = ops.conv_transpose2d(input, weight, None, full, replace(geometry, padding=(0, 0)))
+    rest = [n - (f - p) for n, f, p in zip(size, full, geometry.padding, strict=True)]
+    x = pad(x, (-geometry.padding[1], rest[1], -geometry.padding[0], rest[0]))
+    return x if bias is None else x + ops.reshape(bias, (-1, 1, 1))
 
 
 def conv1d(
@@ -160,7 +165,9 @@ def _check_channels(name: str, input: Any, weight: Any, bias: Any, groups: int) 
     outputs, inputs = weight.shape[0], weight.shape[1] * groups
     if input.shape[1] != inputs:
         which = f" in {groups} groups" if groups > 1 else ""
-        raise ValueError(f"{name}: input must have {inputs} channels for weight {weight.shape}{which}, got {input.shape}")
+        raise ValueError(
+            f"{name}: input must have {inputs} channels for weight {weight.shape}{which}, got {input.shape}"
+        )
     if outputs % groups:
         raise ValueError(f"{name}: groups must divide the {outputs} output channels, got {groups}")
     _check_bias(name, bias, outputs)

@@ -83,7 +83,9 @@ def _sizes(old: Any, size: Any, scale_factor: Any) -> tuple[list[int], list[floa
     numbers = (int, np.integer) if scale_factor is None else (int, float, np.integer, np.floating)
     if len(each) != len(old) or not all(isinstance(n, numbers) and n > 0 for n in each):
         kind = "an integer" if scale_factor is None else "a number"
-        raise ValueError(f"interpolate: {name} must be {kind} above 0, or one for each of {len(old)} axes, got {given!r}")
+        raise ValueError(
+            f"interpolate: {name} must be {kind} above 0, or one for each of {len(old)} axes, got {given!r}"
+        )
     if scale_factor is None:
         return [int(n) for n in each], [None] * len(old)
     sizes = [math.floor(n * s) for n, s in zip(old, each, strict=True)]

@@ -22,10 +22,10 @@ def max_pool2d(
 ) -> Any:  # fmt: skip
     """The largest pixel of each window: (N, C, H, W) -> (N, C, OH, OW), or without a batch.
 
-    OH = (H + 2 padding - dilation (KH - 1) - 1) // stride + 1, and so OW. Of equals the first gets the gradient. stride:
-    by default the kernel's size. Padding, at most half of the kernel, never wins. ceil_mode: rounded up instead, as
-    long as a window begins within the image or the padding before it. return_indices: also where each stood,
-    row * W + column.
+    OH = (H + 2 padding - dilation (KH - 1) - 1) // stride + 1, and so OW. Of equals the first gets the gradient.
+    stride: by default the kernel's size. Padding, at most half of the kernel, never wins. ceil_mode: sizes are rounded
+    up instead, as long as a window begins within the image or the padding before it. return_indices: also where each
+    pixel stood, row * W + column.
     """
     if len(input.shape) == 3:
         found = max_pool2d(input[None], kernel_size, stride, padding, dilation, ceil_mode, return_indices)
@@ -140,18 +140,25 @@ def pad(input: Tensor, pad: Any, mode: str = "constant", value: float | None = N
     if mode != "constant" and value:
         raise ValueError(f"pad: mode {mode!r} takes no value, got {value}")
     pairs = [(0, 0)] * (len(input.shape) - len(pad) // 2) + list(zip(pad[::2], pad[1::2], strict=True))[::-1]
-    if any(-min(b, 0) - min(a, 0) > n for (b, a), n in zip(pairs, input.shape, strict=True)):
+    if any(b + n + a < 0 for (b, a), n in zip(pairs, input.shape, strict=True)):
         raise ValueError(f"pad: pad {pad!r} cuts off more than there is of input {input.shape}")
-    if min(pad, default=0) < 0:
-        kept = (slice(max(-b, 0), n - max(-a, 0)) for (b, a), n in zip(pairs, input.shape, strict=True))
-        input = ops.getitem(input, tuple(kept))
     widths = tuple((max(int(b), 0), max(int(a), 0)) for b, a in pairs)
+    if mode == "circular":  # what is cut off is gone before the ends meet
+        input = _cropped(input, pairs)
     if mode == "constant":
-        return _constant_border(input, widths, value or 0)
-    for axis, (before, after) in enumerate(widths):
-        if before or after:
-            input = _bordered(input, axis, before, after, mode)
-    return input
+        input = _constant_border(input, widths, value or 0)
+    else:
+        for axis, (before, after) in enumerate(widths):
+            if before or after:
+                input = _bordered(input, axis, before, after, mode)
+    return input if mode == "circular" else _cropped(input, pairs)
+
+
+def _cropped(x: Any, pairs: Any) -> Any:
+    """x without what negative widths cut off."""
+    if all(b >= 0 and a >= 0 for b, a in pairs):
+        return x
+    return ops.getitem(x, tuple(slice(max(-b, 0), n - max(-a, 0)) for (b, a), n in zip(pairs, x.shape, strict=True)))
 
 
 def _constant_border(input: Any, widths: Any, value: float) -> Any:

@@ -1,4 +1,4 @@
-"""Sums of products by Einstein's convention, as matrix products: so kernels run them, and their gradients are theirs."""
+"""Sums of products by Einstein's convention, as matrix products: these have kernels, and gradients of any order."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _spelled(*arguments: Any) -> tuple[str, tuple[Any, ...]]:
 
 
 def _parse(equation: str, axes: list[int]) -> tuple[list[str], str]:
-    """The letters of each operand and of the result; those of "..." are characters of their own, counted from the end."""
+    """The letters of each operand and of the result; for "..." characters of their own, aligned at the end."""
     left, arrow, result = equation.replace(" ", "").partition("->")
     terms = left.split(",")
     if len(terms) != len(axes):

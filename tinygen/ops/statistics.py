@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from tinygen.ops.elementwise import mul, pow, square, sub, where
-from tinygen.ops.reduce import Dims, kept_shape, mean, sum
+from tinygen.ops.reduce import kept_shape, mean, sum
 from tinygen.ops.shape import cat, getitem, reshape
 
 
