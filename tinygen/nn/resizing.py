@@ -49,14 +49,14 @@ def interpolate(
         whole = tuple(n // max(o, 1) for n, o in zip(sizes, input.shape[2:], strict=True))
         if min(whole) >= 1 and scales in ([None, None], list(map(float, whole))):
             return window_spread(input, None, tuple(sizes), whole, whole)
+    if mode.startswith("nearest"):
+        for axis, (n, scale) in enumerate(zip(sizes, scales, strict=True), 2):
+            input = ops.index_select(input, axis, nearest(input.shape[axis], n, scale, mode == "nearest-exact"))
+        return input
     # Channels last, as images are in memory: then a product along an axis needs no copy.
-    x = ops.permute(input, (0, *range(2, axes + 2), 1))
+    x, kind = ops.permute(input, (0, *range(2, axes + 2), 1)), "linear" if mode.endswith("linear") else mode
     for axis, (n, scale) in enumerate(zip(sizes, scales, strict=True), 1):
-        if mode.startswith("nearest"):
-            x = ops.index_select(x, axis, nearest(x.shape[axis], n, scale, mode == "nearest-exact"))
-        else:
-            kind = "linear" if mode.endswith("linear") else mode
-            x = _product(weights(x.shape[axis], n, scale, kind, bool(align_corners), antialias), x, axis)
+        x = _product(weights(x.shape[axis], n, scale, kind, bool(align_corners), antialias), x, axis)
     return ops.permute(x, (0, axes + 1, *range(1, axes + 1)))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from tinygen import ops
 from tinygen._tensor import Tensor
-from tinygen.array import on_device_of
+from tinygen.array import on_device_of, xp
 from tinygen.geometry import Pair, out_size, pair
 from tinygen.nn._arrays import constant, like, raw
 from tinygen.ops.pooling import max_pool2d as _max_pool2d
@@ -165,31 +165,22 @@ def _constant_border(input: Any, widths: Any, value: float) -> Any:
     padded = ops.pad(input, widths)
     if value == 0:
         return padded
-    inside = np.zeros(padded.shape, bool)
-    inside[tuple(slice(b, b + n) for (b, _), n in zip(widths, input.shape, strict=True))] = True
-    return ops.where(inside, padded, value)
+    border = xp(raw(padded)).full_like(raw(padded), value)
+    border[tuple(slice(b, b + n) for (b, _), n in zip(widths, input.shape, strict=True))] = 0
+    return ops.add(padded, like(input, border))
 
 
-# How far a border can reach on an axis of n pixels.
-_BORDERS = {"reflect": lambda n: n - 1, "replicate": lambda n: math.inf if n else 0, "circular": lambda n: n}
+# How far a border can reach on an axis of n pixels, and which pixel continues it at each place.
+_BORDERS: dict[str, tuple[Any, Any]] = {
+    "reflect": (lambda n: n - 1, lambda places, n: n - 1 - np.abs(n - 1 - np.abs(places))),
+    "replicate": (lambda n: math.inf if n else 0, lambda places, n: np.clip(places, 0, n - 1)),
+    "circular": (lambda n: n, lambda places, n: places % n),
+}
 
 
 def _bordered(x: Any, axis: int, before: int, after: int, mode: str) -> Any:
     """x between what it is continued by along an axis."""
-    n = x.shape[axis]
-    if max(before, after) > _BORDERS[mode](n):
+    n, (reach, continued) = x.shape[axis], _BORDERS[mode]
+    if max(before, after) > reach(n):
         raise ValueError(f"pad: mode {mode!r} can't make a border of {max(before, after)} from {n} pixels")
-
-    def part(*ends: int) -> Any:
-        return ops.getitem(x, (*(slice(None),) * axis, slice(*ends)))
-
-    def repeated(pixel: Any, count: int) -> Any:
-        return ops.broadcast_to(pixel, (*x.shape[:axis], count, *x.shape[axis + 1 :]))
-
-    if mode == "reflect":
-        ends = ops.flip(part(1, before + 1), axis), ops.flip(part(n - 1 - after, n - 1), axis)
-    elif mode == "replicate":
-        ends = repeated(part(0, 1), before), repeated(part(n - 1, n), after)
-    else:
-        ends = part(n - before, n), part(0, after)
-    return ops.cat([ends[0], x, ends[1]], axis)
+    return ops.index_select(x, axis, continued(np.arange(-before, n + after), n))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tinygen import kernels
-from tinygen.array import on_device_of, total, xp
+from tinygen.array import inverse, memory_order, on_device_of, total, xp
 from tinygen.ops._samples import normal, sample
 from tinygen.tape import op
 
@@ -190,14 +190,37 @@ def _placed(x, index):
     return tuple(parts)
 
 
+@op
 def index_select(x, dim: int, index):
-    """The slices of x along dim that an array of integers (K,) names: (..., n, ...) -> (..., K, ...)."""
-    if len(index.shape) > 1:
-        raise ValueError(f"index_select: index must have one axis, got shape {index.shape}")
-    if not x.shape:
-        return reshape(gather(x, dim, index), ())
-    before = (slice(None),) * (dim % len(x.shape))
-    return getitem(x, (*before, index if index.shape else index.reshape((1,))))
+    """The slices of x along dim that an array of integers (K,) names: (..., n, ...) -> (..., K, ...), x's order kept."""
+    if index.ndim > 1:
+        raise ValueError(f"index must have one axis, got shape {index.shape}")
+    if not x.ndim:
+        return x.reshape(1)[_placed(x.reshape(1), (index.reshape(-1),))].reshape(())
+    (places,), order = _placed(x.swapaxes(0, dim), (index.reshape(-1),)), memory_order(x)
+    return xp(x).take(x.transpose(order), places, axis=order.index(dim % x.ndim)).transpose(inverse(order))
+
+
+@index_select.vjp("x")
+def _(gout, x_shape, dim, index):
+    return select_add(gout, dim, index, x_shape)
+
+
+@op
+def select_add(x, dim, index, shape):
+    """Zeros of the given shape, to whose slices along dim those of x are added: the adjoint of `index_select`."""
+    out = xp(x).zeros_like(x, shape=shape)
+    if not shape:
+        return out + x
+    sums, parts = out.swapaxes(0, dim), x.swapaxes(0, dim)
+    for i, place in enumerate(index.reshape(-1).tolist()):
+        sums[place] += parts[i]
+    return out
+
+
+@select_add.vjp("x")
+def _(gout, dim, index):
+    return index_select(gout, dim, index)
 
 
 @op
@@ -356,6 +379,19 @@ def _(rng):
 def _(rng):
     yield sample(normal(rng, 3, 2), np.array([1, 0, 1]), (4, 2))
     yield sample(normal(rng, 2), (slice(0, 4, 2), 1), (4, 2))
+
+
+@index_select.samples
+def _(rng):
+    yield sample(normal(rng, 3, 4, 2), 1, np.array([0, -1, 0, 2]))
+    yield sample(normal(rng, 3), -1, np.array(2))
+    yield sample(normal(rng), 0, np.array([0]))
+
+
+@select_add.samples
+def _(rng):
+    yield sample(normal(rng, 3, 4, 2), 1, np.array([0, 2, 0, 1]), (3, 5, 2))
+    yield sample(normal(rng), 0, np.array([0]), ())
 
 
 @gather.samples
