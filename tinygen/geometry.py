@@ -57,6 +57,12 @@ class Geometry:
             raise ValueError(f"{name}: channels must divide the {i} input and {o} output channels, got {channels}")
         return _kept((1, 1), (kh // 2, kw // 2), (1, 1), mask, channels)
 
+    def check_groups(self, inputs: int, outputs: int, of_one: int | None = None) -> None:
+        """ValueError unless the channels of both sides divide into the groups, `of_one` inputs in each."""
+        if inputs % self.groups or outputs % self.groups or of_one not in (None, inputs // self.groups):
+            each = "" if of_one is None else f" of {of_one} inputs each"
+            raise ValueError(f"{inputs} input and {outputs} output channels don't fall into {self.groups} groups{each}")
+
     def of_group(self) -> Geometry:
         """That of one group alone."""
         return _kept(self.stride, self.padding, self.dilation)

@@ -17,6 +17,8 @@ def conv2d(x, weight, bias, geometry, relu=False, add=None):
         return NotImplemented
     if geometry.groups > 1:
         one = geometry.of_group()
+        geometry.check_groups(x.shape[1], len(weight), weight.shape[1])
+        _check_channels(len(weight), bias, add)
         return _joined(
             conv2d(x[:, i], weight[o], None if bias is None else bias[o], one, relu, None if add is None else add[:, o])
             for i, o in _groups(geometry, x.shape[1], len(weight))
@@ -39,6 +41,8 @@ def conv_transpose2d(y, weight, bias, size, geometry, positive=None):
         return NotImplemented
     if geometry.groups > 1:
         one, inputs = geometry.of_group(), geometry.groups * weight.shape[1]
+        geometry.check_groups(inputs, y.shape[1], weight.shape[1])
+        _check_channels(inputs, bias, positive)
         return _joined(
             conv_transpose2d(y[:, o], weight[o], None if bias is None else bias[i], size, one,
                              None if positive is None else positive[:, i])
@@ -62,6 +66,7 @@ def conv2d_weight(x, y, kernel_size, geometry, relu=False):
         return NotImplemented
     if geometry.groups > 1:
         one = geometry.of_group()
+        geometry.check_groups(x.shape[1], y.shape[1])
         groups = _groups(geometry, x.shape[1], y.shape[1])
         weights, biases = zip(
             *(conv2d_weight(x[:, i], y[:, o], kernel_size, one, relu) for i, o in groups), strict=True
@@ -74,6 +79,13 @@ def conv2d_weight(x, y, kernel_size, geometry, relu=False):
     weight, bias = new((*kernel_size, i, o), x), new((o,), x)
     library.call("tg_conv2d_weight", x, shape, int(relu), layout.nhwc(x), layout.nhwc(y), weight, bias)
     return weight.transpose(3, 2, 0, 1), bias
+
+
+def _check_channels(count, vector, images):
+    """ValueError unless they, if given, have so many channels: a slice of a group's could be right by chance."""
+    for name, array, axis in (("bias", vector, 0), ("add or positive", images, 1)):
+        if array is not None and array.shape[axis] != count:
+            raise ValueError(f"{name} must have {count} channels, got shape {array.shape}")
 
 
 def _groups(geometry, inputs, outputs):

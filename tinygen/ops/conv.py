@@ -42,6 +42,7 @@ def conv2d(x, weight, bias=None, geometry=UNIT, relu=False, add=None):
     relu: of max(x, 0) in x's place.
     """
     size, x = geometry.out_size(x.shape[2:], weight.shape[2:]), real(x, weight)
+    geometry.check_groups(x.shape[1], len(weight), weight.shape[1])
     x = xp(x).maximum(x, 0) if relu else x
     y = xp(x).zeros((len(x), *size, len(weight)), x.dtype)
     padded = _padded(x, geometry.padding)
@@ -58,6 +59,7 @@ def conv_transpose2d(y, weight, bias=None, size=(1, 1), geometry=UNIT, positive=
     positive: for the adjoint of a convolution of max(x, 0), that x: without a bias, and 0 where x isn't above 0.
     """
     geometry.check(size, weight.shape[2:], y.shape[2:])
+    geometry.check_groups(weight.shape[1] * geometry.groups, y.shape[1])
     (ph, pw), (h, w), y = geometry.padding, size, real(y, weight)
     x = xp(y).zeros((len(y), h + 2 * ph, w + 2 * pw, weight.shape[1] * geometry.groups), y.dtype)
     rows = y.transpose(0, 2, 3, 1)
@@ -71,6 +73,7 @@ def conv_transpose2d(y, weight, bias=None, size=(1, 1), geometry=UNIT, positive=
 def conv2d_weight(x, y, kernel_size, geometry=UNIT, relu=False):
     """The adjoint of `conv2d` in (weight, bias). x: (N, I, H, W), y: (N, O, OH, OW) -> (O, I, KH, KW), (O,)."""
     geometry.check(x.shape[2:], kernel_size, y.shape[2:])
+    geometry.check_groups(x.shape[1], y.shape[1])
     x, y = real(x, y), real(y, x)
     x = xp(x).maximum(x, 0) if relu else x
     inputs = x.shape[1] // geometry.groups

@@ -192,7 +192,7 @@ def _placed(x, index):
 
 @op
 def index_select(x, dim: int, index):
-    """The slices of x along dim that an array of integers (K,) names: (..., n, ...) -> (..., K, ...), x's order kept."""
+    """The slices of x along dim that integers (K,) name: (..., n, ...) -> (..., K, ...), in x's order in memory."""
     if index.ndim > 1:
         raise ValueError(f"index must have one axis, got shape {index.shape}")
     if not x.ndim:
@@ -212,6 +212,8 @@ def select_add(x, dim, index, shape):
     out = xp(x).zeros_like(x, shape=shape)
     if not shape:
         return out + x
+    if out.swapaxes(0, dim).shape[1:] != x.swapaxes(0, dim).shape[1:] or x.shape[dim] != index.size:
+        raise ValueError(f"x of shape {x.shape} can't be added to {shape} along dim {dim}, {index.size} slices")
     sums, parts = out.swapaxes(0, dim), x.swapaxes(0, dim)
     for i, place in enumerate(index.reshape(-1).tolist()):
         sums[place] += parts[i]
@@ -391,6 +393,7 @@ def _(rng):
 @select_add.samples
 def _(rng):
     yield sample(normal(rng, 3, 4, 2), 1, np.array([0, 2, 0, 1]), (3, 5, 2))
+    yield sample(normal(rng, 4, 2), 0, np.array([0, 2, 0, 1]), (5, 2))
     yield sample(normal(rng), 0, np.array([0]), ())
 
 
