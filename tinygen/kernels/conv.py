@@ -39,6 +39,8 @@ def conv_transpose2d(y, weight, bias, size, geometry, positive=None):
     """See `tinygen.ops.conv_transpose2d`."""
     if not library.accepts(y, weight, bias, positive):
         return NotImplemented
+    if y.shape[1] != len(weight):
+        raise ValueError(f"weight is for {len(weight)} channels, y has {y.shape[1]}")
     if geometry.groups > 1:
         one, inputs = geometry.of_group(), geometry.groups * weight.shape[1]
         geometry.check_groups(inputs, y.shape[1], weight.shape[1])
@@ -49,8 +51,6 @@ def conv_transpose2d(y, weight, bias, size, geometry, positive=None):
             for i, o in _groups(geometry, inputs, len(weight))
         )  # fmt: skip
     n, (o, i) = len(y), weight.shape[:2]
-    if y.shape[1] != o:
-        raise ValueError(f"weight is for {o} channels, y has {y.shape[1]}")
     shape = _shape_between(geometry, n, size, y.shape[2:], i, o, weight.shape[2:])
     if positive is not None and (positive.shape != (n, i, *size) or bias is not None):
         raise ValueError(f"positive must have the output's shape {(n, i, *size)}, without a bias, got {positive.shape}")
