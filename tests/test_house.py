@@ -156,7 +156,7 @@ TINYGEN = (
     ("models",),
     ("sampling", "metrics"),
     ("baselines",),
-    ("nn", "optim"),
+    ("linalg", "nn", "optim"),
     ("debug", "gradcheck", "ops"),
     ("_codegen",),
     ("autograd",),

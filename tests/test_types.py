@@ -52,9 +52,9 @@ def test_the_operators_are_told_as_they_are():
         if isinstance(vars(tinygen.Tensor)[name], property) or name.startswith("__r") or args.vararg:
             continue
         _, *real = inspect.signature(getattr(tinygen.Tensor, name)).parameters.values()
-        assert [a.arg for a in args.args[1:]] == [p.name for p in real], name
+        assert [a.arg for a in args.args[1:] + args.kwonlyargs] == [p.name for p in real], name
         defaults = [p.default for p in real if p.default is not inspect.Parameter.empty]
-        assert [ast.literal_eval(d) for d in args.defaults] == defaults, name
+        assert [ast.literal_eval(d) for d in args.defaults + args.kw_defaults] == defaults, name
 
 
 def test_all_that_a_package_imports_for_its_users_is_exported():

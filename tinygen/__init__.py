@@ -6,14 +6,19 @@ from tinygen.tape import op
 from tinygen.autograd import grad
 from tinygen import _codegen  # makes the ops faster that are made from here on
 from tinygen.ops import (
-    abs, add, amax, argmax, cat, clamp, cos, cumsum, div, exp, expm1, flip, gather, log, log1p, logsumexp, matmul,
-    maximum, mean, minimum, mul, neg, permute, pow, reshape, sigmoid, sign, sin, sqrt, stack, sub, sum, tanh, transpose,
-    where,
+    abs, add, amax, amin, argmax, argmin, argsort, cat, cholesky, clamp, cos, cumsum, div, einsum, erf, exp, expm1,
+    flip, gather, index_select, inverse, log, log1p, log_softmax, logsumexp, matmul, max, maximum, mean, min,
+    minimum, mul, neg, norm, outer, permute, pow, prod, reshape, roll, rsqrt, sigmoid, sign, sin, softmax, sort,
+    sqrt, square, stack, std, sub, sum, tanh, topk, transpose, tril, triu, var, where,
 )  # fmt: skip
+from tinygen import linalg
+from tinygen.linalg import slogdet
 
 __all__ = [
-    "Tensor", "abs", "add", "amax", "argmax", "cat", "clamp", "cos", "cumsum", "div", "enable_grad", "exp", "expm1",
-    "flip", "gather", "grad", "hook", "is_grad_enabled", "log", "log1p", "logsumexp", "matmul", "maximum", "mean",
-    "minimum", "mul", "neg", "no_grad", "op", "permute", "pow", "reference", "reshape", "sigmoid", "sign", "sin",
-    "sqrt", "stack", "sub", "sum", "tanh", "tensor", "transpose", "where",
+    "Tensor", "abs", "add", "amax", "amin", "argmax", "argmin", "argsort", "cat", "cholesky", "clamp", "cos",
+    "cumsum", "div", "einsum", "enable_grad", "erf", "exp", "expm1", "flip", "gather", "grad", "hook",
+    "index_select", "inverse", "is_grad_enabled", "linalg", "log", "log1p", "log_softmax", "logsumexp", "matmul",
+    "max", "maximum", "mean", "min", "minimum", "mul", "neg", "no_grad", "norm", "op", "outer", "permute", "pow",
+    "prod", "reference", "reshape", "roll", "rsqrt", "sigmoid", "sign", "sin", "slogdet", "softmax", "sort", "sqrt",
+    "square", "stack", "std", "sub", "sum", "tanh", "tensor", "topk", "transpose", "tril", "triu", "var", "where",
 ]  # fmt: skip

@@ -27,7 +27,7 @@ class Geometry:
         dilation: pixels from one tap of the kernel to the next.
         mask: None, or PixelCNN's "A" or "B": which taps are left out; see `tinygen.ops.conv`.
         channels: into how many groups (R, G, B) the mask divides the channels.
-        groups: of a grouped convolution. Only 1 is supported.
+        groups: into how many groups the channels of both sides fall, of which each sees only its own.
     """
 
     stride: Pair = (1, 1)
@@ -40,10 +40,10 @@ class Geometry:
     @staticmethod
     def of(name: str, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: Any = 1) -> Geometry:
         """From integers or pairs. ValueError, which begins with the caller's name, for anything else."""
-        if groups != 1:
-            raise ValueError(f"{name}: groups must be 1, got {groups}; grouped convolution is not supported")
+        if not isinstance(groups, int) or groups < 1:
+            raise ValueError(f"{name}: groups must be an integer of at least 1, got {groups!r}")
         stride, dilation = pair(f"{name}: stride", stride, 1), pair(f"{name}: dilation", dilation, 1)
-        return _kept(stride, pair(f"{name}: padding", padding, 0), dilation)
+        return _kept(stride, pair(f"{name}: padding", padding, 0), dilation, groups=groups)
 
     @staticmethod
     def masked(name: str, weight_shape: tuple[int, ...], mask: str, channels: int) -> Geometry:
@@ -56,6 +56,16 @@ class Geometry:
         if not isinstance(channels, int) or channels < 1 or i % channels or o % channels:
             raise ValueError(f"{name}: channels must divide the {i} input and {o} output channels, got {channels}")
         return _kept((1, 1), (kh // 2, kw // 2), (1, 1), mask, channels)
+
+    def check_groups(self, inputs: int, outputs: int, of_one: int | None = None) -> None:
+        """ValueError unless the channels of both sides divide into the groups, `of_one` inputs in each."""
+        if inputs % self.groups or outputs % self.groups or of_one not in (None, inputs // self.groups):
+            each = "" if of_one is None else f" of {of_one} inputs each"
+            raise ValueError(f"{inputs} input and {outputs} output channels don't fall into {self.groups} groups{each}")
+
+    def of_group(self) -> Geometry:
+        """That of one group alone."""
+        return _kept(self.stride, self.padding, self.dilation)
 
     def __repr__(self) -> str:
         changed = (f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if getattr(self, f.name) != f.default)
@@ -103,7 +113,8 @@ def pair(name: str, value: Any, least: int) -> Pair:
     """An integer or a pair of them as a pair; ValueError, which begins with the name, below `least` and otherwise."""
     if value.__class__ is int and value >= least:
         return value, value
-    found = value if isinstance(value, (tuple, list)) else (value, value)
+    found = value if isinstance(value, (tuple, list)) else (value,)
+    found = (*found, *found) if len(found) == 1 else found
     if len(found) != 2 or not all(isinstance(v, (int, np.integer)) and v >= least for v in found):
         raise ValueError(f"{name} must be an integer of at least {least}, or a pair of them, got {value!r}")
     return int(found[0]), int(found[1])

@@ -324,9 +324,16 @@ LABELS = np.array([0, 2])
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: F.conv2d(IMAGES, W, groups=3), ValueError, "conv2d: groups must be 1, got 3"),
-        (lambda: F.conv2d(normal(3, 5, 5), W), ValueError,
-         r"conv2d: input and weight must have 4 axes, .* \(3, 5, 5\)"),
+        (lambda: F.conv2d(IMAGES, W, groups=3), ValueError,
+         r"conv2d: input must have 9 channels for weight \(4, 3, 3, 3\) in 3 groups, got \(2, 3, 5, 5\)"),
+        (lambda: F.conv2d(normal(2, 9, 5, 5), W, groups=3), ValueError, "groups must divide the 4 output channels"),
+        (lambda: F.conv2d(IMAGES, W, groups=0), ValueError, "conv2d: groups must be an integer of at least 1, got 0"),
+        (lambda: F.conv2d(normal(5, 5), W), ValueError,
+         r"conv2d: input and weight must have 4 axes, .* \(5, 5\)"),
+        (lambda: F.conv1d(IMAGES, normal(4, 3, 3)), ValueError, r"conv1d: input must be \(N, I, L\), weight"),
+        (lambda: F.conv1d(normal(2, 3, 5), normal(4, 3, 3), stride=(1, 2)), ValueError,
+         r"conv1d: stride must be an integer, got \(1, 2\)"),
+        (lambda: F.conv_transpose1d(IMAGES, normal(4, 3, 3)), ValueError, "conv_transpose1d: input must be"),
         (lambda: F.conv2d(normal(2, 4, 5, 5), W), ValueError,
          r"conv2d: input must have 3 channels .*got \(2, 4, 5, 5\)"),
         (lambda: F.conv2d(IMAGES, W, normal(3)), ValueError, r"conv2d: bias must have shape \(4,\), got \(3,\)"),
@@ -335,13 +342,13 @@ LABELS = np.array([0, 2])
         (lambda: F.conv2d(IMAGES, W, padding=-1), ValueError, "conv2d: padding must be an integer of at least 0"),
         (lambda: F.conv2d(IMAGES, W, dilation=(1, 2, 3)), ValueError, r"dilation .* a pair of them, got \(1, 2, 3\)"),
         (lambda: F.conv2d(IMAGES, W, padding="full"), ValueError, "padding must be an integer .* got 'full'"),
-        (lambda: F.conv2d(IMAGES, W, stride=2, padding="same"), ValueError, "padding='same' needs stride 1 and an odd"),
-        (lambda: F.conv2d(IMAGES, normal(4, 3, 2, 3), padding="same"), ValueError, "an odd kernel"),
+        (lambda: F.conv2d(IMAGES, W, stride=2, padding="same"), ValueError, "padding='same' needs stride 1, got"),
         (lambda: F.conv2d(IMAGES, W, dilation=3), ValueError, r"conv2d.*doesn't fit"),
         (lambda: F.conv2d(IMAGES, normal(4, 3, 3, 3, dtype=np.float32)), TypeError, "conv2d: weight is float32"),
         (lambda: F.conv_transpose2d(normal(2, 3, 5, 5), W), ValueError, "conv_transpose2d: input must have 4 channels"),
         (lambda: F.conv_transpose2d(normal(1, 4, 2, 2), W, normal(4)), ValueError, r"bias must have shape \(3,\)"),
-        (lambda: F.conv_transpose2d(normal(1, 4, 2, 2), W, groups=2), ValueError, "conv_transpose2d: groups must be 1"),
+        (lambda: F.conv_transpose2d(normal(1, 4, 2, 2), W, groups=3), ValueError,
+         "conv_transpose2d: groups must divide the 4 input channels, got 3"),
         (lambda: F.conv_transpose2d(normal(1, 4, 2, 2), W, stride=2, output_padding=2), ValueError,
          r"output_padding \(2, 2\) must be smaller than stride \(2, 2\)"),
         (lambda: F.conv_transpose2d(normal(1, 4, 1, 1), W, padding=2), ValueError, r"leaves an output of \(-1, -1\)"),
@@ -355,24 +362,40 @@ LABELS = np.array([0, 2])
          "channels must divide the 3 input and 4 output channels, got 3"),
         (lambda: F.masked_conv2d(IMAGES, W, channels=0), ValueError, "channels must divide"),
         (lambda: F.linear(normal(2, 3), normal(4, 2)), ValueError, r"linear.*weight must be \(out, in\)"),
-        (lambda: F.max_pool2d(normal(3, 4, 4), 2), ValueError, r"max_pool2d: input must be \(N, C, H, W\), got"),
+        (lambda: F.max_pool2d(normal(4, 4), 2), ValueError, r"max_pool2d: input must be \(N, C, H, W\) or .*, got"),
         (lambda: F.max_pool2d(IMAGES, 2, padding=2), ValueError,
          r"padding \(2, 2\) must be at most half of kernel_size"),
         (lambda: F.max_pool2d(IMAGES, 6), ValueError, "doesn't fit"),
         (lambda: F.avg_pool2d(IMAGES, 0), ValueError, "avg_pool2d: kernel_size must be an integer of at least 1"),
-        (lambda: F.max_pool2d(IMAGES, 2, ceil_mode=True), TypeError, "unexpected keyword argument 'ceil_mode'"),
-        (lambda: F.interpolate(IMAGES, mode="bilinear", scale_factor=2), ValueError,
-         "mode must be 'nearest', got 'bil"),
+        (lambda: F.avg_pool2d(IMAGES, 2, divisor_override=0), ValueError, "divisor_override must not be 0"),
+        (lambda: F.unfold(normal(3, 3), 2), ValueError, r"unfold: input must be \(N, C, H, W\)"),
+        (lambda: F.interpolate(IMAGES, mode="lanczos", scale_factor=2), ValueError,
+         "mode must be one of linear, .*, got 'lanczos'"),
+        (lambda: F.interpolate(IMAGES, mode="linear", scale_factor=2), ValueError,
+         "mode 'linear' is for inputs of 3 axes, got shape"),
+        (lambda: F.interpolate(IMAGES, 3, align_corners=False), ValueError, "align_corners is for linear and cubic"),
+        (lambda: F.interpolate(IMAGES, 3, mode="area", antialias=True), ValueError, "antialias is for bilinear and"),
+        (lambda: F.interpolate(IMAGES, 3, recompute_scale_factor=True), ValueError, "needs a scale_factor"),
         (lambda: F.interpolate(IMAGES), ValueError, "interpolate: give either size or scale_factor"),
         (lambda: F.interpolate(IMAGES, 10, 2), ValueError, "interpolate: give either size or scale_factor"),
-        (lambda: F.interpolate(IMAGES, scale_factor=1.5), ValueError, "scale_factor must be an integer .*got 1.5"),
-        (lambda: F.interpolate(IMAGES, size=7), ValueError, r"size \(7, 7\) must be a whole multiple of input's 5 x 5"),
-        (lambda: F.interpolate(IMAGES, size=(10, 3)), ValueError, "whole multiple"),
+        (lambda: F.interpolate(IMAGES, scale_factor=0.1), ValueError, r"scale_factor 0.1 leaves nothing of \(5, 5\)"),
+        (lambda: F.interpolate(IMAGES, size=(10, 0)), ValueError, r"size must be an integer above 0, or .*\(10, 0\)"),
+        (lambda: F.interpolate(IMAGES, scale_factor=(1, 2, 3)), ValueError, "one for each of 2 axes"),
         (lambda: F.interpolate(normal(2, 3), size=2), ValueError, r"interpolate: input must be \(N, C, H, W\)"),
-        (lambda: F.pad(IMAGES, (1,)), ValueError, "pad must be pairs of non-negative integers"),
+        (lambda: F.pixel_shuffle(IMAGES, 2), ValueError, "channels must be a multiple of 4, got shape"),
+        (lambda: F.pixel_shuffle(IMAGES, 0), ValueError, "upscale_factor must be an integer of at least 1, got 0"),
+        (lambda: F.pixel_unshuffle(IMAGES, 2), ValueError, "height and width must be multiples of 2, got"),
+        (lambda: F.pixel_unshuffle(normal(4, 4), 2), ValueError, r"pixel_unshuffle: input must be \(..., C, H, W\)"),
+        (lambda: F.one_hot(np.array([0.5])), TypeError, "one_hot: tensor must be an array of integers"),
+        (lambda: F.one_hot(np.array([3]), 3), ValueError, r"one_hot: tensor must be in 0..2, got 3..3"),
+        (lambda: F.one_hot(np.array([], int)), ValueError, "one_hot: num_classes must be given"),
+        (lambda: F.pad(IMAGES, (1,)), ValueError, "pad must be pairs of integers"),
         (lambda: F.pad(normal(3), (1, 1, 1, 1)), ValueError, "pad must be pairs"),
-        (lambda: F.pad(IMAGES, (-1, 1)), ValueError, r"non-negative integers, one for each axis, got \(-1, 1\)"),
-        (lambda: F.pad(IMAGES, (1, 1), mode="reflect"), ValueError, "pad: mode must be 'constant', got 'reflect'"),
+        (lambda: F.pad(IMAGES, (-3, -3)), ValueError, r"pad \(-3, -3\) cuts off more than there is of"),
+        (lambda: F.pad(IMAGES, (1, 1), mode="mirror"), ValueError, "pad: mode must be 'constant', .*, got 'mirror'"),
+        (lambda: F.pad(IMAGES, (1, 1), "reflect", 1.0), ValueError, "mode 'reflect' takes no value, got 1.0"),
+        (lambda: F.pad(IMAGES, (5, 1), mode="reflect"), ValueError, "can't make a border of 5 from 5 pixels"),
+        (lambda: F.pad(IMAGES, (6, 1), mode="circular"), ValueError, "can't make a border of 6 from 5 pixels"),
         (lambda: F.batch_norm(IMAGES, None, None), ValueError,
          "running_mean and running_var are required in evaluation"),
         (lambda: F.batch_norm(normal(1, 3), None, None, training=True), ValueError,
@@ -435,12 +458,13 @@ LABELS = np.array([0, 2])
         (lambda: nn.LSTM(2, 3, rng=rng())(normal(0, 4, 2)), ValueError, "at least one step"),
         (lambda: nn.LSTM(2, 3, rng=rng())(normal(4, 1, 2), (normal(1, 3), normal(1, 3))), ValueError,
          r"h and c must have shape \(1, 1, 3\), got \(1, 3\)"),
-        (lambda: nn.Conv2d(4, 4, 3, groups=2, rng=rng()), ValueError, "Conv2d: groups must be 1, got 2"),
-        (lambda: nn.Conv2d(4, 4, 3, padding_mode="reflect", rng=rng()), TypeError, "padding_mode"),
+        (lambda: nn.Conv2d(4, 4, 3, groups=3, rng=rng()), ValueError,
+         "Conv2d: groups must divide the 4 input and 4 output channels, got 3"),
+        (lambda: nn.Conv2d(4, 4, 3, padding_mode="mirror", rng=rng()), ValueError, "padding_mode must be 'zeros', "),
         (lambda: nn.Conv2d(0, 4, 3, rng=rng()), ValueError, "every side of a weight must be at least 1"),
         (lambda: nn.Conv2d(1, 4, "3", rng=rng()), ValueError, "Conv2d: kernel_size must be an integer"),
-        (lambda: nn.ConvTranspose2d(4, 4, 3, groups=2, rng=rng()), ValueError,
-         "ConvTranspose2d: groups must be 1"),
+        (lambda: nn.ConvTranspose2d(4, 4, 3, groups=3, rng=rng()), ValueError,
+         "ConvTranspose2d: groups must divide"),
         (lambda: nn.MaskedConv2d(3, 4, 3, "A", 3, rng=rng()), ValueError, "channels must divide"),
         (lambda: nn.Linear(3, 0, rng=rng()), ValueError, "every side of a weight"),
         (lambda: nn.Module()(1), NotImplementedError, r"Module doesn't define forward\(\)"),
@@ -463,7 +487,7 @@ def test_bad_arguments_get_one_clear_sentence(call, error, message):
 
 
 def test_unknown_arguments_of_pytorch_are_not_in_any_signature():
-    for name in ("inplace", "ceil_mode", "return_indices", "padding_mode", "ignore_index", "label_smoothing", "device"):
+    for name in ("inplace", "ignore_index", "label_smoothing", "device"):
         for function in vars(F).values():
             if inspect.isfunction(function):
                 assert name not in inspect.signature(function).parameters
@@ -557,6 +581,14 @@ KEEP_NHWC = {
     "max_pool2d": lambda x: F.max_pool2d(x, 2, 1, 1),
     "avg_pool2d": lambda x: F.avg_pool2d(x, 2),
     "interpolate": lambda x: F.interpolate(x, scale_factor=2),
+    "interpolate, nearest": lambda x: F.interpolate(x, scale_factor=1.5),
+    "conv2d in groups": lambda x: F.conv2d(x, normal(4, 2, 3, 3, dtype=np.float32), groups=2),
+    "depthwise conv_transpose2d": lambda x: F.conv_transpose2d(x, normal(4, 1, 3, 3, dtype=np.float32), groups=4),
+    "max_pool2d, rounded up": lambda x: F.max_pool2d(x, 3, 2, ceil_mode=True),
+    "avg_pool2d, rounded up": lambda x: F.avg_pool2d(x, 3, 2, 1, True, False),
+    "pad, reflect": lambda x: F.pad(x, (1, 2, 0, 1), "reflect"),
+    "pad, replicate": lambda x: F.pad(x, (1, 2, 0, 1), "replicate"),
+    "pad, circular": lambda x: F.pad(x, (1, 2, 0, 1), "circular"),
     "pad": lambda x: F.pad(x, (1, 2, 0, 1)),
     "pad with a value": lambda x: F.pad(x, (1, 2, 0, 1), value=3.0),
     "batch_norm": nn.BatchNorm2d(4),
@@ -594,6 +626,14 @@ def test_images_stay_nhwc_in_memory_forwards_and_backwards(name):
     assert is_nhwc(y)
     assert y.dtype == np.float32
     assert not wrong
+
+
+def test_images_resized_by_products_are_nhwc_and_so_are_their_gradients():
+    x = image(2, 4, 6, 8)
+    y = F.interpolate(x, scale_factor=1.5, mode="bilinear")
+    (g,) = tinygen.grad(y, x, grad_outputs=np.ones(y.shape, np.float32))
+    assert is_nhwc(y)
+    assert is_nhwc(g)
 
 
 @pytest.mark.parametrize("make", DRAWING[1:4])

@@ -15,6 +15,14 @@ def conv2d(x, weight, bias, geometry, relu=False, add=None):
     """See `tinygen.ops.conv2d`."""
     if not library.accepts(x, weight, bias, add):
         return NotImplemented
+    if geometry.groups > 1:
+        one = geometry.of_group()
+        geometry.check_groups(x.shape[1], len(weight), weight.shape[1])
+        _check_channels(len(weight), bias, add)
+        return _joined(
+            conv2d(x[:, i], weight[o], None if bias is None else bias[o], one, relu, None if add is None else add[:, o])
+            for i, o in _groups(geometry, x.shape[1], len(weight))
+        )
     n, o = len(x), len(weight)
     if x.shape[1] != weight.shape[1]:
         raise ValueError(f"weight is for {weight.shape[1]} input channels, x has {x.shape[1]}")
@@ -31,9 +39,18 @@ def conv_transpose2d(y, weight, bias, size, geometry, positive=None):
     """See `tinygen.ops.conv_transpose2d`."""
     if not library.accepts(y, weight, bias, positive):
         return NotImplemented
+    if y.shape[1] != len(weight):
+        raise ValueError(f"weight is for {len(weight)} channels, y has {y.shape[1]}")
+    if geometry.groups > 1:
+        one, inputs = geometry.of_group(), geometry.groups * weight.shape[1]
+        geometry.check_groups(inputs, y.shape[1], weight.shape[1])
+        _check_channels(inputs, bias, positive)
+        return _joined(
+            conv_transpose2d(y[:, o], weight[o], None if bias is None else bias[i], size, one,
+                             None if positive is None else positive[:, i])
+            for i, o in _groups(geometry, inputs, len(weight))
+        )  # fmt: skip
     n, (o, i) = len(y), weight.shape[:2]
-    if y.shape[1] != o:
-        raise ValueError(f"weight is for {o} channels, y has {y.shape[1]}")
     shape = _shape_between(geometry, n, size, y.shape[2:], i, o, weight.shape[2:])
     if positive is not None and (positive.shape != (n, i, *size) or bias is not None):
         raise ValueError(f"positive must have the output's shape {(n, i, *size)}, without a bias, got {positive.shape}")
@@ -47,6 +64,14 @@ def conv2d_weight(x, y, kernel_size, geometry, relu=False):
     """See `tinygen.ops.conv2d_weight`."""
     if not library.accepts(x, y):
         return NotImplemented
+    if geometry.groups > 1:
+        one = geometry.of_group()
+        geometry.check_groups(x.shape[1], y.shape[1])
+        groups = _groups(geometry, x.shape[1], y.shape[1])
+        weights, biases = zip(
+            *(conv2d_weight(x[:, i], y[:, o], kernel_size, one, relu) for i, o in groups), strict=True
+        )
+        return xp(x).concatenate(weights), xp(x).concatenate(biases)
     n, i, o = len(x), x.shape[1], y.shape[1]
     if len(y) != n:
         raise ValueError(f"x has {n} images, y has {len(y)}")
@@ -54,6 +79,25 @@ def conv2d_weight(x, y, kernel_size, geometry, relu=False):
     weight, bias = new((*kernel_size, i, o), x), new((o,), x)
     library.call("tg_conv2d_weight", x, shape, int(relu), layout.nhwc(x), layout.nhwc(y), weight, bias)
     return weight.transpose(3, 2, 0, 1), bias
+
+
+def _check_channels(count, vector, images):
+    """ValueError unless they, if given, have so many channels: a slice of a group's could be right by chance."""
+    for name, array, axis in (("bias", vector, 0), ("add or positive", images, 1)):
+        if array is not None and array.shape[axis] != count:
+            raise ValueError(f"{name} must have {count} channels, got shape {array.shape}")
+
+
+def _groups(geometry, inputs, outputs):
+    """(input channels, output channels) of each group, as slices."""
+    i, o = inputs // geometry.groups, outputs // geometry.groups
+    return [(slice(g * i, (g + 1) * i), slice(g * o, (g + 1) * o)) for g in range(geometry.groups)]
+
+
+def _joined(images):
+    """Images (N, C, H, W) of several groups as one of all their channels, NHWC in memory."""
+    rows = [image.transpose(0, 2, 3, 1) for image in images]
+    return xp(rows[0]).concatenate(rows, axis=3).transpose(0, 3, 1, 2)
 
 
 @functools.lru_cache(1 << 12)

@@ -7,22 +7,21 @@ Images are (N, C, H, W) in shape; in memory they are best NHWC, and all function
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from tinygen import ops
-from tinygen._tensor import Array, Tensor
-from tinygen.array import xp
-from tinygen.geometry import Geometry, pair
-from tinygen.nn import losses
+from tinygen._tensor import Tensor
+from tinygen.array import on_device_of, xp
+from tinygen.nn import convolution, losses, resizing, windows
+from tinygen.nn._arrays import like as _like
+from tinygen.nn._arrays import raw as _raw
 from tinygen.ops import loss as _loss
 from tinygen.ops import recurrent as _recurrent
 from tinygen.ops.normalize import batch_norm as _batch_norm
 from tinygen.ops.normalize import standardize
-from tinygen.ops.pooling import max_pool2d as _max_pool2d
-from tinygen.ops.pooling import window_spread, window_sum
+from tinygen.ops.norms import vector_norm
 
 # Network functions that are ops just as they are.
 elu, gated_activation, leaky_relu, linear = ops.elu, _recurrent.gated_activation, ops.leaky_relu, ops.linear
@@ -34,183 +33,11 @@ cross_entropy, nll_loss, mse_loss, l1_loss = losses.cross_entropy, losses.nll_lo
 binary_cross_entropy_with_logits = losses.binary_cross_entropy_with_logits
 discretized_logistic_nll, logistic_mixture_nll = losses.discretized_logistic_nll, losses.logistic_mixture_nll
 
-
-def _raw(x: Any) -> Array:
-    return x._array if isinstance(x, Tensor) else x
-
-
-def _like(x: Any, array: Array) -> Any:
-    """A new array as a Tensor, if x is one."""
-    return Tensor(array) if isinstance(x, Tensor) else array
-
-
-# ------------------------------------------------------------------------------------------------ convolution
-
-
-def conv2d(
-    input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
-    dilation: Any = 1, groups: int = 1,
-) -> Tensor:  # fmt: skip
-    """Convolution. input: (N, I, H, W), weight: (O, I, KH, KW), bias: (O,) -> (N, O, OH, OW).
-
-    OH = (H + 2 padding - dilation (KH - 1) - 1) // stride + 1, and so OW. stride, padding and dilation are
-    integers or pairs; padding may be "valid" (none) or "same" (the output is as big as the input).
-    """
-    named = isinstance(padding, str) and padding in ("same", "valid")
-    geometry = Geometry.of("conv2d", stride, 0 if named else padding, dilation, groups)
-    _check_conv("conv2d", input, weight, bias, 1, 0)
-    if padding == "same":
-        geometry = _same(geometry, weight.shape[2:])
-    return ops.conv2d(input, weight, bias, geometry)
-
-
-def conv_transpose2d(
-    input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
-    output_padding: Any = 0, groups: int = 1, dilation: Any = 1,
-) -> Tensor:  # fmt: skip
-    """Transposed convolution, the adjoint of `conv2d`: (N, I, H, W) -> (N, O, OH, OW).
-
-    weight: (I, O, KH, KW), bias: (O,). OH = (H - 1) stride - 2 padding + dilation (KH - 1) + output_padding
-    + 1, and so OW. Of several sizes that conv2d takes to the same one, output_padding (below the stride)
-    picks one.
-    """
-    name = "conv_transpose2d"
-    geometry = Geometry.of(name, stride, padding, dilation, groups)
-    _check_conv(name, input, weight, bias, 0, 1)
-    extra = pair(f"{name}: output_padding", output_padding, 0)
-    if extra[0] >= geometry.stride[0] or extra[1] >= geometry.stride[1]:
-        raise ValueError(f"{name}: output_padding {extra} must be smaller than stride {geometry.stride}")
-    height, width = (
-        (n - 1) * s - 2 * p + d * (k - 1) + e + 1
-        for n, s, p, d, k, e in zip(
-            input.shape[2:], geometry.stride, geometry.padding, geometry.dilation, weight.shape[2:], extra, strict=True
-        )
-    )
-    if min(height, width) < 1:
-        raise ValueError(f"{name}: {geometry} leaves an output of {(height, width)} from input {input.shape}")
-    return ops.conv_transpose2d(input, weight, bias, (height, width), geometry)
-
-
-def masked_conv2d(
-    input: Tensor, weight: Tensor, bias: Tensor | None = None, mask: str = "A", channels: int = 1,
-    relu: bool = False, add: Tensor | None = None,
-) -> Tensor:  # fmt: skip
-    """PixelCNN's convolution: (N, I, H, W) -> (N, O, H, W), where an output depends on earlier pixels only.
-
-    Rows above count as earlier, and pixels to the left in the same row. The pixel itself is seen as far as
-    the mask lets it: channels, of input and output alike, fall into `channels` groups of equal size (1 for
-    grey images, 3 for RGB); mask "A" shows a group only the groups before it, mask "B" itself too. Weights of
-    hidden taps aren't used, and get gradient 0. weight: (O, I, KH, KW), KH and KW odd; bias: (O,).
-
-    relu: of relu(input) instead, and add, (N, O, H, W), to the result: the two other parts of a residual block, which
-    as ops of their own would each read and write whole images.
-
-    Source: van den Oord, Kalchbrenner, Kavukcuoglu, Pixel Recurrent Neural Networks (2016), section 3.4.
-    """
-    _check_conv("masked_conv2d", input, weight, bias, 1, 0)
-    return ops.conv2d(input, weight, bias, Geometry.masked("masked_conv2d", weight.shape, mask, channels), relu, add)
-
-
-def _same(geometry: Geometry, kernel: Any) -> Geometry:
-    """With the padding by which the output is as big as the input."""
-    spans = tuple(d * (k - 1) for d, k in zip(geometry.dilation, kernel, strict=True))
-    if geometry.stride != (1, 1) or spans[0] % 2 or spans[1] % 2:
-        stride = geometry.stride
-        raise ValueError(
-            f"conv2d: padding='same' needs stride 1 and an odd kernel, got stride {stride}, kernel {kernel}"
-        )
-    return replace(geometry, padding=(spans[0] // 2, spans[1] // 2))
-
-
-def _check_conv(name: str, input: Any, weight: Any, bias: Any, i: int, o: int) -> None:
-    """ValueError unless shapes fit. i, o: the axes of the weight that hold the input and output channels."""
-    if len(input.shape) != 4 or len(weight.shape) != 4:
-        raise ValueError(f"{name}: input and weight must have 4 axes, got shapes {input.shape} and {weight.shape}")
-    if input.shape[1] != weight.shape[i]:
-        raise ValueError(
-            f"{name}: input must have {weight.shape[i]} channels for weight {weight.shape}, got {input.shape}"
-        )
-    if bias is not None and bias.shape != (weight.shape[o],):
-        raise ValueError(f"{name}: bias must have shape ({weight.shape[o]},), got {bias.shape}")
-
-
-# --------------------------------------------------------------------------------------- pooling and resizing
-
-
-def max_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0) -> Tensor:
-    """The largest pixel of each window: (N, C, H, W) -> (N, C, OH, OW). Equals: the first gets the gradient.
-
-    OH = (H + 2 padding - KH) // stride + 1, and so OW. stride: by default the kernel's size. Padding, at most
-    half of the kernel, never wins.
-    """
-    return _max_pool2d(input, *_window("max_pool2d", input, kernel_size, stride, padding))[0]
-
-
-def avg_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0) -> Tensor:
-    """The mean of each window, padding counted as zeros: (N, C, H, W) -> (N, C, OH, OW). See `max_pool2d`."""
-    kernel, stride, padding = _window("avg_pool2d", input, kernel_size, stride, padding)
-    return window_sum(input, None, kernel, stride, padding) / (kernel[0] * kernel[1])
-
-
-def _window(name: str, input: Any, kernel_size: Any, stride: Any, padding: Any) -> Any:
-    """(kernel, stride, padding) as pairs; ValueError if they don't fit the input."""
-    _check_image(name, input)
-    kernel = pair(f"{name}: kernel_size", kernel_size, 1)
-    stride = kernel if stride is None else pair(f"{name}: stride", stride, 1)
-    padding = pair(f"{name}: padding", padding, 0)
-    if any(2 * p > k for p, k in zip(padding, kernel, strict=True)):
-        raise ValueError(f"{name}: padding {padding} must be at most half of kernel_size {kernel}")
-    return kernel, stride, padding
-
-
-def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest") -> Tensor:
-    """Images enlarged by whole factors, each pixel repeated. (N, C, H, W) -> (N, C, OH, OW).
-
-    Either the new size or the scale_factor is given, as an integer or a pair of them.
-    """
-    _check_image("interpolate", input)
-    if mode != "nearest":
-        raise ValueError(f"interpolate: mode must be 'nearest', got {mode!r}; others are not supported")
-    if (size is None) == (scale_factor is None):
-        raise ValueError("interpolate: give either size or scale_factor")
-    h, w = input.shape[2:]
-    if size is None:
-        scale = pair("interpolate: scale_factor", _whole(scale_factor), 1)
-        size = (h * scale[0], w * scale[1])
-    else:
-        size = pair("interpolate: size", size, 1)
-        scale = (size[0] // max(h, 1), size[1] // max(w, 1))
-    if min(scale) < 1 or (h * scale[0], w * scale[1]) != size:
-        raise ValueError(f"interpolate: size {size} must be a whole multiple of input's {h} x {w}")
-    return window_spread(input, None, size, scale, scale)
-
-
-def _whole(value: Any) -> Any:
-    """2.0 as 2, also within a pair: PyTorch's scale factors are floats."""
-    if isinstance(value, (tuple, list)):
-        return tuple(map(_whole, value))
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _check_image(name: str, input: Any) -> None:
-    if len(input.shape) != 4:
-        raise ValueError(f"{name}: input must be (N, C, H, W), got shape {input.shape}")
-
-
-def pad(input: Tensor, pad: Any, mode: str = "constant", value: float = 0.0) -> Tensor:
-    """A border of constant value. pad: (before, after) of the last axis, of the last but one, ..."""
-    if mode != "constant":
-        raise ValueError(f"pad: mode must be 'constant', got {mode!r}; others are not supported")
-    if len(pad) % 2 or len(pad) > 2 * len(input.shape) or not all(isinstance(n, int) and n >= 0 for n in pad):
-        raise ValueError(f"pad: pad must be pairs of non-negative integers, one for each axis, got {pad!r}")
-    pairs = [(0, 0)] * (len(input.shape) - len(pad) // 2) + list(zip(pad[::2], pad[1::2], strict=True))[::-1]
-    widths = tuple(pairs)
-    padded = ops.pad(input, widths)
-    if value == 0:
-        return padded
-    border = xp(_raw(padded)).full_like(_raw(padded), value)
-    border[tuple(slice(b, b + n) for (b, _), n in zip(widths, input.shape, strict=True))] = 0
-    return ops.add(padded, _like(input, border))
+# Convolutions, windows, sizes: convolution.py, windows.py and resizing.py explain them.
+conv1d, conv_transpose1d = convolution.conv1d, convolution.conv_transpose1d
+conv2d, conv_transpose2d, masked_conv2d = convolution.conv2d, convolution.conv_transpose2d, convolution.masked_conv2d
+avg_pool2d, max_pool2d, pad, unfold = windows.avg_pool2d, windows.max_pool2d, windows.pad, windows.unfold
+interpolate, pixel_shuffle, pixel_unshuffle = resizing.interpolate, resizing.pixel_shuffle, resizing.pixel_unshuffle
 
 
 # ---------------------------------------------------------------------------------------------- normalization
@@ -279,6 +106,11 @@ def _check_channels(name: str, input: Any, **vectors: Any) -> None:
     for argument, vector in vectors.items():
         if vector is not None and vector.shape != (input.shape[1],):
             raise ValueError(f"{name}: {argument} must have shape ({input.shape[1]},), got {vector.shape}")
+
+
+def normalize(input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12) -> Tensor:
+    """input divided by its `vector_norm` of order p along dim, which counts as eps where it is less."""
+    return ops.div(input, ops.clamp(vector_norm(input, p, dim, True), eps))
 
 
 # ------------------------------------------------------------------------------------------------- recurrence
@@ -352,7 +184,8 @@ def diagonal_bilstm(left: Tensor, right: Tensor, weight_left: Tensor, weight_rig
 
 def _image_lstm(name: str, input: Tensor, weight: Tensor, diagonal: int) -> Tensor:
     """`ops.recurrent.lstm` with axes in PyTorch's order; in memory the channels come last, so nothing is copied."""
-    _check_image(name, input)
+    if len(input.shape) != 4:
+        raise ValueError(f"{name}: input must be (N, C, H, W), got shape {input.shape}")
     units, kernel = input.shape[1] // 4, weight.shape[2:]
     fits = kernel == (2, 1) if diagonal else len(kernel) == 2 and kernel[0] == 1 and kernel[1] % 2 == 1
     if not fits or input.shape[1] != 4 * units or weight.shape[:2] != (4 * units, units):
@@ -394,3 +227,17 @@ def embedding(input: Any, weight: Tensor) -> Tensor:
         raise ValueError(f"embedding: weight must be (rows, D), got shape {weight.shape}")
     _loss.check_labels("embedding: input", index, weight.shape[0])
     return ops.getitem(weight, index)
+
+
+def one_hot(tensor: Any, num_classes: int = -1) -> Any:
+    """Integers of any shape -> (..., num_classes) integers, 1 at each one's place and 0 elsewhere.
+
+    num_classes: -1 stands for the largest integer + 1. Raises TypeError for what isn't integers, ValueError for one
+    that isn't in 0..num_classes-1.
+    """
+    index = _raw(tensor)
+    if num_classes == -1 and not index.size:
+        raise ValueError("one_hot: num_classes must be given for no integers at all")
+    count = int(index.max()) + 1 if num_classes == -1 else num_classes
+    _loss.check_labels("one_hot: tensor", index, count)
+    return _like(tensor, (index[..., None] == on_device_of(index, np.arange(count))).astype(int))

@@ -15,7 +15,6 @@ import numpy as np
 from tinygen import ops
 from tinygen._tensor import Tensor, tensor
 from tinygen.array import xp
-from tinygen.geometry import Geometry, pair
 from tinygen.nn import functional as F
 from tinygen.nn import init
 from tinygen.nn.module import Module, Parameter
@@ -23,13 +22,12 @@ from tinygen.ops.recurrent import lstm_states
 
 
 def _weights(shape: tuple[int, ...], bias: int | None, rng: np.random.Generator) -> tuple[Tensor, Tensor | None]:
-    """(weight, bias or None) uniform within 1 / sqrt(fan_in), as in PyTorch. In memory (in, out), and HWIO."""
+    """(weight, bias or None) uniform within 1 / sqrt(fan_in), as in PyTorch. In memory (*kernel, in, out)."""
     if min(shape) < 1:
         raise ValueError(f"every side of a weight must be at least 1, got {shape}")
-    if len(shape) == 4:
-        weight = Parameter(np.zeros((*shape[2:], shape[1], shape[0]), np.float32).transpose(3, 2, 0, 1))
-    else:
-        weight = Parameter(np.zeros(shape[::-1], np.float32).T)
+    axes = len(shape)
+    memory = np.zeros((*shape[2:], shape[1], shape[0]), np.float32)
+    weight = Parameter(memory.transpose(axes - 1, axes - 2, *range(axes - 2)))
     init.kaiming_uniform_(weight, a=math.sqrt(5), generator=rng)
     if bias is None:
         return weight, None
@@ -49,85 +47,6 @@ class Linear(Module):
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}{'' if self.bias is not None else ', bias=False'}"
-
-
-class _Conv(Module):
-    """What convolutions share. The weight is (out, in, KH, KW), of transposed ones (in, out, KH, KW)."""
-
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: Any, bias: bool,
-        rng: np.random.Generator, transposed: bool = False, **settings: Any,
-    ) -> None:  # fmt: skip
-        self.in_channels, self.out_channels = in_channels, out_channels
-        self.kernel_size = pair(f"{type(self).__name__}: kernel_size", kernel_size, 1)
-        self.settings = settings  # the other arguments of the function
-        channels = (in_channels, out_channels) if transposed else (out_channels, in_channels)
-        self.weight, self.bias = _weights((*channels, *self.kernel_size), out_channels if bias else None, rng)
-
-    def extra_repr(self) -> str:
-        settings = "".join(f", {name}={value!r}" for name, value in self.settings.items())
-        bias = "" if self.bias is not None else ", bias=False"
-        return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}{settings}{bias}"
-
-
-class Conv2d(_Conv):
-    """Convolution: (N, in_channels, H, W) -> (N, out_channels, OH, OW). See `functional.conv2d`."""
-
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
-        dilation: Any = 1, groups: int = 1, bias: bool = True, *, rng: np.random.Generator,
-    ) -> None:  # fmt: skip
-        if groups != 1:
-            raise ValueError(f"Conv2d: groups must be 1, got {groups}; grouped convolution is not supported")
-        settings = {"stride": stride, "padding": padding, "dilation": dilation}
-        super().__init__(in_channels, out_channels, kernel_size, bias, rng, **settings)
-
-    def forward(self, input: Tensor) -> Tensor:
-        return F.conv2d(input, self.weight, self.bias, **self.settings)
-
-
-class MaskedConv2d(_Conv):
-    """PixelCNN's convolution with mask "A" or "B": (N, in_channels, H, W) -> (N, out_channels, H, W).
-
-    channels: the colour groups that the mask orders. relu: of relu(input). See `functional.masked_conv2d`.
-    """
-
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: Any, mask: str, channels: int = 1,
-        bias: bool = True, relu: bool = False, *, rng: np.random.Generator,
-    ) -> None:  # fmt: skip
-        settings: dict[str, Any] = {"mask": mask, "channels": channels, "relu": relu}
-        super().__init__(in_channels, out_channels, kernel_size, bias, rng, **settings)
-        Geometry.masked("MaskedConv2d", self.weight.shape, mask, channels)  # raises early
-
-    def forward(self, input: Tensor, add: Tensor | None = None) -> Tensor:
-        """add: what is added to the result, of its shape."""
-        return F.masked_conv2d(input, self.weight, self.bias, **self.settings, add=add)
-
-
-class ConvTranspose2d(_Conv):
-    """Transposed convolution: (N, in_channels, H, W) -> (N, out_channels, OH, OW).
-
-    See `functional.conv_transpose2d`. Its weight is (in_channels, out_channels, KH, KW).
-    """
-
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
-        output_padding: Any = 0, groups: int = 1, bias: bool = True, dilation: Any = 1,
-        *, rng: np.random.Generator,
-    ) -> None:  # fmt: skip
-        if groups != 1:
-            raise ValueError(f"ConvTranspose2d: groups must be 1, got {groups}; grouped convolution is not supported")
-        settings = {
-            "stride": stride,
-            "padding": padding,
-            "output_padding": output_padding,
-            "dilation": dilation,
-        }
-        super().__init__(in_channels, out_channels, kernel_size, bias, rng, True, **settings)
-
-    def forward(self, input: Tensor) -> Tensor:
-        return F.conv_transpose2d(input, self.weight, self.bias, **self.settings)
 
 
 class LSTMCell(Module):
@@ -389,33 +308,6 @@ class GatedActivation(_Function):
 
     def __init__(self) -> None:
         super().__init__()
-
-
-class MaxPool2d(_Function):
-    """The largest pixel of each window. See `functional.max_pool2d`."""
-
-    function = F.max_pool2d
-
-    def __init__(self, kernel_size: Any, stride: Any = None, padding: Any = 0) -> None:
-        super().__init__(kernel_size=kernel_size, stride=stride, padding=padding)
-
-
-class AvgPool2d(_Function):
-    """The mean of each window. See `functional.avg_pool2d`."""
-
-    function = F.avg_pool2d
-
-    def __init__(self, kernel_size: Any, stride: Any = None, padding: Any = 0) -> None:
-        super().__init__(kernel_size=kernel_size, stride=stride, padding=padding)
-
-
-class Upsample(_Function):
-    """Each pixel repeated. See `functional.interpolate`."""
-
-    function = F.interpolate
-
-    def __init__(self, size: Any = None, scale_factor: Any = None, mode: str = "nearest") -> None:
-        super().__init__(size=size, scale_factor=scale_factor, mode=mode)
 
 
 class Flatten(Module):

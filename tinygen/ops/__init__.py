@@ -9,33 +9,43 @@ from tinygen._tensor import Tensor as _Tensor
 from tinygen.ops.conv import conv2d, conv2d_weight, conv_transpose2d
 from tinygen.ops.device import device, new_tensor, to
 from tinygen.ops.activations import elu, leaky_relu, relu, sigmoid, softplus, tanh
+from tinygen.ops.einsum import einsum
 from tinygen.ops.elementwise import (
-    abs, add, clamp, cos, div, eq, exp, expm1, ge, gt, le, log, log1p, lt, maximum, minimum, mul, ne, neg, pow, sign,
-    sin, sqrt, sub, where,
+    abs, add, clamp, cos, div, eq, exp, expm1, ge, gt, le, log, log1p, lt, maximum, minimum, mul, ne, neg, pow, rsqrt,
+    sign, sin, sqrt, square, sub, where,
 )  # fmt: skip
-from tinygen.ops.linalg import linear, matmul
+from tinygen.ops.linalg import linear, matmul, outer
+from tinygen.ops.matrices import cholesky, inverse
 from tinygen.ops.nade import nade
-from tinygen.ops.reduce import amax, argmax, cumsum, log_softmax, logsumexp, mean, softmax, sum
-from tinygen.ops.shape import (
-    broadcast_to, cat, flip, gather, getitem, index_add, pad, permute, reshape, scatter_add, stack, sum_to,
-    transpose,
+from tinygen.ops.norms import norm
+from tinygen.ops.order import argsort, max, min, sort, topk
+from tinygen.ops.reduce import (
+    amax, amin, argmax, argmin, cumsum, log_softmax, logsumexp, mean, softmax, sum,
 )  # fmt: skip
+from tinygen.ops.shape import (
+    broadcast_to, cat, expand, flip, gather, getitem, index_add, index_select, pad, permute, reshape, roll,
+    scatter_add, stack, sum_to, transpose, tril, triu,
+)  # fmt: skip
+from tinygen.ops.special import erf
+from tinygen.ops.statistics import prod, std, var
 
 
 def _attach() -> None:
-    operators: dict[str, Any] = {"add": add, "sub": sub, "mul": mul, "truediv": div, "matmul": matmul}
+    operators: dict[str, Any] = {"add": add, "sub": sub, "mul": mul, "truediv": div, "matmul": matmul, "pow": pow}
     for name, op in operators.items():
         setattr(_Tensor, f"__{name}__", op)
         setattr(_Tensor, f"__r{name}__", lambda a, b, op=op: op(b, a))
-    for op in (gt, ge, lt, le, eq, ne, getitem, pow, neg):
+    for op in (gt, ge, lt, le, eq, ne, getitem, neg):
         setattr(_Tensor, f"__{op.__name__}__", op)
     for op in (
-        abs, amax, argmax, clamp, cos, cumsum, exp, expm1, flip, gather, log, log1p, log_softmax, logsumexp, mean,
-        new_tensor, relu, sigmoid, sign, sin, softmax, sqrt, sum, tanh, to, transpose,
+        abs, amax, amin, argmax, argmin, argsort, cholesky, clamp, cos, cumsum, erf, exp, expand, expm1, flip, gather,
+        index_select, inverse, log, log1p, log_softmax, logsumexp, max, mean, min, new_tensor, norm, outer, pow, prod,
+        relu, roll, rsqrt, sigmoid, sign, sin, softmax, sort, sqrt, square, std, sum, tanh, to, topk, transpose, tril,
+        triu, var,
     ):  # fmt: skip
         setattr(_Tensor, op.__name__, op)
     # PyTorch takes these either as one tuple or as several numbers.
-    shapes: dict[str, Any] = {"reshape": reshape, "permute": permute, "expand": broadcast_to}
+    shapes: dict[str, Any] = {"reshape": reshape, "permute": permute}
     for name, op in shapes.items():
         setattr(_Tensor, name, lambda a, *n, op=op: op(a, n[0] if len(n) == 1 and isinstance(n[0], tuple) else n))
     _Tensor.device = property(device)  # type: ignore[assignment, method-assign]

@@ -14,6 +14,9 @@ order by themselves.
 A PixelCNN mask (van den Oord et al. 2016, section 3.4; lecture slide 32) lets an output see only pixels before its own
 in raster order: the taps of the rows above, those to the left, and of the center tap what `mask` and `channels`
 say. Masked taps are left out, not multiplied by zero.
+
+With `groups` the channels of both sides fall into so many groups, and each output sees its own group's inputs: the
+weight is (O, I / groups, KH, KW). With as many groups as inputs it is a depthwise convolution.
 """
 
 from __future__ import annotations
@@ -40,11 +43,12 @@ def conv2d(x, weight, bias=None, geometry=UNIT, relu=False, add=None):
     Accuracy: 16 ulps of the largest element; long sums are added in blocks, so it hardly grows with their length.
     """
     size, x = geometry.out_size(x.shape[2:], weight.shape[2:]), real(x, weight)
+    geometry.check_groups(x.shape[1], len(weight), weight.shape[1])
     x = xp(x).maximum(x, 0) if relu else x
     y = xp(x).zeros((len(x), *size, len(weight)), x.dtype)
     padded = _padded(x, geometry.padding)
     for tap, window, keep in geometry.taps(weight.shape, size):
-        y += padded[window] @ _kept(weight[:, :, *tap], keep).T
+        y += _product(padded[window], _kept(weight[:, :, *tap], keep).T, geometry.groups)
     y = _nchw(_biased(y, bias))
     return y if add is None else y + add
 
@@ -58,11 +62,12 @@ def conv_transpose2d(y, weight, bias=None, size=(1, 1), geometry=UNIT, positive=
     Accuracy: 16 ulps of the largest element, as of `conv2d`.
     """
     geometry.check(size, weight.shape[2:], y.shape[2:])
+    geometry.check_groups(weight.shape[1] * geometry.groups, y.shape[1])
     (ph, pw), (h, w), y = geometry.padding, size, real(y, weight)
-    x = xp(y).zeros((len(y), h + 2 * ph, w + 2 * pw, weight.shape[1]), y.dtype)
+    x = xp(y).zeros((len(y), h + 2 * ph, w + 2 * pw, weight.shape[1] * geometry.groups), y.dtype)
     rows = y.transpose(0, 2, 3, 1)
     for tap, window, keep in geometry.taps(weight.shape, y.shape[2:]):
-        x[window] += rows @ _kept(weight[:, :, *tap], keep)
+        x[window] += _adjoint_product(rows, _kept(weight[:, :, *tap], keep), geometry.groups)
     x = _nchw(_biased(x[:, ph : ph + h, pw : pw + w], bias))
     return x if positive is None else relu_backward(x, positive)
 
@@ -74,13 +79,16 @@ def conv2d_weight(x, y, kernel_size, geometry=UNIT, relu=False):
     Accuracy: 16 ulps of the largest element, as of `conv2d`.
     """
     geometry.check(x.shape[2:], kernel_size, y.shape[2:])
+    geometry.check_groups(x.shape[1], y.shape[1])
     x, y = real(x, y), real(y, x)
     x = xp(x).maximum(x, 0) if relu else x
-    weight = xp(x).zeros((*kernel_size, x.shape[1], y.shape[1]), x.dtype).transpose(3, 2, 0, 1)
+    inputs = x.shape[1] // geometry.groups
+    weight = xp(x).zeros((*kernel_size, inputs, y.shape[1]), x.dtype).transpose(3, 2, 0, 1)
     padded = _padded(x, geometry.padding)
-    rows = y.transpose(0, 2, 3, 1).reshape(-1, y.shape[1])
+    rows = y.transpose(0, 2, 3, 1).reshape(y.size // max(y.shape[1], 1), y.shape[1])
     for tap, window, keep in geometry.taps(weight.shape, y.shape[2:]):
-        weight[:, :, *tap] = _kept(rows.T @ padded[window].reshape(-1, x.shape[1]), keep)
+        pixels = padded[window].reshape(len(rows), x.shape[1])
+        weight[:, :, *tap] = _kept(_weight_product(rows, pixels, geometry.groups), keep)
     return weight, total(y, (0, 2, 3))
 
 
@@ -183,6 +191,39 @@ def _(y_shape, weight_shape, geometry):
 # ------------------------------------------------------------------------------------------- what the definitions share
 
 
+def _product(x, weight, groups):
+    """x (..., I) @ weight (I / groups, O), group by group -> (..., O)."""
+    if groups == 1:
+        return x @ weight
+    by_group = weight.reshape(len(weight), groups, weight.shape[1] // groups).transpose(1, 0, 2)
+    return _joined(_split(x, groups) @ by_group, x.shape[:-1])
+
+
+def _adjoint_product(y, weight, groups):
+    """y (..., O) @ weight (O, I / groups), group by group -> (..., I)."""
+    if groups == 1:
+        return y @ weight
+    by_group = weight.reshape(groups, len(weight) // groups, weight.shape[1])
+    return _joined(_split(y, groups) @ by_group, y.shape[:-1])
+
+
+def _weight_product(y, x, groups):
+    """y (P, O) transposed @ x (P, I), group by group -> (O, I / groups)."""
+    if groups == 1:
+        return y.T @ x
+    return (_split(y, groups).transpose(0, 2, 1) @ _split(x, groups)).reshape(y.shape[1], x.shape[1] // groups)
+
+
+def _split(x, groups):
+    """(..., C) as (groups, P, C / groups), a view where x is contiguous."""
+    return x.reshape(prod(x.shape[:-1]), groups, x.shape[-1] // groups).transpose(1, 0, 2)
+
+
+def _joined(y, lead):
+    """(groups, P, C / groups) as (..., C)."""
+    return y.transpose(1, 0, 2).reshape(*lead, y.shape[0] * y.shape[2])
+
+
 def _padded(x, padding):
     """x as NHWC, zeros around each image."""
     (ph, pw), x = padding, x.transpose(0, 2, 3, 1)
@@ -218,8 +259,12 @@ _MASKS = (((4, 3), 3, "A", 1), ((3, 4), 3, "B", 1), ((3, 3), 5, "A", 3), ((2, 3)
 
 
 def _cases(rng):
+    """Inputs of a group, outputs, image, kernel, geometry."""
     for image, kernel, geometry in _CASES:
         yield 2, 3, image, kernel, geometry
+    yield 2, 6, (4, 5), (3, 2), Geometry((2, 1), (1, 0), groups=2)
+    yield 1, 3, (4, 3), (3, 3), Geometry((1, 1), (1, 1), groups=3)
+    yield 1, 4, (3, 3), (2, 2), Geometry(dilation=(1, 2), groups=2)
     for image, k, mask, channels in _MASKS:
         yield channels, 2 * channels, image, (k, k), Geometry((1, 1), (k // 2, k // 2), (1, 1), mask, channels)
 
@@ -227,9 +272,9 @@ def _cases(rng):
 @conv2d.samples
 def _(rng):
     for i, o, image, kernel, geometry in _cases(rng):
-        yield sample(normal(rng, 2, i, *image), normal(rng, o, i, *kernel), normal(rng, o), geometry)
+        yield sample(normal(rng, 2, i * geometry.groups, *image), normal(rng, o, i, *kernel), normal(rng, o), geometry)
         size = geometry.out_size(image, kernel)
-        x, add = normal(rng, 2, i, *image), normal(rng, 2, o, *size)
+        x, add = normal(rng, 2, i * geometry.groups, *image), normal(rng, 2, o, *size)
         yield sample(x, normal(rng, o, i, *kernel), None, geometry, True, add)
     yield sample(normal(rng, 1, 1, 3, 3), normal(rng, 2, 1, 2, 2), add=normal(rng, 1, 2, 2, 2))
 
@@ -238,14 +283,16 @@ def _(rng):
 def _(rng):
     for i, o, image, kernel, geometry in _cases(rng):
         size = geometry.out_size(image, kernel)
-        y, weight, bias = normal(rng, 2, o, *size), normal(rng, o, i, *kernel), normal(rng, i)
+        inputs = i * geometry.groups
+        y, weight, bias = normal(rng, 2, o, *size), normal(rng, o, i, *kernel), normal(rng, inputs)
         yield sample(y, weight, bias, image, geometry)
-        yield sample(y, weight, None, image, geometry, normal(rng, 2, i, *image))
+        yield sample(y, weight, None, image, geometry, normal(rng, 2, inputs, *image))
 
 
 @conv2d_weight.samples
 def _(rng):
     for i, o, image, kernel, geometry in _cases(rng):
         size = geometry.out_size(image, kernel)
-        yield sample(normal(rng, 2, i, *image), normal(rng, 2, o, *size), kernel, geometry)
-        yield sample(normal(rng, 2, i, *image), normal(rng, 2, o, *size), kernel, geometry, True)
+        inputs = i * geometry.groups
+        yield sample(normal(rng, 2, inputs, *image), normal(rng, 2, o, *size), kernel, geometry)
+        yield sample(normal(rng, 2, inputs, *image), normal(rng, 2, o, *size), kernel, geometry, True)

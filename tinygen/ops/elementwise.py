@@ -8,6 +8,7 @@ aren't integers take them as float32.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
@@ -100,18 +101,35 @@ def _(gout):
 
 
 @op
-def pow(x, exponent: float):
-    """x ** exponent; the exponent is a Python number. For a variable one write exp(y * log(x))."""
-    if not isinstance(exponent, (int, float)):
-        raise TypeError(f"exponent must be a number, not {type(exponent).__name__}")
+def pow(x, exponent):
+    """x ** exponent. Of a negative x and an exponent that isn't whole it is NaN."""
     return x**exponent
 
 
 @pow.vjp("x")
 def _(gout, x, exponent):
-    if exponent == 0:
-        return gout * 0.0
-    return gout * (exponent * x ** (exponent - 1))
+    if isinstance(exponent, (int, float)):
+        return gout * 0.0 if exponent == 0 else gout * (exponent * x ** (exponent - 1))
+    return gout * (exponent * where((x == 0) * (exponent == 0), 1.0, x) ** (exponent - 1))
+
+
+@pow.vjp("exponent")
+def _(gout, out, x, exponent):
+    if isinstance(x, (int, float)) and x:
+        return gout * out * (math.log(x) if x > 0 else math.nan)
+    zero = (x == 0) * (exponent >= 0)  # there it is flat, but for a jump at the exponent 0
+    return gout * where(zero, 0.0, out * (log(where(zero, 1.0, x)) if hasattr(x, "dtype") else -math.inf))
+
+
+@op
+def square(x):
+    """x * x."""
+    return x * x
+
+
+@square.vjp("x")
+def _(gout, x):
+    return gout * (x + x)
 
 
 # ----------------------------------------------------------------------------------------- exponentials and the like
@@ -170,6 +188,17 @@ def sqrt(x):
 @sqrt.vjp("x")
 def _(gout, out):
     return gout * 0.5 / out
+
+
+@op
+def rsqrt(x):
+    """1 / sqrt(x)."""
+    return 1 / xp(x).sqrt(x)
+
+
+@rsqrt.vjp("x")
+def _(gout, out):
+    return gout * -0.5 * out * out * out
 
 
 @op
@@ -246,8 +275,10 @@ def _(gout, x, y):
 
 
 @op
-def clamp(x, min: float | None = None, max: float | None = None):
-    """x limited to [min, max]; the bounds are Python numbers or None."""
+def clamp(x, min: Any = None, max: Any = None):
+    """x limited to [min, max]; the bounds are numbers, arrays or None. Where min is above max it is max."""
+    if min is None and max is None:
+        raise ValueError("min or max must be given")
     return xp(x).clip(x, min, max)
 
 
@@ -256,6 +287,18 @@ def _(gout, x, min, max):
     if min is not None:
         gout = where(x >= min, gout, 0.0)
     return gout if max is None else where(x <= max, gout, 0.0)
+
+
+@clamp.vjp("min")
+def _(gout, x, min, max):
+    gout = gout * (x < min)
+    return gout if max is None else gout * (min < max)
+
+
+@clamp.vjp("max")
+def _(gout, x, min, max):
+    over = x > max
+    return gout * (over if min is None else over + (min > max))  # of booleans the sum is "or"
 
 
 @op
@@ -331,9 +374,9 @@ def ne(x, y):
 # ---------------------------------------------------------------------------------------------- what they are tested on
 
 _op: Any
-for _op in (neg, exp, expm1, sin, cos, abs, sign):
+for _op in (neg, square, exp, expm1, sin, cos, abs, sign):
     _op.samples(unary())
-for _op in (log, log1p, sqrt):
+for _op in (log, log1p, sqrt, rsqrt):
     _op.samples(unary(positive))
 for _op in (add, sub, mul, maximum, minimum, gt, ge, lt, le, eq, ne):
     _op.samples(binary())
@@ -345,6 +388,9 @@ def _(rng):
     for exponent in (0, 1, 2, 3, 0.5, -1):
         yield sample(positive(rng, 2, 3), exponent)
     yield sample(normal(rng, 3), 2)
+    yield sample(positive(rng, 2, 3), normal(rng, 3))
+    yield sample(2.5, normal(rng, 2, 3))
+    yield sample(positive(rng, 3), np.array([2.0, 0.0, -3.0]))
 
 
 @clamp.samples
@@ -352,6 +398,9 @@ def _(rng):
     yield sample(normal(rng, 4, 5), -0.5, 0.5)
     yield sample(normal(rng, 4), None, 0.3)
     yield sample(normal(rng, 4), min=-0.3)
+    yield sample(normal(rng, 4, 5), normal(rng, 5), normal(rng, 4, 1))
+    yield sample(normal(rng, 4), max=normal(rng, 4))
+    yield sample(normal(rng, 4), normal(rng, 4))
 
 
 @where.samples

@@ -52,6 +52,13 @@ def _(gout, x, y_shape):
     return matmul(transpose(x, -1, -2), gout)
 
 
+def outer(x, y):
+    """The products of each element of x with each of y: (M,), (N,) -> (M, N)."""
+    if len(x.shape) != 1 or len(y.shape) != 1:
+        raise ValueError(f"outer: both must be vectors, got shapes {x.shape} and {y.shape}")
+    return reshape(x, (-1, 1)) * y
+
+
 @op
 def linear(input, weight, bias=None):
     """input @ weight.T + bias. input: (..., in), weight: (out, in), bias: (out,) or None -> (..., out).

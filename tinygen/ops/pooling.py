@@ -20,20 +20,21 @@ from tinygen.tape import op
 
 
 @op(outputs=("out", "which"))
-def max_pool2d(x, kernel, stride, padding=(0, 0)):
+def max_pool2d(x, kernel, stride, padding=(0, 0), dilation=(1, 1)):
     """The largest pixel of each window, its number: (N, C, H, W) -> (N, C, OH, OW).
 
     Of equals the first, of NaNs the last, as in PyTorch.
     """
     n, x = xp(x), real(x)
     padded = _padded(x, padding, -np.inf)
-    size = out_size(x.shape[2:], kernel, stride, padding)
+    size = out_size(x.shape[2:], kernel, stride, padding, dilation)
     out = n.full_like(x, -np.inf, shape=(*x.shape[:2], *size))
     which = n.zeros_like(out, dtype=np.int32)
     if padding != (0, 0):  # a window of -inf is its first pixel in the image, not one of the padding
-        rows, columns = (n.maximum(p - n.arange(m) * s, 0) for p, m, s in zip(padding, size, stride, strict=True))
+        places = zip(padding, size, stride, dilation, strict=True)
+        rows, columns = (n.maximum(-((n.arange(m) * s - p) // d), 0) for p, m, s, d in places)
         which += (rows[:, None] * kernel[1] + columns).astype(np.int32)
-    for t, window in _windows(kernel, size, stride):
+    for t, window in _windows(kernel, size, stride, dilation):
         pixel = padded[window]
         best = (pixel > out) | (pixel != pixel)
         n.maximum(which, best * np.int32(t), out=which)  # t grows; masked copies are slower
@@ -42,12 +43,12 @@ def max_pool2d(x, kernel, stride, padding=(0, 0)):
 
 
 @max_pool2d.vjp("x")
-def _(gout, which, x_shape, kernel, stride, padding):
-    return window_spread(gout, which, x_shape[2:], kernel, stride, padding)
+def _(gout, which, x_shape, kernel, stride, padding, dilation):
+    return window_spread(gout, which, x_shape[2:], kernel, stride, padding, dilation)
 
 
 @op
-def window_sum(x, which, kernel, stride, padding=(0, 0)):
+def window_sum(x, which, kernel, stride, padding=(0, 0), dilation=(1, 1)):
     """The sum of the pixels in each window, or of pixel number `which` alone; padding counts as 0.
 
     x: (N, C, H, W), which: integers (N, C, OH, OW) or None -> (N, C, OH, OW).
@@ -56,39 +57,39 @@ def window_sum(x, which, kernel, stride, padding=(0, 0)):
     """
     n, x = xp(x), real(x)
     padded = _padded(x, padding, 0)
-    size = out_size(x.shape[2:], kernel, stride, padding)
+    size = out_size(x.shape[2:], kernel, stride, padding, dilation)
     out = n.zeros_like(x, shape=(*x.shape[:2], *size))
-    for t, window in _windows(kernel, size, stride):
+    for t, window in _windows(kernel, size, stride, dilation):
         out += padded[window] if which is None else padded[window] * (which == t)
     return out
 
 
 @window_sum.vjp("x")
-def _(gout, x_shape, which, kernel, stride, padding):
-    return window_spread(gout, which, x_shape[2:], kernel, stride, padding)
+def _(gout, x_shape, which, kernel, stride, padding, dilation):
+    return window_spread(gout, which, x_shape[2:], kernel, stride, padding, dilation)
 
 
 @op
-def window_spread(y, which, size, kernel, stride, padding=(0, 0)):
+def window_spread(y, which, size, kernel, stride, padding=(0, 0), dilation=(1, 1)):
     """The adjoint of `window_sum`: y: (N, C, OH, OW) -> (N, C, *size)."""
     n, (ph, pw), (h, w) = xp(y), padding, size
-    if out_size(size, kernel, stride, padding) != y.shape[2:]:
+    if out_size(size, kernel, stride, padding, dilation) != y.shape[2:]:
         raise ValueError(f"windows of {kernel} and stride {stride} on {size} don't give {y.shape[2:]}")
     x = n.zeros_like(y, shape=(*y.shape[:2], h + 2 * ph, w + 2 * pw))
-    for t, window in _windows(kernel, y.shape[2:], stride):
+    for t, window in _windows(kernel, y.shape[2:], stride, dilation):
         x[window] += y if which is None else y * (which == t)
     return x[:, :, ph : ph + h, pw : pw + w]
 
 
 @window_spread.vjp("y")
-def _(gout, which, kernel, stride, padding):
-    return window_sum(gout, which, kernel, stride, padding)
+def _(gout, which, kernel, stride, padding, dilation):
+    return window_sum(gout, which, kernel, stride, padding, dilation)
 
 
-def _windows(kernel, size, stride):
+def _windows(kernel, size, stride, dilation):
     """For each pixel number, where these pixels of all windows are in the padded image."""
     for t in range(kernel[0] * kernel[1]):
-        starts = divmod(t, kernel[1])
+        starts = (tap * d for tap, d in zip(divmod(t, kernel[1]), dilation, strict=True))
         yield (
             t,
             (..., *(slice(a, a + s * (n - 1) + 1, s) for a, n, s in zip(starts, size, stride, strict=True))),
@@ -107,11 +108,12 @@ def _padded(x, padding, value):
 
 # ------------------------------------------------------------------------------------ what they are tested on
 
-_GEOMETRIES = (  # image, kernel, stride, padding
+_GEOMETRIES = (  # image, kernel, stride, padding, dilation
     ((4, 6), (2, 2), (2, 2), (0, 0)),
     ((5, 4), (3, 2), (2, 1), (1, 1)),
     ((5, 7), (2, 3), (3, 2), (0, 1)),
     ((3, 3), (3, 3), (1, 1), (1, 1)),
+    ((6, 5), (2, 3), (2, 1), (1, 1), (3, 2)),
 )
 
 
@@ -121,9 +123,9 @@ def _(rng):
         yield sample(normal(rng, 2, 3, *image), *rest)
 
 
-def _picks(rng, image, kernel, stride, padding):
+def _picks(rng, image, *rest):
     """For each window the number of a pixel within the image."""
-    return max_pool2d(normal(rng, 2, 3, *image), kernel, stride, padding)[1]
+    return max_pool2d(normal(rng, 2, 3, *image), *rest)[1]
 
 
 @window_sum.samples
@@ -135,7 +137,7 @@ def _(rng):
 
 @window_spread.samples
 def _(rng):
-    for image, kernel, stride, padding in _GEOMETRIES:
-        size, rest = out_size(image, kernel, stride, padding), (kernel, stride, padding)
+    for image, *rest in _GEOMETRIES:
+        size = out_size(image, *rest)
         yield sample(normal(rng, 2, 3, *size), None, image, *rest)
         yield sample(normal(rng, 2, 3, *size), _picks(rng, image, *rest), image, *rest)

@@ -20,11 +20,16 @@ from tinygen.tape import op
 Dims = int | tuple[int, ...] | None
 
 
-def _kept(shape, dim):
+def kept_shape(shape, dim):
     """The shape of a reduction over dim with keepdim."""
     dims = range(len(shape)) if dim is None else (dim,) if isinstance(dim, int) else dim
     dims = {d % len(shape) for d in dims} if shape else set()
     return tuple(1 if i in dims else n for i, n in enumerate(shape))
+
+
+def left_shape(shape, dim):
+    """The shape of a reduction over one axis, or over all for None."""
+    return () if dim is None or not shape else (*shape[: dim % len(shape)], *shape[dim % len(shape) + 1 :])
 
 
 @op
@@ -42,7 +47,7 @@ def _(x, dim, keepdim):
 
 @sum.vjp("x")
 def _(gout, x_shape, dim):
-    return broadcast_to(reshape(gout, _kept(x_shape, dim)), x_shape)
+    return broadcast_to(reshape(gout, kept_shape(x_shape, dim)), x_shape)
 
 
 @op
@@ -53,7 +58,7 @@ def mean(x, dim: Dims = None, keepdim: bool = False):
 
 @mean.vjp("x")
 def _(gout, x_shape, dim):
-    kept = _kept(x_shape, dim)
+    kept = kept_shape(x_shape, dim)
     count = 1
     for n, k in zip(x_shape, kept, strict=True):
         count *= n if k == 1 else 1
@@ -66,17 +71,30 @@ def amax(x, dim: Dims = None, keepdim: bool = False):
     return x.max(axis=dim, keepdims=keepdim)
 
 
+@op
+def amin(x, dim: Dims = None, keepdim: bool = False):
+    """Smallest value over the axes dim. Ties share the gradient evenly."""
+    return x.min(axis=dim, keepdims=keepdim)
+
+
+@amin.vjp("x")
 @amax.vjp("x")
 def _(gout, x, out, dim):
-    kept = _kept(x.shape, dim)
+    kept = kept_shape(x.shape, dim)
     hit = x == reshape(out, kept)
     return reshape(gout, kept) * hit / sum(hit, dim, True)
 
 
 @op
-def argmax(x, dim: int | None = None):
-    """Index of the largest value along dim (of the flattened array for None)."""
-    return x.argmax(axis=dim)
+def argmax(x, dim: int | None = None, keepdim: bool = False):
+    """Index of the largest value along dim (of the flattened array for None), of equals the first."""
+    return x.argmax(axis=dim).reshape(kept_shape(x.shape, dim) if keepdim else left_shape(x.shape, dim))
+
+
+@op
+def argmin(x, dim: int | None = None, keepdim: bool = False):
+    """Index of the smallest value along dim (of the flattened array for None), of equals the first."""
+    return x.argmin(axis=dim).reshape(kept_shape(x.shape, dim) if keepdim else left_shape(x.shape, dim))
 
 
 @op
@@ -96,7 +114,7 @@ def logsumexp(x, dim: Dims, keepdim: bool = False):
 
 @logsumexp.vjp("x")
 def _(gout, x, out, dim):
-    kept = _kept(x.shape, dim)
+    kept = kept_shape(x.shape, dim)
     return reshape(gout, kept) * exp(x - reshape(out, kept))
 
 
@@ -166,7 +184,7 @@ def _along(rng):
 
 
 _op: Any
-for _op in (sum, mean, amax):
+for _op in (sum, mean, amax, amin):
     _op.samples(_reductions)
-for _op in (softmax, log_softmax, logsumexp, cumsum, argmax):
+for _op in (softmax, log_softmax, logsumexp, cumsum, argmax, argmin):
     _op.samples(_along)

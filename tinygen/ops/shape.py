@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tinygen import kernels
-from tinygen.array import on_device_of, total, xp
+from tinygen.array import inverse, memory_order, on_device_of, total, xp
 from tinygen.ops._samples import normal, sample
 from tinygen.tape import op
 
@@ -36,6 +36,13 @@ def _(gout, x_shape):
 @broadcast_to.vjp("x")
 def _(gout):
     return gout  # the engine sums it to x's shape
+
+
+def expand(x, *shape: int | tuple[int, ...]):
+    """x repeated along new axes and axes of length 1, without a copy; a length of -1 leaves the axis as it is."""
+    sizes = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
+    lead = len(sizes) - len(x.shape)
+    return broadcast_to(x, tuple(x.shape[i - lead] if n == -1 and i >= lead else n for i, n in enumerate(sizes)))
 
 
 @op(view=True)
@@ -88,6 +95,39 @@ def flip(x, dims: int | Sequence[int]):
 @flip.vjp("x")
 def _(gout, dims):
     return flip(gout, dims)
+
+
+@op
+def roll(x, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None):
+    """x with the elements along each of the axes dims moved by its shift, round the end; None: of x as one row."""
+    return xp(x).roll(x, shifts, dims)
+
+
+@roll.vjp("x")
+def _(gout, shifts, dims):
+    return roll(gout, -shifts if isinstance(shifts, int) else tuple(-n for n in shifts), dims)
+
+
+@op
+def tril(x, diagonal: int = 0):
+    """The lower triangles of matrices (..., M, N), zeros above the diagonal of that number (1: the one above)."""
+    return xp(x).tril(x, diagonal)
+
+
+@tril.vjp("x")
+def _(gout, diagonal):
+    return tril(gout, diagonal)
+
+
+@op
+def triu(x, diagonal: int = 0):
+    """The upper triangles of matrices (..., M, N), zeros below the diagonal of that number (1: the one above)."""
+    return xp(x).triu(x, diagonal)
+
+
+@triu.vjp("x")
+def _(gout, diagonal):
+    return triu(gout, diagonal)
 
 
 @op(view=True)
@@ -151,8 +191,47 @@ def _placed(x, index):
 
 
 @op
+def index_select(x, dim: int, index):
+    """The slices of x along dim that integers (K,) name: (..., n, ...) -> (..., K, ...), in x's order in memory."""
+    if index.ndim > 1:
+        raise ValueError(f"index must have one axis, got shape {index.shape}")
+    if not x.ndim:
+        return x.reshape(1)[_placed(x.reshape(1), (index.reshape(-1),))].reshape(())
+    (places,), order = _placed(x.swapaxes(0, dim), (index.reshape(-1),)), memory_order(x)
+    return xp(x).take(x.transpose(order), places, axis=order.index(dim % x.ndim)).transpose(inverse(order))
+
+
+@index_select.vjp("x")
+def _(gout, x_shape, dim, index):
+    return select_add(gout, dim, index, x_shape)
+
+
+@op
+def select_add(x, dim, index, shape):
+    """Zeros of the given shape, to whose slices along dim those of x are added: the adjoint of `index_select`."""
+    out = xp(x).zeros_like(x, shape=shape)
+    if not shape:
+        return out + x
+    if out.swapaxes(0, dim).shape[1:] != x.swapaxes(0, dim).shape[1:] or x.shape[dim] != index.size:
+        raise ValueError(f"x of shape {x.shape} can't be added to {shape} along dim {dim}, {index.size} slices")
+    sums, parts = out.swapaxes(0, dim), x.swapaxes(0, dim)
+    for i, place in enumerate(index.reshape(-1).tolist()):
+        sums[place] += parts[i]
+    return out
+
+
+@select_add.vjp("x")
+def _(gout, dim, index):
+    return index_select(gout, dim, index)
+
+
+@op
 def gather(x, dim: int, index):
-    """out[.., i, ..] = x[.., index[.., i, ..], ..] along dim. index: integers, as many axes as x; out has its shape."""
+    """out[.., i, ..] = x[.., index[.., i, ..], ..] along dim. index: integers, as many axes as x; out has its shape.
+
+    A 0-d x or index counts as an array of one element.
+    """
+    x = x if x.ndim else x.reshape(1)
     return x[_placed(x, _grid(x, dim, index))]
 
 
@@ -164,11 +243,15 @@ def _(gout, x_shape, dim, index):
 @op
 def scatter_add(x, dim, index, shape):
     """Zeros of the given shape to which x is added at index along dim: the adjoint of `gather`."""
+    if not shape:
+        return index_add(x, _grid(x, dim, index), (1,)).reshape(())
     return index_add(x, _grid(x, dim, index), shape)
 
 
 def _grid(x, dim, index):
     """The index along dim, beside each axis's own numbers along the others."""
+    if x.ndim <= 1 and index.ndim <= 1:
+        return (index,)
     if index.ndim != x.ndim:
         raise ValueError(f"index must have as many axes as x, {x.ndim}, not {index.ndim}")
     grid = [n.reshape([-1 if i == axis else 1 for i in range(index.ndim)])
@@ -271,6 +354,21 @@ def _(rng):
     yield sample(normal(rng, 2, 3, 4), (0, 2))
 
 
+@roll.samples
+def _(rng):
+    yield sample(normal(rng, 3, 4), 1)
+    yield sample(normal(rng, 3, 4), -1, 0)
+    yield sample(normal(rng, 3, 4), (5, 1), (1, 0))
+
+
+@tril.samples
+@triu.samples
+def _(rng):
+    yield sample(normal(rng, 3, 4))
+    yield sample(normal(rng, 2, 4, 3), 1)
+    yield sample(normal(rng, 3, 3), -1)
+
+
 @getitem.samples
 def _(rng):
     x = normal(rng, 3, 4)
@@ -285,17 +383,34 @@ def _(rng):
     yield sample(normal(rng, 2), (slice(0, 4, 2), 1), (4, 2))
 
 
+@index_select.samples
+def _(rng):
+    yield sample(normal(rng, 3, 4, 2), 1, np.array([0, -1, 0, 2]))
+    yield sample(normal(rng, 3), -1, np.array(2))
+    yield sample(normal(rng), 0, np.array([0]))
+
+
+@select_add.samples
+def _(rng):
+    yield sample(normal(rng, 3, 4, 2), 1, np.array([0, 2, 0, 1]), (3, 5, 2))
+    yield sample(normal(rng, 4, 2), 0, np.array([0, 2, 0, 1]), (5, 2))
+    yield sample(normal(rng), 0, np.array([0]), ())
+
+
 @gather.samples
 def _(rng):
     yield sample(normal(rng, 3, 4), 1, rng.integers(0, 4, (3, 5)))
     yield sample(normal(rng, 3, 4), 0, rng.integers(0, 3, (2, 4)))
     yield sample(normal(rng, 3, 4), 1, rng.integers(0, 4, (2, 5)))
+    yield sample(normal(rng), 0, np.zeros(3, int))
+    yield sample(normal(rng, 3), 0, np.array(2))
 
 
 @scatter_add.samples
 def _(rng):
     yield sample(normal(rng, 3, 5), 1, rng.integers(0, 4, (3, 5)), (3, 4))
     yield sample(normal(rng, 2, 5), 1, rng.integers(0, 4, (2, 5)), (3, 4))
+    yield sample(normal(rng, 3), 0, np.zeros(3, int), ())
 
 
 @pad.samples

@@ -276,6 +276,8 @@ class Trace:
             product = self._conv2d(x, weight, bias, geometry, False, None)
             self._op += 1
             return self.elementwise("add", product, add)
+        if geometry.groups > 1:
+            raise NotTraceable("a convolution in groups")
         source = self.source(self.numbers(x)[0].transpose(1, 2, 0))
         size = geometry.out_size(x.shape[2:], weight.shape[2:])
         out = self.new(size[0], size[1], len(weight))
@@ -302,8 +304,8 @@ class Trace:
         self, y: Any, weight: Any, bias: Any, size: Any, geometry: Geometry, positive: Any
     ) -> np.ndarray:  # fmt: skip
         stride, padding, dilation = geometry.stride, geometry.padding, geometry.dilation
-        if geometry.mask or positive is not None:
-            raise NotTraceable("a transposed convolution with a mask")
+        if geometry.mask or geometry.groups > 1 or positive is not None:
+            raise NotTraceable("a transposed convolution with a mask or in groups")
         source = self.source(self.numbers(y)[0].transpose(1, 2, 0))
         out = self.new(size[0], size[1], weight.shape[1])
         for phase in itertools.product(*map(range, stride)):  # pixels of one phase see the same taps
