@@ -8,7 +8,7 @@ from typing import Any
 from tinygen._tensor import Tensor as _Tensor
 from tinygen.ops.conv import conv2d, conv2d_weight, conv_transpose2d
 from tinygen.ops.device import device, new_tensor, to
-from tinygen.ops.activations import elu, leaky_relu, relu, sigmoid, softplus, tanh
+from tinygen.ops.activations import elu, erf, leaky_relu, relu, sigmoid, silu, softplus, tanh
 from tinygen.ops.elementwise import (
     abs, add, clamp, cos, div, eq, exp, expm1, ge, gt, le, log, log1p, lt, maximum, minimum, mul, ne, neg, pow, sign,
     sin, sqrt, sub, where,
@@ -30,7 +30,7 @@ def _attach() -> None:
     for op in (gt, ge, lt, le, eq, ne, getitem, pow, neg):
         setattr(_Tensor, f"__{op.__name__}__", op)
     for op in (
-        abs, amax, argmax, clamp, cos, cumsum, exp, expm1, flip, gather, log, log1p, log_softmax, logsumexp, mean,
+        abs, amax, argmax, clamp, cos, cumsum, erf, exp, expm1, flip, gather, log, log1p, log_softmax, logsumexp, mean,
         new_tensor, relu, sigmoid, sign, sin, softmax, sqrt, sum, tanh, to, transpose,
     ):  # fmt: skip
         setattr(_Tensor, op.__name__, op)
