@@ -1,16 +1,71 @@
 """Neural networks: modules, layers, initial values, and the functions that they are made of."""
 
-from tinygen.nn import functional, init
+from tinygen.nn import functional, init, utils
+from tinygen.nn.criteria import (
+    BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, GaussianNLLLoss, HuberLoss, KLDivLoss, L1Loss, MSELoss, NLLLoss,
+    SmoothL1Loss,
+)  # fmt: skip
 from tinygen.nn.layers import (
-    ELU, LSTM, AvgPool2d, BatchNorm1d, BatchNorm2d, Conv2d, ConvTranspose2d, Dropout, Embedding,
-    Flatten, GatedActivation, Identity, LayerNorm, LeakyReLU, Linear, LogSoftmax, LSTMCell, MaskedConv2d,
-    MaxPool2d, ReLU, Sigmoid, Softmax, Softplus, Tanh, Upsample,
+    ELU, GELU, LSTM, AvgPool2d, Bilinear, Conv2d, ConvTranspose2d, Dropout, Embedding, Flatten, GatedActivation,
+    Identity, LeakyReLU, Linear, LogSoftmax, LSTMCell, MaskedConv2d, MaxPool2d, Mish, ReLU, Sigmoid, SiLU, Softmax,
+    Softplus, Tanh, Upsample,
 )  # fmt: skip
 from tinygen.nn.module import Module, ModuleList, Parameter, Sequential
+from tinygen.nn.multihead import MultiheadAttention
+from tinygen.nn.norm_layers import (
+    BatchNorm1d, BatchNorm2d, GroupNorm, InstanceNorm1d, InstanceNorm2d, LayerNorm, RMSNorm,
+)  # fmt: skip
 
 __all__ = [
-    "ELU", "LSTM", "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "Conv2d", "ConvTranspose2d", "Dropout", "Embedding",
-    "Flatten", "GatedActivation", "Identity", "LSTMCell", "LayerNorm", "LeakyReLU", "Linear", "LogSoftmax",
-    "MaskedConv2d", "MaxPool2d", "Module", "ModuleList", "Parameter", "ReLU", "Sequential", "Sigmoid", "Softmax",
-    "Softplus", "Tanh", "Upsample", "functional", "init",
+    "ELU",
+    "GELU",
+    "LSTM",
+    "AvgPool2d",
+    "BCELoss",
+    "BCEWithLogitsLoss",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "Bilinear",
+    "Conv2d",
+    "ConvTranspose2d",
+    "CrossEntropyLoss",
+    "Dropout",
+    "Embedding",
+    "Flatten",
+    "GatedActivation",
+    "GaussianNLLLoss",
+    "GroupNorm",
+    "HuberLoss",
+    "Identity",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "KLDivLoss",
+    "L1Loss",
+    "LSTMCell",
+    "LayerNorm",
+    "LeakyReLU",
+    "Linear",
+    "LogSoftmax",
+    "MSELoss",
+    "MaskedConv2d",
+    "MaxPool2d",
+    "Mish",
+    "Module",
+    "ModuleList",
+    "MultiheadAttention",
+    "NLLLoss",
+    "Parameter",
+    "RMSNorm",
+    "ReLU",
+    "Sequential",
+    "SiLU",
+    "Sigmoid",
+    "SmoothL1Loss",
+    "Softmax",
+    "Softplus",
+    "Tanh",
+    "Upsample",
+    "functional",
+    "init",
+    "utils",
 ]  # fmt: skip

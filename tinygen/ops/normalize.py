@@ -159,7 +159,8 @@ def _(x, weight, bias, groups, eps, silu):
 def _(gout, gmean, grstd, x, weight, bias, groups, eps, silu, moments):
     if gout is None or gmean is not None or grstd is not None or not moments:
         return NotImplemented  # only in derivatives of derivatives
-    grads = kernels.rows.group_norm_backward(gout, x, weight, bias, *moments, groups, silu)
+    mean, rstd = moments
+    grads = kernels.rows.group_norm_backward(gout, x, weight, bias, mean, rstd, groups, silu)
     if grads is NotImplemented:
         return grads
     gx, gweight, gbias = grads
