@@ -190,12 +190,12 @@ def test_binary_cross_entropies(shape, reduction, weighted, positive, seed):
     rng = np.random.default_rng(seed)
     (x,), target = normal(seed, np.float64, shape), rng.random(shape)
     settings = {"weight": rng.random(shape) + 0.1} if weighted else {}
-    p = 1 / (1 + np.exp(-x))
+    p, theirs = 1 / (1 + np.exp(-x)), {k: torch.tensor(v) for k, v in settings.items()}
+    compare(*(functools.partial(lib.binary_cross_entropy, reduction=reduction, **s)
+              for lib, s in ((F, settings), (TF, theirs))), [p, target], 1e-9)  # fmt: skip
     p.flat[0] = float(rng.integers(2))  # at an end, where logarithms are cut off
-    theirs = {k: torch.tensor(v) for k, v in settings.items()}
-    with np.errstate(divide="ignore"):  # the target's gradient there is infinite
-        compare(*(functools.partial(lib.binary_cross_entropy, reduction=reduction, **s)
-                  for lib, s in ((F, settings), (TF, theirs))), [p, target], 1e-9)  # fmt: skip
+    compare(*(lambda x, lib=lib, t=make(target), s=s: lib.binary_cross_entropy(x, t, reduction=reduction, **s)
+              for lib, make, s in ((F, np.asarray, settings), (TF, torch.tensor, theirs))), [p], 1e-9)  # fmt: skip
     if positive:
         settings["pos_weight"] = rng.random(shape[-1:]) + 0.5
         theirs["pos_weight"] = torch.tensor(settings["pos_weight"])

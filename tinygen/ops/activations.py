@@ -224,7 +224,7 @@ def _(gout, g, x):
 
 @op
 def erf(x):
-    """The error function, 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x. On the CPU, one element after the other."""
+    """The error function, 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x: on the CPU, one by one."""
     return on_device_of(x, np.asarray(_erf(moved(x, np)), x.dtype))
 
 
