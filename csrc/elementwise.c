@@ -20,7 +20,8 @@ typedef struct {
 static const parallel_task add_task[][2] = TABLE(add_item), relu_task[][2] = TABLE(relu_item),
     relu_backward_task[][2] = TABLE(relu_backward_item), elu_task[][2] = TABLE(elu_item),
     elu_backward_task[][2] = TABLE(elu_backward_item), tanh_task[][2] = TABLE(tanh_item),
-    sigmoid_task[][2] = TABLE(sigmoid_item), logistic_backward_task[][2] = TABLE(logistic_backward_item),
+    sigmoid_task[][2] = TABLE(sigmoid_item), silu_task[][2] = TABLE(silu_item),
+    silu_backward_task[][2] = TABLE(silu_backward_item), logistic_backward_task[][2] = TABLE(logistic_backward_item),
     gated_task[][2] = TABLE(gated_item), gated_backward_task[][2] = TABLE(gated_backward_item);
 
 static int each(int dtype, const parallel_task task[][2], flat *f, int threads)
@@ -80,6 +81,18 @@ int tg_sigmoid(int dtype, int64_t n, const void *x, void *y, int threads)
 {
     flat f = {.n = n, .in = {x}, .out = {y}};
     return each(dtype, sigmoid_task, &f, threads);
+}
+
+int tg_silu(int dtype, int64_t n, const void *x, void *y, int threads)
+{
+    flat f = {.n = n, .in = {x}, .out = {y}};
+    return each(dtype, silu_task, &f, threads);
+}
+
+int tg_silu_backward(int dtype, int64_t n, const void *gy, const void *x, void *gx, int threads)
+{
+    flat f = {.n = n, .in = {gy, x}, .out = {gx}};
+    return each(dtype, silu_backward_task, &f, threads);
 }
 
 int tg_logistic_backward(int dtype, int64_t n, double low, const void *gy, const void *y, void *gx, int threads)

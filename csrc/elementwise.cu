@@ -61,6 +61,17 @@ struct sigmoid_of {
     __device__ void operator()(const real *x, real *y) const { y[0] = sigmoid(x[0]); }
 };
 
+struct silu_of {
+    template <class real>
+    __device__ void operator()(const real *x, real *y) const { y[0] = x[0] * sigmoid(x[0]); }
+};
+
+/* Of gy and x. */
+struct silu_backward {
+    template <class real>
+    __device__ void operator()(const real *x, real *gx) const { gx[0] = x[0] * silu_slope(x[1]); }
+};
+
 struct gated {
     template <class real>
     __device__ void operator()(const real *x, real *y) const { y[0] = tanh(x[0]) * sigmoid(x[1]); }
@@ -154,6 +165,16 @@ int tg_tanh(int dtype, int64_t n, const void *x, void *y, int)
 int tg_sigmoid(int dtype, int64_t n, const void *x, void *y, int)
 {
     return each(dtype, 1, n, {{x, 0}}, {{y, 0}}, sigmoid_of());
+}
+
+int tg_silu(int dtype, int64_t n, const void *x, void *y, int)
+{
+    return each(dtype, 1, n, {{x, 0}}, {{y, 0}}, silu_of());
+}
+
+int tg_silu_backward(int dtype, int64_t n, const void *gy, const void *x, void *gx, int)
+{
+    return each(dtype, 1, n, {{gy, 0}, {x, 0}}, {{gx, 0}}, silu_backward());
 }
 
 int tg_logistic_backward(int dtype, int64_t n, double low, const void *gy, const void *y, void *gx, int)

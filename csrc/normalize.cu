@@ -1,6 +1,6 @@
-/* Batch normalization over rows of channels (Ioffe & Szegedy 2015), and its gradient: sums over each column, by
- * chunks of rows and then over the chunks, always in the same order; then elementwise. All of it is bound by
- * memory: forward reads x twice, backward x and gy. */
+/* Batch normalization over rows of channels (Ioffe & Szegedy 2015), group normalization over those of each image (Wu &
+ * He 2018), and their gradients: sums over each column, by chunks of rows and then over the chunks, always in the same
+ * order; then elementwise. All of it is bound by memory: forward reads x twice, backward x and gy. */
 #include "runtime/cuda.cuh"
 
 namespace {
@@ -80,14 +80,15 @@ __device__ __forceinline__ sums combine(sums own, int lane, int strip)
     return own;
 }
 
-/* A block sums a chunk of rows for LANES columns: each lane has a column, each strip every STRIPS-th row. */
+/* A block sums a chunk of an image's rows for LANES columns: each lane has a column, each strip every STRIPS-th row. */
 template <class sums>
 __global__ void __launch_bounds__(NORM_THREADS)
 sum_chunk(typename sums::input in, int64_t rows, int64_t channels, sums *partial)
 {
     int lane = threadIdx.x % LANES, strip = threadIdx.x / LANES;
-    int64_t column = (int64_t)blockIdx.y * LANES + lane, row = (int64_t)blockIdx.x * CHUNK + strip;
-    int64_t end = (int64_t)(blockIdx.x + 1) * CHUNK < rows ? (int64_t)(blockIdx.x + 1) * CHUNK : rows;
+    int64_t chunks = ceil_of<int64_t>(rows, CHUNK), image = blockIdx.x / chunks, from = blockIdx.x % chunks * CHUNK;
+    int64_t column = (int64_t)blockIdx.y * LANES + lane, row = image * rows + from + strip;
+    int64_t end = image * rows + (from + CHUNK < rows ? from + CHUNK : rows);
     sums own = {};
     for (; column < channels && row < end; row += STRIPS * GROUP) {
         int64_t left = (end - row + STRIPS - 1) / STRIPS;
@@ -199,6 +200,209 @@ int64_t bytes_for(int64_t rows, int64_t channels, int dtype)
     return (4 * (channels + 4) + 3 * ceil_of<int64_t>(rows, CHUNK) * channels) * element_size(dtype);
 }
 
+/* --- group norm ------------------------------------------------------------------------------------------ */
+
+/* What the elements of an image have in common. */
+template <class real>
+struct grouped {
+    int64_t pixels, channels, groups;
+    const real *weight, *bias, *mean, *rstd;
+
+    __device__ __forceinline__ int64_t group_of(int64_t image, int64_t j) const
+    {
+        return image * groups + quotient(j, channels / groups);
+    }
+
+    __device__ __forceinline__ real weight_of(int64_t j) const { return weight ? weight[j] : 1; }
+
+    /* What silu is taken of, of a standardized element. */
+    __device__ __forceinline__ real scaled(real centered, int64_t j) const
+    {
+        return centered * weight_of(j) + (bias ? bias[j] : 0);
+    }
+};
+
+/* A column's sums of gz and gz times x, standardized, with gz the gradient of what silu is taken of. */
+template <class real>
+struct group_sums {
+    real sum, dot;
+    struct input { grouped<real> g; const real *x, *gy; int silu; };
+
+    __device__ __forceinline__ void merge(const group_sums &b)
+    {
+        sum += b.sum;
+        dot += b.dot;
+    }
+
+    static __device__ __forceinline__ group_sums of(const input &in, int64_t i, int64_t step, int count)
+    {
+        group_sums all = {0, 0};
+        int64_t j = i % in.g.channels, group = in.g.group_of(i / (in.g.pixels * in.g.channels), j);
+        real mean = in.g.mean[group], rstd = in.g.rstd[group];
+#pragma unroll
+        for (int k = 0; k < GROUP; k++)
+            if (k < count) {
+                real centered = (in.x[i + k * step] - mean) * rstd, gz = in.gy[i + k * step];
+                gz *= in.silu ? silu_slope(in.g.scaled(centered, j)) : 1;
+                all.merge({gz, gz * centered});
+            }
+        return all;
+    }
+};
+
+/* A channel's part in its group's sums: gradients are weighted. */
+template <class real>
+__device__ __forceinline__ moments<real> weighted(const moments<real> &m, real) { return m; }
+template <class real>
+__device__ __forceinline__ group_sums<real> weighted(const group_sums<real> &s, real w)
+{
+    return {s.sum * w, s.dot * w};
+}
+
+/* A thread a group of an image: calls result(group, sums) with the sums over its channels and chunks. */
+template <class real, class sums, class function>
+__global__ void __launch_bounds__(NORM_THREADS)
+sum_groups(grouped<real> g, const sums *partial, int64_t all, function result)
+{
+    int64_t group = (int64_t)blockIdx.x * NORM_THREADS + threadIdx.x, chunks = ceil_of<int64_t>(g.pixels, CHUNK);
+    int64_t width = g.channels / g.groups, image = group / g.groups, first = group % g.groups * width;
+    sums own = {};
+    if (group >= all)
+        return;
+    for (int64_t i = image * chunks; i < (image + 1) * chunks; i++)
+        for (int64_t j = first; j < first + width; j++)
+            own.merge(weighted(partial[i * g.channels + j], g.weight_of(j)));
+    result(group, own);
+}
+
+template <class real>
+struct group_statistics {
+    double eps;
+    real *mean, *rstd;
+    __device__ __forceinline__ void operator()(int64_t group, const moments<real> &m) const
+    {
+        mean[group] = m.mean;
+        rstd[group] = 1 / sqrt(m.squares / m.n + (real)eps);
+    }
+};
+
+template <class real>
+struct group_averages {
+    real count, *sum, *dot;
+    __device__ __forceinline__ void operator()(int64_t group, const group_sums<real> &s) const
+    {
+        sum[group] = s.sum / count;
+        dot[group] = s.dot / count;
+    }
+};
+
+template <class real>
+struct channel_gradients {
+    real *gweight, *gbias;
+    __device__ __forceinline__ void operator()(int64_t j, const group_sums<real> &s) const
+    {
+        gweight[j] = s.dot;
+        gbias[j] = s.sum;
+    }
+};
+
+/* A block row an image: y from x; or, with gy, gx. sum and dot: the groups' averages. */
+template <class real>
+__global__ void __launch_bounds__(NORM_THREADS)
+group_elements(grouped<real> g, int silu, const real *x, const real *gy, const real *sum, const real *dot, real *out)
+{
+    int64_t size = g.pixels * g.channels, at = (int64_t)blockIdx.x * size, step = (int64_t)gridDim.y * NORM_THREADS;
+    for (int64_t i = (int64_t)blockIdx.y * NORM_THREADS + threadIdx.x; i < size; i += step) {
+        int64_t j = i - quotient(i, g.channels) * g.channels, group = g.group_of(blockIdx.x, j);
+        real rstd = g.rstd[group], centered = (x[at + i] - g.mean[group]) * rstd, z = g.scaled(centered, j);
+        if (gy) {
+            real gz = gy[at + i] * (silu ? silu_slope(z) : 1);
+            out[at + i] = rstd * (gz * g.weight_of(j) - sum[group] - centered * dot[group]);
+        } else
+            out[at + i] = silu ? z * sigmoid(z) : z;
+    }
+}
+
+/* The sums of all channels in all chunks, and of them those of each group. */
+template <class real, class sums, class function>
+void sum_images(const grouped<real> &g, int64_t n, typename sums::input in, sums *partial, const function &result)
+{
+    unsigned chunks = (unsigned)(n * ceil_of<int64_t>(g.pixels, CHUNK)), all = (unsigned)(n * g.groups);
+    LAUNCH(sum_chunk<sums>, dim3(chunks, (unsigned)ceil_of<int64_t>(g.channels, LANES)), NORM_THREADS, in, g.pixels,
+           g.channels, partial);
+    LAUNCH((sum_groups<real, sums, function>), ceil_of<unsigned>(all, NORM_THREADS), NORM_THREADS, g,
+           (const sums *)partial, (int64_t)all, result);
+}
+
+template <class real>
+int each_element(const grouped<real> &g, int64_t n, int silu, const void *x, const void *gy, const real *sum,
+                 const real *dot, void *out)
+{
+    unsigned blocks = (unsigned)min64(ceil_of<int64_t>(g.pixels * g.channels, 4 * NORM_THREADS), 1024);
+    LAUNCH(group_elements<real>, dim3((unsigned)n, blocks), NORM_THREADS, g, silu, (const real *)x, (const real *)gy,
+           sum, dot, (real *)out);
+    return launched();
+}
+
+/* How much memory: three numbers for each chunk of each channel, two for each group; none if there are too many. */
+int64_t bytes_for_groups(int dtype, int64_t n, int64_t pixels, int64_t channels, int64_t groups)
+{
+    int64_t chunks = ceil_of<int64_t>(pixels, CHUNK);
+    if (!groups_valid(dtype, n, pixels, channels, groups) || channels > 1 << 20 || n > INT32_MAX / chunks
+        || n > INT32_MAX / groups)
+        return 0;
+    return (3 * n * chunks * channels + 2 * n * groups + 16) * element_size(dtype);
+}
+
+}
+
+int tg_group_norm(int dtype, int64_t n, int64_t pixels, int64_t channels, int64_t groups, int silu, const void *x,
+                  const void *weight, const void *bias, double eps, void *y, void *mean, void *rstd, int)
+{
+    int64_t bytes = bytes_for_groups(dtype, n, pixels, channels, groups);
+    if (!bytes)
+        return TG_BAD_ARGUMENT;
+    scratch_memory memory(bytes);
+    if (!memory.p)
+        return TG_NO_MEMORY;
+    return typed(dtype, [&](auto zero) {
+        typedef decltype(zero) real;
+        grouped<real> g = {pixels, channels, groups, (const real *)weight, (const real *)bias, (const real *)mean,
+                           (const real *)rstd};
+        if (!n)
+            return launched();
+        group_statistics<real> result = {eps, (real *)mean, (real *)rstd};
+        sum_images<real, moments<real>>(g, n, {(const real *)x}, (moments<real> *)memory.p, result);
+        return each_element<real>(g, n, silu, x, nullptr, nullptr, nullptr, y);
+    });
+}
+
+int tg_group_norm_backward(int dtype, int64_t n, int64_t pixels, int64_t channels, int64_t groups, int silu,
+                           const void *x, const void *weight, const void *bias, const void *mean, const void *rstd,
+                           const void *gy, void *gx, void *gweight, void *gbias, int)
+{
+    int64_t bytes = bytes_for_groups(dtype, n, pixels, channels, groups);
+    if (!bytes)
+        return TG_BAD_ARGUMENT;
+    scratch_memory memory(bytes);
+    if (!memory.p)
+        return TG_NO_MEMORY;
+    return typed(dtype, [&](auto zero) {
+        typedef decltype(zero) real;
+        typedef group_sums<real> sums;
+        grouped<real> g = {pixels, channels, groups, (const real *)weight, (const real *)bias, (const real *)mean,
+                           (const real *)rstd};
+        int64_t chunks = n * ceil_of<int64_t>(pixels, CHUNK);
+        real *sum = (real *)memory.p, *dot = sum + n * groups;
+        sums *partial = (sums *)(dot + n * groups);
+        group_averages<real> averages = {(real)(pixels * (channels / groups)), sum, dot};
+        channel_gradients<real> result = {(real *)gweight, (real *)gbias};
+        if (n)
+            sum_images<real, sums>(g, n, {g, (const real *)x, (const real *)gy, silu}, partial, averages);
+        LAUNCH((sum_chunks<sums, channel_gradients<real>>), (unsigned)ceil_of<int64_t>(channels, LANES), NORM_THREADS,
+               (const sums *)partial, chunks, channels, result);
+        return n ? each_element<real>(g, n, silu, x, gy, sum, dot, gx) : launched();
+    });
 }
 
 int tg_batch_norm(int dtype, int64_t rows, int64_t channels, const void *x, const void *weight, const void *bias,

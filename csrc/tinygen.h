@@ -119,6 +119,10 @@ int tg_sigmoid(int dtype, int64_t n, const void *x, void *y, int threads);
 int tg_logistic_backward(int dtype, int64_t n, double low, const void *gy, const void *y, void *gx,
                          int threads);
 
+/* y = x sigmoid(x); gx = gy sigmoid(x) (1 + x (1 - sigmoid(x))) */
+int tg_silu(int dtype, int64_t n, const void *x, void *y, int threads);
+int tg_silu_backward(int dtype, int64_t n, const void *gy, const void *x, void *gx, int threads);
+
 /* y = tanh(a) * sigmoid(b), with y (rows, channels) and x (rows, 2, channels): a and b of each row. */
 int tg_gated(int dtype, int64_t rows, int64_t channels, const void *x, void *y, int threads);
 int tg_gated_backward(int dtype, int64_t rows, int64_t channels, const void *x, const void *gy, void *gx,
@@ -136,6 +140,15 @@ int tg_batch_norm(int dtype, int64_t rows, int64_t channels, const void *x, cons
 int tg_batch_norm_backward(int dtype, int64_t rows, int64_t channels, const void *x, const void *weight,
                            const void *mean, const void *var, double eps, const void *gy, void *gx,
                            void *gweight, void *gbias, int threads);
+
+/* y = silu((x - mean) * rstd * weight + bias), or what silu is taken of with silu 0. x, y (n, pixels, channels); mean
+ * and rstd = 1 / sqrt(var + eps), outputs (n, groups), of each image and group: channels / groups of them in a row at
+ * all pixels. weight and bias (channels) may be NULL for 1 and 0. At least one pixel and one channel. */
+int tg_group_norm(int dtype, int64_t n, int64_t pixels, int64_t channels, int64_t groups, int silu, const void *x,
+                  const void *weight, const void *bias, double eps, void *y, void *mean, void *rstd, int threads);
+int tg_group_norm_backward(int dtype, int64_t n, int64_t pixels, int64_t channels, int64_t groups, int silu,
+                           const void *x, const void *weight, const void *bias, const void *mean, const void *rstd,
+                           const void *gy, void *gx, void *gweight, void *gbias, int threads);
 
 /* loss (rows), in nats, of logits (rows, classes) and labels (rows); a label outside 0 .. classes - 1 is a bad
  * argument. glogits, the gradient of logits, from gloss (rows). */

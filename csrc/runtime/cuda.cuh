@@ -77,6 +77,14 @@ static __device__ __forceinline__ int64_t quotient(int64_t a, int64_t b)
 template <class real>
 static __device__ __forceinline__ real sigmoid(real x) { return 1 / (1 + exp(-x)); }
 
+/* Of x sigmoid(x). */
+template <class real>
+static __device__ __forceinline__ real silu_slope(real x)
+{
+    real s = sigmoid(x);
+    return s * (1 + x * (1 - s));
+}
+
 /* The larger one; NaN if either is. */
 template <class real>
 static __device__ __forceinline__ real larger(real a, real b) { return a > b || a != a ? a : b; }

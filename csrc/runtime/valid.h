@@ -35,6 +35,15 @@ static inline int rows_valid(int dtype, int64_t rows, int64_t columns)
     return valid_dtype(dtype) && rows >= 0 && columns >= 0 && countable(sizes, 2);
 }
 
+/* Of n images of so many pixels, whose channels fall into groups. None of a group is empty. */
+static inline int groups_valid(int dtype, int64_t n, int64_t pixels, int64_t channels, int64_t groups)
+{
+    const int64_t sizes[] = {n, pixels, channels};
+    if (!valid_dtype(dtype) || n < 0 || pixels < 1 || channels < 1 || groups < 1 || channels % groups)
+        return 0;
+    return countable(sizes, 3) && countable(sizes + 1, 2);
+}
+
 static inline int conv_valid(int dtype, const tg_conv_shape *s)
 {
     const int64_t sizes[] = {s->n, s->h, s->w, s->ci, s->oh, s->ow, s->co};

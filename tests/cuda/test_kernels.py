@@ -76,6 +76,8 @@ WIDE = {  # sizes that allow packs of 16 bytes, and large tiles where there are 
     "tg_gated_backward": {"rows": 50, "channels": 24},
     "tg_batch_norm": {"rows": 700, "channels": 40},
     "tg_batch_norm_backward": {"rows": 700, "channels": 40},
+    "tg_group_norm": {"n": 2, "pixels": 300, "channels": 40},
+    "tg_group_norm_backward": {"n": 2, "pixels": 300, "channels": 40},
     "tg_cross_entropy": {"rows": 11, "classes": 256},
     "tg_cross_entropy_backward": {"rows": 11, "classes": 256},
 }
@@ -158,7 +160,8 @@ def test_what_is_refused(kernel, emulated):
 
 def test_no_memory(emulated):
     """The codes of kernels that need some; and nothing stays behind: the next call is right."""
-    for kernel in ("tg_batch_norm", "tg_batch_norm_backward", "tg_lstm_backward", "tg_conv2d_weight"):
+    norms = ("tg_batch_norm", "tg_batch_norm_backward", "tg_group_norm", "tg_group_norm_backward")
+    for kernel in (*norms, "tg_lstm_backward", "tg_conv2d_weight"):
         wanted = {"n": 2} if kernel.startswith("tg_lstm") else {}
         if kernel == "tg_conv2d_weight":  # enough pixels to be split
             wanted = {"n": 2, "h": 16, "w": 16, "oh": 16, "ow": 16, "kh": 1, "kw": 1, "ci": 2, "co": 3} | POINTWISE

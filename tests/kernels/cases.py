@@ -315,6 +315,13 @@ def _elementwise(name, definition, inputs, roundings, choices=()):
     return make
 
 
+def silu_backward(rng, **wanted):
+    n = _length(rng, **wanted)
+    gy, x = normal(rng, n), normal(rng, n, spread=rng.choice((0.1, 1, 5)))
+    answer, scale = gy * definitions.silu_slope(x), 8 * abs(gy) * (1 + abs(x))  # 1 + x (1 - s) cancels
+    return Case("tg_silu_backward", [n, In(gy), In(x), Out((n,))], [(answer, scale)])
+
+
 _SLOPES = (0, 0.01, 0.2, -1.5)
 
 
@@ -394,6 +401,62 @@ def batch_norm_backward(rng, **wanted):
     outputs = [Out(x.shape), *[Out(mean.shape)] * 2]
     arguments = [*x.shape, In(x), _maybe_in(weight), In(mean), In(var), eps, In(gy), *outputs]
     return Case("tg_batch_norm_backward", arguments, list(zip(answers, scales, strict=True)))
+
+
+def _group_arrays(rng, n=None, pixels=None, channels=None):
+    """x, weight, bias, the number of groups, and whether silu comes after."""
+    n = int(rng.integers(0, 5)) if n is None else n
+    pixels = int(rng.choice((1, 2, 3, 9, 49, 255, 256, 257, 600))) if pixels is None else pixels
+    channels = int(rng.choice((1, 2, 3, 4, 6, 7, 8, 12, 16, 17, 32, 33))) if channels is None else channels
+    groups = int(rng.choice([g for g in range(1, channels + 1) if channels % g == 0]))
+    x = normal(rng, n, pixels, channels, spread=rng.choice((0.5, 3))) + np.round(2 * rng.standard_normal())
+    (x,) = _float32(x)
+    weight, bias = (maybe(rng, normal(rng, channels)) for _ in range(2))
+    return x, weight, bias, groups, int(rng.integers(2))
+
+
+def _over_groups(x, groups, f):
+    """f of each image's groups, and that for each channel: (n, groups) and (n, 1, channels)."""
+    found = f(x.reshape(*x.shape[:2], groups, x.shape[2] // groups))
+    return found, np.repeat(found, x.shape[2] // groups, 1)[:, None]
+
+
+def group_norm(rng, **wanted):
+    x, weight, bias, groups, silu = _group_arrays(rng, **wanted)
+    eps = float(rng.choice((1e-5, 1e-3, 0.1)))
+    y, mean, rstd = definitions.group_norm(x, weight, bias, groups, eps, silu)
+    terms = min(x.shape[1], 256) + 32
+    most, of_each = _over_groups(x, groups, lambda a: abs(a).max((1, 3), initial=1e-30))
+    off = terms * 4 * rstd * (most + rstd * most**2)  # by how much rounding may move a standardized number
+    moved = np.repeat(off, x.shape[2] // groups, 1)[:, None]
+    scale = moved * (1 + abs(x) * np.repeat(rstd, x.shape[2] // groups, 1)[:, None])
+    scale = scale * (1 if weight is None else abs(weight)) + (0 if bias is None else 16 * abs(bias)) + of_each * 1e-3
+    inputs = [In(x), _maybe_in(weight), _maybe_in(bias)]
+    arguments = [*x.shape, groups, silu, *inputs, eps, Out(x.shape), *[Out(mean.shape)] * 2]
+    answers = [(y, 2 * scale), (mean, terms * most), (rstd, off * rstd * (1 + rstd * most))]
+    return Case("tg_group_norm", arguments, answers)
+
+
+def group_norm_backward(rng, **wanted):
+    x, weight, bias, groups, silu = _group_arrays(rng, **wanted)
+    gy, width = normal(rng, *x.shape), x.shape[2] // groups
+    mean, rstd = _float32(*definitions.group_norm(x, weight, bias, groups, 1e-3, 0)[1:])
+    answers = definitions.group_norm_backward(x, weight, bias, mean, rstd, gy, silu)
+    of_mean, of_rstd = (np.repeat(a, width, 1)[:, None] for a in (abs(mean), rstd))
+    factor = 1 if weight is None else abs(weight)
+    out = (abs(x) + of_mean) * of_rstd  # standardized; 1 + it times the weight bounds what silu's slope adds
+    terms = min(x.shape[1], 256) + 64
+    size = 4 * abs(gy) * (1 + out * factor + (0 if bias is None else abs(bias)))
+    total = _over_groups(size * factor, groups, lambda a: a.mean((1, 3)))[1]
+    along = _over_groups(size * factor * out, groups, lambda a: a.mean((1, 3)))[1]
+    scales = [
+        terms * of_rstd * (size * factor + total + out * along), terms * (size * out).sum((0, 1)),
+        terms * size.sum((0, 1)),
+    ]  # fmt: skip
+    inputs = [In(x), _maybe_in(weight), _maybe_in(bias), In(mean), In(rstd), In(gy)]
+    outputs = [Out(a.shape) for a in answers]
+    arguments = [*x.shape, groups, silu, *inputs, *outputs]
+    return Case("tg_group_norm_backward", arguments, list(zip(answers, scales, strict=True)))
 
 
 def _logits(rng, rows=None, classes=None):
@@ -556,11 +619,15 @@ KERNELS = {
     "tg_transpose": transpose,
     "tg_tanh": _elementwise("tg_tanh", np.tanh, 1, 4),
     "tg_sigmoid": _elementwise("tg_sigmoid", definitions._sigmoid, 1, 8),
+    "tg_silu": _elementwise("tg_silu", definitions.silu, 1, 8),
+    "tg_silu_backward": silu_backward,
     "tg_logistic_backward": _elementwise("tg_logistic_backward", definitions.logistic_backward, 2, 4, [(0, -1)]),
     "tg_gated": gated,
     "tg_gated_backward": gated_backward,
     "tg_batch_norm": batch_norm,
     "tg_batch_norm_backward": batch_norm_backward,
+    "tg_group_norm": group_norm,
+    "tg_group_norm_backward": group_norm_backward,
     "tg_cross_entropy": cross_entropy,
     "tg_cross_entropy_backward": cross_entropy_backward,
     "tg_adam": adam,

@@ -202,6 +202,43 @@ def batch_norm_backward(x, weight, mean, var, eps, gy):
     return gout / std + gvar * 2 * centred / rows + gmean / rows, (gy * centred / std).sum(0), gy.sum(0)
 
 
+def silu(x):
+    return x * _sigmoid(x)
+
+
+def silu_slope(x):
+    s = _sigmoid(x)
+    return s * (1 + x * (1 - s))
+
+
+def group_norm(x, weight, bias, groups, eps, after_silu):
+    """x: (n, pixels, channels)."""
+    split = _split(x, groups)
+    mean = split.mean((1, 3))
+    rstd = 1 / np.sqrt(((split - mean[:, None, :, None]) ** 2).mean((1, 3)) + eps)
+    z = _standardized(x, mean, rstd) * (1 if weight is None else weight) + (0 if bias is None else bias)
+    return silu(z) if after_silu else z, mean, rstd
+
+
+def group_norm_backward(x, weight, bias, mean, rstd, gy, after_silu):
+    """By the chain rule: through silu, the weight, and a group's standardization."""
+    groups, out = mean.shape[1], _standardized(x, mean, rstd)
+    weight = np.ones(x.shape[2]) if weight is None else weight
+    gz = gy * (silu_slope(out * weight + (0 if bias is None else bias)) if after_silu else 1)
+    gout, split = (_split(a, groups) for a in (gz * weight, out))
+    centered = gout - gout.mean((1, 3), keepdims=True) - split * (gout * split).mean((1, 3), keepdims=True)
+    gx = (centered * rstd[:, None, :, None]).reshape(x.shape)
+    return gx, (gz * out).sum((0, 1)), gz.sum((0, 1))
+
+
+def _split(x, groups):
+    return x.reshape(*x.shape[:2], groups, x.shape[2] // groups)
+
+
+def _standardized(x, mean, rstd):
+    return ((_split(x, mean.shape[1]) - mean[:, None, :, None]) * rstd[:, None, :, None]).reshape(x.shape)
+
+
 def cross_entropy(logits, labels):
     _, total = _exponentials(logits)
     return np.log(total) - (logits[np.arange(len(labels)), labels] - logits.max(1, initial=-np.inf))

@@ -98,6 +98,8 @@ LARGER = {
     "tg_gated_backward": {"rows": 3000, "channels": 21},
     "tg_batch_norm": {"rows": 2000, "channels": 21},
     "tg_batch_norm_backward": {"rows": 2000, "channels": 21},
+    "tg_group_norm": {"n": 9, "pixels": 300, "channels": 24},
+    "tg_group_norm_backward": {"n": 9, "pixels": 300, "channels": 24},
     "tg_cross_entropy": {"rows": 300, "classes": 101},
     "tg_cross_entropy_backward": {"rows": 300, "classes": 101},
     "tg_sample": {"n": 70, "values": 9},
@@ -309,6 +311,25 @@ def test_the_peak_counts_the_operations_of_all_threads(name):
 
 _POSITIVE = [0.0, 1e-42, 1e-30, 9.0, 20.0, 88.5, 1e4, 3e38, np.inf]
 SPECIAL = [np.nan, *_POSITIVE, *(-x for x in _POSITIVE)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", SETS)
+def test_silu_of_special_values(name, dtype):
+    """As PyTorch's: NaN at -infinity. Its slope is 0 and 1 far out."""
+    x = np.array(SPECIAL, dtype)
+    with np.errstate(all="ignore"), kernels.instruction_set(name):
+        (y,) = Case("tg_silu", [len(x), In(x), Out(x.shape)], []).run(dtype)
+        (slope,) = Case("tg_silu_backward", [len(x), In(np.ones_like(x)), In(x), Out(x.shape)], []).run(dtype)
+        wide = x.astype(np.longdouble)
+        answer = wide / (1 + np.exp(-wide))
+    finite, eps, tiny = np.isfinite(x), np.finfo(dtype).eps, np.finfo(dtype).tiny
+    assert (abs(y[finite] - answer[finite]) <= 8 * eps * abs(answer[finite]) + 1e2 * tiny).all()
+    assert y[x == np.inf] == np.inf
+    assert np.isnan(y[~(x > -np.inf)]).all()
+    assert (slope[finite & (x > 1e3)] == 1).all()
+    assert (slope[finite & (x < -1e3)] == 0).all()
+    assert (slope[abs(x) < 1e-20] == 0.5).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -708,6 +729,17 @@ def test_the_definitions_of_gradients_are_gradients(seed):
     assert np.allclose(loss(x), definitions.cross_entropy(x, labels))
     backward = definitions.cross_entropy_backward(x, labels, gy[:, 0])
     assert np.isclose(inner([gy[:, 0]], directional(loss, [x], [d])), inner([backward], [d]))
+
+
+@pytest.mark.parametrize("silu", [0, 1])
+def test_the_definition_of_group_norms_gradient_is_its_gradient(silu):
+    rng = np.random.default_rng(silu)
+    inputs, gout = [rng.standard_normal(shape) for shape in ((2, 3, 6), 6, 6)], rng.standard_normal((2, 3, 6))
+    d = [rng.standard_normal(a.shape) for a in inputs]
+    moments = definitions.group_norm(*inputs, 2, 0.1, silu)[1:]
+    backward = definitions.group_norm_backward(*inputs, *moments, gout, silu)
+    moved = directional(lambda *a: definitions.group_norm(*a, 2, 0.1, silu)[0], inputs, d)
+    assert np.isclose(inner([gout], moved), inner(backward, d), rtol=1e-10)
 
 
 def _h0_part(s, h0, gz):

@@ -261,6 +261,16 @@ LAYERS = [  # (the layer, in either library, its input's shape)
     (lambda m, g: m.BatchNorm2d(3, eps=1e-3, affine=False), (2, 3, 4, 5)),
     (lambda m, g: m.LayerNorm(5), (4, 5)),
     (lambda m, g: m.LayerNorm((3, 4), elementwise_affine=False), (2, 3, 4)),
+    (lambda m, g: m.GroupNorm(2, 6), (3, 6, 4, 5)),
+    (lambda m, g: m.GroupNorm(3, 6, 1e-3, affine=False), (3, 6)),
+    (lambda m, g: m.InstanceNorm1d(3), (2, 3, 4)),
+    (lambda m, g: m.InstanceNorm2d(3, affine=True), (2, 3, 4, 5)),
+    (lambda m, g: m.InstanceNorm2d(3, track_running_stats=True), (2, 3, 4, 5)),
+    (lambda m, g: m.InstanceNorm2d(3), (3, 4, 5)),
+    (lambda m, g: m.LayerNorm((3, 4), bias=False), (2, 3, 4)),
+    (lambda m, g: m.RMSNorm(5), (4, 5)),
+    (lambda m, g: m.RMSNorm((3, 4), 1e-3, False), (2, 3, 4)),
+    (lambda m, g: m.Sequential(m.SiLU(), m.GELU(), m.GELU("tanh"), m.Mish()), (3, 4)),
     (lambda m, g: m.LSTM(5, 3, **g), (4, 2, 5)),
     (lambda m, g: m.LSTM(5, 3, bias=False, batch_first=True, **g), (4, 2, 5)),
     (lambda m, g: m.LSTMCell(5, 3, **g), (2, 5)),
@@ -285,6 +295,9 @@ def parameters(function):
     return {} if any(p.kind is p.VAR_KEYWORD for p in found) else {p.name: p for p in found}
 
 
+OURS = {("group_norm", "silu"), ("GroupNorm", "silu")}  # arguments that PyTorch doesn't have
+
+
 @pytest.mark.parametrize(("ours", "theirs"), [(F, TF), (nn, torch.nn), (nn.init, torch.nn.init)])
 def test_arguments_are_pytorchs_in_the_same_places_and_with_the_same_defaults(ours, theirs):
     compared = set()
@@ -301,6 +314,9 @@ def test_arguments_are_pytorchs_in_the_same_places_and_with_the_same_defaults(ou
         places = [p.name for p in got.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
         assert places[1:] == list(want)[1 : len(places)], name
         for key, p in list(got.items())[1:]:
+            if (name, key) in OURS:
+                assert p.kind is p.KEYWORD_ONLY
+                continue
             required = p.default is p.empty  # as softmax's dim is, which PyTorch would guess
             assert required or p.default == want[key].default or (name, key) == ("pad", "value"), (name, key)
         compared.add(name)
@@ -343,6 +359,8 @@ def test_a_layer_takes_pytorchs_state_and_computes_the_same(make, shape):
         lambda m, g: m.Conv2d(30, 40, 5, **g),
         lambda m, g: m.ConvTranspose2d(30, 50, 5, **g),
         lambda m, g: m.Embedding(300, 100, **g),
+        lambda m, g: m.Bilinear(30, 40, 50, **g),
+        lambda m, g: m.MultiheadAttention(100, 5, **g),
         lambda m, g: m.LSTM(100, 150, **g),
     ],
 )

@@ -65,7 +65,7 @@ def normal(seed, dtype, *shapes):
 UNARY = {
     "neg": torch.neg, "exp": torch.exp, "expm1": torch.expm1, "log": torch.log, "log1p": torch.log1p,
     "sqrt": torch.sqrt, "sin": torch.sin, "cos": torch.cos, "tanh": torch.tanh, "sigmoid": torch.sigmoid,
-    "relu": torch.relu,
+    "relu": torch.relu, "silu": TN.silu, "erf": torch.erf,
     "abs": torch.abs, "softplus": functools.partial(TN.softplus, threshold=80), "leaky_relu": TN.leaky_relu,
     "elu": TN.elu,
 }  # fmt: skip

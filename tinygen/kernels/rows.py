@@ -1,4 +1,4 @@
-"""Images as rows of their channels: gated activation, batch norm, softmax cross entropy."""
+"""Images as rows of their channels: gated activation, batch norm, group norm, softmax cross entropy."""
 
 from __future__ import annotations
 
@@ -55,6 +55,42 @@ def batch_norm_backward(gout, x, weight, mean, var, eps):
     gx, gweight, gbias = new(rows.shape, x), new((n,), x), new((n,), x)
     library.call("tg_batch_norm_backward", x, x.size // n, n, rows, *vectors, float(eps), grows, gx, gweight, gbias)
     return np.moveaxis(gx, -1, 1), gweight, gbias
+
+
+def group_norm(x, weight, bias, groups, eps, silu):
+    """See `tinygen.ops.normalize.group_norm`. x: (N, C, ...)."""
+    if not library.accepts(x, weight, bias) or not x.size:
+        return NotImplemented
+    sizes, rows, y = _grouped(x, groups)
+    mean, rstd = new((x.shape[0], groups), x), new((x.shape[0], groups), x)
+    vectors = [layout.vector("weight", weight, x.shape[1]), layout.vector("bias", bias, x.shape[1])]
+    library.call("tg_group_norm", x, *sizes, int(silu), rows, *vectors, float(eps), y, mean, rstd)
+    return np.moveaxis(y, -1, 1), mean, rstd
+
+
+def group_norm_backward(gout, x, weight, bias, mean, rstd, groups, silu):
+    """See `tinygen.ops.normalize.group_norm_backward`: the gradients of x, weight and bias."""
+    if not library.accepts(gout, x, weight, bias, mean, rstd) or not x.size:
+        return NotImplemented
+    sizes, rows, gx = _grouped(x, groups)
+    for name, a, shape in (("gout", gout, x.shape), *((n, a, sizes[:1] + sizes[3:]) for n, a in
+                           (("mean", mean), ("rstd", rstd)))):  # fmt: skip
+        if a.shape != shape:
+            raise ValueError(f"{name} must have shape {shape}, got {a.shape}")
+    n, grows = x.shape[1], layout.contiguous(np.moveaxis(gout, 1, -1))
+    vectors = [layout.vector("weight", weight, n), layout.vector("bias", bias, n)]
+    moments, gweight, gbias = map(layout.contiguous, (mean, rstd)), new((n,), x), new((n,), x)
+    library.call("tg_group_norm_backward", x, *sizes, int(silu), rows, *vectors, *moments, grows, gx, gweight, gbias)
+    return np.moveaxis(gx, -1, 1), gweight, gbias
+
+
+def _grouped(x, groups):
+    """(N, pixels, C, groups), x with its channels last, and an array like that."""
+    if x.ndim < 2 or groups < 1 or x.shape[1] % groups:
+        raise ValueError(f"x must be (N, C, ...) with C a multiple of groups {groups}, got shape {x.shape}")
+    rows = layout.contiguous(np.moveaxis(x, 1, -1))
+    n, c = x.shape[:2]
+    return (n, x.size // (n * c), c, groups), rows, new(rows.shape, x)
 
 
 def cross_entropy(input, target):

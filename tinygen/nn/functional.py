@@ -14,24 +14,30 @@ import numpy as np
 from tinygen import ops
 from tinygen._tensor import Tensor
 from tinygen.array import on_device_of, xp
-from tinygen.nn import convolution, losses, resizing, windows
+from tinygen.nn import attention, convolution, losses, norms, resizing, windows
 from tinygen.nn._arrays import like as _like
 from tinygen.nn._arrays import raw as _raw
 from tinygen.ops import loss as _loss
 from tinygen.ops import recurrent as _recurrent
-from tinygen.ops.normalize import batch_norm as _batch_norm
-from tinygen.ops.normalize import standardize
 from tinygen.ops.norms import vector_norm
 
 # Network functions that are ops just as they are.
 elu, gated_activation, leaky_relu, linear = ops.elu, _recurrent.gated_activation, ops.leaky_relu, ops.linear
 log_softmax, logsumexp, relu, sigmoid = ops.log_softmax, ops.logsumexp, ops.relu, ops.sigmoid
-softmax, softplus, tanh = ops.softmax, ops.softplus, ops.tanh
+silu, softmax, softplus, tanh = ops.silu, ops.softmax, ops.softplus, ops.tanh
 
 # The losses, which losses.py explains.
 cross_entropy, nll_loss, mse_loss, l1_loss = losses.cross_entropy, losses.nll_loss, losses.mse_loss, losses.l1_loss
+binary_cross_entropy = losses.binary_cross_entropy
 binary_cross_entropy_with_logits = losses.binary_cross_entropy_with_logits
+gaussian_nll_loss, kl_div = losses.gaussian_nll_loss, losses.kl_div
+huber_loss, smooth_l1_loss = losses.huber_loss, losses.smooth_l1_loss
 discretized_logistic_nll, logistic_mixture_nll = losses.discretized_logistic_nll, losses.logistic_mixture_nll
+
+# Normalization, which norms.py explains, and attention.
+batch_norm, group_norm, instance_norm = norms.batch_norm, norms.group_norm, norms.instance_norm
+layer_norm, rms_norm = norms.layer_norm, norms.rms_norm
+scaled_dot_product_attention = attention.scaled_dot_product_attention
 
 # Convolutions, windows, sizes: convolution.py, windows.py and resizing.py explain them.
 conv1d, conv_transpose1d = convolution.conv1d, convolution.conv_transpose1d
@@ -40,72 +46,37 @@ avg_pool2d, max_pool2d, pad, unfold = windows.avg_pool2d, windows.max_pool2d, wi
 interpolate, pixel_shuffle, pixel_unshuffle = resizing.interpolate, resizing.pixel_shuffle, resizing.pixel_unshuffle
 
 
-# ---------------------------------------------------------------------------------------------- normalization
+def gelu(input: Tensor, approximate: str = "none") -> Tensor:
+    """x times the probability that a standard normal number is below x; with "tanh" by an approximation.
 
-
-def batch_norm(
-    input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
-    bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
-) -> Tensor:  # fmt: skip
-    """Each channel standardized, then scaled and shifted. input: (N, C, ...), all others: (C,).
-
-    In training by the batch's own mean and variance, towards which running_mean and running_var (if given)
-    move, in place, by the fraction momentum (the variance that is recorded is the unbiased one); otherwise by
-    running_mean and running_var.
-
-    Raises ValueError for shapes that don't fit, and in training for a single value per channel.
+    0.5 x (1 + erf(x / sqrt 2)), or 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))), which is much faster here and
+    within 0.0005 of it. Source: Hendrycks & Gimpel, Gaussian Error Linear Units (2016), section 2.
     """
-    _check_channels("batch_norm", input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
-    shape = (1, -1, *[1] * (len(input.shape) - 2))
-    if not training:
-        if running_mean is None or running_var is None:
-            raise ValueError("batch_norm: running_mean and running_var are required in evaluation")
-        std = ops.sqrt(running_var + eps)
-        scale = 1 / std if weight is None else weight / std
-        shift = -running_mean * scale if bias is None else bias - running_mean * scale
-        return input * ops.reshape(scale, shape) + ops.reshape(shift, shape)
-    count = math.prod(input.shape) // max(input.shape[1], 1)
-    if count < 2:
-        raise ValueError(f"batch_norm: training takes more than 1 value per channel, got input of shape {input.shape}")
-    out, mean, var = _batch_norm(input, weight, bias, eps)
-    for running, batch, factor in ((running_mean, mean, 1.0), (running_var, var, count / (count - 1))):
-        if running is not None:
-            array = running.write()
-            array *= 1 - momentum
-            array += momentum * factor * _raw(batch)
-    return out
+    if approximate == "none":
+        return 0.5 * input * (1.0 + ops.erf(input * math.sqrt(0.5)))
+    if approximate != "tanh":
+        raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
+    return 0.5 * input * (1.0 + ops.tanh(math.sqrt(2 / math.pi) * (input + 0.044715 * input * input * input)))
 
 
-def layer_norm(
-    input: Tensor,
-    normalized_shape: Any,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
-) -> Tensor:
-    """The last axes, of shape normalized_shape like weight and bias, standardized, scaled and shifted."""
-    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
-    if not shape or input.shape[-len(shape) :] != shape:
-        raise ValueError(f"layer_norm: input of shape {input.shape} must end in normalized_shape {shape}")
-    for name, p in (("weight", weight), ("bias", bias)):
-        if p is not None and p.shape != shape:
-            raise ValueError(f"layer_norm: {name} must have shape {shape}, got {p.shape}")
-    out = standardize(input, tuple(range(-len(shape), 0)), eps)[0]
-    return _affine(out, weight, bias, shape)
+def mish(input: Tensor) -> Tensor:
+    """x * tanh(softplus(x)). Source: Misra, Mish: A Self Regularized Non-Monotonic Activation Function (2019)."""
+    return ops.mul(input, ops.tanh(ops.softplus(input)))
 
 
-def _affine(out: Tensor, weight: Tensor | None, bias: Tensor | None, shape: Any) -> Tensor:
-    if weight is not None:
-        out = out * ops.reshape(weight, shape)
-    return out if bias is None else out + ops.reshape(bias, shape)
+def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """input1' weight[o] input2 + bias[o] for each output o: (..., I) and (..., J) -> (..., O).
 
-
-def _check_channels(name: str, input: Any, **vectors: Any) -> None:
-    if len(input.shape) < 2:
-        raise ValueError(f"{name}: input must be (N, C, ...), got shape {input.shape}")
-    for argument, vector in vectors.items():
-        if vector is not None and vector.shape != (input.shape[1],):
-            raise ValueError(f"{name}: {argument} must have shape ({input.shape[1]},), got {vector.shape}")
+    weight: (O, I, J), bias: (O,).
+    """
+    o, i, j = weight.shape if len(weight.shape) == 3 else (0, 0, 0)
+    if input1.shape[-1:] != (i,) or input2.shape[-1:] != (j,) or input1.shape[:-1] != input2.shape[:-1] or not o:
+        shapes = f"{input1.shape}, {input2.shape} and {weight.shape}"
+        raise ValueError(f"bilinear: inputs and weight must be (..., I), (..., J) and (O, I, J), got {shapes}")
+    products = ops.linear(input1, ops.reshape(ops.transpose(weight, 1, 2), (o * j, i)))
+    products = ops.reshape(products, (*input1.shape[:-1], o, j))
+    out = ops.sum(ops.mul(products, ops.reshape(input2, (*input2.shape[:-1], 1, j))), -1)
+    return out if bias is None else ops.add(out, bias)
 
 
 def normalize(input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinygen import ops
-from tinygen._tensor import Tensor, tensor
+from tinygen._tensor import Tensor
 from tinygen.array import xp
 from tinygen.nn import functional as F
 from tinygen.nn import init
@@ -22,12 +22,13 @@ from tinygen.ops.recurrent import lstm_states
 
 
 def _weights(shape: tuple[int, ...], bias: int | None, rng: np.random.Generator) -> tuple[Tensor, Tensor | None]:
-    """(weight, bias or None) uniform within 1 / sqrt(fan_in), as in PyTorch. In memory (*kernel, in, out)."""
+    """(weight, bias or None) uniform within 1 / sqrt(fan_in), as in PyTorch. In memory (in, out), and HWIO."""
     if min(shape) < 1:
         raise ValueError(f"every side of a weight must be at least 1, got {shape}")
-    axes = len(shape)
-    memory = np.zeros((*shape[2:], shape[1], shape[0]), np.float32)
-    weight = Parameter(memory.transpose(axes - 1, axes - 2, *range(axes - 2)))
+    if len(shape) == 4:
+        weight = Parameter(np.zeros((*shape[2:], shape[1], shape[0]), np.float32).transpose(3, 2, 0, 1))
+    else:
+        weight = Parameter(np.zeros(shape[::-1], np.float32).T)
     init.kaiming_uniform_(weight, a=math.sqrt(5), generator=rng)
     if bias is None:
         return weight, None
@@ -47,6 +48,28 @@ class Linear(Module):
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}{'' if self.bias is not None else ', bias=False'}"
+
+
+class Bilinear(Module):
+    """x1' W x2 + b for each output: (..., in1_features) and (..., in2_features) -> (..., out_features)."""
+
+    def __init__(
+        self, in1_features: int, in2_features: int, out_features: int, bias: bool = True, *, rng: np.random.Generator
+    ) -> None:
+        self.in1_features, self.in2_features, self.out_features = in1_features, in2_features, out_features
+        if min(in1_features, in2_features, out_features) < 1:
+            raise ValueError("Bilinear: in1_features, in2_features and out_features must be at least 1")
+        bound, shape = 1 / math.sqrt(in1_features), (out_features, in1_features, in2_features)
+        self.weight = init.uniform_(Parameter(np.zeros(shape, np.float32)), -bound, bound, generator=rng)
+        zeros = Parameter(np.zeros(out_features, np.float32))
+        self.bias = init.uniform_(zeros, -bound, bound, generator=rng) if bias else None
+
+    def forward(self, input1: Tensor, input2: Tensor) -> Tensor:
+        return F.bilinear(input1, input2, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        sizes = f"{self.in1_features}, {self.in2_features}, {self.out_features}"
+        return f"{sizes}{'' if self.bias is not None else ', bias=False'}"
 
 
 class LSTMCell(Module):
@@ -115,73 +138,6 @@ def _gates(inputs: int, hidden: int, bias: bool, rng: np.random.Generator) -> li
     bound = 1 / math.sqrt(hidden)
     weights = [init.uniform_(Parameter(np.zeros(s[::-1], np.float32).T), -bound, bound, generator=rng) for s in shapes]
     return [*weights, *([] if bias else [None, None])]
-
-
-class _BatchNorm(Module):
-    """Standardizes channels over the batch. See `functional.batch_norm`.
-
-    Buffers: running_mean, running_var, and num_batches_tracked, the number of batches that they have seen.
-    With momentum=None they are the plain averages over all of them.
-    """
-
-    axes: tuple[int, ...]  # numbers of axes that an input may have
-    running_mean: Tensor
-    running_var: Tensor
-    num_batches_tracked: Tensor
-
-    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True) -> None:
-        self.num_features, self.eps, self.momentum, self.affine = num_features, eps, momentum, affine
-        self.weight = Parameter(np.ones(num_features, np.float32)) if affine else None
-        self.bias = Parameter(np.zeros(num_features, np.float32)) if affine else None
-        self.register_buffer("running_mean", tensor(np.zeros(num_features, np.float32)))
-        self.register_buffer("running_var", tensor(np.ones(num_features, np.float32)))
-        self.register_buffer("num_batches_tracked", tensor(np.zeros((), np.int64)))
-
-    def forward(self, input: Tensor) -> Tensor:
-        if input.ndim not in self.axes or input.shape[1] != self.num_features:
-            expected = f"{' or '.join(map(str, self.axes))} axes and {self.num_features} channels"
-            raise ValueError(f"{type(self).__name__}: input must have {expected}, got shape {input.shape}")
-        buffers, momentum = (self.running_mean, self.running_var), self.momentum
-        if momentum is None:
-            momentum = 1 / (self.num_batches_tracked.item() + 1)
-        out = F.batch_norm(input, *buffers, self.weight, self.bias, self.training, momentum, self.eps)
-        if self.training:
-            count = self.num_batches_tracked.write()
-            count += 1
-        return out
-
-    def extra_repr(self) -> str:
-        affine = "" if self.affine else ", affine=False"
-        return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}{affine}"
-
-
-class BatchNorm1d(_BatchNorm):
-    """Standardizes the channels of (N, C) or (N, C, L) over the batch. See `functional.batch_norm`."""
-
-    axes = (2, 3)
-
-
-class BatchNorm2d(_BatchNorm):
-    """Standardizes the channels of (N, C, H, W) over the batch. See `functional.batch_norm`."""
-
-    axes = (4,)
-
-
-class LayerNorm(Module):
-    """Standardizes the last axes of every input. See `functional.layer_norm`."""
-
-    def __init__(self, normalized_shape: Any, eps: float = 1e-5, elementwise_affine: bool = True) -> None:
-        shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
-        self.normalized_shape, self.eps = shape, eps
-        self.weight = Parameter(np.ones(shape, np.float32)) if elementwise_affine else None
-        self.bias = Parameter(np.zeros(shape, np.float32)) if elementwise_affine else None
-
-    def forward(self, input: Tensor) -> Tensor:
-        return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
-
-    def extra_repr(self) -> str:
-        affine = "" if self.weight is not None else ", elementwise_affine=False"
-        return f"{self.normalized_shape}, eps={self.eps}{affine}"
 
 
 class Embedding(Module):
@@ -254,6 +210,33 @@ class ELU(_Function):
 
     def __init__(self, alpha: float = 1.0) -> None:
         super().__init__(alpha=alpha)
+
+
+class SiLU(_Function):
+    """x * sigmoid(x)."""
+
+    function = F.silu
+
+    def __init__(self) -> None:
+        super().__init__()
+
+
+class GELU(_Function):
+    """x times a normal number's probability to be below x. See `functional.gelu`."""
+
+    function = F.gelu
+
+    def __init__(self, approximate: str = "none") -> None:
+        super().__init__(approximate=approximate)
+
+
+class Mish(_Function):
+    """x * tanh(softplus(x))."""
+
+    function = F.mish
+
+    def __init__(self) -> None:
+        super().__init__()
 
 
 class Sigmoid(_Function):

@@ -8,7 +8,7 @@ from typing import Any
 from tinygen._tensor import Tensor as _Tensor
 from tinygen.ops.conv import conv2d, conv2d_weight, conv_transpose2d
 from tinygen.ops.device import device, new_tensor, to
-from tinygen.ops.activations import elu, leaky_relu, relu, sigmoid, softplus, tanh
+from tinygen.ops.activations import elu, leaky_relu, relu, sigmoid, silu, softplus, tanh
 from tinygen.ops.einsum import einsum
 from tinygen.ops.elementwise import (
     abs, add, clamp, cos, div, eq, exp, expm1, ge, gt, le, log, log1p, lt, maximum, minimum, mul, ne, neg, pow, rsqrt,

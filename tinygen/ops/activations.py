@@ -184,9 +184,46 @@ def _(gout, g, x, alpha):
     return where(x > 0, 0.0, gout * g * alpha * exp(minimum(x, 0.0)))
 
 
+@op
+def silu(x):
+    """x * sigmoid(x), without overflow. Source: Elfwing, Uchibe, Doya, Sigmoid-Weighted Linear Units (2017), eq. 4."""
+    n = xp(x)
+    e = n.exp(-n.abs(x))
+    return x * n.where(x > 0, _constant(1, x), e) / (e + _constant(1, x))
+
+
+silu.kernel(partial(kernels.elementwise.run, "tg_silu"), least=kernels.library.SMALL)
+
+
+@silu.vjp("x")
+def _(gout, x):
+    return silu_backward(gout, x)
+
+
+@op
+def silu_backward(g, x):
+    """g s (1 + x (1 - s)) with s = sigmoid(x): the gradient of `silu`."""
+    s = sigmoid(x)
+    return g * s * (x * (_constant(1, x) - s) + _constant(1, x))
+
+
+silu_backward.kernel(partial(kernels.elementwise.run, "tg_silu_backward"), least=kernels.library.SMALL)
+
+
+@silu_backward.vjp("g")
+def _(gout, x):
+    return silu_backward(gout, x)
+
+
+@silu_backward.vjp("x")
+def _(gout, g, x):
+    s = sigmoid(x)
+    return gout * g * s * (1.0 - s) * (x * (1.0 - s - s) + 2.0)
+
+
 # ---------------------------------------------------------------------------------------------- what they are tested on
 
-for _op in (tanh, sigmoid, softplus, relu, leaky_relu, elu):
+for _op in (tanh, sigmoid, softplus, relu, leaky_relu, elu, silu):
     _op.samples(unary())
 
 
@@ -200,6 +237,11 @@ def _(rng):
 def _(rng):
     yield sample(normal(rng, 3, 4), normal(rng, 3, 4), 1.0)
     yield sample(normal(rng, 3, 4), normal(rng, 3, 4), 0.7)
+
+
+@silu_backward.samples
+def _(rng):
+    yield sample(normal(rng, 3, 4), normal(rng, 3, 4))
 
 
 @logistic_backward.samples

@@ -8,6 +8,7 @@ from tinygen import kernels
 from tinygen.array import on_device_of, real, total, xp
 from tinygen.ops._samples import normal, sample
 from tinygen.ops.activations import sigmoid
+from tinygen.ops.elementwise import log, log1p, maximum
 from tinygen.ops.reduce import softmax, sum
 from tinygen.ops.shape import getitem, index_add, reshape
 from tinygen.tape import op
@@ -121,6 +122,36 @@ def _(gout, input):
     return -gout * input
 
 
+@op
+def binary_cross_entropy(input, target):
+    """-target log(input) - (1 - target) log(1 - input), elementwise; logarithms count as at least -100, as in PyTorch.
+
+    The gradient divides by input (1 - input), or 1e-12 if that is more.
+    """
+    _check_probabilities(input, target)
+    n = xp(input)
+    with np.errstate(divide="ignore"):
+        yes, no = n.maximum(n.log(input), -100), n.maximum(n.log1p(-input), -100)
+    return (target - 1) * no - target * yes
+
+
+def _check_probabilities(input, target):
+    if input.shape != target.shape:
+        raise ValueError(f"target must have input's shape, got {target.shape} for {input.shape}")
+    if input.size and not ((input >= 0) & (input <= 1)).all():
+        raise ValueError(f"input must be probabilities, from 0 to 1, got {input.min()} to {input.max()}")
+
+
+@binary_cross_entropy.vjp("input")
+def _(gout, input, target):
+    return gout * (input - target) / maximum(input * (1.0 - input), float(np.float32(1e-12)))
+
+
+@binary_cross_entropy.vjp("target")
+def _(gout, input):
+    return gout * (log1p(-input) - log(input))
+
+
 # ------------------------------------------------------------------------------------ what they are tested on
 
 
@@ -145,3 +176,8 @@ def _(rng):
 def _(rng):
     yield sample(normal(rng, 2, 3), rng.uniform(0, 1, (2, 3)))
     yield sample(normal(rng, 4), np.array([0.0, 1.0, 1.0, 0.0]))
+
+
+@binary_cross_entropy.samples
+def _(rng):
+    yield sample(rng.uniform(0.1, 0.9, (2, 3)), rng.uniform(0, 1, (2, 3)))

@@ -1,4 +1,4 @@
-"""Standardization: what batch norm and layer norm are made of."""
+"""Standardization: what batch norm, group norm and layer norm are made of."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from tinygen import kernels
 from tinygen.array import average, xp
 from tinygen.ops._derive import derive_from
 from tinygen.ops._samples import normal, sample
+from tinygen.ops.activations import silu as _silu
 from tinygen.ops.elementwise import sqrt
 from tinygen.ops.reduce import mean
 from tinygen.ops.shape import broadcast_to, reshape
@@ -108,6 +109,74 @@ def _(gout, gmean, gvar, x, weight, bias, eps, moments):
     return gx, gweight[: 0 if weight is None else None], gbias[: 0 if bias is None else None]
 
 
+@op(outputs=("out", "mean", "rstd"))
+def group_norm(x, weight, bias, groups, eps=1e-5, silu=False):
+    """weight * (x - mean) * rstd + bias, and silu of that on demand; with it mean and rstd = 1 / sqrt(var + eps).
+
+    The moments are those of an image's channels in one of the groups, each channels / groups in a row. x: (N, C, ...);
+    weight and bias: (C,), or None for 1 and 0; mean and rstd: (N, groups). At least one value in a group.
+
+    Source: Wu & He, Group Normalization (2018), equations 1 to 4.
+    """
+    n, c, *rest = x.shape
+    shape = (1, c, *[1] * len(rest))
+    out, mean, var = standardize(reshape(x, (n, groups, c // groups, *rest)), tuple(range(2, len(rest) + 3)), eps)
+    out = reshape(out, x.shape)
+    if weight is not None:
+        out = out * reshape(weight, shape)
+    if bias is not None:
+        out = out + reshape(bias, shape)
+    return _silu(out) if silu else out, reshape(mean, (n, groups)), 1.0 / sqrt(reshape(var, (n, groups)) + eps)
+
+
+@op(outputs=("gx", "gweight", "gbias"))
+def group_norm_backward(gout, gmean, grstd, x, weight, bias, groups, eps=1e-5, silu=False, moments=None):
+    """The gradients of `group_norm`, from those of its outputs (None for zero). (0,) for a weight or bias of None.
+
+    moments: mean and rstd, if known; they follow from x, so they add nothing to the derivatives.
+    """
+    none = xp(x).empty_like(x, shape=(0,))
+    grads = _group_gradients(groups, eps, silu)((x, weight, bias), (gout, gmean, grstd))
+    return tuple(none if g is None else g for g in grads)
+
+
+@group_norm.vjp("x", "weight", "bias")
+def _(gout, gmean, grstd, x, weight, bias, groups, eps, silu, mean, rstd):
+    return group_norm_backward(gout, gmean, grstd, x, weight, bias, groups, eps, silu, (mean, rstd))
+
+
+@group_norm_backward.vjp("gout", "gmean", "grstd", "x", "weight", "bias")
+def _(ggx, ggweight, ggbias, gout, gmean, grstd, x, weight, bias, groups, eps, silu):
+    first = _group_gradients(groups, eps, silu)
+    second = derive_from(lambda *args: first(args[3:], args[:3]))
+    return second((gout, gmean, grstd, x, weight, bias), (ggx, ggweight, ggbias))
+
+
+def _group_gradients(groups, eps, silu):
+    """The gradients of the definition, which is written in ops, so that they can be derived again."""
+    return derive_from(lambda x, weight, bias: group_norm.op.body(x, weight, bias, groups, eps, silu))
+
+
+@group_norm.kernel
+def _(x, weight, bias, groups, eps, silu):
+    return kernels.rows.group_norm(x, weight, bias, groups, eps, silu)
+
+
+@group_norm_backward.kernel
+def _(gout, gmean, grstd, x, weight, bias, groups, eps, silu, moments):
+    if gout is None or gmean is not None or grstd is not None:
+        return NotImplemented  # only in derivatives of derivatives
+    known = moments or kernels.rows.group_norm(x, weight, bias, groups, eps, silu)
+    if known is NotImplemented:
+        return known
+    mean, rstd = known[-2:]
+    grads = kernels.rows.group_norm_backward(gout, x, weight, bias, mean, rstd, groups, silu)
+    if grads is NotImplemented:
+        return grads
+    gx, gweight, gbias = grads
+    return gx, gweight[: 0 if weight is None else None], gbias[: 0 if bias is None else None]
+
+
 @standardize.samples
 def _(rng):
     yield sample(normal(rng, 3, 2, 2, 2), (0, 2, 3))
@@ -132,3 +201,22 @@ def _(rng):
     for x, *rest in _batches(rng):
         yield sample(normal(rng, *x.shape), None, None, x, *rest)
     yield sample(normal(rng, *x.shape), normal(rng, 2), normal(rng, 2), x, normal(rng, 2))
+
+
+def _groups(rng):
+    yield normal(rng, 2, 4, 3), normal(rng, 4), normal(rng, 4), 2, 1e-5, True
+    yield normal(rng, 2, 2, 2, 3), normal(rng, 2), None, 1, 1e-3, False
+    yield normal(rng, 3, 2, 2), None, normal(rng, 2), 2, 1e-3, True
+
+
+@group_norm.samples
+def _(rng):
+    for case in _groups(rng):
+        yield sample(*case)
+
+
+@group_norm_backward.samples
+def _(rng):
+    for x, *rest in _groups(rng):
+        yield sample(normal(rng, *x.shape), None, None, x, *rest)
+    yield sample(normal(rng, *x.shape), normal(rng, 3, 2), normal(rng, 3, 2), x, *rest)

@@ -1,0 +1,5 @@
+"""What PyTorch keeps in `torch.nn.utils`."""
+
+from tinygen.nn.utils import parametrizations
+
+__all__ = ["parametrizations"]
