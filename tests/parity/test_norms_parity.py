@@ -194,8 +194,9 @@ def test_binary_cross_entropies(shape, reduction, weighted, positive, seed):
     compare(*(functools.partial(lib.binary_cross_entropy, reduction=reduction, **s)
               for lib, s in ((F, settings), (TF, theirs))), [p, target], 1e-9)  # fmt: skip
     p.flat[0] = float(rng.integers(2))  # at an end, where logarithms are cut off
+    both = (F, np.asarray(target), settings), (TF, torch.tensor(target), theirs)
     compare(*(lambda x, lib=lib, t=t, s=s: lib.binary_cross_entropy(x, t, reduction=reduction, **s)
-              for lib, t, s in ((F, np.asarray(target), settings), (TF, torch.tensor(target), theirs))), [p], 1e-9)  # fmt: skip
+              for lib, t, s in both), [p], 1e-9)  # fmt: skip
     if positive:
         settings["pos_weight"] = rng.random(shape[-1:]) + 0.5
         theirs["pos_weight"] = torch.tensor(settings["pos_weight"])
