@@ -281,8 +281,10 @@ class Op:
     def fail(self, e: Exception, values: Sequence[Any]) -> NoReturn:
         """Raise it again with the op's name and arguments, or say which argument is None."""
         what = f"{self.name}({errors.describe(values)})"
-        backward = self.name.endswith("_backward")  # among whose gradients None is nothing wrong
-        for i, value in enumerate(() if backward else values):
+        blame = self.variadic or isinstance(
+            e, (AttributeError, TypeError)
+        )  # no refusal of the op's own, of a shape, say
+        for i, value in enumerate(values if blame else ()):
             name = self.argument(i, len(values))
             parameter = self.signature.parameters[name.partition("[")[0]]
             if value is None and parameter.default is parameter.empty and parameter.name in self.differentiable():

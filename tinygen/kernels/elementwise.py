@@ -16,7 +16,7 @@ def run(kernel: str, *arrays: Any, numbers: Sequence[float] = ()) -> Any:
     NotImplemented for small arrays, where shapes differ, and where the last one has gaps or repetitions.
     """
     last = arrays[-1]
-    if getattr(last, "size", 0) < library.SMALL or not library.accepts(*arrays):
+    if getattr(last, "size", 0) < library.SMALL or not hasattr(arrays[0], "dtype") or not library.accepts(*arrays):
         return NotImplemented
     if any(a.shape != last.shape for a in arrays):
         return NotImplemented
