@@ -17,6 +17,14 @@ OPTIMIZERS = [
     lambda params: optim.SGD(params, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.1),
     lambda params: optim.Adam(params, lr=0.1, weight_decay=0.1),
     lambda params: optim.AdamW(params, lr=0.1),
+    lambda params: optim.RMSprop(params, momentum=0.5, centered=True),
+    lambda params: optim.RMSprop(params),
+    lambda params: optim.Adagrad(params, lr_decay=0.1),
+    lambda params: optim.Adadelta(params),
+    lambda params: optim.Adamax(params),
+    lambda params: optim.NAdam(params, weight_decay=0.1),
+    lambda params: optim.RAdam(params),
+    lambda params: optim.Lion(params, weight_decay=0.1),
 ]
 
 
