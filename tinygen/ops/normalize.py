@@ -44,6 +44,26 @@ def _(gout, gmean, gvar, out, var, x_shape, dims, eps):
     return g
 
 
+@op(outputs=("out", "rms"))
+def divide_by_rms(x, dims, eps=1e-5):
+    """x / rms with rms = sqrt(mean(x^2) + eps) over the axes dims; with it that rms, axes kept.
+
+    Source: Zhang & Sennrich, Root Mean Square Layer Normalization (2019), equation 4.
+    """
+    rms = xp(x).sqrt(average(x * x, dims, True) + eps)
+    return x / rms, rms
+
+
+@divide_by_rms.vjp("x")
+def _(gout, grms, out, rms, x_shape, dims):
+    g: Any = 0.0
+    if gout is not None:
+        g = (gout - out * mean(gout * out, dims, True)) / rms
+    if grms is not None:
+        g = g + out * (grms / math.prod(x_shape[d] for d in dims))
+    return g
+
+
 @op(outputs=("out", "mean", "var"))
 def batch_norm(x, weight=None, bias=None, eps=1e-5):
     """weight * (x - mean) / sqrt(var + eps) + bias, by the batch's own mean and (biased) variance, and those two.
@@ -180,6 +200,12 @@ def _(gout, gmean, grstd, x, weight, bias, groups, eps, silu, moments):
 @standardize.samples
 def _(rng):
     yield sample(normal(rng, 3, 2, 2, 2), (0, 2, 3))
+    yield sample(normal(rng, 4, 3), (0,), 1e-3)
+    yield sample(normal(rng, 2, 3, 4), (-2, -1))
+
+
+@divide_by_rms.samples
+def _(rng):
     yield sample(normal(rng, 4, 3), (0,), 1e-3)
     yield sample(normal(rng, 2, 3, 4), (-2, -1))
 
