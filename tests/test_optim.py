@@ -17,6 +17,14 @@ OPTIMIZERS = [
     lambda params: optim.SGD(params, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.1),
     lambda params: optim.Adam(params, lr=0.1, weight_decay=0.1),
     lambda params: optim.AdamW(params, lr=0.1),
+    lambda params: optim.RMSprop(params, momentum=0.5, centered=True, lr=0.01),
+    lambda params: optim.RMSprop(params),
+    lambda params: optim.Adagrad(params, lr=0.5, lr_decay=0.01),
+    lambda params: optim.Adadelta(params, lr=20.0),
+    lambda params: optim.Adamax(params, lr=0.1),
+    lambda params: optim.NAdam(params, lr=0.1, weight_decay=0.1),
+    lambda params: optim.RAdam(params, lr=0.1),
+    lambda params: optim.Lion(params, lr=0.05, weight_decay=0.1),
 ]
 
 
@@ -76,7 +84,7 @@ def test_steps_are_in_place_and_leave_gradients_alone(make, dtype):
         assert not np.array_equal(p.numpy(), old)
     for p, state in zip(params, optimizer.state, strict=True):
         for value in state.values():
-            assert isinstance(value, int) or (value.dtype, value.strides) == (p.dtype, p._array.strides)
+            assert isinstance(value, (int, float)) or (value.dtype, value.strides) == (p.dtype, p._array.strides)
 
 
 def test_a_parameter_without_gradient_stays():

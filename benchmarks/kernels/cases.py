@@ -283,6 +283,19 @@ def batch_norm(c: int, size: int, n: int, **options: Any) -> Case:
     )  # fmt: skip
 
 
+def group_norm(c: int, size: int, n: int, **options: Any) -> Case:
+    """With silu after it, as in a U-Net; a group is 4 channels."""
+    groups = min(32, c // 4)
+
+    def theirs(t: Any) -> Any:
+        return t.both_formats(lambda x, w, b: t.F.silu(t.F.group_norm(x, groups, w, b)))
+
+    return function(
+        f"group norm and silu, {c} channels, {size}x{size}, N {n}", "Normalization and loss", 0.0,
+        [(n, c, size, size), (c,), (c,)], lambda x, w, b: F.group_norm(x, groups, w, b, silu=True), theirs, **options,
+    )  # fmt: skip
+
+
 def cross_entropy(levels: int, size: int, n: int, **options: Any) -> Case:
     def labels(rng: np.random.Generator) -> np.ndarray:
         return rng.integers(0, levels, (n, size, size))
@@ -578,10 +591,16 @@ CASES: list[Case] = [
     elementwise("relu", F.relu, lambda t: t.F.relu, quick=True),
     elementwise("leaky relu", lambda x: F.leaky_relu(x, 0.2), lambda t: lambda x: t.F.leaky_relu(x, 0.2)),
     elementwise("elu", F.elu, lambda t: t.F.elu),
+    elementwise("silu", F.silu, lambda t: t.F.silu),
     elementwise("gated activation", F.gated_activation, gated, quick=True),
     elementwise("x + x", lambda x: x + x, lambda t: lambda x: x + x),
     batch_norm(64, 28, 32),
     batch_norm(256, 8, 64),
+    group_norm(32, 28, 64),
+    group_norm(64, 28, 64, quick=True),
+    group_norm(64, 14, 64),
+    group_norm(128, 14, 64),
+    group_norm(128, 7, 64),
     cross_entropy(256, 28, 32, quick=True),
     cross_entropy(2, 28, 64),
     cross_entropy(10, 1, 1024),

@@ -320,6 +320,9 @@ W, IMAGES = normal(4, 3, 3, 3), normal(2, 3, 5, 5)
 LABELS = np.array([0, 2])
 
 
+FLOATS = normal(2, 1, 4, dtype=np.float32)
+
+
 @pytest.mark.fault("G12")
 @pytest.mark.parametrize(
     ("call", "error", "message"),
@@ -427,14 +430,50 @@ LABELS = np.array([0, 2])
          r"cross_entropy.*target must be in 0..2, got 1..3"),
         (lambda: F.cross_entropy(normal(2, 3), LABELS - 1), ValueError, r"must be in 0..2, got -1..1"),
         (lambda: F.cross_entropy(normal(2, 3), LABELS * 1.0), TypeError,
-         "cross_entropy.*array of integers, got float64"),
+         "cross_entropy.*array of integers, or probabilities of input's shape .2, 3., got float64"),
         (lambda: F.cross_entropy(normal(2, 3), [0, 2]), TypeError, "array of integers, got list"),
         (lambda: F.cross_entropy(normal(2, 3), LABELS[:1]), ValueError, r"without axis 1, got \(1,\) for \(2, 3\)"),
         (lambda: F.cross_entropy(normal(3), LABELS), ValueError,
          r"input must be \(N, classes, ...\), got shape \(3,\)"),
-        (lambda: F.cross_entropy(normal(2, 3), LABELS, ignore_index=0), TypeError,
-         "unexpected keyword .*'ignore_index'"),
-        (lambda: F.cross_entropy(normal(2, 3), LABELS, normal(3)), TypeError, "positional"),
+        (lambda: F.cross_entropy(normal(2, 3), LABELS * 0, ignore_index=0), ValueError, "all targets are ignored"),
+        (lambda: F.cross_entropy(normal(2, 3), LABELS, normal(2)), ValueError, r"weight must have shape \(3,\), got"),
+        (lambda: F.cross_entropy(normal(2, 3), LABELS, normal(3), True), TypeError, "positional"),
+        (lambda: F.cross_entropy(normal(2, 3), LABELS, label_smoothing=2), ValueError, "label_smoothing must be fr"),
+        (lambda: F.huber_loss(normal(2), normal(2), delta=0), ValueError, "huber_loss: delta must be above 0, got 0"),
+        (lambda: F.smooth_l1_loss(normal(2), normal(2), beta=-1), ValueError, "beta must not be negative, got -1"),
+        (lambda: F.kl_div(normal(2), normal(3)), ValueError, "kl_div: target must have input's shape"),
+        (lambda: F.gaussian_nll_loss(normal(2), normal(2), normal(2) * 0 - 1), ValueError, "var must not be negative"),
+        (lambda: F.gaussian_nll_loss(normal(2, 3), normal(2, 3), normal(3)), ValueError, "var must have input's shape"),
+        (lambda: F.binary_cross_entropy(normal(2) * 0 + 2, normal(2)), ValueError, "input must be probabilities"),
+        (lambda: F.gelu(normal(2), "erf"), ValueError, "gelu: approximate must be 'none' or 'tanh', got 'erf'"),
+        (lambda: F.group_norm(IMAGES, 2), ValueError, "num_groups must be a divisor of the 3 channels, got 2"),
+        (lambda: F.group_norm(normal(1, 3), 3), ValueError, r"a group takes more than 1 value, got .*\(1, 3\)"),
+        (lambda: F.group_norm(IMAGES, 3, normal(2)), ValueError, r"group_norm: weight must have shape \(3,\)"),
+        (lambda: F.instance_norm(normal(2, 3, 1)), ValueError, "instance_norm: a channel takes more than 1 pixel"),
+        (lambda: F.instance_norm(IMAGES, use_input_stats=False), ValueError, "are required in evaluation"),
+        (lambda: F.rms_norm(IMAGES, 4), ValueError, r"rms_norm: input .* must end in normalized_shape \(4,\)"),
+        (lambda: nn.GroupNorm(2, 3), ValueError, "num_groups must divide the 3 channels, got 2"),
+        (lambda: nn.InstanceNorm2d(3)(normal(2, 3)), ValueError, "InstanceNorm2d: input must have 4 axes and 3"),
+        (lambda: F.scaled_dot_product_attention(normal(2, 3), normal(2, 4), normal(2, 3)), ValueError,
+         r"query and key must be \(..., L, E\) and \(..., S, E\), got \(2, 3\), \(2, 4\)"),
+        (lambda: F.scaled_dot_product_attention(normal(2, 3), normal(4, 3), normal(2, 3)), ValueError,
+         "value must have as many rows as key"),
+        (lambda: F.scaled_dot_product_attention(*[normal(2, 3)] * 3, dropout_p=0.1), TypeError, "rng is required"),
+        (lambda: F.scaled_dot_product_attention(*[normal(2, 3)] * 3, normal(2, 2), is_causal=True), ValueError,
+         "give either attn_mask or is_causal"),
+        (lambda: nn.MultiheadAttention(4, 3, rng=rng()), ValueError, "num_heads must divide embed_dim 4, got 3"),
+        (lambda: nn.MultiheadAttention(4, 2, rng=rng())(*[FLOATS] * 3, attn_mask=np.zeros((3, 2))),
+         ValueError, r"attn_mask must have shape \(2, 2\), got \(3, 2\)"),
+        (lambda: F.bilinear(normal(2, 3), normal(2, 4), normal(5, 4, 3)), ValueError, "bilinear: inputs and weight"),
+        (lambda: nn.Bilinear(0, 1, 2, rng=rng()), ValueError, "Bilinear: in1_features, in2_features and out_fea"),
+        (lambda: nn.utils.parametrizations.weight_norm(nn.ReLU()), ValueError, "ReLU has no parameter weight"),
+        (lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(2, 2, rng=rng()), n_power_iterations=0, rng=rng()),
+         ValueError, "n_power_iterations must be at least 1, got 0"),
+        (lambda: nn.CrossEntropyLoss(reduction="avg"), ValueError, "CrossEntropyLoss: reduction must be 'mean'"),
+        (lambda: nn.init.eye_(normal(3)), ValueError, "eye_: tensor must have 2 axes"),
+        (lambda: nn.init.dirac_(normal(3, 2)), ValueError, "dirac_: tensor must have 3 to 5 axes"),
+        (lambda: nn.init.sparse_(normal(3, 2), 2.0, generator=rng()), ValueError, "sparsity be from 0 to 1"),
+        (lambda: nn.init.trunc_normal_(normal(2), 0, 1, 9, 10, generator=rng()), ValueError, "trunc_normal_: from 9"),
         (lambda: F.cross_entropy(normal(2, 3), LABELS, reduction="avg"), ValueError,
          "'mean', 'sum' or 'none', got 'avg'"),
         (lambda: F.cross_entropy(normal(0, 3), LABELS[:0]), ValueError, "there is no mean of no elements"),
@@ -487,7 +526,7 @@ def test_bad_arguments_get_one_clear_sentence(call, error, message):
 
 
 def test_unknown_arguments_of_pytorch_are_not_in_any_signature():
-    for name in ("inplace", "ignore_index", "label_smoothing", "device"):
+    for name in ("inplace", "size_average", "enable_gqa", "device"):
         for function in vars(F).values():
             if inspect.isfunction(function):
                 assert name not in inspect.signature(function).parameters
@@ -594,6 +633,12 @@ KEEP_NHWC = {
     "batch_norm": nn.BatchNorm2d(4),
     "batch_norm in evaluation": nn.BatchNorm2d(4).eval(),
     "layer_norm": nn.LayerNorm((6, 8)),
+    "group_norm": nn.GroupNorm(2, 4, silu=True),
+    "instance_norm": nn.InstanceNorm2d(4, affine=True, track_running_stats=True),
+    "rms_norm": nn.RMSNorm(8),
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "mish": F.mish,
     "dropout": lambda x: F.dropout(x, rng=rng()),
     "gated_activation": F.gated_activation,
     "relu": F.relu,
@@ -825,6 +870,9 @@ def test_functions_of_plain_arrays_give_plain_arrays():
     for result in (
         F.conv2d(x, x[:, :, :3, :3]), F.max_pool2d(x, 2), F.avg_pool2d(x, 2), F.interpolate(x, scale_factor=2),
         F.pad(x, (1, 1), value=2.0), F.dropout(x, rng=rng()), F.batch_norm(x, None, None, training=True),
+        F.group_norm(x, 2, silu=True), F.instance_norm(x), F.rms_norm(x, 4), F.gelu(x), F.mish(x),
+        F.scaled_dot_product_attention(x, x, x, is_causal=True), F.huber_loss(x, x, "none"),
+        F.cross_entropy(x, x, label_smoothing=0.1, reduction="none"), F.bilinear(x[0, 0], x[0, 0], x[0]),
         F.gated_activation(x), F.mse_loss(x, x, reduction="none"), F.embedding(np.array([1]), x[0, 0]),
         *F.lstm_cell(x[0, 0], (x[0, 0], x[0, 0]), x.reshape(-1, 4)[:16], x.reshape(-1, 4)[:16]),
     ):  # fmt: skip

@@ -360,7 +360,7 @@ def test_a_layer_takes_pytorchs_state_and_computes_the_same(make, shape):
         lambda m, g: m.ConvTranspose2d(30, 50, 5, **g),
         lambda m, g: m.Embedding(300, 100, **g),
         lambda m, g: m.Bilinear(30, 40, 50, **g),
-        lambda m, g: m.MultiheadAttention(100, 5, **g),
+        lambda m, g: m.MultiheadAttention(100, 5, bias=False, **g),
         lambda m, g: m.LSTM(100, 150, **g),
     ],
 )
@@ -389,6 +389,40 @@ def test_initialisers_have_pytorchs_moments(name, options):
     assert abs(a.mean() - b.mean()) < 0.02 * b.std()
     assert a.std() == pytest.approx(b.std(), rel=0.02)
     assert np.quantile(a, 0.99) == pytest.approx(np.quantile(b, 0.99), rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "a", "b"), [(0.0, 1.0, -2.0, 2.0), (0.5, 0.3, 0.0, 0.6), (0.0, 0.02, -2.0, 2.0)]
+)
+def test_a_truncated_normal_has_pytorchs_moments(mean, std, a, b):
+    mine, other = tinygen.tensor(np.zeros((100, 200))), torch.zeros(100, 200)
+    nn.init.trunc_normal_(mine, mean, std, a, b, generator=np.random.default_rng(0))
+    torch.nn.init.trunc_normal_(other, mean, std, a, b)
+    p, q = mine.numpy(), other.numpy()
+    assert a <= p.min() <= p.max() <= b
+    assert abs(p.mean() - q.mean()) < 0.05 * q.std()
+    assert p.std() == pytest.approx(q.std(), rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "options"),
+    [("eye_", (3, 5), {}), ("dirac_", (4, 3, 3), {}), ("dirac_", (6, 2, 3, 4), {"groups": 2}), ("ones_", (2, 3), {}),
+     ("zeros_", (2,), {}), ("constant_", (2, 2), {"val": 0.5})],
+)  # fmt: skip
+def test_initialisers_that_draw_nothing(name, shape, options):
+    mine, other = tinygen.tensor(np.full(shape, np.nan)), torch.zeros(shape, dtype=torch.float64)
+    getattr(nn.init, name)(mine, **options)
+    np.testing.assert_array_equal(mine.numpy(), getattr(torch.nn.init, name)(other, **options))
+
+
+def test_sparse_has_so_many_zeros_in_each_column():
+    mine, other = tinygen.tensor(np.zeros((30, 400))), torch.zeros(30, 400)
+    nn.init.sparse_(mine, 0.35, 0.5, generator=np.random.default_rng(0))
+    torch.nn.init.sparse_(other, 0.35, 0.5)
+    assert ((mine.numpy() == 0).sum(0) == 11).all()
+    assert ((other == 0).sum(0) == 11).all()
+    assert mine.numpy().std() == pytest.approx(other.std().item(), rel=0.03)
+    assert len({tuple(np.flatnonzero(c == 0)) for c in mine.numpy().T}) > 300
 
 
 @pytest.mark.parametrize("name", ["linear", "conv2d", "sigmoid", "tanh", "relu", "selu", "leaky_relu"])

@@ -26,6 +26,21 @@ SETTINGS = [
     ("Adam", {"lr": 0.1, "betas": (0.0, 0.99)}),
     ("AdamW", {}),
     ("AdamW", {"lr": 0.1, "weight_decay": 0.5}),
+    ("RMSprop", {}),
+    ("RMSprop", {"momentum": 0.9, "weight_decay": 0.1, "alpha": 0.9}),
+    ("RMSprop", {"centered": True, "momentum": 0.5, "eps": 1e-3}),
+    ("Adagrad", {}),
+    ("Adagrad", {"lr": 0.1, "lr_decay": 0.1, "weight_decay": 0.1, "initial_accumulator_value": 0.5}),
+    ("Adadelta", {}),
+    ("Adadelta", {"lr": 0.5, "rho": 0.8, "eps": 1e-3, "weight_decay": 0.1}),
+    ("Adamax", {}),
+    ("Adamax", {"lr": 0.1, "betas": (0.5, 0.9), "weight_decay": 0.1}),
+    ("NAdam", {}),
+    ("NAdam", {"lr": 0.1, "weight_decay": 0.1, "momentum_decay": 0.1}),
+    ("NAdam", {"weight_decay": 0.1, "decoupled_weight_decay": True}),
+    ("RAdam", {}),
+    ("RAdam", {"lr": 0.1, "betas": (0.8, 0.9), "weight_decay": 0.1}),
+    ("RAdam", {"weight_decay": 0.1, "decoupled_weight_decay": True}),
 ]
 
 
@@ -50,6 +65,15 @@ def assert_same(mine, other, rtol=1e-12):
         np.testing.assert_allclose(p.numpy(), q.detach().numpy(), rtol, rtol)
 
 
+@pytest.fixture
+def _numbers_in_float64():
+    """PyTorch keeps an optimizer's numbers, as NAdam's product, in the default dtype."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("_numbers_in_float64")
 @pytest.mark.parametrize(("name", "options"), SETTINGS)
 def test_fifty_steps(name, options):
     rng = np.random.default_rng(0)
@@ -63,7 +87,7 @@ def test_fifty_steps(name, options):
 
 def test_defaults_are_pytorchs():
     p, q = Parameter(1.0), torch.zeros(1, requires_grad=True)
-    for name in ("SGD", "Adam", "AdamW"):
+    for name in dict.fromkeys(name for name, _ in SETTINGS):
         ours, theirs = getattr(optim, name)([p]).defaults, getattr(torch.optim, name)([q]).defaults
         assert ours == {key: theirs[key] for key in ours}
 
@@ -88,7 +112,14 @@ def test_groups_with_settings_of_their_own():
     ("name", "options"),
     [("StepLR", {"step_size": 3}), ("StepLR", {"step_size": 1, "gamma": 0.9}), ("LinearLR", {}),
      ("LinearLR", {"start_factor": 0.1, "end_factor": 0.7, "total_iters": 4}), ("CosineAnnealingLR", {"T_max": 10}),
-     ("CosineAnnealingLR", {"T_max": 7, "eta_min": 0.01}), ("LambdaLR", {"lr_lambda": lambda n: 1 / (n + 1)})],
+     ("CosineAnnealingLR", {"T_max": 7, "eta_min": 0.01}), ("LambdaLR", {"lr_lambda": lambda n: 1 / (n + 1)}),
+     ("ConstantLR", {}), ("ConstantLR", {"factor": 0.5, "total_iters": 2}), ("ExponentialLR", {"gamma": 0.8}),
+     ("MultiStepLR", {"milestones": [2, 5, 5], "gamma": 0.5}), ("PolynomialLR", {"total_iters": 6, "power": 2.0}),
+     ("CosineAnnealingWarmRestarts", {"T_0": 3}),
+     ("CosineAnnealingWarmRestarts", {"T_0": 2, "T_mult": 2, "eta_min": 0.01}),
+     ("OneCycleLR", {"max_lr": 0.5, "total_steps": 11, "cycle_momentum": False}),
+     ("OneCycleLR", {"max_lr": [0.5, 0.2], "epochs": 3, "steps_per_epoch": 5, "three_phase": True,
+                     "cycle_momentum": False, "anneal_strategy": "linear"})],
 )  # fmt: skip
 def test_schedules(name, options):
     p, q = Parameter([1.0, 2.0]), Parameter(3.0)
@@ -100,6 +131,79 @@ def test_schedules(name, options):
         assert mine.get_last_lr() == pytest.approx(other.get_last_lr(), rel=1e-12, abs=1e-15)
         assert mine.get_last_lr() == [group["lr"] for group in ours.param_groups]
         theirs.step(), mine.step(), other.step()
+
+
+@pytest.mark.parametrize(("name", "settings_"), [("SGD", {"momentum": 0.9}), ("Adam", {})])
+@pytest.mark.parametrize("three_phase", [False, True])
+def test_one_cycle_of_momentum(name, settings_, three_phase):
+    p, t = Parameter([1.0, 2.0]), torch.ones(2, requires_grad=True)
+    ours, theirs = getattr(optim, name)([p], 0.1, **settings_), getattr(torch.optim, name)([t], 0.1, **settings_)
+    options = {"max_lr": 0.5, "total_steps": 9, "pct_start": 0.4, "three_phase": three_phase}
+    mine, other = optim.OneCycleLR(ours, **options), torch.optim.lr_scheduler.OneCycleLR(theirs, **options)
+    key = "betas" if name == "Adam" else "momentum"
+    for _ in range(9):
+        assert mine.get_last_lr() == pytest.approx(other.get_last_lr(), rel=1e-12)
+        assert ours.param_groups[0][key] == pytest.approx(theirs.param_groups[0][key], rel=1e-12)
+        theirs.step(), mine.step(), other.step()
+    with pytest.raises(ValueError, match="step 10 of a schedule of total_steps 9"):
+        mine.step()
+
+
+@pytest.mark.parametrize("second", ["CosineAnnealingLR", "ExponentialLR", "StepLR", "CosineAnnealingWarmRestarts"])
+def test_warm_up_and_then_another_schedule(second):
+    p, q = Parameter([1.0, 2.0]), Parameter(3.0)
+    t, u = torch.ones(2, requires_grad=True), torch.ones((), requires_grad=True)
+    ours = optim.SGD([{"params": p, "lr": 0.1}, {"params": q, "lr": 0.3}])
+    theirs = torch.optim.SGD([{"params": t, "lr": 0.1}, {"params": u, "lr": 0.3}])
+    arguments = {"CosineAnnealingLR": (6,), "ExponentialLR": (0.8,), "StepLR": (2,)}.get(second, (2, 2))
+
+    def make(lib, optimizer):
+        parts = [lib.LinearLR(optimizer, 0.1, total_iters=3), getattr(lib, second)(optimizer, *arguments),
+                 lib.ConstantLR(optimizer, 0.2, 100)]  # fmt: skip
+        return lib.SequentialLR(optimizer, parts, [3, 8])
+
+    mine, other = make(optim, ours), make(torch.optim.lr_scheduler, theirs)
+    for _ in range(12):
+        assert mine.get_last_lr() == pytest.approx(other.get_last_lr(), rel=1e-12)
+        theirs.step(), mine.step(), other.step()
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"mode": "max"}, {"patience": 1, "factor": 0.5}, {"patience": 0, "cooldown": 2, "threshold_mode": "abs"},
+    {"patience": 0, "min_lr": [0.05, 0.01]}, {"mode": "max", "patience": 0, "threshold_mode": "abs", "eps": 1e-3},
+])  # fmt: skip
+def test_reduce_on_plateau(options):
+    rng = np.random.default_rng(0)
+    p, q = Parameter([1.0, 2.0]), Parameter(3.0)
+    t, u = torch.ones(2, requires_grad=True), torch.ones((), requires_grad=True)
+    ours = optim.SGD([{"params": p, "lr": 0.1}, {"params": q, "lr": 0.3}])
+    theirs = torch.optim.SGD([{"params": t, "lr": 0.1}, {"params": u, "lr": 0.3}])
+    mine = optim.ReduceLROnPlateau(ours, **options)
+    other = torch.optim.lr_scheduler.ReduceLROnPlateau(theirs, **options)
+    for step in range(40):
+        metric = rng.choice([1.0, 0.5, -0.5]) + rng.choice([0, 1e-5, 0.1])
+        mine.step(metric), other.step(metric)
+        assert [g["lr"] for g in ours.param_groups] == pytest.approx([g["lr"] for g in theirs.param_groups], rel=1e-12)
+        if step == 20:  # its state is all of it
+            state = mine.state_dict()
+            mine = optim.ReduceLROnPlateau(ours, **options)
+            mine.load_state_dict(state)
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_lion_by_its_paper(seed):
+    rng = np.random.default_rng(seed)
+    p, m = rng.standard_normal(3), np.zeros(3)
+    mine = Parameter(p)
+    optimizer = optim.Lion([mine], lr=0.1, betas=(0.8, 0.9), weight_decay=0.5)
+    for _ in range(5):
+        g = rng.standard_normal(3)
+        mine.grad = tinygen.tensor(g)
+        optimizer.step()
+        p = p - 0.1 * (np.sign(0.8 * m + 0.2 * g) + 0.5 * p)  # program 1: update + weight decay
+        m = 0.9 * m + 0.1 * g
+        np.testing.assert_allclose(mine.numpy(), p, 1e-12)
 
 
 @settings(max_examples=30)

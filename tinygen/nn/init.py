@@ -46,6 +46,56 @@ def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: n
     return _fill(tensor, generator.normal(mean, std, tensor.shape))
 
 
+def trunc_normal_(
+    tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0,
+    *, generator: np.random.Generator,
+) -> Tensor:  # fmt: skip
+    """Normal with mean and standard deviation, of which only numbers from a to b are taken: others are drawn again."""
+    share = (math.erf((b - mean) / std / math.sqrt(2)) - math.erf((a - mean) / std / math.sqrt(2))) / 2
+    if not a < b or not share > 1e-3:
+        raise ValueError(f"trunc_normal_: from {a} to {b} there must be some of a normal with {mean} and {std}")
+    values = generator.normal(mean, std, tensor.shape)
+    while (outside := (values < a) | (values > b)).any():
+        values[outside] = generator.normal(mean, std, int(outside.sum()))
+    return _fill(tensor, values)
+
+
+def eye_(tensor: Tensor) -> Tensor:
+    """The identity: 1 on the diagonal of a matrix, 0 elsewhere."""
+    if tensor.ndim != 2:
+        raise ValueError(f"eye_: tensor must have 2 axes, got shape {tensor.shape}")
+    return _fill(tensor, np.eye(*tensor.shape))
+
+
+def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
+    """A convolution's weight (out, in, *kernel) that hands its input through: 1 at each kernel's center, as in `eye_`.
+
+    groups: as many such weights one after the other along the outputs.
+    """
+    if tensor.ndim not in (3, 4, 5) or groups < 1 or tensor.shape[0] % groups:
+        raise ValueError(
+            f"dirac_: tensor must have 3 to 5 axes, the first a multiple of groups {groups}, got shape {tensor.shape}"
+        )
+    values, outputs = np.zeros(tensor.shape), tensor.shape[0] // groups
+    center = tuple(n // 2 for n in tensor.shape[2:])
+    for o in range(tensor.shape[0]):
+        if o % outputs < tensor.shape[1]:
+            values[(o, o % outputs, *center)] = 1
+    return _fill(tensor, values)
+
+
+def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, *, generator: np.random.Generator) -> Tensor:
+    """Normal with standard deviation std; in each column of the matrix the share sparsity, at random, is 0."""
+    if tensor.ndim != 2 or not 0 <= sparsity <= 1:
+        raise ValueError(
+            f"sparse_: tensor must have 2 axes and sparsity be from 0 to 1, got shape {tensor.shape} and {sparsity}"
+        )
+    values, rows = generator.normal(0, std, tensor.shape), tensor.shape[0]
+    zeros = np.argsort(generator.random(tensor.shape), axis=0)[: math.ceil(sparsity * rows)]
+    np.put_along_axis(values, zeros, 0, axis=0)
+    return _fill(tensor, values)
+
+
 def kaiming_uniform_(
     tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
     *, generator: np.random.Generator,

@@ -31,7 +31,7 @@ def cross_entropy(
     name = "cross_entropy"
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"{name}: label_smoothing must be from 0 to 1, got {label_smoothing}")
-    if len(input.shape) == 1:
+    if len(input.shape) == 1 and np.shape(target) in ((), input.shape):
         target = target if isinstance(target, Tensor) else np.asarray(target)
         batch = ops.reshape(input, (1, -1)), ops.reshape(target, (1, *target.shape))
         options: Any = {"ignore_index": ignore_index, "label_smoothing": label_smoothing, "reduction": reduction}
@@ -48,7 +48,9 @@ def _nll_of_logits(input: Tensor, target: Any) -> Tensor:
 
 
 def _soft_cross_entropy(input: Tensor, target: Any, weight: Any, reduction: str, smoothing: float) -> Tensor:
-    _check_same("cross_entropy", input, target)
+    if input.shape != target.shape:
+        wanted = f"an array of integers, or probabilities of input's shape {input.shape}"
+        raise TypeError(f"cross_entropy: target must be {wanted}, got {target.dtype} of shape {target.shape}")
     classes = input.shape[1]
     if smoothing:
         target = ops.add(ops.mul(target, 1 - smoothing), smoothing / classes)

@@ -64,8 +64,8 @@ class BatchNorm2d(_BatchNorm):
 class _InstanceNorm(Module):
     """Standardizes the channels of each image. See `functional.instance_norm`.
 
-    With affine it learns a weight and a bias; with track_running_stats it keeps running_mean, running_var and
-    num_batches_tracked as buffers, and standardizes by them in evaluation.
+    With affine it learns a weight and a bias; with track_running_stats it keeps running_mean and running_var as
+    buffers, and standardizes by them in evaluation. num_batches_tracked stays 0, as in PyTorch.
     """
 
     axes: tuple[int, ...]  # numbers of axes that an input may have
@@ -96,11 +96,7 @@ class _InstanceNorm(Module):
             raise ValueError(f"{type(self).__name__}: input must have {expected}, got shape {input.shape}")
         own = self.training or not self.track_running_stats
         buffers = (self.running_mean, self.running_var)
-        out = F.instance_norm(input, *buffers, self.weight, self.bias, own, self.momentum, self.eps)
-        if self.training and self.track_running_stats:
-            count = self.num_batches_tracked.write()
-            count += 1
-        return out
+        return F.instance_norm(input, *buffers, self.weight, self.bias, own, self.momentum, self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, eps={self.eps}{', affine=True' if self.affine else ''}"

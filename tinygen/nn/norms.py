@@ -10,8 +10,8 @@ import numpy as np
 from tinygen import ops
 from tinygen._tensor import Array, Tensor
 from tinygen.ops.normalize import batch_norm as _batch_norm
+from tinygen.ops.normalize import divide_by_rms, standardize
 from tinygen.ops.normalize import group_norm as _group_norm
-from tinygen.ops.normalize import standardize
 
 
 def batch_norm(
@@ -112,8 +112,7 @@ def rms_norm(input: Tensor, normalized_shape: Any, weight: Tensor | None = None,
     """
     shape = _last_axes("rms_norm", input, normalized_shape, weight=weight)
     eps = float(np.finfo(input.dtype).eps) if eps is None else eps
-    power = ops.mean(ops.mul(input, input), tuple(range(-len(shape), 0)), True)
-    out = ops.div(input, ops.sqrt(ops.add(power, eps)))
+    out = divide_by_rms(input, tuple(range(-len(shape), 0)), eps)[0]
     return out if weight is None else ops.mul(out, weight)
 
 

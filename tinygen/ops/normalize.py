@@ -44,6 +44,26 @@ def _(gout, gmean, gvar, out, var, x_shape, dims, eps):
     return g
 
 
+@op(outputs=("out", "rms"))
+def divide_by_rms(x, dims, eps=1e-5):
+    """x / rms with rms = sqrt(mean(x^2) + eps) over the axes dims; with it that rms, axes kept.
+
+    Source: Zhang & Sennrich, Root Mean Square Layer Normalization (2019), equation 4. Accuracy: 16 ulps.
+    """
+    rms = xp(x).sqrt(average(x * x, dims, True) + eps)
+    return x / rms, rms
+
+
+@divide_by_rms.vjp("x")
+def _(gout, grms, out, rms, x_shape, dims):
+    g: Any = 0.0
+    if gout is not None:
+        g = (gout - out * mean(gout * out, dims, True)) / rms
+    if grms is not None:
+        g = g + out * (grms / math.prod(x_shape[d] for d in dims))
+    return g
+
+
 @op(outputs=("out", "mean", "var"))
 def batch_norm(x, weight=None, bias=None, eps=1e-5):
     """weight * (x - mean) / sqrt(var + eps) + bias, by the batch's own mean and (biased) variance, and those two.
@@ -110,13 +130,14 @@ def _(gout, gmean, gvar, x, weight, bias, eps, moments):
 
 
 @op(outputs=("out", "mean", "rstd"))
-def group_norm(x, weight, bias, groups, eps=1e-5, silu=False):
+def group_norm(x, weight=None, bias=None, groups=1, eps=1e-5, silu=False):
     """weight * (x - mean) * rstd + bias, and silu of that on demand; with it mean and rstd = 1 / sqrt(var + eps).
 
     The moments are those of an image's channels in one of the groups, each channels / groups in a row. x: (N, C, ...);
     weight and bias: (C,), or None for 1 and 0; mean and rstd: (N, groups). At least one value in a group.
 
-    Source: Wu & He, Group Normalization (2018), equations 1 to 4.
+    Source: Wu & He, Group Normalization (2018), equations 1 to 4. Accuracy: as of
+    `standardize`, 16 ulps of the largest element.
     """
     n, c, *rest = x.shape
     shape = (1, c, *[1] * len(rest))
@@ -130,10 +151,12 @@ def group_norm(x, weight, bias, groups, eps=1e-5, silu=False):
 
 
 @op(outputs=("gx", "gweight", "gbias"))
-def group_norm_backward(gout, gmean, grstd, x, weight, bias, groups, eps=1e-5, silu=False, moments=None):
+def group_norm_backward(gout, gmean, grstd, x, weight=None, bias=None, groups=1, eps=1e-5, silu=False, moments=None):
     """The gradients of `group_norm`, from those of its outputs (None for zero). (0,) for a weight or bias of None.
 
     moments: mean and rstd, if known; they follow from x, so they add nothing to the derivatives.
+
+    Accuracy: 16 ulps of the largest summand.
     """
     none = xp(x).empty_like(x, shape=(0,))
     grads = _group_gradients(groups, eps, silu)((x, weight, bias), (gout, gmean, grstd))
@@ -184,6 +207,12 @@ def _(rng):
     yield sample(normal(rng, 2, 3, 4), (-2, -1))
 
 
+@divide_by_rms.samples
+def _(rng):
+    yield sample(normal(rng, 4, 3), (0,), 1e-3)
+    yield sample(normal(rng, 2, 3, 4), (-2, -1))
+
+
 def _batches(rng):
     yield normal(rng, 4, 3), normal(rng, 3), normal(rng, 3), 1e-5
     yield normal(rng, 3, 2, 2, 3), normal(rng, 2), normal(rng, 2), 1e-3
@@ -206,7 +235,8 @@ def _(rng):
 def _groups(rng):
     yield normal(rng, 2, 4, 3), normal(rng, 4), normal(rng, 4), 2, 1e-5, True
     yield normal(rng, 2, 2, 2, 3), normal(rng, 2), None, 1, 1e-3, False
-    yield normal(rng, 3, 2, 2), None, normal(rng, 2), 2, 1e-3, True
+    yield normal(rng, 3, 2, 3), None, normal(rng, 2), 2, 1e-3, True
+    yield normal(rng, 3, 4, 2), None, None, 2, 1e-5, True
 
 
 @group_norm.samples

@@ -1,6 +1,10 @@
 """What trains parameters: optimizers, learning-rate schedules, gradient clipping and weight averages."""
 
-from tinygen.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LinearLR, LRScheduler, StepLR
+from tinygen.optim.adaptive import Adadelta, Adagrad, Adamax, Lion, NAdam, RAdam, RMSprop
+from tinygen.optim.lr_scheduler import (
+    ConstantLR, CosineAnnealingLR, CosineAnnealingWarmRestarts, ExponentialLR, LambdaLR, LinearLR, LRScheduler,
+    MultiStepLR, OneCycleLR, PolynomialLR, ReduceLROnPlateau, SequentialLR, StepLR,
+)  # fmt: skip
 from tinygen.optim.optimizer import SGD, Adam, AdamW, ExponentialMovingAverage, Optimizer, clip_grad_norm_
 
 __all__ = [

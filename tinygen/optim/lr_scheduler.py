@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -126,3 +127,243 @@ class CosineAnnealingLR(LRScheduler):
     def changed(self, lr: float, before: float, after: float) -> float:
         low = self.eta_min
         return lr + after - before if before == low else low + (lr - low) * (after - low) / (before - low)
+
+
+class ConstantLR(LRScheduler):
+    """base * factor for total_iters steps, then base."""
+
+    def __init__(self, optimizer: Optimizer, factor: float = 1 / 3, total_iters: int = 5) -> None:
+        self.factor, self.total_iters = factor, total_iters
+        super().__init__(optimizer)
+
+    def rate(self, base: float, epoch: int) -> float:
+        return base * self.factor if epoch < self.total_iters else base
+
+
+class ExponentialLR(LRScheduler):
+    """base * gamma ** epoch."""
+
+    def __init__(self, optimizer: Optimizer, gamma: float) -> None:
+        self.gamma = gamma
+        super().__init__(optimizer)
+
+    def rate(self, base: float, epoch: int) -> float:
+        return base * self.gamma**epoch
+
+
+class MultiStepLR(LRScheduler):
+    """base times gamma for each of the milestones, epochs, that is reached."""
+
+    def __init__(self, optimizer: Optimizer, milestones: Iterable[int], gamma: float = 0.1) -> None:
+        self.milestones, self.gamma = sorted(milestones), gamma
+        super().__init__(optimizer)
+
+    def rate(self, base: float, epoch: int) -> float:
+        return base * self.gamma ** bisect.bisect_right(self.milestones, epoch)
+
+
+class PolynomialLR(LRScheduler):
+    """base * (1 - epoch / total_iters) ** power, down to 0."""
+
+    def __init__(self, optimizer: Optimizer, total_iters: int = 5, power: float = 1.0) -> None:
+        _check_count("PolynomialLR", total_iters=total_iters)
+        self.total_iters, self.power = total_iters, power
+        super().__init__(optimizer)
+
+    def rate(self, base: float, epoch: int) -> float:
+        return base * (1 - min(epoch / self.total_iters, 1)) ** self.power
+
+
+class CosineAnnealingWarmRestarts(LRScheduler):
+    """From base to eta_min along half a cosine in T_0 steps, again from base in T_0 T_mult steps, and so on.
+
+    Source: Loshchilov & Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts (2017), equation 5.
+    """
+
+    def __init__(self, optimizer: Optimizer, T_0: int, T_mult: int = 1, eta_min: float = 0.0) -> None:
+        _check_count("CosineAnnealingWarmRestarts", T_0=T_0, T_mult=T_mult)
+        self.T_0, self.T_mult, self.eta_min = T_0, T_mult, eta_min
+        super().__init__(optimizer)
+
+    def rate(self, base: float, epoch: int) -> float:
+        length = self.T_0
+        if self.T_mult == 1:
+            epoch %= length
+        while epoch >= length:
+            epoch, length = epoch - length, length * self.T_mult
+        return self.eta_min + (base - self.eta_min) * (1 + math.cos(math.pi * epoch / length)) / 2
+
+    def changed(self, lr: float, before: float, after: float) -> float:
+        return after  # in PyTorch too it ignores what others set
+
+
+class OneCycleLR(LRScheduler):
+    """From max_lr / div_factor up to max_lr in the first part, pct_start, of total_steps, then far down.
+
+    Down to 1 / final_div_factor of where it began; with three_phase first back to that, in as many steps as up, then
+    down. anneal_strategy: "cos", along half a cosine, or "linear". Meanwhile momentum (or the first beta) goes from
+    max_momentum down to base_momentum and back, if cycle_momentum. total_steps, or epochs and steps_per_epoch; max_lr
+    and the momenta: numbers, or lists of one for each group.
+
+    Source: Smith & Topin, Super-Convergence (2017).
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, max_lr: Any, total_steps: int | None = None, epochs: int | None = None,
+        steps_per_epoch: int | None = None, pct_start: float = 0.3, anneal_strategy: str = "cos",
+        cycle_momentum: bool = True, base_momentum: Any = 0.85, max_momentum: Any = 0.95, div_factor: float = 25.0,
+        final_div_factor: float = 1e4, three_phase: bool = False,
+    ) -> None:  # fmt: skip
+        if total_steps is None:
+            if epochs is None or steps_per_epoch is None:
+                raise ValueError("OneCycleLR: give total_steps, or epochs and steps_per_epoch")
+            total_steps = epochs * steps_per_epoch
+        _check_count("OneCycleLR", total_steps=total_steps)
+        if not 0 <= pct_start <= 1 or anneal_strategy not in ("cos", "linear"):
+            raise ValueError(
+                "OneCycleLR: pct_start must be from 0 to 1, and anneal_strategy 'cos' or 'linear', got "
+                f"{pct_start} and {anneal_strategy!r}"
+            )
+        groups = optimizer.param_groups
+        self.total_steps, self.div_factor, self.final_div_factor = total_steps, div_factor, final_div_factor
+        self.straight, peak = anneal_strategy == "linear", pct_start * total_steps - 1
+        self.ends = [peak, 2 * peak, total_steps - 1] if three_phase else [peak, total_steps - 1]
+        self.momenta = None
+        if cycle_momentum:
+            if "momentum" not in groups[0] and "betas" not in groups[0]:
+                raise ValueError("OneCycleLR: the optimizer has no momentum; pass cycle_momentum=False")
+            per_group = (_each("OneCycleLR", m, groups) for m in (base_momentum, max_momentum))
+            self.momenta = list(zip(*per_group, strict=True))
+        for group, lr in zip(groups, _each("OneCycleLR: max_lr", max_lr, groups), strict=True):
+            group["initial_lr"] = group["lr"] = lr / div_factor
+        super().__init__(optimizer)
+
+    def rate(self, base: float, epoch: int) -> float:
+        top, low = base * self.div_factor, base / self.final_div_factor
+        return self._along([base, top, *[base] * (len(self.ends) - 2), low], epoch)
+
+    def _along(self, values: list[float], epoch: int) -> float:
+        """Between the values, the first at epoch 0, the others at the ends of the phases."""
+        if epoch > self.total_steps:
+            raise ValueError(f"OneCycleLR: step {epoch} of a schedule of total_steps {self.total_steps}")
+        phase = next((i for i, end in enumerate(self.ends) if epoch <= end), len(self.ends) - 1)
+        begin = self.ends[phase - 1] if phase else 0.0
+        done = (epoch - begin) / (self.ends[phase] - begin)
+        start, end = values[phase : phase + 2]
+        return (
+            start + (end - start) * done if self.straight else end + (start - end) / 2 * (1 + math.cos(math.pi * done))
+        )
+
+    def _go_on(self) -> None:
+        super()._go_on()
+        for group, (low, high) in zip(self.optimizer.param_groups, self.momenta or (), strict=self.momenta is not None):
+            momentum = self._along([high, low, *[high] * (len(self.ends) - 1)], self.last_epoch)
+            if "betas" in group:
+                group["betas"] = (momentum, *group["betas"][1:])
+            else:
+                group["momentum"] = momentum
+
+    def changed(self, lr: float, before: float, after: float) -> float:
+        return after  # in PyTorch too it ignores what others set
+
+
+class SequentialLR(LRScheduler):
+    """One schedule after the other: the i-th from milestones[i - 1] on, as if it began there. Warm-up, then another.
+
+    The schedules are of the same optimizer; only this one is stepped.
+    """
+
+    def __init__(self, optimizer: Optimizer, schedulers: list[LRScheduler], milestones: list[int]) -> None:
+        if len(schedulers) != len(milestones) + 1:
+            raise ValueError(f"SequentialLR: {len(schedulers)} schedulers need {len(schedulers) - 1} milestones, "
+                             f"got {len(milestones)}")  # fmt: skip
+        if any(s.optimizer is not optimizer for s in schedulers):
+            raise ValueError("SequentialLR: all schedulers must be of its own optimizer")
+        self.schedulers, self.milestones = list(schedulers), list(milestones)
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"]
+        super().__init__(optimizer)
+
+    def rate(self, base: float, epoch: int) -> float:
+        now = bisect.bisect_right(self.milestones, epoch)
+        return self.schedulers[now].rate(base, epoch - (self.milestones[now - 1] if now else 0))
+
+    def changed(self, lr: float, before: float, after: float) -> float:
+        return after
+
+
+class ReduceLROnPlateau:
+    """Multiplies the rates by factor when a metric, which `step` takes, hasn't got better for more than patience steps.
+
+    Better: below the best so far (mode "min"; above it, "max") by more than threshold, times that best (threshold_mode
+    "rel") or as it is ("abs"). After a change there are cooldown steps in which nothing counts. Rates stop at min_lr, a
+    number or a list of one for each group, and where a change would be at most eps.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, mode: str = "min", factor: float = 0.1, patience: int = 10,
+        threshold: float = 1e-4, threshold_mode: str = "rel", cooldown: int = 0, min_lr: Any = 0, eps: float = 1e-8,
+    ) -> None:  # fmt: skip
+        if not factor < 1 or mode not in ("min", "max") or threshold_mode not in ("rel", "abs"):
+            raise ValueError(
+                "ReduceLROnPlateau: factor must be below 1, mode 'min' or 'max', threshold_mode 'rel' or 'abs', got "
+                f"{factor}, {mode!r} and {threshold_mode!r}"
+            )
+        self.optimizer, self.factor, self.patience, self.cooldown, self.eps = optimizer, factor, patience, cooldown, eps
+        self.sign = 1 if mode == "min" else -1
+        self.relative, self.threshold = threshold_mode == "rel", threshold
+        self.min_lrs = _each("ReduceLROnPlateau: min_lr", min_lr, optimizer.param_groups)
+        self.best, self.num_bad_epochs, self.cooldown_counter, self.last_epoch = self.sign * math.inf, 0, 0, 0
+
+    def step(self, metrics: Any) -> None:
+        """Take in the metric, a number or a tensor of one, and lower the rates if it is time."""
+        metric = float(metrics.item() if hasattr(metrics, "item") else metrics)
+        self.last_epoch += 1
+        if self._is_better(metric):
+            self.best, self.num_bad_epochs = metric, 0
+        else:
+            self.num_bad_epochs += 1
+        if self.cooldown_counter > 0:
+            self.cooldown_counter -= 1
+            self.num_bad_epochs = 0
+        if self.num_bad_epochs > self.patience:
+            for group, low in zip(self.optimizer.param_groups, self.min_lrs, strict=True):
+                new = max(group["lr"] * self.factor, low)
+                if group["lr"] - new > self.eps:
+                    group["lr"] = new
+            self.cooldown_counter, self.num_bad_epochs = self.cooldown, 0
+
+    def _is_better(self, metric: float) -> bool:
+        margin = self.threshold * (self.sign * self.best if self.relative else 1.0)
+        bound = self.sign * self.best - margin if math.isfinite(self.best) else math.inf
+        return self.sign * metric < bound
+
+    def get_last_lr(self) -> list[float]:
+        """The learning rates now in force, one for each group."""
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Numbers by name."""
+        return {name: getattr(self, name) for name in ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave (the rates are in the optimizer's). ValueError if it doesn't fit."""
+        if set(state_dict) != set(self.state_dict()):
+            names = ", ".join(self.state_dict())
+            raise ValueError(f"load_state_dict of ReduceLROnPlateau: expected {names}, got {', '.join(state_dict)}")
+        for name, value in state_dict.items():
+            setattr(self, name, float(value) if name == "best" else int(value))
+
+
+def _check_count(name: str, **counts: int) -> None:
+    for argument, count in counts.items():
+        if not isinstance(count, int) or count < 1:
+            raise ValueError(f"{name}: {argument} must be an integer of at least 1, got {count!r}")
+
+
+def _each(name: str, value: Any, groups: list[Any]) -> list[float]:
+    """A number for each group, from one or a list."""
+    values = list(value) if isinstance(value, (list, tuple)) else [value] * len(groups)
+    if len(values) != len(groups):
+        raise ValueError(f"{name}: expected a number, or one for each of the {len(groups)} groups, got {value}")
+    return values

@@ -33,6 +33,7 @@ class Optimizer:
     """
 
     slots: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = ("step",)  # the slots that are numbers, not arrays
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
         self.defaults = defaults
@@ -120,7 +121,7 @@ class Optimizer:
         for i, p in enumerate(self._params()):
             values = {k: state_dict[name] for k in self.slots if (name := f"state.{i}.{k}") in state_dict}
             for k, value in values.items():
-                shape = () if k == "step" else p.shape
+                shape = () if k in self.numbers else p.shape
                 if np.shape(value) != shape:
                     problems.append(f"state.{i}.{k} has shape {np.shape(value)} instead of {shape}")
             states.append(values)
@@ -132,7 +133,9 @@ class Optimizer:
         for group, values in zip(self.param_groups, settings, strict=True):
             group.update(values)
         for i, p in enumerate(self._params()):
-            self.state[i] = {k: int(v) if k == "step" else _filled_like(p._array, v) for k, v in states[i].items()}
+            self.state[i] = {
+                k: _number(v) if k in self.numbers else _filled_like(p._array, v) for k, v in states[i].items()
+            }
 
 
 def _described(p: Any) -> str:
