@@ -1,6 +1,6 @@
 """Square matrices (..., N, N): inverses, linear equations, determinants, Cholesky factors, by LAPACK.
 
-What is singular, or not positive definite, raises on the CPU; on the GPU, where to ask would be to wait, nothing is raised.
+What is singular, or not positive definite, raises on the CPU, but not on the GPU, where to ask would be to wait.
 """
 
 from __future__ import annotations
