@@ -27,7 +27,7 @@ def slogdet(A: Any) -> Determinant:
 
 
 def det(A: Any) -> Any:
-    """Determinants: (..., N, N) -> (...). Its gradient needs an inverse: LinAlgError for a singular matrix."""
+    """Determinants: (..., N, N) -> (...). Its gradient needs an inverse: ValueError for a singular matrix."""
     sign, logabsdet = matrices.slogdet(A)
     return ops.mul(sign, ops.exp(logabsdet))
 
@@ -36,7 +36,7 @@ def solve(A: Any, B: Any, *, left: bool = True) -> Any:
     """The X for which A @ X = B, or with left=False X @ A = B.
 
     A: (..., N, N). B: (..., N, K), with left=False (..., K, N); or vectors, (N,) or of A's shape without the last axis.
-    Raises LinAlgError for a singular A.
+    Raises ValueError for a singular A.
     """
     if len(A.shape) < 2 or A.shape[-1] != A.shape[-2]:
         raise ValueError(f"solve: A must be square matrices (..., N, N), got shape {A.shape}")

@@ -291,6 +291,20 @@ class _Event:
         pass
 
 
+def _linalg() -> types.SimpleNamespace:
+    """CuPy's LAPACK: stacks of matrices; the two of an equation must be as many, for it doesn't broadcast."""
+
+    def solve(a: Any, b: Any) -> Any:
+        if a.ndim != b.ndim or a.shape[:-1] != b.shape[:-1]:
+            raise Refused(f"cupy.linalg.solve: shapes {a.shape} and {b.shape}")
+        return _device(np.linalg.solve(_host("solve", a), _host("solve", b)))
+
+    def of_one(name: str) -> Any:
+        return lambda a: _device(tuple(r) if isinstance(r := getattr(np.linalg, name)(_host(name, a)), tuple) else r)
+
+    return types.SimpleNamespace(solve=solve, **{name: of_one(name) for name in ("inv", "slogdet", "cholesky")})
+
+
 def _module() -> types.ModuleType:
     module = types.ModuleType("cupy")
     for name in HAS["ufuncs"]:
@@ -304,6 +318,7 @@ def _module() -> types.ModuleType:
         if isinstance(value, (float, int, type)):
             setattr(module, name, value)
     module.ndarray, module.ufunc, module.ogrid = ndarray, ufunc, _Ogrid()  # type: ignore[attr-defined]
+    module.linalg = _linalg()  # type: ignore[attr-defined]
     module.__version__ = HAS["version"]  # type: ignore[attr-defined]
     stream = types.SimpleNamespace(ptr=0, synchronize=lambda: None)
     pool = types.SimpleNamespace(free_all_blocks=lambda: None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import os
 
 import numpy as np
@@ -51,6 +52,7 @@ UNARY = {
     "leaky_relu": lambda x: np.where(x > 0, x, x * 0.01), "elu": _elu, "neg": np.negative, "exp": np.exp,
     "expm1": np.expm1, "log": np.log, "log1p": np.log1p, "sqrt": np.sqrt, "sin": np.sin, "cos": np.cos,
     "abs": np.abs, "sign": np.sign, "clamp": lambda x: np.clip(x, -1, 1), "pow": lambda x: x**2,
+    "square": np.square, "rsqrt": lambda x: 1 / np.sqrt(x), "erf": np.vectorize(math.erf),
 }  # fmt: skip
 OF_ONE = {  # the op as a function of one array, where it takes more
     "clamp": lambda x: ops.clamp(x, -1.0, 1.0), "pow": lambda x: ops.pow(x, 2),

@@ -65,7 +65,7 @@ def normal(seed, dtype, *shapes):
 UNARY = {
     "neg": torch.neg, "exp": torch.exp, "expm1": torch.expm1, "log": torch.log, "log1p": torch.log1p,
     "sqrt": torch.sqrt, "sin": torch.sin, "cos": torch.cos, "tanh": torch.tanh, "sigmoid": torch.sigmoid,
-    "relu": torch.relu, "silu": TN.silu, "erf": torch.erf,
+    "relu": torch.relu, "silu": TN.silu, "square": torch.square, "rsqrt": torch.rsqrt, "erf": torch.erf,
     "abs": torch.abs, "softplus": functools.partial(TN.softplus, threshold=80), "leaky_relu": TN.leaky_relu,
     "elu": TN.elu,
 }  # fmt: skip
@@ -181,7 +181,7 @@ def reductions(draw):
     return x, draw(st.sampled_from([dims, dims[0]])), draw(st.booleans())
 
 
-@pytest.mark.parametrize("name", ["sum", "mean", "amax", "logsumexp"])
+@pytest.mark.parametrize("name", ["sum", "mean", "amax", "amin", "logsumexp"])
 @given(reductions(), seeds)
 @pytest.mark.fault("G03", "G10")
 @FEW
@@ -191,8 +191,8 @@ def test_reductions(name, case, seed):
     compare(lambda t: fn(t, dim, keepdim), lambda t: getattr(torch, name)(t, dim, keepdim), [x], 27, seed)
     compare(lambda t: fn(t, dim, keepdim=keepdim).sum(), lambda t: getattr(torch, name)(t, dim, keepdim).sum(), [x], 81)
     if name != "logsumexp":
-        whole = torch.amax if name == "amax" else getattr(torch, name)
-        compare(fn, whole if name != "amax" else lambda t: whole(t, tuple(range(t.ndim))), [x], 81)
+        whole = getattr(torch, name)
+        compare(fn, whole if name in ("sum", "mean") else lambda t: whole(t, tuple(range(t.ndim))), [x], 81)
 
 
 @given(reductions())
@@ -403,13 +403,16 @@ def test_a_masked_convolution_is_one_with_a_masked_weight(mask, channels, k, dty
 
 def test_every_op_is_compared():
     here = {
-        *UNARY, *BINARY, *FLAT, "pow", "clamp", "where", "sum", "mean", "amax", "argmax", "logsumexp", "softmax",
-        "log_softmax", "cumsum", "reshape", "permute", "transpose", "flip", "broadcast_to", "sum_to", "getitem",
+        *UNARY, *BINARY, *FLAT, "pow", "clamp", "where", "sum", "mean", "amax", "amin", "argmax", "logsumexp",
+        "softmax", "log_softmax", "cumsum", "reshape", "permute", "transpose", "flip", "broadcast_to", "sum_to", "getitem",
         "index_add", "gather", "scatter_add", "cat", "stack", "pad", "to", "matmul", "linear", "conv2d",
         "conv_transpose2d", "conv2d_weight",
     }  # fmt: skip
     # Ops named .._backward are rules, compared as the gradients of their ops.
     elsewhere = {"loss", "recurrent", "normalize", "pooling"}  # the ops of network functions: test_nn_parity
+    # test_functions_parity, with the functions that are made of them; select_add is the gradient of index_select
+    elsewhere |= {"order", "matrices"}
+    here |= {"argmin", "index_select", "select_add", "roll", "tril", "triu"}
     elsewhere |= {"nade", "device"}  # a model's, compared with it; what moves arrays, which PyTorch does by a method
     others = [
         name for name, op in REGISTRY.items()

@@ -1,4 +1,7 @@
-"""Square matrices (..., N, N): inverses, linear equations, determinants, Cholesky factors, by LAPACK."""
+"""Square matrices (..., N, N): inverses, linear equations, determinants, Cholesky factors, by LAPACK.
+
+What is singular, or not positive definite, raises on the CPU, but not on the GPU, where to ask would be to wait.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from tinygen.tape import op
 
 @op
 def inverse(x):
-    """The inverses of matrices (..., N, N). Raises LinAlgError for a singular one."""
+    """The inverses of matrices (..., N, N). Raises ValueError for a singular one."""
     return xp(x).linalg.inv(x)
 
 
@@ -25,7 +28,9 @@ def _(gout, out):
 
 @op
 def solve(A, B):
-    """The X for which A @ X = B. A: (..., N, N), B: (..., N, K) -> (..., N, K). LinAlgError for a singular A."""
+    """The X for which A @ X = B. A: (..., N, N), B: (..., N, K) -> (..., N, K). ValueError for a singular A."""
+    lead = np.broadcast_shapes(A.shape[:-2], B.shape[:-2])  # CuPy's doesn't broadcast
+    A, B = (xp(A).broadcast_to(x, (*lead, *x.shape[-2:])) for x in (A, B))
     return xp(A).linalg.solve(A, B)
 
 
@@ -56,7 +61,7 @@ def _(glogabsdet, x):
 def cholesky(x, upper: bool = False):
     """The lower triangular L for which L @ L.T = x, or with `upper` its transpose. x: (..., N, N), positive definite.
 
-    x should be symmetric; of another its symmetric part (x + x.T) / 2 is taken. LinAlgError if it isn't positive.
+    x should be symmetric; of another its symmetric part (x + x.T) / 2 is taken. ValueError if it isn't positive.
     """
     factor = xp(x).linalg.cholesky((x + x.swapaxes(-1, -2)) * x.dtype.type(0.5))
     return factor.swapaxes(-1, -2).copy() if upper else factor

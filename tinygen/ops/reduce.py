@@ -53,7 +53,7 @@ def _(gout, x_shape, dim):
 @op
 def mean(x, dim: Dims = None, keepdim: bool = False):
     """Mean over the axes dim, as exact as `sum`."""
-    return average(x, dim, keepdim)
+    return average(x, dim if x.ndim else None, keepdim)
 
 
 @mean.vjp("x")
@@ -103,7 +103,7 @@ def logsumexp(x, dim: Dims, keepdim: bool = False):
 
     Accuracy: 4 ulps of the larger of the result and 1.
     """
-    n, x = xp(x), real(x)
+    n, x, dim = xp(x), real(x), dim if x.ndim else None
     top = x.max(axis=dim, keepdims=True)
     top = n.where(n.isfinite(top), top, 0)  # all -inf: the result is -inf, not nan
     with_axes = total(n.exp(x - top), dim, True)
@@ -125,6 +125,8 @@ def softmax(x, dim: int):
     Accuracy: 4 ulps, and one more for each unit that x is below the largest: that difference is rounded.
     """
     x = real(x)
+    if not x.size:
+        return x.copy()
     e = xp(x).exp(x - x.max(axis=dim, keepdims=True))
     return e / total(e, dim, True)
 
@@ -141,6 +143,8 @@ def log_softmax(x, dim: int):
     Accuracy: 4 ulps of the larger of the result and 1: of a probability near 1 the logarithm has few digits.
     """
     n, x = xp(x), real(x)
+    if not x.size:
+        return x.copy()
     shifted = x - x.max(axis=dim, keepdims=True)
     return shifted - n.log(total(n.exp(shifted), dim, True))
 
@@ -156,12 +160,14 @@ def cumsum(x, dim: int):
 
     Accuracy in float64: an ulp of the largest partial sum for each element before.
     """
-    return x.cumsum(axis=dim, dtype=np.float64).astype(x.dtype) if x.dtype == np.float32 else x.cumsum(axis=dim)
+    if x.dtype == np.float32:
+        return x.cumsum(axis=dim, dtype=np.float64).astype(x.dtype).reshape(x.shape)
+    return x.cumsum(axis=dim).reshape(x.shape)
 
 
 @cumsum.vjp("x")
 def _(gout, dim):
-    return flip(cumsum(flip(gout, dim), dim), dim)
+    return flip(cumsum(flip(gout, dim), dim), dim) if gout.shape else gout * 1.0
 
 
 # ---------------------------------------------------------------------------------------------- what they are tested on

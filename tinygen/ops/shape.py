@@ -78,7 +78,7 @@ def _(gout, dims):
 @op(view=True)
 def transpose(x, dim0: int, dim1: int):
     """x with two axes exchanged."""
-    return xp(x).swapaxes(x, dim0, dim1)
+    return xp(x).swapaxes(x, dim0, dim1) if x.ndim else x
 
 
 @transpose.vjp("x")
