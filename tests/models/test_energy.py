@@ -139,6 +139,7 @@ def test_samples_have_the_models_own_probabilities(monkeypatch):
     model, n = rbm(), 20000
     monkeypatch.setattr(RBM, "burn_in", 20)
     drawn = model.sample(n, np.random.default_rng(0)).reshape(n, 6) @ 2 ** np.arange(5, -1, -1)
+    assert not model.chains.numpy().any()  # where they start, and aren't changed
     p = np.exp(log_p(model))
     assert (abs(np.bincount(drawn, minlength=64) / n - p) < 5 * np.sqrt(p * (1 - p) / n) + 1e-4).all()
 

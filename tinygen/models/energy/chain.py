@@ -18,14 +18,18 @@ class MarkovChain(Model):
     """A model whose samples are the late states of a chain. A state is of the model's own kind, for N images at once.
 
     Attributes:
-        burn_in: how many transitions lie between the start, where all pixels are independent, and a sample.
+        burn_in: how many transitions lie between the start and a sample.
     """
 
     burn_in: ClassVar[int] = 1000
 
     def start(self, n: int, rng: np.random.Generator) -> Any:
-        """The states of n chains before their first transition."""
+        """The states of n chains before their first transition: all pixels are independent."""
         raise NotImplementedError
+
+    def warm_start(self, n: int, rng: np.random.Generator) -> Any:
+        """The states that samples start from: those of `start`, unless a model knows some that are nearer."""
+        return self.start(n, rng)
 
     def transition(self, state: Any, rng: np.random.Generator, temperature: float = 1.0) -> Any:
         """The chains' next states."""
@@ -63,7 +67,7 @@ class MarkovChain(Model):
         self._check(labels, n, temperature)
         parts = [np.zeros((0, *self.image_shape), np.uint8)]
         for i in range(0, n, ROWS):
-            for state in self.chain(self.start(min(ROWS, n - i), rng), self.burn_in, rng, temperature):
+            for state in self.chain(self.warm_start(min(ROWS, n - i), rng), self.burn_in, rng, temperature):
                 last = state
             parts.append(self.images(last))
         return np.concatenate(parts)

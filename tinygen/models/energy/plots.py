@@ -16,6 +16,7 @@ from tinygen.models.completion import completions
 FILTERS = 64
 SHOWN = 0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000  # transitions
 TRACKED, LAGS = 200, 300  # chains and transitions of the plot of mixing
+TICKS = 0, 1, 3, 10, 30, 100, 300
 
 
 def filters(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
@@ -48,11 +49,14 @@ def mixing(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) 
     def draw(axes: Any) -> None:
         axes.plot(range(LAGS + 1), correlation, color="C0")
         axes.axhline(0, color="C7", linewidth=0.8)
-        axes.set(xlabel="transitions", ylabel="correlation with the image then", xscale="symlog", ylim=(-0.1, 1.02))
+        axes.set(xlabel="transitions", ylabel="correlation with the image before them", ylim=(-0.1, 1.02))
+        axes.set_xscale("symlog")
+        axes.set_xlim(0, LAGS)
+        axes.set_xticks(TICKS, [str(lag) for lag in TICKS])
 
     below = np.flatnonzero(correlation < 0.5)
-    half = f"falls below 1/2 after {below[0]}" if len(below) else f"is still above 1/2 after {LAGS}"
-    return Chart(draw, f"The correlation of a chain's images {half} transitions")
+    half = f"below 1/2 from transition {below[0]} on" if len(below) else f"above 1/2 for {LAGS} transitions"
+    return Chart(draw, f"The correlation of a chain's images is {half}")
 
 
 def autocorrelation(model: Any, images: np.ndarray, lags: int, rng: np.random.Generator) -> np.ndarray:

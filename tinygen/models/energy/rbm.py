@@ -154,6 +154,12 @@ class RBM(MarkovChain):
         with no_grad():
             return self.machine().visible.sample(self.visible_bias.expand(n, len(self.visible_bias)), rng)
 
+    def warm_start(self, n: int, rng: np.random.Generator) -> Tensor:
+        """Persistent chains, any of them: those have visited more of the model than a new one does in its time."""
+        if not self.persistent:
+            return self.start(n, rng)
+        return self.chains[rng.integers(0, len(self.chains), n)]
+
     def transition(self, state: Tensor, rng: np.random.Generator, temperature: float = 1.0) -> Tensor:
         return self.machine().gibbs(state, rng, temperature)
 
