@@ -383,7 +383,7 @@ def test_initial_values_are_distributed_as_pytorchs(make):
 def test_initialisers_have_pytorchs_moments(name, options):
     mine, other = tinygen.tensor(np.zeros((60, 40, 3, 5))), torch.zeros(60, 40, 3, 5, dtype=torch.float64)
     torch.manual_seed(0)
-    getattr(nn.init, name)(mine, **options, rng=np.random.default_rng(0))
+    getattr(nn.init, name)(mine, **options, generator=np.random.default_rng(0))
     getattr(torch.nn.init, name)(other, **options)
     a, b = mine.numpy(), other.numpy()
     assert abs(a.mean() - b.mean()) < 0.02 * b.std()
