@@ -21,7 +21,8 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     """
     if min(len(a), len(b)) < 2:
         raise ValueError(f"frechet_distance: takes at least 2 vectors of each, got {len(a)} and {len(b)}")
-    difference, (cov_a, cov_b) = a.mean(0) - b.mean(0), (np.atleast_2d(np.cov(x.T)) for x in (a, b))
+    difference = a.mean(0, np.float64) - b.mean(0, np.float64)
+    cov_a, cov_b = (np.atleast_2d(np.cov(x.T)) for x in (a, b))
     values, vectors = np.linalg.eigh(cov_a)
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
     cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ cov_b @ root), 0)).sum()

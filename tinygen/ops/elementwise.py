@@ -193,7 +193,7 @@ def _(gout, out):
 @op
 def rsqrt(x):
     """1 / sqrt(x)."""
-    return 1 / xp(x).sqrt(x)
+    return 1 / xp(x).sqrt(real(x))
 
 
 @rsqrt.vjp("x")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tinygen.array import xp
+from tinygen.array import real, xp
 from tinygen.ops._samples import sample, unary
 from tinygen.ops.elementwise import exp
 from tinygen.tape import op
@@ -25,7 +25,7 @@ def erf(x):
 
     Source: Chiarella and Reichel, On the evaluation of integrals related to the error function (1968).
     """
-    n = xp(x)
+    n, x = xp(x), real(x)
     small, size = n.clip(x, -1, 1), n.clip(n.abs(x), 1, 6)
     near, square = 0.0, small * small
     for coefficient in reversed(_SERIES):
