@@ -13,10 +13,10 @@ from tinygen.pool import new
 def run(kernel: str, *arrays: Any, numbers: Sequence[float] = ()) -> Any:
     """kernel(n, *numbers, *arrays, out) over arrays of one shape; the result is in memory like the last of them.
 
-    NotImplemented for small arrays, where shapes differ, and where the last one has gaps or repetitions.
+    NotImplemented for small arrays, for numbers, where shapes differ, and where the last one has gaps or repetitions.
     """
     last = arrays[-1]
-    if getattr(last, "size", 0) < library.SMALL or not library.accepts(*arrays):
+    if getattr(last, "size", 0) < library.SMALL or isinstance(arrays[0], (int, float)) or not library.accepts(*arrays):
         return NotImplemented
     if any(a.shape != last.shape for a in arrays):
         return NotImplemented
