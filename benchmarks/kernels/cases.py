@@ -446,7 +446,7 @@ def flow_step(name: str, n: int, **options: Any) -> Case:
         return {"training step": step}
 
     def theirs() -> dict[str, Callable[[], Runs]]:
-        from benchmarks.torch_flows import flow_steps
+        from benchmarks.kernels.torch_flows import flow_steps
 
         return flow_steps(make, x)
 

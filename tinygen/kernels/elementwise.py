@@ -13,7 +13,7 @@ from tinygen.pool import new
 def run(kernel: str, *arrays: Any, numbers: Sequence[float] = ()) -> Any:
     """kernel(n, *numbers, *arrays, out) over arrays of one shape; the result is in memory like the last of them.
 
-    NotImplemented for small arrays, where shapes differ, and where the last one has gaps or repetitions.
+    NotImplemented for small arrays, for numbers, where shapes differ, and where the last one has gaps or repetitions.
     """
     last = arrays[-1]
     if getattr(last, "size", 0) < library.SMALL or not hasattr(arrays[0], "dtype") or not library.accepts(*arrays):

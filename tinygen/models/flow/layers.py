@@ -68,9 +68,7 @@ class Partition(Protocol):
 
 
 class Halves:
-    """The first half of the channels (the larger, of an odd number of them) and the second; exchanged: the other way
-    round.
-    """  # fmt: skip
+    """The first half of the channels, the larger of an odd number, and the second. exchanged: the latter is kept."""
 
     def __init__(self, exchanged: bool = False) -> None:
         self.exchanged = exchanged

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks.torch_versions import _STEPS, Runs, _converted, _steps
+from benchmarks.kernels.torch_versions import _STEPS, Runs, _converted, _steps
 
 
 class ActNorm(nn.Module):
