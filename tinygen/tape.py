@@ -281,10 +281,8 @@ class Op:
     def fail(self, e: Exception, values: Sequence[Any]) -> NoReturn:
         """Raise it again with the op's name and arguments, or say which argument is None."""
         what = f"{self.name}({errors.describe(values)})"
-        blame = self.variadic or isinstance(
-            e, (AttributeError, TypeError)
-        )  # no refusal of the op's own, of a shape, say
-        for i, value in enumerate(values if blame else ()):
+        # Not where the op refuses a shape, say, in words of its own.
+        for i, value in enumerate(values if self.variadic or isinstance(e, (AttributeError, TypeError)) else ()):
             name = self.argument(i, len(values))
             parameter = self.signature.parameters[name.partition("[")[0]]
             if value is None and parameter.default is parameter.empty and parameter.name in self.differentiable():

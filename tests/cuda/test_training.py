@@ -8,7 +8,6 @@ import pytest
 from tests.models.small import SMALL, new
 from tinygen.data import Dataset
 from tinygen.models.family import Batch
-from tinygen.models.flow.base import Flow
 from tinygen.models.model import Samples
 from tinygen.training.run import Config
 from tinygen.training.trainer import Trainer
@@ -27,8 +26,6 @@ def trained(name, device, steps=STEPS):
     """(numbers of each step, all arrays of the model and its optimizers afterwards)."""
     rng = np.random.default_rng(0)
     model, images = built(name, rng)
-    if isinstance(model, Flow):  # right after actnorm's start its gradients are roundings, of which Adam makes steps
-        model.to(np.float64)
     data = Dataset(images, levels=LEVELS, labels=np.arange(len(images)) % 3, name="random")
     training = Trainer(Config("a model", batch_size=4), model.to(np.float64).to(device), data, rng)
     numbers = [training.advance(step / steps) for step in range(steps)]

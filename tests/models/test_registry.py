@@ -14,7 +14,7 @@ def test_every_model_of_the_registry_is_among_the_small_ones():
 
 @pytest.mark.parametrize("name", SMALL)
 def test_a_model_keeps_to_the_frame(name):
-    model = new(name, (1, 8, 8), 3)
+    model = new(name, (1, 8, 8), 17)
     assert isinstance(model, Model)
     assert isinstance(model, Samples)
     assert type(model.family) is not Family

@@ -404,7 +404,8 @@ def test_a_masked_convolution_is_one_with_a_masked_weight(mask, channels, k, dty
 def test_every_op_is_compared():
     here = {
         *UNARY, *BINARY, *FLAT, "pow", "clamp", "where", "sum", "mean", "amax", "amin", "argmax", "logsumexp",
-        "softmax", "log_softmax", "cumsum", "reshape", "permute", "transpose", "flip", "broadcast_to", "sum_to", "getitem",
+        "softmax", "log_softmax", "cumsum", "reshape", "permute", "transpose", "flip", "broadcast_to", "sum_to",
+        "getitem",
         "index_add", "gather", "scatter_add", "cat", "stack", "pad", "to", "matmul", "linear", "conv2d",
         "conv_transpose2d", "conv2d_weight",
     }  # fmt: skip
