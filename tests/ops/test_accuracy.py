@@ -51,6 +51,7 @@ UNARY = {
     "tanh": np.tanh, "sigmoid": _sigmoid, "softplus": _softplus, "relu": lambda x: np.maximum(x, 0),
     "leaky_relu": lambda x: np.where(x > 0, x, x * 0.01), "elu": _elu, "neg": np.negative, "exp": np.exp,
     "expm1": np.expm1, "log": np.log, "log1p": np.log1p, "sqrt": np.sqrt, "sin": np.sin, "cos": np.cos,
+    "silu": lambda x: x * _sigmoid(x),
     "square": np.square, "rsqrt": lambda x: 1 / np.sqrt(x), "erf": np.vectorize(math.erf),
     "abs": np.abs, "sign": np.sign, "clamp": lambda x: np.clip(x, -1, 1), "pow": lambda x: x**2,
 }  # fmt: skip
@@ -375,6 +376,7 @@ EXACT = {
 }  # fmt: skip
 SUMS_OF_A_FEW = {"index_add", "scatter_add", "select_add", "window_spread"}
 LAPACK = {"cholesky", "inverse", "slogdet", "solve"}  # as exact as the matrix's condition number lets them be
+CANCEL = {"group_norm_backward"}  # of groups of two numbers: a difference of terms that are much larger
 TESTED = {*UNARY, *BINARY, *ROWS, "sum", "mean", "sum_to", "cumsum", "cross_entropy", "cross_entropy_backward",
           "binary_cross_entropy_with_logits"}  # fmt: skip
 
@@ -393,7 +395,7 @@ def precise(case: Case):
     return [np.asarray(o) for o in (outs if isinstance(outs, tuple) else (outs,))]
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.values[0].op.name not in TESTED | LAPACK])
+@pytest.mark.parametrize("case", [c for c in CASES if c.values[0].op.name not in TESTED | LAPACK | CANCEL])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_samples_against_the_definition_in_more_digits(case, dtype):
     """By what the docstring says: so many ulps of the largest element."""

@@ -116,6 +116,8 @@ def group_norm(x, weight, bias, groups, eps=1e-5, silu=False):
     The moments are those of an image's channels in one of the groups, each channels / groups in a row. x: (N, C, ...);
     weight and bias: (C,), or None for 1 and 0; mean and rstd: (N, groups). At least one value in a group.
 
+    Accuracy: 16 ulps of the largest element, as of `batch_norm`.
+
     Source: Wu & He, Group Normalization (2018), equations 1 to 4.
     """
     n, c, *rest = x.shape
@@ -134,6 +136,8 @@ def group_norm_backward(gout, gmean, grstd, x, weight, bias, groups, eps=1e-5, s
     """The gradients of `group_norm`, from those of its outputs (None for zero). (0,) for a weight or bias of None.
 
     moments: mean and rstd, if known; they follow from x, so they add nothing to the derivatives.
+
+    Accuracy: 16 ulps of the largest of the terms that it is a difference of.
     """
     none = xp(x).empty_like(x, shape=(0,))
     grads = _group_gradients(groups, eps, silu)((x, weight, bias), (gout, gmean, grstd))
