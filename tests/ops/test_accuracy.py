@@ -51,6 +51,7 @@ UNARY = {
     "tanh": np.tanh, "sigmoid": _sigmoid, "softplus": _softplus, "relu": lambda x: np.maximum(x, 0),
     "leaky_relu": lambda x: np.where(x > 0, x, x * 0.01), "elu": _elu, "neg": np.negative, "exp": np.exp,
     "expm1": np.expm1, "log": np.log, "log1p": np.log1p, "sqrt": np.sqrt, "sin": np.sin, "cos": np.cos,
+    "silu": lambda x: x * _sigmoid(x),
     "abs": np.abs, "sign": np.sign, "clamp": lambda x: np.clip(x, -1, 1), "pow": lambda x: x**2,
     "square": np.square, "rsqrt": lambda x: 1 / np.sqrt(x), "erf": np.vectorize(math.erf),
 }  # fmt: skip
@@ -151,6 +152,8 @@ def test_functions_of_one_array_at_extremes(name, dtype):
         values = SPECIAL.astype(dtype)
     if name in ("sin", "cos"):
         values = values[~(np.abs(values) > 1e9)]  # nobody reduces huge arguments alike
+    if name == "silu":  # x times a number that is too small for dtype has few digits
+        values = values[~(values < np.log(np.finfo(dtype).tiny))]
     if FULL:
         values = np.concatenate([values, np.random.default_rng(0).normal(0, 30, 3000).astype(dtype)])
     check_everywhere(name, OF_ONE.get(name, REGISTRY[name].function), UNARY[name], values)
@@ -375,6 +378,7 @@ EXACT = {
 }  # fmt: skip
 SUMS_OF_A_FEW = {"index_add", "scatter_add", "select_add", "window_spread"}
 LAPACK = {"cholesky", "inverse", "slogdet", "solve"}  # as exact as the matrix's condition number lets them be
+CANCEL = {"group_norm_backward"}  # of groups of two numbers: a difference of terms that are much larger
 TESTED = {*UNARY, *BINARY, *ROWS, "sum", "mean", "sum_to", "cumsum", "cross_entropy", "cross_entropy_backward",
           "binary_cross_entropy_with_logits"}  # fmt: skip
 
@@ -393,7 +397,7 @@ def precise(case: Case):
     return [np.asarray(o) for o in (outs if isinstance(outs, tuple) else (outs,))]
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.values[0].op.name not in TESTED | LAPACK])
+@pytest.mark.parametrize("case", [c for c in CASES if c.values[0].op.name not in TESTED | LAPACK | CANCEL])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_samples_against_the_definition_in_more_digits(case, dtype):
     """By what the docstring says: so many ulps of the largest element."""

@@ -186,11 +186,8 @@ def _(gout, g, x, alpha):
 
 @op
 def silu(x):
-    """x * sigmoid(x), without overflow. Source: Elfwing, Uchibe, Doya, Sigmoid-Weighted Linear Units (2017), eq. 4.
-
-    Accuracy: 8 ulps.
-    """
-    n = xp(x)
+    """x * sigmoid(x), without overflow. Source: Elfwing, Uchibe, Doya, Sigmoid-Weighted Linear Units (2017), eq. 4."""
+    n, x = xp(x), real(x)
     e = n.exp(-n.abs(x))
     return x * n.where(x > 0, _constant(1, x), e) / (e + _constant(1, x))
 
@@ -205,7 +202,10 @@ def _(gout, x):
 
 @op
 def silu_backward(g, x):
-    """g s (1 + x (1 - s)) with s = sigmoid(x): the gradient of `silu`. Accuracy: 8 ulps of g (1 + |x|)."""
+    """g s (1 + x (1 - s)) with s = sigmoid(x): the gradient of `silu`.
+
+    Accuracy: 16 ulps of the largest element: it crosses 0 near -1.28.
+    """
     s = sigmoid(x)
     return g * s * (x * (_constant(1, x) - s) + _constant(1, x))
 

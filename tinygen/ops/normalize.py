@@ -136,8 +136,9 @@ def group_norm(x, weight=None, bias=None, groups=1, eps=1e-5, silu=False):
     The moments are those of an image's channels in one of the groups, each channels / groups in a row. x: (N, C, ...);
     weight and bias: (C,), or None for 1 and 0; mean and rstd: (N, groups). At least one value in a group.
 
-    Source: Wu & He, Group Normalization (2018), equations 1 to 4. Accuracy: as of
-    `standardize`, 16 ulps of the largest element.
+    Accuracy: 16 ulps of the largest element, as of `batch_norm`.
+
+    Source: Wu & He, Group Normalization (2018), equations 1 to 4.
     """
     n, c, *rest = x.shape
     shape = (1, c, *[1] * len(rest))
@@ -156,7 +157,7 @@ def group_norm_backward(gout, gmean, grstd, x, weight=None, bias=None, groups=1,
 
     moments: mean and rstd, if known; they follow from x, so they add nothing to the derivatives.
 
-    Accuracy: 16 ulps of the largest summand.
+    Accuracy: 16 ulps of the largest of the terms that it is a difference of.
     """
     none = xp(x).empty_like(x, shape=(0,))
     grads = _group_gradients(groups, eps, silu)((x, weight, bias), (gout, gmean, grstd))
