@@ -215,6 +215,28 @@ def test_moved_and_selected():
     compare(lambda t, i: t.gather(0, i), lambda t, i: t.gather(0, i), *normal((3,)), np.array(2))
 
 
+def test_axes_added_dropped_joined_and_parted():
+    (x,) = normal((2, 1, 6, 1))
+    for name, *arguments in (
+        ("flatten",), ("flatten", 1), ("flatten", 1, 2), ("unsqueeze", 0), ("unsqueeze", -1), ("squeeze",),
+        ("squeeze", 1), ("squeeze", 0), ("squeeze", (1, -1)), ("split", 4, 2), ("split", [1, 0, 5], -2),
+        ("chunk", 4, 2), ("chunk", 3), ("unbind",), ("unbind", -2), ("repeat", 1, 2, 1, 3), ("repeat", (2, 1, 1, 2, 1)),
+        ("view", 2, -1), ("view", (3, 4)),
+    ):  # fmt: skip
+        compare(*(lambda t, n=name, a=arguments: getattr(t, n)(*a) for _ in range(2)), x)
+    compare(*both("flatten"), np.array(2.0))
+    for call, message in (
+        (lambda t: t.flatten(2, 1), "flatten: start_dim 2 must not stand after end_dim 1"),
+        (lambda t: t.unsqueeze(5), "unsqueeze: dim must be in -5..4 for shape"),
+        (lambda t: t.squeeze(4), "squeeze: dim must be in"),
+        (lambda t: t.split([1, 2], 2), r"split: split_size must add up to 6, the length of dim 2, got \[1, 2\]"),
+        (lambda t: t.split(0), "split_size must be at least 1"), (lambda t: t.chunk(0), "chunks must be at least 1"),
+        (lambda t: t.repeat(2, 2), r"repeat: there must be a number for each axis of \(2, 1, 6, 1\), got \(2, 2\)"),
+    ):  # fmt: skip
+        with pytest.raises((ValueError, IndexError), match=message):
+            call(leaf(x))
+
+
 EQUATIONS = [
     ("ij,jk->ik", (2, 3), (3, 4)), ("ij,jk", (2, 3), (3, 4)), ("bij,bjk->bik", (2, 3, 4), (2, 4, 2)), ("ii->i", (3, 3)),
     ("ii", (3, 3)), ("ij->ji", (2, 3)), ("ij->", (2, 3)), ("i,j->ij", (2,), (3,)), ("i,i->", (3,), (3,)),

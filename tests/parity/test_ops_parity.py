@@ -405,8 +405,7 @@ def test_every_op_is_compared():
     here = {
         *UNARY, *BINARY, *FLAT, "pow", "clamp", "where", "sum", "mean", "amax", "amin", "argmax", "logsumexp",
         "softmax", "log_softmax", "cumsum", "reshape", "permute", "transpose", "flip", "broadcast_to", "sum_to",
-        "getitem",
-        "index_add", "gather", "scatter_add", "cat", "stack", "pad", "to", "matmul", "linear", "conv2d",
+        "getitem", "index_add", "gather", "scatter_add", "cat", "stack", "pad", "to", "matmul", "linear", "conv2d",
         "conv_transpose2d", "conv2d_weight",
     }  # fmt: skip
     # Ops named .._backward are rules, compared as the gradients of their ops.
@@ -457,7 +456,10 @@ def test_gradients_of_choices_at_nan_ties_and_infinities(x, data, most):
     for low, high in ((-1.0, 1.0), (None, 0.0), (0.0, None)):
         same(lambda t: t.clamp(low, high), lambda t: t.clamp(low, high), x, upstream=upstream)  # noqa: B023
     dim = data.draw(st.sampled_from([0, 1]))
-    same(lambda t: t.amax(dim), lambda t: torch.amax(t, dim), x)
+    for name in ("amax", "amin"):
+        same(lambda t: getattr(ops, name)(t, dim), lambda t: getattr(torch, name)(t, dim), x)  # noqa: B023
+    for name in ("max", "min"):
+        same(lambda t: getattr(ops, name)(t, dim).values, lambda t: getattr(torch, name)(t, dim).values, x)  # noqa: B023
     got, want = ops.argmax(x, dim), torch.argmax(torch.tensor(x), dim).numpy()
     nans = np.isnan(x).any(axis=dim)
     assert np.isnan(np.take_along_axis(x, np.expand_dims(got, dim), dim).squeeze(dim))[nans].all()

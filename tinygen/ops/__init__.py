@@ -28,6 +28,7 @@ from tinygen.ops.shape import (
 )  # fmt: skip
 from tinygen.ops.special import erf
 from tinygen.ops.statistics import prod, std, var
+from tinygen.ops.views import chunk, flatten, repeat, split, squeeze, unbind, unsqueeze
 
 
 def _attach() -> None:
@@ -38,14 +39,14 @@ def _attach() -> None:
     for op in (gt, ge, lt, le, eq, ne, getitem, neg):
         setattr(_Tensor, f"__{op.__name__}__", op)
     for op in (
-        abs, amax, amin, argmax, argmin, argsort, cholesky, clamp, cos, cumsum, erf, exp, expand, expm1, flip, gather,
-        index_select, inverse, log, log1p, log_softmax, logsumexp, max, mean, min, new_tensor, norm, outer, pow, prod,
-        relu, roll, rsqrt, sigmoid, sign, sin, softmax, sort, sqrt, square, std, sum, tanh, to, topk, transpose, tril,
-        triu, var,
+        abs, amax, amin, argmax, argmin, argsort, cholesky, chunk, clamp, cos, cumsum, erf, exp, expand, expm1,
+        flatten, flip, gather, index_select, inverse, log, log1p, log_softmax, logsumexp, max, mean, min,
+        new_tensor, norm, outer, pow, prod, relu, repeat, roll, rsqrt, sigmoid, sign, sin, softmax, sort, split,
+        sqrt, square, squeeze, std, sum, tanh, to, topk, transpose, tril, triu, unbind, unsqueeze, var,
     ):  # fmt: skip
         setattr(_Tensor, op.__name__, op)
     # PyTorch takes these either as one tuple or as several numbers.
-    shapes: dict[str, Any] = {"reshape": reshape, "permute": permute}
+    shapes: dict[str, Any] = {"reshape": reshape, "view": reshape, "permute": permute}
     for name, op in shapes.items():
         setattr(_Tensor, name, lambda a, *n, op=op: op(a, n[0] if len(n) == 1 and isinstance(n[0], tuple) else n))
     _Tensor.device = property(device)  # type: ignore[assignment, method-assign]

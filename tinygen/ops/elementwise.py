@@ -291,14 +291,12 @@ def _(gout, x, min, max):
 
 @clamp.vjp("min")
 def _(gout, x, min, max):
-    gout = gout * (x < min)
-    return gout if max is None else gout * (min < max)
+    return where((x < min) * (min < max) if max is not None else x < min, gout, 0.0)  # of booleans * is "and"
 
 
 @clamp.vjp("max")
 def _(gout, x, min, max):
-    over = x > max
-    return gout * (over if min is None else over + (min > max))  # of booleans the sum is "or"
+    return where((x > max) + (min > max) if min is not None else x > max, gout, 0.0)  # and + is "or"
 
 
 @op
