@@ -7,6 +7,8 @@ import pytest
 
 from tests.models.small import SMALL, new
 from tinygen.data import Dataset
+from tinygen.models.energy import family as energy
+from tinygen.models.energy.chain import MarkovChain
 from tinygen.models.family import Batch
 from tinygen.models.model import Samples
 from tinygen.training.run import Config
@@ -14,6 +16,13 @@ from tinygen.training.trainer import Trainer
 
 STEPS, LEVELS = 20, 5
 every_model = pytest.mark.parametrize("name", SMALL)
+
+
+@pytest.fixture(autouse=True)
+def _short_chains(monkeypatch):
+    """The emulator takes its time for each of their transitions."""
+    monkeypatch.setattr(MarkovChain, "burn_in", 20)
+    monkeypatch.setattr(energy, "QUICK", 20)
 
 
 def built(name, rng=None):

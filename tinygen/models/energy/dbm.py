@@ -91,4 +91,4 @@ class DBM(RBM):
         a = self.top_inputs(v)
         m2 = F.sigmoid(a)
         entropy = F.softplus(a).sum(1) - (a * m2).sum(1)
-        return self._log_cell + entropy - self.machine().free_energy(cat(v, m2, dim=1))
+        return entropy - self.machine().free_energy(cat(v, m2, dim=1)) + self._log_cell
