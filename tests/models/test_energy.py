@@ -98,7 +98,9 @@ def test_hidden_units_are_summed_out_by_the_free_energy():
     np.testing.assert_allclose(np.exp(-energies(model)).sum(axis=1), np.exp(-f), rtol=1e-13)
 
 
-@pytest.mark.parametrize("kind", [Bernoulli(), Gaussian(), SideBySide(1, Gaussian(), Bernoulli())], ids=["0 or 1", "normal", "both"])
+@pytest.mark.parametrize(
+    "kind", [Bernoulli(), Gaussian(), SideBySide(1, Gaussian(), Bernoulli())], ids=["0 or 1", "normal", "both"]
+)
 def test_a_family_of_units_is_normalized_and_drawn_with_its_means(kind):
     """exp(a x - R(x)) summed, or integrated, is exp(A(a)); draws have the mean dA / da."""
     x, weight = (states(1), 1.0) if isinstance(kind, Bernoulli) else (np.linspace(-12, 12, 4001)[:, None], 24 / 4000)
