@@ -21,7 +21,7 @@ from tinygen.optim import clip_grad_norm_
 REACH, FIELD = 3.0, 121  # half the width of what is drawn, and at how many points across the density is looked at
 WHOLE, FINE = 4.0, 201  # the same for its integral
 TESTED = 10_000  # points
-COUPLINGS, STEPS = 8, 4  # of the flows by couplings; of RK4
+COUPLINGS, STEPS = 8, 8  # of the flows by couplings; of RK4
 
 
 def nice(width: int, rng: np.random.Generator) -> Layer:
