@@ -28,7 +28,7 @@ def _add_flags(p: Parser) -> None:
     p.add_argument("--flow", choices=FLOWS, help="instead of a GAN a flow: its density, and what it makes of a grid")
     p.add_argument("--density", choices=DENSITIES, default="eight-gaussians")
     p.add_argument("--steps", type=whole_number, default=2000, help="of training (default %(default)s)")
-    p.add_argument("--lr", type=number, help="learning rate at the start (default 1e-3, of a flow 5e-3)")
+    p.add_argument("--lr", type=number, help="learning rate at the start (default 1e-3, of a flow 1e-2)")
     p.add_argument("--seed", type=seed, default=0, help="of all random numbers (default %(default)s)")
     p.add_argument("--losses", action="store_true", help="instead draw both of the generator's losses over D(G(z))")
     p.add_argument("--out", type=Path, default=Path("toy.png"), help="the PNG to write (default %(default)s); "
@@ -63,7 +63,7 @@ def _flow(args: argparse.Namespace) -> None:
     from tinygen.models.flow.toy import TESTED, PlaneFlow
     from tinygen.report.images import save_plot
 
-    flow = PlaneFlow(args.flow, args.density, lr=args.lr or 5e-3, rng=np.random.default_rng(args.seed))
+    flow = PlaneFlow(args.flow, args.density, lr=args.lr or 1e-2, rng=np.random.default_rng(args.seed))
     with Bar():
         flow.train(args.steps)
     points = DENSITIES[args.density](TESTED, np.random.default_rng((args.seed, 1)))

@@ -5,7 +5,7 @@
     tr(df/dz) = E e' (df/dz) e             for noise e of mean 0 and covariance I (Hutchinson)           equation 6
 
 One draw of e serves the whole solve: then the integrand is a smooth function of t, and the estimate stays unbiased
-(equation 7, algorithm 1). Any f will do, so long as it is smooth: softplus here. Gradients flow through the solver's
+(equation 7, algorithm 1). Any f will do, so long as it is smooth: tanh here. Gradients flow through the solver's
 steps, or come from a second differential equation that runs backwards (the adjoint method), which needs no memory of
 the first one but is more work.
 
@@ -21,7 +21,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from tinygen import Tensor, cat, enable_grad, grad, is_grad_enabled, nn, no_grad, stack
+from tinygen import Tensor, cat, enable_grad, grad, is_grad_enabled, nn, no_grad, stack, tanh
 from tinygen.data import Dataset
 from tinygen.metrics.metric import Metric
 from tinygen.models.family import Batch
@@ -31,11 +31,10 @@ from tinygen.models.flow.layers import Flatten, Layer
 from tinygen.models.flow.ode import State, dopri5, rk4
 from tinygen.models.flow.pixels import Logit, dequantize
 from tinygen.models.flow.priors import StandardNormal
-from tinygen.nn import functional as F
 
 
 class Velocity(nn.Module):
-    """f(z, t): rows (N, D) and a time -> rows (N, D). A perceptron with softplus, told the time as one more number."""
+    """f(z, t): rows (N, D) and a time -> rows (N, D). A perceptron with tanh, told the time as one more number."""
 
     def __init__(self, d: int, hidden: int, rng: np.random.Generator) -> None:
         self.input = nn.Linear(d + 1, hidden, rng=rng)
@@ -44,7 +43,7 @@ class Velocity(nn.Module):
 
     def forward(self, z: Tensor, t: float) -> Tensor:
         told = cat(z, z.new_tensor(np.full((len(z), 1), t)), dim=1)
-        return self.output(F.softplus(self.middle(F.softplus(self.input(told)))))
+        return self.output(tanh(self.middle(tanh(self.input(told)))))
 
 
 class Ode(Layer):

@@ -78,7 +78,7 @@ class PlaneFlow:
 
     def __init__(
         self, flow: str, density: str = "eight-gaussians", *, width: int = 64, batch_size: int = 256,
-        lr: float = 5e-3, rng: np.random.Generator,
+        lr: float = 1e-2, rng: np.random.Generator,
     ) -> None:  # fmt: skip
         self.name, self.points, self.batch_size = f"{flow} on {density}", DENSITIES[density], batch_size
         self.model = ChangeOfVariables(FLOWS[flow](width, rng), StandardNormal())
@@ -92,7 +92,7 @@ class PlaneFlow:
             self.optimizer.param_groups[0]["lr"] = self.lr * (1 - step / steps)
             self.optimizer.zero_grad()
             (-self.model(tensor(self.points(self.batch_size, self.rng)))[1].mean()).backward()
-            clip_grad_norm_(self.model.parameters(), 1.0)
+            clip_grad_norm_(self.model.parameters(), 10.0)
             self.optimizer.step()
         self.model.eval()
 
