@@ -237,9 +237,13 @@ def test_no_call_of_the_kernel_is_long_so_ctrl_c_is_heard(n, given):
     [
         ("abs of the image", lambda x: shifted(x).abs()),
         ("elu of the image", lambda x: F.elu(shifted(x), 0.5)),
+        ("a convolution in groups",
+         lambda x: F.conv2d(shifted(x)[:, :, 0], Tensor(np.ones((3, 1, 1, 1))), groups=3)[:, :, None]),
+        ("a transposed convolution with a mask or in groups",
+         lambda x: F.conv_transpose2d(shifted(x)[:, :, 0], Tensor(np.ones((3, 1, 1, 1))), groups=3)[:, :, None]),
         ("what isn't an op of the image", lambda x: shifted(Tensor(np.abs(x.numpy())))),
     ],
-)
+)  # fmt: skip
 def test_what_has_no_schedule_is_drawn_by_the_plain_loop(said, function):
     model = Own(function)
     with pytest.raises(NotTraceable, match=said):
