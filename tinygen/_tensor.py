@@ -123,7 +123,7 @@ class Tensor(Operators):
         return int(self.item())
 
     def __getstate__(self) -> dict[str, Any]:
-        """What copy.deepcopy and pickle keep of a leaf. RuntimeError for the result of an op, as in PyTorch."""
+        """The state of a leaf for copy.deepcopy and pickle. RuntimeError for the result of an op, as in PyTorch."""
         if self._source:
             made_by = self._source[1]
             raise RuntimeError(f"only leaves can be copied or pickled, not the result of {made_by}: use its .detach()")

@@ -1,4 +1,4 @@
-"""What a command tells people while it works: lines on stdout, progress on stderr."""
+"""Messages of a command while it works: lines on stdout, progress on stderr."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def resolve(device: str) -> str:
 
 
 def problem() -> str | None:
-    """What keeps "cuda" from being used on this machine, and what to do about it, in one sentence; None if nothing."""
+    """The reason why "cuda" can't be used here, and what to do about it, in one sentence; None if nothing."""
     if "cupy" not in sys.modules and importlib.util.find_spec("cupy") is None:
         return "CuPy isn't installed: pip install 'tinygen[gpu]'"
     try:
@@ -63,7 +63,7 @@ def array_module(device: str) -> Any:
 
 
 def sentence(code: int, otherwise: str = "") -> str:
-    """What CUDA's error code means for the user, and what to do."""
+    """The meaning of CUDA's error code for the user, and what to do."""
     if code in (35, 222):
         version = _driver()
         found = f"the NVIDIA driver, {version}, is too old" if version else "there is no NVIDIA driver"

@@ -1,4 +1,4 @@
-"""What an error says: which op failed, on which arguments, and on which line of the user's code it was called."""
+"""The words of errors: which op failed, on which arguments, and on which line of the user's code it was called."""
 
 from __future__ import annotations
 

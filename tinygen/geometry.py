@@ -136,7 +136,7 @@ def out_size(
 
 
 def channel_mask(outputs: int, inputs: int, mask: str | None, channels: int) -> np.ndarray:
-    """What the center tap lets through: (O, I) of booleans.
+    """The pairs of channels that the center tap lets through: (O, I) of booleans.
 
     Channels fall into `channels` equal groups, in order (3: R, then G given R, then B given both). Mask "A" lets a
     group see earlier groups, "B" also itself.

@@ -16,7 +16,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Mode(NamedTuple):
-    """What holds at the moment. A block puts another mode in its place."""
+    """The settings that hold at the moment. A block puts another mode in its place."""
 
     grad: bool = True
     reference: bool = False

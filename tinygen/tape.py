@@ -45,7 +45,7 @@ _KNOWN = frozenset([Tensor, np.ndarray, float, int, bool, type(None), str, slice
 
 
 class Call(NamedTuple):
-    """What a hook is told: an op is about to run."""
+    """A call that a hook is told of: an op is about to run."""
 
     op: Op
     phase: str  # "forward" or "backward"

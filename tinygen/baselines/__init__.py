@@ -1,1 +1,1 @@
-"""What trivial models reach: independent pixels, k-means, PCA, densities of one variable."""
+"""Trivial models: independent pixels, k-means, PCA, densities of one variable."""

@@ -10,7 +10,7 @@ from tinygen.baselines.pca import rows
 
 
 class Clusters(NamedTuple):
-    """What `kmeans` found: centers (k, D), the cluster of each row (N,), and the sum of squared distances."""
+    """The result of `kmeans`: centers (k, D), the cluster of each row (N,), and the sum of squared distances."""
 
     centers: np.ndarray
     labels: np.ndarray

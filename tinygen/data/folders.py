@@ -35,7 +35,7 @@ LeftOut = defaultdict[str, list[str]]  # names by reason
 
 
 class Folder(NamedTuple):
-    """What a folder holds.
+    """The contents of a folder.
 
     sets: (images (N, C, H, W) uint8, labels (N,) or None) of the training and, if there, of the test set. classes: the
     names of the labels. notes: what was left out and what became of the images: one sentence for people, or none.

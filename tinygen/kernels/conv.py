@@ -102,7 +102,7 @@ def _joined(images):
 
 @functools.lru_cache(1 << 12)
 def conv_shape(geometry, images, image, inputs, outputs, kernel):
-    """What a kernel is told of its arrays, a `tg_conv_shape`, and the output's (height, width).
+    """The description of its arrays that a kernel takes, a `tg_conv_shape`, and the output's (height, width).
 
     A kernel's memory is bounded by these sizes: ValueError if they don't fit each other.
     """

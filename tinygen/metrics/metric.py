@@ -1,4 +1,4 @@
-"""What a model is judged by: a measured number, and a plot."""
+"""Metrics and plots: the measured numbers and the pictures by which a model is judged."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class ImageGrid(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """What matplotlib draws: draw(axes) fills empty Axes.
+    """A chart by matplotlib: draw(axes) fills empty Axes.
 
     Colors are named "C0" to "C9", and the house's (`tinygen.report.style`) are taken.
     """

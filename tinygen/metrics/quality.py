@@ -21,7 +21,7 @@ NEIGHBORS = 500  # images whose nearest training image is looked for
 
 
 class Calibration(NamedTuple):
-    """What the numbers are for images of known quality, by name: distance, precision, recall, shares of the classes."""
+    """The numbers of images of known quality, by name: distance, precision, recall, shares of the classes."""
 
     distance: dict[str, float]
     precision: dict[str, float]
@@ -83,7 +83,7 @@ def shares(classes: np.ndarray, train: Dataset) -> np.ndarray:
 
 @functools.lru_cache(maxsize=4)
 def calibration(train: Dataset, test: Dataset) -> Calibration:
-    """What the numbers are for training images, blurred test images, and a linear model: a Gaussian of the pixels."""
+    """The numbers of training images, blurred test images, and a linear model: a Gaussian of the pixels."""
     n, net = min(len(train), len(test), MOST), feature_net(train)
     real = net.of(test.images[:n])[0]
     known = {"real images": train.images[:n], "blurred": blurred(test.images[:n]), "PCA-Gaussian": gaussian(train, n)}

@@ -1,4 +1,4 @@
-"""What a model is told of an image besides its pixels: the image's class, or nothing."""
+"""The condition of a model, which it is told besides the pixels: the image's class, or nothing."""
 
 from __future__ import annotations
 

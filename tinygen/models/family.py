@@ -51,14 +51,14 @@ class Family:
         return f"{sum(parts.values()):.2f} nats"
 
     def diagnostics(self, model: Any, parts: dict[str, float]) -> list[str]:
-        """What is wrong with the training, in words ("WHAT: why, and what to try"), of the numbers as for `progress`.
+        """The faults of the training, in words ("WHAT: why, and what to try"), of the numbers as for `progress`.
 
         Asked every now and then; what wasn't wrong before is printed, logged and stands in the report.
         """
         return []
 
     def baselines(self, model: Any, train: Dataset, test: Dataset) -> dict[str, float]:
-        """What trivial models reach on the test set, by name, in the unit of `progress` and `metrics`."""
+        """The numbers that trivial models reach on the test set, by name, in the unit of `progress` and `metrics`."""
         return {}
 
     def validation(self, model: Any, batch: Batch, rng: np.random.Generator) -> float:

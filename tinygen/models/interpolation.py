@@ -1,4 +1,4 @@
-"""What lies between two codes (lecture slides 92 to 97, and 129 to 133 for GANs): for every model that decodes."""
+"""Interpolation between two codes (lecture slides 92 to 97, and 129 to 133 for GANs): for every model that decodes."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def likelihood(name: Kind, levels: int, sigma: float | None) -> Likelihood:
 
 
 class Likelihood(nn.Module):
-    """What they share: levels 0 .. levels - 1 lie evenly on -1 .. 1, and a draw falls on the nearest one."""
+    """The base of likelihoods: levels 0 .. levels - 1 lie evenly on -1 .. 1, and a draw falls on the nearest one."""
 
     outputs: int
 

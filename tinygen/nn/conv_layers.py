@@ -17,7 +17,7 @@ from tinygen.nn.module import Module
 
 
 class _Conv(Module):
-    """What convolutions share. Weights are (out, in / groups, *kernel), transposed ones (in, out / groups, *kernel)."""
+    """Convolutions. Weights are (out, in / groups, *kernel), transposed ones (in, out / groups, *kernel)."""
 
     axes = 2  # of the kernel
 

@@ -301,7 +301,7 @@ class Flatten(Module):
 
 
 class Identity(Module):
-    """What comes in."""
+    """Returns its input."""
 
     def forward(self, input: Any) -> Any:
         return input

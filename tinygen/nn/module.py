@@ -52,7 +52,7 @@ class Module:
         """Takes no arguments, lest any are ignored."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What calling the module computes."""
+        """Computes the output when the module is called."""
         raise NotImplementedError(f"{type(self).__name__} doesn't define forward()")
 
     def __call__(self: _Forward[P, R_co], *args: P.args, **kwargs: P.kwargs) -> R_co:
@@ -210,7 +210,7 @@ class Module:
     # -- looks
 
     def extra_repr(self) -> str:
-        """What `repr` shows of the layer's own settings."""
+        """The text that `repr` shows of the layer's own settings."""
         return ""
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""What depends on the order of values: largest, smallest, sorted. What is picked gets the gradient, all else 0."""
+"""Order of values: largest, smallest, sorted. The picked values get the gradient, all else 0."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def _steps(height, width, diagonal):
 
 
 def _in_order(parts, shape, x_shape):
-    """What the steps gave, (N, pixels of the step, channels) each, as an image."""
+    """The outputs of the steps, (N, pixels of the step, channels) each, as an image."""
     _, height, width, _, _, diagonal = shape
     whole, channels = cat(*parts, dim=1), parts[0].shape[-1]
     if diagonal:

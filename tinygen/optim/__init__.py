@@ -1,4 +1,4 @@
-"""What trains parameters: optimizers, learning-rate schedules, gradient clipping and weight averages."""
+"""Training of parameters: optimizers, learning-rate schedules, gradient clipping and weight averages."""
 
 from tinygen.optim.adaptive import Adadelta, Adagrad, Adamax, Lion, NAdam, RAdam, RMSprop
 from tinygen.optim.lr_scheduler import (

@@ -24,7 +24,7 @@ class Curve(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """What a drawing shows, in steps and values."""
+    """The extent of a drawing, in steps and values."""
 
     first: float
     last: float

@@ -67,7 +67,7 @@ def draw_grid(grid: ImageGrid, levels: int, side: int = SIDE) -> Any:
 
 
 class _Text:
-    """What is written around a grid.
+    """The texts around a grid.
 
     Attributes:
         rows, across: (first, last + 1, size in pixels) of each name of rows and of columns.

@@ -1,4 +1,4 @@
-"""What pages are made of. A page needs nothing but itself, and is light or dark as the reader's system is."""
+"""The parts of pages. A page needs nothing but itself, and is light or dark as the reader's system is."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tinygen.report.style import COLORS, INK, QUIET, RULE
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """What a TOML file says; nothing if it can't be read."""
+    """The values of a TOML file; none if it can't be read."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -49,7 +49,7 @@ def read_columns(path: Path) -> dict[str, np.ndarray]:
 
 
 def _number(text: str) -> float:
-    """What a field of metrics.csv says; nan if it is empty, or no number."""
+    """The number in a field of metrics.csv; nan if it is empty, or no number."""
     try:
         return float(text)
     except ValueError:
@@ -89,7 +89,7 @@ def digits(value: float) -> int:
 
 
 def cost(results: dict[str, Any]) -> dict[str, str]:
-    """What a run cost, by name; nothing if it hasn't trained."""
+    """The cost of a run, by name; nothing if it hasn't trained."""
     if not (results.keys() >= {"parameters", "flops", "seconds"} and results.get("images")):
         return {}
     return {

@@ -1,4 +1,4 @@
-"""What an autoregressive network does with an image, op by op, and when each of its numbers can be known.
+"""Traces of what an autoregressive network does with an image, op by op, and when each of its numbers can be known.
 
 Drawing an image value by value, a plain loop runs the whole network for every value (lecture slide 33). But each of the
 network's numbers, of each layer at each pixel, can be computed once and for all as soon as the last value that it
@@ -112,7 +112,7 @@ class _Unreadable(Tensor):
 
 
 class Trace:
-    """What a model's network does with one image, and when. Raises NotTraceable.
+    """The ops of a model's network on one image, and when they can run. Raises NotTraceable.
 
     Attributes:
         image: the numbers of the image. order: the model's. result: the numbers that the network gives.

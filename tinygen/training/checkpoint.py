@@ -91,7 +91,7 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
 
 
 def outline(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """What `load` gives, the checksum verified, but with zeros for all values: arrays that take no memory."""
+    """The result of `load`, the checksum verified, but with zeros for all values: arrays that take no memory."""
     with _sound(path) as (file, header, fields, entries):
         metadata = _metadata(header, fields, iter(lambda: file.read(1 << 20), b""))
         zero = {code: np.zeros(np.dtype(dtype).itemsize, np.uint8) for code, dtype in _READABLE.items()}
@@ -127,7 +127,7 @@ def _code(name: str, array: np.ndarray) -> str:
 
 
 def _name_problem(name: Any) -> str:
-    """What is wrong with a tensor's name, or ""; a name is shown to people and may become a file's name."""
+    """The fault of a tensor's name, or ""; a name is shown to people and may become a file's name."""
     if not isinstance(name, str) or not name.isprintable():
         return "is not printable text"
     if name == "__metadata__":
@@ -270,7 +270,7 @@ def _typed(entry: _Entry, raw: np.ndarray) -> np.ndarray:
 
 
 def _metadata(header: bytes, fields: dict[str, str], data: Iterable[Any]) -> dict[str, Any]:
-    """What `save` was given as metadata if the checksum of header and data is right; a foreign file's __metadata__."""
+    """The metadata given to `save`, if the checksum of header and data is right; a foreign file's __metadata__."""
     if not header.startswith(_PREFIX):
         if "tinygen_version" in fields:  # or a flipped bit in the prefix would make it a foreign file
             raise CheckpointError("tinygen wrote it, but its checksum is gone: it is damaged or was changed")

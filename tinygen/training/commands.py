@@ -1,4 +1,4 @@
-"""What can be done with a run that is trained: the work of the commands, and of training at its end."""
+"""Work on a run that is trained: that of the commands, and of training at its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run was asked to do: checked name by name, written as TOML and read back."""
+"""The settings of a run: checked name by name, written as TOML and read back."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def options(model: Any) -> list[inspect.Parameter]:
 
 
 def option_texts(model: Any) -> dict[str, str]:
-    """What the Args of the docstrings of a model's class, and of those it derives from, say of its arguments."""
+    """The texts of a model's arguments: from the Args of its docstring and of those of the classes it derives from."""
     texts: dict[str, str] = {}
     for base in reversed(inspect.getmro(model)):
         block = re.search(r"Args:\n((?:    .*\n?|\n)*)", inspect.cleandoc(base.__doc__ or ""))

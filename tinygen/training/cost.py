@@ -1,4 +1,4 @@
-"""What a training will cost, before it starts: parameters, operations, time."""
+"""The cost of a training, before it starts: parameters, operations, time."""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ class Run:
             file.writelines(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n" for line in text.splitlines())
 
     def read_results(self) -> dict[str, Any]:
-        """What `write_results` wrote; nothing, and that is said, if something else stands there."""
+        """The results that `write_results` wrote; none, and that is said, if something else stands there."""
         try:
             results = json.loads(self.results.read_text(encoding="utf-8"))
             if isinstance(results, dict) and all(_alike(results[k], RESULTS[k]) for k in results.keys() & RESULTS):

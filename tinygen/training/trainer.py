@@ -56,7 +56,7 @@ class Trainer:
 
     @functools.cached_property
     def data(self) -> dict[str, Any]:
-        """What tells the images and labels that this training reads from others."""
+        """A description by which the images and labels of this training are told from others."""
         train, held = self._read
         read = [data.digests for data in (train, held) if data is not None]
         about = {"images": list(train.images.shape), "levels": train.levels}

@@ -1,4 +1,4 @@
-"""What all autoregressive models share: the chain rule, likelihood, sampling, completion.
+"""The base of all autoregressive models: the chain rule, likelihood, sampling, completion.
 
     log p(x) = sum over positions i of log p(x_i given x_1 .. x_(i-1))
 
@@ -132,7 +132,7 @@ class Autoregressive(Model):
         self, x: np.ndarray, given: np.ndarray, uniform: np.ndarray, temperature: float,
         labels: np.ndarray | None = None,
     ) -> np.ndarray:  # fmt: skip
-        """What `complete` does, by its definition: the network for one value after the other.
+        """`complete` by its definition: the network for one value after the other.
 
         given: which values are known, in order. uniform: a number for each of the others, (values, N).
         """

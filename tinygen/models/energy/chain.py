@@ -1,4 +1,4 @@
-"""What models have in common that are sampled by a Markov chain: samples, completions, and the chain itself."""
+"""The base of models that are sampled by a Markov chain: samples, completions, and the chain itself."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class GSNFamily(Family):
         return f"{parts['nats']:.2f} nats to denoise"
 
     def baselines(self, model: Any, train: Dataset, test: Dataset) -> dict[str, float]:
-        """What denoises without a look at the corrupted image."""
+        """The output that denoises without a look at the corrupted image."""
         return {"independent pixels": float(independent_nats(train.images, test.images, model.levels).mean())}
 
     def validation(self, model: Any, batch: Batch, rng: np.random.Generator) -> float:
@@ -118,7 +118,7 @@ class GSN(MarkovChain):
         return np.where(rng.random(x.shape, np.float32) < self.corruption, noise, x)
 
     def denoise(self, x: np.ndarray) -> Tensor:
-        """What P(x | x~) is read from, of corrupted images x~."""
+        """The parameters of P(x | x~), of corrupted images x~."""
         return self.denoiser(self.network_input(x))
 
     def nats(self, x: np.ndarray, output: Tensor) -> Tensor:

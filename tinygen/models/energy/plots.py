@@ -1,4 +1,4 @@
-"""What models with a chain know, as plots: what hidden units see, how chains go, and how soon they forget.
+"""Plots of models with a chain: what hidden units see, how chains go, and how soon they forget.
 
 `tinygen plot RUN NAME`. `filters` is of Boltzmann machines, the others are of every `MarkovChain`.
 """

@@ -81,7 +81,7 @@ class RBM(MarkovChain):
         return Bernoulli() if self.levels == 2 else Gaussian()
 
     def machine(self) -> Machine:
-        """What `tinygen.models.energy.machine` computes with."""
+        """The parameters as `tinygen.models.energy.machine` takes them."""
         return Machine(self.weight, self.visible_bias, self.hidden_bias, self.units)
 
     def rows(self, images: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What all flows share: a change of variables (lecture slides 17 to 21 and 36).
+"""The base of all flows: a change of variables (lecture slides 17 to 21 and 36).
 
     z = f(x), one to one:    log p(x) = log p_Z(f(x)) + log |det df/dx|
 

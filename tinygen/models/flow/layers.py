@@ -21,7 +21,7 @@ LEAST = 1e-6  # a standard deviation below which numbers are all the same
 
 
 class Layer(nn.Module):
-    """What a layer of a flow has to be able to do."""
+    """The two methods of a layer of a flow."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, LogDet]:
         """y = f(x), and log |det dy/dx|."""
@@ -64,7 +64,7 @@ class Partition(Protocol):
         """x again."""
 
     def changed(self, values: Tensor) -> Tensor:
-        """What a network says of each number, as far as x2 is concerned."""
+        """A network's outputs for each number of x2."""
 
 
 class Halves:

@@ -1,4 +1,4 @@
-"""What flows know, as plots, `tinygen plot RUN NAME`."""
+"""Plots of flows, `tinygen plot RUN NAME`."""
 
 from __future__ import annotations
 

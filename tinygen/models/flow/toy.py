@@ -140,7 +140,7 @@ class PlaneFlow:
         return Chart(draw, f"The density of {self.name}, and points drawn from it")
 
     def grid(self) -> Chart:
-        """What becomes of a straight grid over the square of +-2.5 of z: where it is narrow, p is high."""
+        """The image of a straight grid over the square of +-2.5 of z: where it is narrow, p is high."""
         line, lines = np.linspace(-2.5, 2.5, 400), np.linspace(-2.5, 2.5, 21)
         kinds = {"z1 fixed": [(value, line) for value in lines], "z2 fixed": [(line, value) for value in lines]}
         curves = {

@@ -26,7 +26,7 @@ FAR = 1e4  # values of D that no training comes to which goes well
 
 
 def diagnosis(parts: dict[str, float], objective: Objective, missing: int = 0, classes: int = 0) -> list[str]:
-    """What is wrong with a training, the worst first; empty if nothing is.
+    """The faults of a training, the worst first; empty if nothing is.
 
     Args:
         parts: the numbers of a step (`AdversarialPair.training_step`), best averaged over some.

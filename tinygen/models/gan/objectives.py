@@ -1,4 +1,4 @@
-"""What the two players of a GAN minimize: one small class an objective, each like the box of its paper.
+"""Objectives, which the two players of a GAN minimize: one small class an objective, each like the box of its paper.
 
 D gives a number for every image, real = D(x) and fake = D(G(z)), (N,) each: for the minimax game the logit of "x is
 real", for LSGAN a guess of 1 or 0, for Wasserstein GANs the critic's value, for BEGAN the energy, which is how badly an
@@ -52,7 +52,7 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def penalty(self, norms: Tensor) -> Tensor:
-        """What is added to the discriminator's loss, from the norms of D's gradient by the image, (N,)."""
+        """The term added to the discriminator's loss, from the norms of D's gradient by the image, (N,)."""
         raise NotImplementedError
 
     def after_step(self, d: nn.Module, real: float, fake: float) -> None:

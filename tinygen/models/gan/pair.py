@@ -110,7 +110,7 @@ class AdversarialPair(nn.Module):
         return {"g_loss": self.objective.g_loss(self.discriminate(fake, labels))}
 
     def _shown(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """What people see of a step besides its losses: D's values, and the norms of gradients."""
+        """The numbers of a step that are shown besides its losses: D's values, and the norms of gradients."""
         shown = self.objective.shown(values["real"], values["fake"])
         if "gradient_norm" in values:
             shown["gradient_norm"] = mean(values["gradient_norm"])

@@ -1,4 +1,4 @@
-"""What all VAEs share: codes z with a simple prior p(z), and p(x | z), a likelihood of what a decoder gives (slide 57).
+"""The base of VAEs: codes z with a simple prior p(z), and p(x | z), a likelihood of what a decoder gives (slide 57).
 
 They differ in q(z | x), what an encoder says of an image's code, and in the bound of log p(x) that they are trained by.
 """
@@ -113,7 +113,7 @@ class LatentVariableModel(Model):
         return parts if self.beta == 1 else parts | {"penalty": (kl * (self.beta - 1)).mean()}
 
     def encoded(self, x: np.ndarray) -> Tensor:
-        """What the encoder gives of images, from which q(z | x) is read: h (N, outputs)."""
+        """The output of the encoder for images, from which q(z | x) is read: h (N, outputs)."""
         return self.encoder(self.network_input(x))
 
     def normal(self, rng: np.random.Generator, *shape: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""What autoencoders know, as plots (lecture slides 46 and 92 to 97), `tinygen plot RUN NAME`.
+"""Plots of autoencoders (lecture slides 46 and 92 to 97), `tinygen plot RUN NAME`.
 
 `reconstructions` and `scatter` need a model that `Encodes`, `prior` one that `Decodes`, the others latent variables.
 """
@@ -51,7 +51,7 @@ def manifold(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator
 
 
 def traversals(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
-    """What one latent variable at a time does to a test image (slide 96)."""
+    """Changes of a test image by one latent variable at a time (slide 96)."""
     code, used = model.encode(test.images[:1]), _most_used(model, test)[:10]
     values = _values(model, np.linspace(-3, 3, 11))
     z = np.concatenate([_set(model, code, variable, values) for variable in used])
@@ -63,12 +63,12 @@ def traversals(model: Any, train: Dataset, test: Dataset, rng: np.random.Generat
 
 
 def _values(model: Any, numbers: np.ndarray) -> np.ndarray:
-    """What a latent variable can be set to: these numbers (n, 1), or each of its categories (n, n)."""
+    """The values that a latent variable can be set to: these numbers (n, 1), or each of its categories (n, n)."""
     return numbers[:, None] if model.size == model.latent else np.eye(model.size // model.latent)
 
 
 def _names(values: np.ndarray) -> list[str]:
-    """What `_values` are called: the numbers, or the categories' numbers."""
+    """The names of `_values`: the numbers, or the categories' numbers."""
     return [f"{v[0]:.1f}" for v in values] if values.shape[1] == 1 else [str(i) for i in range(len(values))]
 
 

@@ -1,4 +1,4 @@
-"""What PyTorch keeps in `torch.nn.utils`."""
+"""The counterpart of `torch.nn.utils`."""
 
 from tinygen.nn.utils import parametrizations
 
