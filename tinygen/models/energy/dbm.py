@@ -37,7 +37,7 @@ class DBM(RBM):
         top: units of the second; 0: there is none, it is an RBM.
         chains: how many persistent chains; 0: they restart at the images of every batch.
         steps: how many steps of Gibbs sampling the chains take before each step of training.
-        sigma: of the Gaussian units, see `RBM`.
+        sigma: standard deviation of the Gaussian units, where -1 .. 1 are all levels.
         rng: draws the initial weights.
     """
 
