@@ -31,6 +31,8 @@ class LRScheduler:
 
     def changed(self, lr: float, before: float, after: float) -> float:
         """The rate lr, which isn't this schedule's, when that goes from `before` to `after`: by the same factor."""
+        if before == after:
+            return lr
         return lr * after / before if before else after
 
     def step(self) -> None:
@@ -334,7 +336,7 @@ class ReduceLROnPlateau:
             self.cooldown_counter, self.num_bad_epochs = self.cooldown, 0
 
     def _is_better(self, metric: float) -> bool:
-        margin = self.threshold * (self.sign * self.best if self.relative else 1.0)
+        margin = self.threshold * (self.best if self.relative else 1.0)
         bound = self.sign * self.best - margin if math.isfinite(self.best) else math.inf
         return self.sign * metric < bound
 
