@@ -270,11 +270,11 @@ def _draw_ratios(results: Results, path: Path) -> bool:
     places = range(len(rows))
     usual = [versions(r).get("usual", 1) for r in rows.values()]
     fastest = [min(versions(r).values()) for r in rows.values()]
-    for ratios, height, colour, label in (
+    for ratios, height, color, label in (
         (usual, 0.8, "#c9d6e8", "PyTorch as usually written / tinygen"),
         (fastest, 0.5, "#2f5d9b", "PyTorch's best / tinygen"),
     ):
-        axes.barh(places, [r - 1 for r in ratios], height, left=1, color=colour, label=label)
+        axes.barh(places, [r - 1 for r in ratios], height, left=1, color=color, label=label)
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")
     ticks = [

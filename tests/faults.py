@@ -44,7 +44,7 @@ FAULTS = {
     "T06": "a second backward without retain_graph is a clear error",
     "T07": "an exception inside backward leaves nothing half-done",
     "K01": "each kernel against plain loops on hundreds of random shapes",
-    "K02": "the kernel tests under address and undefined-behaviour sanitizers",
+    "K02": "the kernel tests under address and undefined-behavior sanitizers",
     "K03": "four Python threads under the thread sanitizer",
     "K04": "arrays that end, or begin, at a page that may not be touched",
     "K05": "indices beyond 2^31",

@@ -56,7 +56,7 @@ def both_formats(f: Callable[..., Any]) -> dict[str, Version]:
 
 
 def mask(weight_shape: Sequence[int], kind: str, channels: int) -> Any:
-    """PixelCNN's mask: 1 for what comes before in raster order; at the centre, what `kind` and colour groups say."""
+    """PixelCNN's mask: 1 for what comes before in raster order; at the center, what `kind` and color groups say."""
     o, i, kh, kw = weight_shape
     m = torch.zeros(o, i, kh, kw)
     m[:, :, : kh // 2] = 1
@@ -67,7 +67,7 @@ def mask(weight_shape: Sequence[int], kind: str, channels: int) -> Any:
 
 
 def masked_conv2d(weight_shape: Sequence[int], kind: str, channels: int) -> dict[str, Version]:
-    """As usually written, conv2d(x, weight * mask); without the rows below the centre, which are all masked."""
+    """As usually written, conv2d(x, weight * mask); without the rows below the center, which are all masked."""
     m, k = mask(weight_shape, kind, channels), weight_shape[2]
 
     def usual(x: Any, w: Any, b: Any) -> Any:
@@ -465,7 +465,7 @@ def pixelcnn_samples(make: Callable[[], Any], hidden: int, blocks: int, n: int) 
 
 
 def cached_sampler(model: Any, hidden: int, blocks: int, n: int) -> Callable[[], Any]:
-    """PixelCNN on grey images, pixel by pixel: each convolution is a product with the pixels that it saw before."""
+    """PixelCNN on gray images, pixel by pixel: each convolution is a product with the pixels that it saw before."""
     net = PixelCNN(model, hidden, blocks, "usual", False)
     (_, height, width), levels = model.image_shape, model.levels
     caches: list[Any] = []
@@ -473,7 +473,7 @@ def cached_sampler(model: Any, hidden: int, blocks: int, n: int) -> Callable[[],
     def layer(conv: Any) -> Callable[[Any, int, int], Any]:
         o, i, k, _ = conv.weight.shape
         side, bias = k // 2, conv.bias.detach()
-        taps = k * side + side + (i > 1)  # those before the centre; mask B: the centre too
+        taps = k * side + side + (i > 1)  # those before the center; mask B: the center too
         weight = conv.weight.detach().permute(0, 2, 3, 1).reshape(o, -1)[:, : taps * i].contiguous()
         if k == 1:
             return lambda x, row, column: F.linear(x, weight, bias)

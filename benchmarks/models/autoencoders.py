@@ -184,7 +184,7 @@ def variants(out: Path) -> str:
 
 
 def likelihoods(out: Path) -> str:
-    """Slide 57: decoders for grey values."""
+    """Slide 57: decoders for gray values."""
     options: dict[str, dict[str, Any]] = {
         "discretized logistic": {}, "Gaussian, sigma learned": {"likelihood": "gaussian"},
         "Gaussian, sigma 0.2": {"likelihood": "gaussian", "sigma": 0.2},
@@ -224,7 +224,7 @@ def generation(out: Path) -> str:
     plain, _ = trained(4, 256, "autoencoder", 2e-3, latent=64)
     net, rng = feature_net(train), np.random.default_rng(SEED)
     codes = PCA(plain.encode(train.images), plain.latent)
-    drawn(model, out, "prior", "reconstruct", prefix="grey")
+    drawn(model, out, "prior", "reconstruct", prefix="gray")
     known = calibration(train, test)
     rows = [(name, known.distance[name], known.precision[name], known.recall[name]) for name in known.distance]
     for name, images in {

@@ -16,9 +16,9 @@ __global__ void __launch_bounds__(N) exchange(float *x, fault f)
     int i = (int)threadIdx.x;
     if (f != UNSET || i)
         tile[i] = x[i];
-    float *neighbour = tile + i + 1;
+    float *neighbor = tile + i + 1;
     if (f == SHARED_OVERRUN && i == N - 1)
-        *neighbour = 0;
+        *neighbor = 0;
     if (f == DIVERGENCE && i < N / 2)
         __syncthreads();                                /* half of them */
     if (f == WARP_BARRIER)

@@ -173,7 +173,7 @@ def test_digits_are_the_published_ones():
     assert test.labels[-5:].tolist() == [9, 0, 8, 9, 8]
 
 
-def test_digits_come_with_their_licence_and_are_small():
+def test_digits_come_with_their_license_and_are_small():
     folder = importlib.resources.files("tinygen.data")
     text = (folder / "digits.txt").read_text()
     for word in ("Alpaydin", "Kaynak", "UCI", "CC BY 4.0", "10.24432/C50P49"):

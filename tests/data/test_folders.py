@@ -85,7 +85,7 @@ def test_jpegs_and_pngs_are_all_used(folder):
     images, note = read(folder)
     assert len(images) == 35
     assert np.array_equal(images[30:33, 0], noise(3, 8, 8, seed=1))
-    assert note == "of the 35 images in mine ü: 33 grey, read as color as others are"  # a WebP is never grey
+    assert note == "of the 35 images in mine ü: 33 gray, read as color as others are"  # a WebP is never gray
 
 
 def test_images_in_subfolders_have_labels(folder):
@@ -231,7 +231,7 @@ def test_of_any_tree_every_image_is_read_once_or_named(scratch, tree):
 
 
 def png16(array):
-    """A PNG of 16 bits a channel, grey (H, W) or color (H, W, 3): Pillow can't write the latter."""
+    """A PNG of 16 bits a channel, gray (H, W) or color (H, W, 3): Pillow can't write the latter."""
     height, width = array.shape[:2]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
     head = struct.pack(">IIBBBBB", width, height, 16, 2 if array.ndim == 3 else 0, 0, 0, 0)
@@ -252,7 +252,7 @@ def test_of_16_bits_the_high_byte_is_taken_and_it_is_said(folder, shape):
     assert note == "of the 1 images in mine ü: 1 of 16 bits a channel, their low bytes dropped"
 
 
-def test_black_and_white_is_grey(folder):
+def test_black_and_white_is_gray(folder):
     save(folder, np.array([[[0, 255]]] * 3, np.uint8), "1")
     assert read(folder)[0].tolist() == [[[[0, 255]]]] * 3
 
@@ -344,12 +344,12 @@ def test_of_several_frames_the_first_is_taken(folder):
     assert note.endswith("1 of several frames, the first taken")
 
 
-def test_grey_among_color_is_read_as_color(folder):
+def test_gray_among_color_is_read_as_color(folder):
     save(folder, noise(2, 4, 6))
     save(folder, noise(1, 4, 6, 3, seed=1), first=2)
     images, note = read(folder)
     assert np.array_equal(images[:2], np.repeat(noise(2, 4, 6)[:, None], 3, axis=1))
-    assert note.endswith("2 grey, read as color as others are")
+    assert note.endswith("2 gray, read as color as others are")
 
 
 # ---------------------------------------------------------------------------------------------------------------- sizes

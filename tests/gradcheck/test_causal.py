@@ -10,7 +10,7 @@ from tinygen.gradcheck.causal import blind_spot, dependencies, picture, violatio
 
 
 def masked(side: int, include: bool, rows_too_many: int = 0) -> np.ndarray:
-    """The taps of a kernel before its centre in raster order (and the centre itself, for type B)."""
+    """The taps of a kernel before its center in raster order (and the center itself, for type B)."""
     m = np.zeros((side, side))
     middle = side // 2
     m[: middle + rows_too_many] = 1
@@ -39,7 +39,7 @@ def convolution(weights: np.ndarray):
 
 @given(st.integers(2, 5), st.integers(2, 5), st.sampled_from([3, 5]))
 @settings(max_examples=15, deadline=None)
-def test_masks_before_the_centre_are_causal_and_others_are_not(h: int, w: int, side: int) -> None:
+def test_masks_before_the_center_are_causal_and_others_are_not(h: int, w: int, side: int) -> None:
     x = np.random.default_rng(h).standard_normal((1, h, w))
     causal = dependencies(convolution(masked(side, False)), x)
     assert violations(causal) == []

@@ -388,12 +388,12 @@ def batch_norm_backward(rng, **wanted):
     x, weight, _, eps = _norm_arrays(rng, **wanted)
     gy = normal(rng, *x.shape)
     mean, var = _float32(x.mean(0), x.var(0))
-    centred, power = abs(x) + abs(mean), var + eps
+    centered, power = abs(x) + abs(mean), var + eps
     terms = min(len(x), 256) + 64
-    dot = (abs(gy) * centred).sum(0)
+    dot = (abs(gy) * centered).sum(0)
     factor = (1 if weight is None else abs(weight)) / np.sqrt(power)
     scales = [
-        terms * factor * (abs(gy) + abs(gy).mean(0) + centred * dot / len(x) / power),
+        terms * factor * (abs(gy) + abs(gy).mean(0) + centered * dot / len(x) / power),
         terms * dot / np.sqrt(power),
         terms * abs(gy).sum(0),
     ]
@@ -567,9 +567,9 @@ def _sampler_draw(rng, shares):
 def sample(rng, n=None, values=None):
     size, images = int(rng.integers(80, 300)), int(rng.choice((0, 1, 2, 5, 9, 33)) if n is None else n)
     values = int(rng.integers(1, 6)) if values is None else values
-    mixtures, colours = int(rng.choice((0, 0, 1, 3))), int(rng.integers(1, 4))
+    mixtures, colors = int(rng.choice((0, 0, 1, 3))), int(rng.integers(1, 4))
     levels = int(rng.choice((2 if mixtures else 1, 2, 3, 17, 256)))
-    numbers = mixtures * (1 + 2 * colours + colours * (colours - 1) // 2) or levels
+    numbers = mixtures * (1 + 2 * colors + colors * (colors - 1) // 2) or levels
     layers, runs, weights = _sampler_layers(rng, size)
     steps, starts = _sampler_steps(rng, layers, size, values)
     places, logits = rng.integers(0, size, values), rng.integers(0, size, (values, numbers))
@@ -587,12 +587,12 @@ def sample(rng, n=None, values=None):
             found = state[:, logits[value]]
             if mixtures:
                 found = found.reshape(images, mixtures, numbers // mixtures)
-                found = definitions.sampler_mixture(found, x[:, value - value % colours : value], colours, levels)
+                found = definitions.sampler_mixture(found, x[:, value - value % colors : value], colors, levels)
             shares = definitions.sampler_cumulative(found, temperature)
             x[:, value], uniform[value] = _sampler_draw(rng, shares)
     sizes = SimpleNamespace(
         n=images, values=values, levels=levels, size=size, layers=len(layers), runs=len(runs), steps=len(steps),
-        weights=len(weights), mixtures=mixtures, colors=colours, first=first, last=last, known=known,
+        weights=len(weights), mixtures=mixtures, colors=colors, first=first, last=last, known=known,
         temperature=temperature,
     )  # fmt: skip
     arguments = [

@@ -20,10 +20,10 @@ NONE, A, B = 0, 1, 2  # masks
 def keeps(s: SimpleNamespace, i: int, j: int) -> np.ndarray:
     """Which entries of w[i, j], of shape (ci, co), take part."""
     keep = np.ones((s.ci, s.co), bool)
-    centre = (s.kh // 2, s.kw // 2)
-    if s.mask == NONE or (i, j) < centre:  # tuples compare in raster order
+    center = (s.kh // 2, s.kw // 2)
+    if s.mask == NONE or (i, j) < center:  # tuples compare in raster order
         return keep
-    if (i, j) > centre:
+    if (i, j) > center:
         return ~keep
     for c, o in itertools.product(range(s.ci), range(s.co)):
         seen, sees = c // (s.ci // s.groups), o // (s.co // s.groups)
@@ -195,11 +195,11 @@ def batch_norm_backward(x, weight, mean, var, eps, gy):
 
     The variance's gradient to the mean, -2 average(x - mean), is 0 whatever rounding says.
     """
-    rows, std, centred = len(x), np.sqrt(var + eps), x - mean
+    rows, std, centered = len(x), np.sqrt(var + eps), x - mean
     gout = gy * (1 if weight is None else weight)
-    gvar = (gout * centred).sum(0) * -0.5 / std**3
+    gvar = (gout * centered).sum(0) * -0.5 / std**3
     gmean = -gout.sum(0) / std
-    return gout / std + gvar * 2 * centred / rows + gmean / rows, (gy * centred / std).sum(0), gy.sum(0)
+    return gout / std + gvar * 2 * centered / rows + gmean / rows, (gy * centered / std).sum(0), gy.sum(0)
 
 
 def silu(x):
@@ -291,17 +291,17 @@ def sampler_step(state, layers, runs, weights, step):
     state[:, out : out + n] = (state[:, y : y + n] if kind else rows[0]) + state[:, seen] @ rows[1:]
 
 
-def sampler_mixture(parameters, before, colours, levels):
-    """Logs of the levels' probabilities (n, levels), by the distribution function, given the pixel's colours before.
+def sampler_mixture(parameters, before, colors, levels):
+    """Logs of the levels' probabilities (n, levels), by the distribution function, given the pixel's colors before.
 
-    parameters (n, K, 1 + 2 colours + colours (colours - 1) / 2); before (n, number of them).
+    parameters (n, K, 1 + 2 colors + colors (colors - 1) / 2); before (n, number of them).
     """
     weight, here, edges = parameters[..., 0], before.shape[1], (2 * np.arange(levels - 1) + 1) / (levels - 1) - 1
-    moves = np.tanh(parameters[..., 1 + 2 * colours :])
+    moves = np.tanh(parameters[..., 1 + 2 * colors :])
     for i in range(here + 1):
         own = moves[..., i * (i - 1) // 2 :][..., :i]
         mean = parameters[..., 1 + i] + (own * (before[:, None, :i] * (2 / (levels - 1)) - 1)).sum(2)
-        scale = np.exp(parameters[..., 1 + colours + i].clip(-7, 7))
+        scale = np.exp(parameters[..., 1 + colors + i].clip(-7, 7))
         below = _sigmoid((edges - mean[..., None]) / scale[..., None])
         log_p = np.log(np.diff(below, prepend=0, append=1) + 1e-300)  # (n, K, levels)
         weight = weight + (log_p[np.arange(len(before)), :, before[:, i]] if i < here else 0)

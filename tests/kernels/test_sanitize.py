@@ -6,7 +6,7 @@ from tests import sanitize
 
 
 @pytest.mark.fault("K02")
-def test_addresses_and_undefined_behaviour(capsys):
+def test_addresses_and_undefined_behavior(capsys):
     assert sanitize.check("address", full=False), capsys.readouterr().out
 
 

@@ -91,7 +91,7 @@ def gradient(function, x, position):
 
 
 def raster(shape):
-    """The number of each value in the raster order: pixels row by row, within a pixel colours."""
+    """The number of each value in the raster order: pixels row by row, within a pixel colors."""
     channels, height, width = shape
     return np.arange(math.prod(shape)).reshape(height, width, channels).transpose(2, 0, 1)
 
@@ -129,7 +129,7 @@ def test_masked_convolution_sees_what_its_mask_says(mask, groups, kernel):
         seen = gradient(conv, x, (o, row, column)) != 0
         for i, r, c in np.ndindex(seen.shape):
             near = abs(r - row) <= kh // 2 and abs(c - column) <= kw // 2
-            mine, its = o // 3, i // 2  # colour groups
+            mine, its = o // 3, i // 2  # color groups
             same = its <= mine if mask == "B" else its < mine
             assert seen[i, r, c] == (near and ((r, c) < (row, column) or ((r, c) == (row, column) and same)))
 
@@ -195,7 +195,7 @@ def test_a_change_changes_no_earlier_distribution(name, channels, height, width,
 
 
 def reach(shape, rule):
-    """(D, D) booleans: whether the value at y, x of colour c depends on that at v, u of colour d, by a rule."""
+    """(D, D) booleans: whether the value at y, x of color c depends on that at v, u of color d, by a rule."""
     sees = [rule(c, y, x, d, v, u) for c, y, x in np.ndindex(shape) for d, v, u in np.ndindex(shape)]
     return np.array(sees).reshape(math.prod(shape), -1)
 
@@ -399,7 +399,7 @@ def test_each_class_has_a_distribution_of_its_own():
 
 @given(st.integers(1, 3), st.integers(2, 9), st.integers(0, 2**32 - 1))
 @settings(max_examples=8)
-def test_pixelcnnpp_mixes_logistics_whose_means_move_with_the_colours_before(channels, levels, seed):
+def test_pixelcnnpp_mixes_logistics_whose_means_move_with_the_colors_before(channels, levels, seed):
     """The mixture written out, with the intervals of the levels as differences of the logistic function."""
     model, rng = model_of("pixelcnnpp", (channels, 2, 2), levels, seed), np.random.default_rng(seed)
     images = model.sample(2, rng)  # such as are not too unlikely to be computed like this
@@ -533,9 +533,9 @@ def test_without_temperature_the_likeliest_level_is_drawn(logits, uniform, tempe
 
 @pytest.mark.fault("M09")
 @every
-@pytest.mark.parametrize("colour", [False, True])
-def test_one_batch_can_be_overfitted(name, colour):
-    if colour:
+@pytest.mark.parametrize("color", [False, True])
+def test_one_batch_can_be_overfitted(name, color):
+    if color:
         images, levels = np.random.default_rng(0).integers(0, 4, (6, 3, 4, 4)), 4
     else:
         images, levels = load("digits")[0].images[:8], 17
@@ -640,7 +640,7 @@ ERRORS = {
     "++, dropout": (lambda: new("pixelcnnpp", dropout=1.0), r"dropout must be from 0 to below 1, got 1\.0"),
     "a mask without an order": (
         lambda: nn.MaskedConv2d(3, 3, 3, "C", rng=GENERATOR), "mask must be 'A' or 'B', got 'C'"),
-    "a mask that colours don't fit": (
+    "a mask that colors don't fit": (
         lambda: nn.MaskedConv2d(4, 6, 3, "A", 3, rng=GENERATOR), "channels must divide the 4 input and 6 output"),
     "a kernel without a middle": (
         lambda: nn.MaskedConv2d(3, 3, 2, "A", rng=GENERATOR), "sides must be odd, got 2 x 2"),

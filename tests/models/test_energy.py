@@ -503,8 +503,8 @@ def test_plots(kind, levels, monkeypatch):
     assert len(shown["filters"].images) == 10
     weight = model.weight.numpy()[:64]
     largest = weight[:, (weight * weight).sum(axis=0).argmax()]
-    grey = shown["filters"].images[0].reshape(-1).astype(float)
-    assert np.corrcoef(grey, largest)[0, 1] > 0.99
+    gray = shown["filters"].images[0].reshape(-1).astype(float)
+    assert np.corrcoef(gray, largest)[0, 1] > 0.99
 
 
 def test_completions_tend_to_the_conditional_distribution(monkeypatch):

@@ -324,7 +324,7 @@ def test_a_checkpoint_from_when_objectives_were_called_variants_is_refused_by_na
 
 @pytest.mark.fault("R01")
 @pytest.mark.parametrize("player", ["generator", "discriminator"])
-def test_a_spoilt_player_stops_the_training_by_name(player):
+def test_a_spoiled_player_stops_the_training_by_name(player):
     model = new()
     run = training(model)
     run.advance(0.0)

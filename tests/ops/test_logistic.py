@@ -60,14 +60,14 @@ def test_gradients_of_first_and_second_order():
 
 
 @given(st.integers(1, 3), st.integers(1, 3), st.integers(2, 4), st.integers(0, 99))
-def test_a_mixtures_probabilities_of_all_pixels_sum_to_1(components, colours, count, seed):
+def test_a_mixtures_probabilities_of_all_pixels_sum_to_1(components, colors, count, seed):
     rng = np.random.default_rng(seed)
-    target = np.array(list(itertools.product(range(count), repeat=colours)))[:, :, None, None]
+    target = np.array(list(itertools.product(range(count), repeat=colors)))[:, :, None, None]
 
     def same(*shape):  # one pixel's parameters for all its values
         return tensor(np.repeat(rng.normal(size=(1, *shape, 1, 1)), len(target), axis=0))
 
-    mixture = same(components), same(components, colours), same(components, colours)
+    mixture = same(components), same(components, colors), same(components, colors)
     losses = F.logistic_mixture_nll(*mixture, target, count, reduction="none")
     assert losses.shape == (len(target), 1, 1)
     assert np.exp(-losses.numpy()).sum() == pytest.approx(1, rel=1e-9)

@@ -1,7 +1,7 @@
 """The autoregressive models once more in PyTorch, with the same weights and batches: the same losses, step by step.
 
 Each is written from its paper's equations in PyTorch's own words: masks multiplied onto weights, the LSTMs pixel by
-pixel, NADE's hidden layers and the colours one after the other.
+pixel, NADE's hidden layers and the colors one after the other.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def mask(outputs: int, inputs: int, kernel: int, kind: str, channels: int) -> to
     m[:, :, middle, :middle] = 1
     for o in range(outputs):
         for i in range(inputs):
-            colour, seen = o // (outputs // channels), i // (inputs // channels)
-            m[o, i, middle, middle] = seen < colour or (kind == "B" and seen == colour)
+            color, seen = o // (outputs // channels), i // (inputs // channels)
+            m[o, i, middle, middle] = seen < color or (kind == "B" and seen == color)
     return m
 
 
@@ -77,9 +77,9 @@ class Twin:
         return logits.view(n, height, width, channels, self.levels).permute(0, 4, 3, 1, 2)
 
     def parts(self, x, number):
-        """The output of a mask, which orders colours, in so many parts: those of each colour, then their like."""
-        colours = [c.chunk(number, 1) for c in x.chunk(self.shape[0], 1)]
-        return [torch.cat(part, 1) for part in zip(*colours, strict=True)]
+        """The output of a mask, which orders colors, in so many parts: those of each color, then their like."""
+        colors = [c.chunk(number, 1) for c in x.chunk(self.shape[0], 1)]
+        return [torch.cat(part, 1) for part in zip(*colors, strict=True)]
 
     def loss(self, images, labels=None):
         dtype = next(iter(self.parameters.values())).dtype
@@ -302,12 +302,12 @@ PAIRS = {
 }
 
 
-def grey():
+def gray():
     """The middles of digits, in 5 levels."""
     return (load("digits")[0].images[:, :, 2:6, 2:7] // 4).astype(np.uint8)[:100], 5
 
 
-def colour():
+def color():
     x = np.random.default_rng(0).normal(size=(50, 3, 3, 4)).cumsum(axis=1).cumsum(axis=2)
     return np.clip(np.round(2.5 + x), 0, 5).astype(np.uint8), 6
 
@@ -321,7 +321,7 @@ def pair(name, images, levels, dtype):
 
 
 @pytest.mark.parametrize("name", PAIRS)
-@pytest.mark.parametrize("data", [grey, colour])
+@pytest.mark.parametrize("data", [gray, color])
 def test_trained_side_by_side(data, name):
     model, twin, data = pair(name, *data(), np.float64)
     batches = Minibatches(data, BATCH, np.random.default_rng(1), drop_last=True)
@@ -332,7 +332,7 @@ def test_trained_side_by_side(data, name):
 
 
 @pytest.mark.parametrize("name", PAIRS)
-@pytest.mark.parametrize("data", [grey, colour])
+@pytest.mark.parametrize("data", [gray, color])
 def test_the_same_loss_and_gradients_in_float32(data, name):
     model, twin, data = pair(name, *data(), np.float32)
     batch = [array[:BATCH] for array in data]

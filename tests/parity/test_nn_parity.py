@@ -380,7 +380,7 @@ def test_initial_values_are_distributed_as_pytorchs(make):
      ("xavier_uniform_", {"gain": 2.0}), ("xavier_normal_", {}), ("normal_", {"mean": 1.0, "std": 0.02}),
      ("uniform_", {"a": -2.0, "b": 3.0}), ("orthogonal_", {"gain": 1.5})],
 )  # fmt: skip
-def test_initialisers_have_pytorchs_moments(name, options):
+def test_initializers_have_pytorchs_moments(name, options):
     mine, other = tinygen.tensor(np.zeros((60, 40, 3, 5))), torch.zeros(60, 40, 3, 5, dtype=torch.float64)
     torch.manual_seed(0)
     getattr(nn.init, name)(mine, **options, generator=np.random.default_rng(0))
@@ -409,7 +409,7 @@ def test_a_truncated_normal_has_pytorchs_moments(mean, std, a, b):
     [("eye_", (3, 5), {}), ("dirac_", (4, 3, 3), {}), ("dirac_", (6, 2, 3, 4), {"groups": 2}), ("ones_", (2, 3), {}),
      ("zeros_", (2,), {}), ("constant_", (2, 2), {"val": 0.5})],
 )  # fmt: skip
-def test_initialisers_that_draw_nothing(name, shape, options):
+def test_initializers_that_draw_nothing(name, shape, options):
     mine, other = tinygen.tensor(np.full(shape, np.nan)), torch.zeros(shape, dtype=torch.float64)
     getattr(nn.init, name)(mine, **options)
     np.testing.assert_array_equal(mine.numpy(), getattr(torch.nn.init, name)(other, **options))

@@ -129,7 +129,7 @@ def test_no_weight_behind_a_mask_is_used():
     expected = model.sample(2, np.random.default_rng(0))
     first = model.layers[0].weight.write()
     first[:, :, 3, 4:] = first[:, :, 4:] = np.nan
-    first[:, :, 3, 3][np.triu(np.ones((3, 3), bool)).repeat(4, axis=0)] = np.nan  # a colour itself and later ones
+    first[:, :, 3, 3][np.triu(np.ones((3, 3), bool)).repeat(4, axis=0)] = np.nan  # a color itself and later ones
     np.testing.assert_array_equal(model.sample(2, np.random.default_rng(0)), expected)
 
 

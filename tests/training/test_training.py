@@ -538,7 +538,7 @@ def log_of_minus_one(model, loss):
     return tinygen.log(loss * 0 - 1)
 
 
-SPOILT = {
+SPOILED = {
     "loss": (
         log_of_minus_one,
         r"the loss 'nats' became nan at step 3: try a lower --lr \(forward of log\(.*\) gave nan\)",
@@ -551,9 +551,9 @@ SPOILT = {
 
 
 @pytest.mark.fault("R01")
-@pytest.mark.parametrize("where", SPOILT)
+@pytest.mark.parametrize("where", SPOILED)
 def test_nan_names_step_op_and_tensor_and_the_good_checkpoint_stays(tmp_path, monkeypatch, where):
-    how, text = SPOILT[where]
+    how, text = SPOILED[where]
     config, model, data, rng = tiny()
     training = Trainer(config, model, data, rng)
     run = Run.create("pixelcnn", tmp_path)
@@ -567,7 +567,7 @@ def test_nan_names_step_op_and_tensor_and_the_good_checkpoint_stays(tmp_path, mo
     assert len(run.metrics.read_text().splitlines()) == 3
     _, saved, state = run.load()
     assert (state["step"], training.step) == (2, 2)
-    for name, value in model.state_dict().items():  # nothing was spoilt in memory either
+    for name, value in model.state_dict().items():  # nothing was spoiled in memory either
         np.testing.assert_array_equal(value, saved.state_dict()[name])
         np.testing.assert_array_equal(value, weights[-1][name])
 

@@ -32,7 +32,7 @@ def _add_flags(p: Parser, name: str) -> None:
     if not issubclass(model_class(name), Causal):
         p.error(f"{name} doesn't give each value of an image those before it: there is nothing to prove")
     p.add_argument("--side", type=whole_number, default=11, help="height and width of the image (default %(default)s)")
-    p.add_argument("--channels", type=whole_number, default=1, help="1 for grey, 3 for RGB (default %(default)s)")
+    p.add_argument("--channels", type=whole_number, default=1, help="1 for gray, 3 for RGB (default %(default)s)")
     add_options(p, model_class(name))
     p.set_defaults(run=_check)
 

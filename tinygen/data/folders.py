@@ -2,7 +2,7 @@
 
 What becomes of an image:
 
-- Grey stays grey; a palette and a WebP, which has no grey, count as color. Where one image has color, all are read
+- Gray stays gray; a palette and a WebP, which has no gray, count as color. Where one image has color, all are read
   as color.
 - 16 bits a channel become 8: the high byte, floor(x / 256), as `quantize` cuts a range.
 - What is transparent is laid on white.
@@ -64,7 +64,7 @@ def read_folder(folder: Path, size: int | None = None) -> Folder:
         wanted = "train-images-idx3-ubyte[.gz], data_batch_1.bin, cifar-10-binary.tar.gz or PNG, JPEG or WebP files"
         raise ValueError(f"{folder}: holds no images, wanted are {wanted}{_listed(left_out, '; left out: ')}")
     folders, sets = _sets(paths, left_out)
-    labels, classes = zip(*(_labelled(folder.joinpath(*f), part) for f, part in zip(folders, sets, strict=True)),
+    labels, classes = zip(*(_labeled(folder.joinpath(*f), part) for f, part in zip(folders, sets, strict=True)),
                           strict=True)  # fmt: skip
     if classes[-1] != classes[0]:
         raise ValueError(f"{folder}: test must have train's classes {classes[0]}, got {classes[-1]}")
@@ -126,7 +126,7 @@ def _sets(paths: list[Parts], left_out: LeftOut) -> tuple[list[Parts], list[list
     return [(*base, train), (*base, test)], [[path[1:] for path in paths if path[0] == top] for top in (train, test)]
 
 
-def _labelled(folder: Path, paths: list[Parts]) -> tuple[np.ndarray | None, tuple[str, ...]]:
+def _labeled(folder: Path, paths: list[Parts]) -> tuple[np.ndarray | None, tuple[str, ...]]:
     """(labels, classes) of images by their paths within a folder; (None, ()) where there are no subfolders."""
     classes = sorted({path[0] for path in paths if len(path) > 1})
     if not classes:
@@ -160,14 +160,14 @@ def _decoded(paths: list[Path], size: int | None, seen: Counter[str]) -> np.ndar
     images = np.empty((len(pixels), channels, *pixels[0].shape[:2]), np.uint8)
     for i in range(len(pixels)):
         if pixels[i].shape[2] < channels:
-            seen["grey, read as color as others are"] += 1
+            seen["gray, read as color as others are"] += 1
         images[i] = pixels[i].transpose(2, 0, 1)
         pixels[i] = None  # so that the images are in memory once, not twice
     return images
 
 
 def _pixels(path: Path, size: int | None, seen: Counter[str]) -> np.ndarray:
-    """An image as the module says: (H, W, 1) if it is grey, else (H, W, 3)."""
+    """An image as the module says: (H, W, 1) if it is gray, else (H, W, 3)."""
     from PIL import Image, ImageOps
 
     with Image.open(path, formats=FORMATS) as image:
@@ -180,7 +180,7 @@ def _pixels(path: Path, size: int | None, seen: Counter[str]) -> np.ndarray:
             raise ValueError("16 bits a channel and one transparent color (tRNS): save it with an alpha channel")
         seen["of several frames, the first taken"] += getattr(image, "n_frames", 1) > 1
         seen["of 16 bits a channel, their low bytes dropped"] += deep
-        if image.mode in ("I", "I;16"):  # how Pillow gives 16 bits of grey
+        if image.mode in ("I", "I;16"):  # how Pillow gives 16 bits of gray
             flat = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         else:
             seen["turned as their EXIF orientation says"] += image.getexif().get(ORIENTATION, 1) != 1
@@ -194,7 +194,7 @@ def _pixels(path: Path, size: int | None, seen: Counter[str]) -> np.ndarray:
 
 
 def _on_white(image: Any, seen: Counter[str]) -> Any:
-    """The image in Pillow's mode L, if it is grey, or RGB."""
+    """The image in Pillow's mode L, if it is gray, or RGB."""
     from PIL import Image
 
     mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"

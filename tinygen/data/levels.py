@@ -30,6 +30,6 @@ class Levels(int):
         """Numbers as the nearest values 0 .. levels - 1, uint8."""
         return np.clip(np.round((x + 1) / 2 * (self - 1)), 0, self - 1).astype(np.uint8)
 
-    def to_grey(self, values: Any) -> np.ndarray:
-        """Values 0 .. levels - 1, also such between them, as grey values 0 .. 255, uint8."""
+    def to_gray(self, values: Any) -> np.ndarray:
+        """Values 0 .. levels - 1, also such between them, as gray values 0 .. 255, uint8."""
         return np.round(np.asarray(values, np.float64) * (255 / (self - 1))).astype(np.uint8)

@@ -62,7 +62,7 @@ class _Source:
 
 # Sizes and checksums as in TensorFlow Datasets (tensorflow_datasets/url_checksums).
 _SOURCES = {
-    "fashion-mnist": _Source(  # Xiao, Rasul and Vollgraf, 2017, https://arxiv.org/abs/1708.07747, MIT licence
+    "fashion-mnist": _Source(  # Xiao, Rasul and Vollgraf, 2017, https://arxiv.org/abs/1708.07747, MIT license
         FASHION,
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
         """
@@ -101,7 +101,7 @@ def load(name_or_path: str | os.PathLike[str], size: int | None = None) -> tuple
     - "digits": 1,797 images of 8x8 pixels and 17 levels, part of this package. The first 1,437 in the order
       of the original file are the training set, the last 360 the test set. E. Alpaydin and C. Kaynak, Optical
       Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998,
-      https://doi.org/10.24432/C50P49, licence CC BY 4.0.
+      https://doi.org/10.24432/C50P49, license CC BY 4.0.
     - "fashion-mnist", "mnist" (60,000 / 10,000 images of 28x28 pixels), "cifar10" (50,000 / 10,000 of
       3x32x32), 8 bits: from Debian's dataset-fashion-mnist, else from the cache, which is
       XDG_CACHE_HOME/tinygen or ~/.cache/tinygen, else downloaded into the cache.

@@ -15,7 +15,7 @@ def sample(program, scaled, uniform, state, x, first, last, known, temperature):
     program: see `tinygen.sampling.program`.
     """
     s, levels = program, len(scaled)
-    numbers = s.mixtures * (1 + 2 * s.colours + s.colours * (s.colours - 1) // 2) or levels
+    numbers = s.mixtures * (1 + 2 * s.colors + s.colors * (s.colors - 1) // 2) or levels
     if not library.accepts(state, s.weights, scaled) or not isinstance(state, np.ndarray):
         return NotImplemented
     n, values, kernel_arrays = len(state), len(s.places), {}
@@ -35,6 +35,6 @@ def sample(program, scaled, uniform, state, x, first, last, known, temperature):
         if a.shape != shape or a.dtype != dtype or not (a.flags.c_contiguous and a.flags.aligned):
             raise ValueError(f"sample: {name} must be {np.dtype(dtype)} {shape} in C order, got {a.dtype} {a.shape}")
         kernel_arrays[name] = library.ffi.from_buffer(ctype, a, require_writable=name in ("state", "x"))
-    sizes = (n, values, levels, s.size, len(s.layers), len(s.runs), len(s.steps), len(s.weights), s.mixtures, s.colours)
+    sizes = (n, values, levels, s.size, len(s.layers), len(s.runs), len(s.steps), len(s.weights), s.mixtures, s.colors)
     struct = library.ffi.new("tg_sampler *", (*sizes, first, last, known, temperature))
     return -library.call("tg_sample", state, struct, *kernel_arrays.values()) - 1

@@ -1,1 +1,1 @@
-"""How good generated images are, by features learnt from the data set itself: no network from outside."""
+"""How good generated images are, by features learned from the data set itself: no network from outside."""

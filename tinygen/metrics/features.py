@@ -24,7 +24,7 @@ FEATURES, EPOCHS, STEPS, BATCH, LR = 64, 2, 2000, 64, 2e-3  # at least so many e
 
 
 class FeatureNet(nn.Module):
-    """Two convolutions, each with pooling, 64 features, classes: 106,000 parameters for 28x28 grey images."""
+    """Two convolutions, each with pooling, 64 features, classes: 106,000 parameters for 28x28 gray images."""
 
     def __init__(self, image_shape: tuple[int, ...], levels: int, classes: int, *, rng: np.random.Generator) -> None:
         channels, height, width = image_shape
@@ -67,7 +67,7 @@ def has_features(train: Dataset) -> bool:
 
 
 def class_names(train: Dataset) -> list[str]:
-    """The names of a labelled data set's classes, numbers where they have none."""
+    """The names of a labeled data set's classes, numbers where they have none."""
     return list(train.classes) or [str(i) for i in range(1 + int(np.asarray(train.labels).max()))]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from tinygen.data import Dataset
 from tinygen.metrics.metric import ImageGrid, Plot
 
-UNKNOWN = 96  # the grey of pixels that are to be drawn
+UNKNOWN = 96  # the gray of pixels that are to be drawn
 
 
 def completions(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
@@ -18,7 +18,7 @@ def completions(model: Any, train: Dataset, test: Dataset, rng: np.random.Genera
     images, labels = test.images[:n], model.condition.used(None if test.labels is None else test.labels[:n])
     upper = np.tile(images, (ways, 1, 1, 1))
     completed = model.complete(upper, known, rng, labels=None if labels is None else np.tile(labels, ways))
-    grey = model.levels.to_grey(np.concatenate([images, images, completed]))
-    grey[n : 2 * n, :, known:] = UNKNOWN
+    gray = model.levels.to_gray(np.concatenate([images, images, completed]))
+    gray[n : 2 * n, :, known:] = UNKNOWN
     names = ["test image", "known half", *(f"completion {i + 1}" for i in range(ways))]
-    return ImageGrid(grey, n, "Test images, and four completions of their upper halves", 256, names)
+    return ImageGrid(gray, n, "Test images, and four completions of their upper halves", 256, names)

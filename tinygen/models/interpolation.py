@@ -42,8 +42,8 @@ def between_images(model: Any, images: np.ndarray) -> ImageGrid:
     images = images[np.arange(2 * IMAGE_PAIRS) % len(images)]
     t, z = np.linspace(0, 1, STEPS), model.encode(images)
     lines = np.concatenate([lerp(a, b, t) for a, b in zip(z[::2], z[1::2], strict=True)])
-    between = model.levels.to_grey(model.decode(lines)).reshape(IMAGE_PAIRS, STEPS, *images.shape[1:])
-    ends = model.levels.to_grey(images).reshape(IMAGE_PAIRS, 2, *images.shape[1:])
+    between = model.levels.to_gray(model.decode(lines)).reshape(IMAGE_PAIRS, STEPS, *images.shape[1:])
+    ends = model.levels.to_gray(images).reshape(IMAGE_PAIRS, 2, *images.shape[1:])
     rows = np.concatenate([ends[:, :1], between, ends[:, 1:]], axis=1)
     return ImageGrid(
         rows.reshape(-1, *images.shape[1:]), STEPS + 2, "Decoded codes between those of two test images", 256, (),
@@ -59,6 +59,6 @@ def between_codes(model: Any, rng: np.random.Generator) -> ImageGrid:
     labels = model.condition.draw(CODE_PAIRS, rng)
     told = () if labels is None else (np.repeat(labels, 2 * STEPS),)
     return ImageGrid(
-        model.levels.to_grey(model.decode(np.concatenate(paths), *told)), STEPS, "From code to code, four pairs", 256,
+        model.levels.to_gray(model.decode(np.concatenate(paths), *told)), STEPS, "From code to code, four pairs", 256,
         ["line", "arc"] * CODE_PAIRS, [f"{share:.2f}" for share in t], ("", "share of the way"),
     )  # fmt: skip

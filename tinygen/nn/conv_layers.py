@@ -92,7 +92,7 @@ class Conv1d(Conv2d):
 class MaskedConv2d(_Conv):
     """PixelCNN's convolution with mask "A" or "B": (N, in_channels, H, W) -> (N, out_channels, H, W).
 
-    channels: the colour groups that the mask orders. relu: of relu(input). See `functional.masked_conv2d`.
+    channels: the color groups that the mask orders. relu: of relu(input). See `functional.masked_conv2d`.
     """
 
     def __init__(

@@ -105,7 +105,7 @@ def masked_conv2d(
 
     Rows above count as earlier, and pixels to the left in the same row. The pixel itself is seen as far as
     the mask lets it: channels, of input and output alike, fall into `channels` groups of equal size (1 for
-    grey images, 3 for RGB); mask "A" shows a group only the groups before it, mask "B" itself too. Weights of
+    gray images, 3 for RGB); mask "A" shows a group only the groups before it, mask "B" itself too. Weights of
     hidden taps aren't used, and get gradient 0. weight: (O, I, KH, KW), KH and KW odd; bias: (O,).
 
     relu: of relu(input) instead, and add, (N, O, H, W), to the result: the two other parts of a residual block, which

@@ -141,7 +141,7 @@ def _gates(inputs: int, hidden: int, bias: bool, rng: np.random.Generator) -> li
 
 
 class Embedding(Module):
-    """A table of num_embeddings learnt vectors: integers of any shape -> (..., embedding_dim)."""
+    """A table of num_embeddings learned vectors: integers of any shape -> (..., embedding_dim)."""
 
     def __init__(self, num_embeddings: int, embedding_dim: int, *, rng: np.random.Generator) -> None:
         self.weight = Parameter(np.zeros((num_embeddings, embedding_dim), np.float32))

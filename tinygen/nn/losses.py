@@ -238,7 +238,7 @@ def logistic_mixture_nll(
 ) -> Tensor:
     """-log of the probability of a pixel's levels under a mixture of discretized logistics, in nats: (N, H, W).
 
-    The colours of a pixel share the component that is drawn. logits of the K components: (N, K, H, W); mean and
+    The colors of a pixel share the component that is drawn. logits of the K components: (N, K, H, W); mean and
     log_scale: (N, K, C, H, W); target: integers 0 .. levels - 1, (N, C, H, W). See `discretized_logistic_nll`.
 
     Source: Salimans, Karpathy, Chen, Kingma, PixelCNN++ (2017), sections 2.1 and 2.2.
@@ -251,8 +251,8 @@ def logistic_mixture_nll(
             fits = f"logits {logits.shape} and mean {mean.shape}"
             raise ValueError(f"logistic_mixture_nll: {name} must have shape (N, K, C, H, W), of target (N, C, H, W), "
                              f"to fit {fits}, got {x.shape}")  # fmt: skip
-    colours = discretized_logistic_nll(mean, log_scale, target[:, None], levels, reduction="none")
-    losses = -ops.logsumexp(ops.log_softmax(logits, 1) - ops.sum(colours, 2), 1)
+    colors = discretized_logistic_nll(mean, log_scale, target[:, None], levels, reduction="none")
+    losses = -ops.logsumexp(ops.log_softmax(logits, 1) - ops.sum(colors, 2), 1)
     return _reduced("logistic_mixture_nll", losses, reduction)
 
 

@@ -34,7 +34,7 @@ class Module:
 
     An attribute is a *parameter* if it is a leaf tensor that requires a gradient when it is assigned (it
     stays one if it is frozen later), a *submodule* if it is a Module, and a *buffer* (state that isn't
-    learnt) if it is registered as one. Everything else is a plain attribute.
+    learned) if it is registered as one. Everything else is a plain attribute.
 
     Attributes:
         training: whether dropout, batch norm etc. behave as in training. Set by `train()` and `eval()`.
@@ -79,7 +79,7 @@ class Module:
         self._roles.pop(name, None)
 
     def register_buffer(self, name: str, value: Tensor) -> None:
-        """Make value (a leaf tensor) an attribute that belongs to the module's state without being learnt."""
+        """Make value (a leaf tensor) an attribute that belongs to the module's state without being learned."""
         if not isinstance(value, Tensor) or not value.is_leaf or value.requires_grad:
             raise TypeError(f"register_buffer: {name} must be a leaf tensor that doesn't require a gradient")
         object.__setattr__(self, name, value)

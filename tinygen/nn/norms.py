@@ -20,7 +20,7 @@ def batch_norm(
 ) -> Tensor:  # fmt: skip
     """Each channel standardized, then scaled and shifted. input: (N, C, ...), all others: (C,).
 
-    In training by the batch's own mean and variance, towards which running_mean and running_var (if given; tensors or
+    In training by the batch's own mean and variance, toward which running_mean and running_var (if given; tensors or
     arrays) move, in place, by the fraction momentum (the variance that is recorded is the unbiased one); otherwise by
     running_mean and running_var.
 
@@ -121,7 +121,7 @@ def _raw(x: Any) -> Array:
 
 
 def _move(running: Any, batch: Array, momentum: float, factor: float = 1.0) -> None:
-    """Move a running average, a tensor or an array, towards factor times the batch's by the fraction momentum."""
+    """Move a running average, a tensor or an array, toward factor times the batch's by the fraction momentum."""
     if running is not None:
         array = running.write() if isinstance(running, Tensor) else running
         array *= 1 - momentum

@@ -270,7 +270,7 @@ class AdamW(Adam):
 def clip_grad_norm_(parameters: Iterable[Tensor] | Tensor, max_norm: float, norm_type: float = 2.0) -> float:
     """Scale all gradients in place, by one factor, so that their common norm is at most max_norm.
 
-    norm_type: 1, 2, ... or math.inf. Returns the norm before; if it is nan or inf, the gradients are spoilt.
+    norm_type: 1, 2, ... or math.inf. Returns the norm before; if it is nan or inf, the gradients are spoiled.
     """
     if not max_norm >= 0 or not norm_type > 0:
         raise ValueError(f"clip_grad_norm_: max_norm must be >= 0 and norm_type > 0, got {max_norm} and {norm_type}")

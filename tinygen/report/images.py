@@ -15,7 +15,7 @@ from tinygen.report.charts import save_chart
 from tinygen.report.style import INK, LABEL, PAPER, QUIET, TITLE
 
 GAP = 6  # pixels between images, and around text
-SIDE, LABELLED, NARROWEST = 512, 720, 360  # about how wide a grid is; with names; and at least with a caption
+SIDE, LABELED, NARROWEST = 512, 720, 360  # about how wide a grid is; with names; and at least with a caption
 
 
 def save_plot(path: Path, plot: Plot, levels: int) -> None:
@@ -23,13 +23,13 @@ def save_plot(path: Path, plot: Plot, levels: int) -> None:
     if isinstance(plot, Chart):
         save_chart(path, plot)
     else:
-        draw_grid(plot, levels, LABELLED if plot.rows or plot.across else SIDE).save(path, format="PNG")
+        draw_grid(plot, levels, LABELED if plot.rows or plot.across else SIDE).save(path, format="PNG")
 
 
 def save_grid(path: Path, images: np.ndarray, levels: int, columns: int | None = None, side: int = SIDE) -> None:
     """Write images (N, C, H, W), integers 0 .. levels - 1, as one grid in a PNG about `side` pixels wide.
 
-    C is 1 (grey) or 3 (RGB). Needs Pillow. Raises ValueError for images that can't be shown.
+    C is 1 (gray) or 3 (RGB). Needs Pillow. Raises ValueError for images that can't be shown.
     """
     draw_grid(ImageGrid(images, columns), levels, side).save(path, format="PNG")
 

@@ -22,7 +22,7 @@ class Program(NamedTuple):
     layers (L, 8): kind, n, run, runs, low, high, ld, weights. runs (R, 2). weights: of the network's type. steps
     (S, 4): layer, out, x, y. starts (T + 1,): for T values. places (T,): where the image's values stand. results
     (T, K): where what the network gives for each stands. size: of an image's numbers. constants: the places of the
-    trace's constants. mixtures: of how many logistics results are the parameters, for this many colours; 0: logits.
+    trace's constants. mixtures: of how many logistics results are the parameters, for this many colors; 0: logits.
     """
 
     layers: np.ndarray
@@ -35,15 +35,15 @@ class Program(NamedTuple):
     size: int
     constants: list[slice]
     mixtures: int
-    colours: int
+    colors: int
 
 
 def program(trace: Trace) -> Program:
     """The steps of a trace in order. Raises ValueError if a value's logits depend on itself or a later one."""
-    values, colours = trace.image.numbers.size, trace.image.shape[2]
-    # (1, levels, C, H, W), or of a mixture (1, K, H, W), for all colours of a pixel
-    by_colour = trace.result[0][:, None].repeat(colours, 1) if trace.mixtures else trace.result[0]
-    results = by_colour.transpose(2, 3, 1, 0).reshape(values, -1)[trace.order]
+    values, colors = trace.image.numbers.size, trace.image.shape[2]
+    # (1, levels, C, H, W), or of a mixture (1, K, H, W), for all colors of a pixel
+    by_color = trace.result[0][:, None].repeat(colors, 1) if trace.mixtures else trace.result[0]
+    results = by_color.transpose(2, 3, 1, 0).reshape(values, -1)[trace.order]
     late = trace.time[results].max(1) > np.arange(values)
     if late.any():
         raise ValueError(f"the model isn't autoregressive: value {late.argmax()} would depend on itself or a later one")
@@ -63,7 +63,7 @@ def program(trace: Trace) -> Program:
     return Program(
         np.array(steps.layers, np.int64).reshape(-1, 8), np.array(steps.runs, np.int64).reshape(-1, 2),
         np.concatenate([np.zeros(0, trace.dtype), *steps.weights]), order.astype(np.int32, "C"), starts,
-        places.astype(np.int32), place[results].astype(np.int32, "C"), size, constants, trace.mixtures, colours,
+        places.astype(np.int32), place[results].astype(np.int32, "C"), size, constants, trace.mixtures, colors,
     )  # fmt: skip
 
 

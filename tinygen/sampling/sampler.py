@@ -92,12 +92,12 @@ class Sampler:
         return f" at row {row}, column {column}"
 
     def logits(self, state: np.ndarray, x: np.ndarray, value: int) -> np.ndarray:
-        """Of a value's levels (N, levels), by what the network gives at its pixel and the colours drawn before."""
+        """Of a value's levels (N, levels), by what the network gives at its pixel and the colors drawn before."""
         output, channels = state[:, self.program.results[value]], self.model.image_shape[0]
         if not self.program.mixtures:
             return output
-        colours = self.scaled[x[:, value // channels * channels :][:, :channels, None, None]]
-        logits = self.model.of_levels(Tensor(output[:, :, None, None]), Tensor(colours))
+        colors = self.scaled[x[:, value // channels * channels :][:, :channels, None, None]]
+        logits = self.model.of_levels(Tensor(output[:, :, None, None]), Tensor(colors))
         return logits.numpy()[:, :, value % channels, 0, 0]
 
     def run(
@@ -110,7 +110,7 @@ class Sampler:
             failed = kernels.sample.sample(s, self.scaled, uniform, state, x, first, last, known, temperature)
             if failed is not NotImplemented:
                 if failed >= 0:
-                    raise _spoilt(self.logits(state, x, failed), self.place(failed))
+                    raise _spoiled(self.logits(state, x, failed), self.place(failed))
                 return
         layers, runs = s.layers.tolist(), s.runs.tolist()
         for value in range(first, last):
@@ -142,7 +142,7 @@ def draw(logits: np.ndarray, uniform: np.ndarray, temperature: float = 1.0, plac
     """
     top = logits.max(axis=1, keepdims=True)
     if not np.isfinite(top).all():
-        raise _spoilt(logits, place)
+        raise _spoiled(logits, place)
     if temperature == 0:
         return logits.argmax(axis=1)
     below = logits.astype(np.float64) - top
@@ -151,7 +151,7 @@ def draw(logits: np.ndarray, uniform: np.ndarray, temperature: float = 1.0, plac
     return (cumulative <= uniform[:, None] * cumulative[:, -1:]).sum(axis=1)
 
 
-def _spoilt(logits: np.ndarray, place: str) -> FloatingPointError:
+def _spoiled(logits: np.ndarray, place: str) -> FloatingPointError:
     return FloatingPointError(f"a logit is {not_finite(logits)}{place}")
 
 

@@ -283,9 +283,9 @@ class Trace:
         out = self.new(size[0], size[1], len(weight))
         row, column = (a.ravel() * s for a, s in zip(np.indices(size), geometry.stride, strict=True))
         turn: Any = 0
-        height, width, colours = self.image.shape
+        height, width, colors = self.image.shape
         if geometry.mask and source.shape[0] == height and source.shape[1] >= width:  # not before the pixel's turn
-            turn = self.turn[(row * width + np.minimum(column, width)) * colours]
+            turn = self.turn[(row * width + np.minimum(column, width)) * colors]
         for group in np.split(np.arange(len(weight)), geometry.channels):
             taps = []
             for (i, j), _, keep in geometry.taps(weight.shape, size):

@@ -149,10 +149,10 @@ def _literal(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
-def _spelt(kind: Any) -> str:
+def _spelled(kind: Any) -> str:
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", dict: "a table"}
     if get_origin(kind) in (Union, UnionType):
-        return " or ".join(_spelt(one) for one in get_args(kind) if one is not type(None))
+        return " or ".join(_spelled(one) for one in get_args(kind) if one is not type(None))
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(map(repr, get_args(kind)))
     return names.get(get_origin(kind) or kind, str(kind))
@@ -161,7 +161,7 @@ def _spelt(kind: Any) -> str:
 def _check(name: str, value: Any, kind: Any, least: float | None = None) -> None:
     if not fits(value, kind) or (least is not None and value is not None and value < least):
         limit = "" if least is None else " above 0" if least == _TINY else f", at least {least}"
-        raise ValueError(f"{name} must be {_spelt(kind)}{limit}, got {value!r:.80}")
+        raise ValueError(f"{name} must be {_spelled(kind)}{limit}, got {value!r:.80}")
 
 
 def _check_names(given: Iterable[str], known: Iterable[str], what: str) -> None:
@@ -171,7 +171,7 @@ def _check_names(given: Iterable[str], known: Iterable[str], what: str) -> None:
 
 
 def nearest(word: str, known: Iterable[str]) -> list[str]:
-    """Which known word was meant by another one, if any: what it is called now, or what is spelt much alike."""
+    """Which known word was meant by another one, if any: what it is called now, or what is spelled much alike."""
     known = list(known)
     renamed = RENAMED.get(word)
     return [renamed] if renamed in known else difflib.get_close_matches(word, known, 1)

@@ -103,7 +103,7 @@ class Trainer:
         The parameters that are not this optimizer's are frozen meanwhile: neither they nor their gradients change.
 
         Raises FloatingPointError, before anything has changed, if a part or a gradient isn't finite: it names the step,
-        the tensor and the op that spoilt it.
+        the tensor and the op that spoiled it.
         """
         chosen, random = self.optimizers[optimizer], self.rng.bit_generator.state
         with self._frozen(optimizer):
@@ -113,8 +113,8 @@ class Trainer:
             what = next((f"the loss {k!r} became {v}" for k, v in values.items() if not math.isfinite(v)), "")
             if not what:
                 functools.reduce(operator.add, parts.values()).backward()
-                spoilt = _first_not_finite({name: p.grad for name, p in self._parameters[optimizer].items()})
-                what = f"the gradient of {spoilt}" if spoilt else ""
+                spoiled = _first_not_finite({name: p.grad for name, p in self._parameters[optimizer].items()})
+                what = f"the gradient of {spoiled}" if spoiled else ""
             if what:
                 self.rng.bit_generator.state = random
                 raise FloatingPointError(f"{what} at step {self.step + 1}: try a lower --lr ({self._origin(closure)})")
@@ -139,8 +139,8 @@ class Trainer:
 
     def _origin(self, closure: Callable[[], dict[str, Tensor]]) -> str:
         """Which parameter, or else which op, brought something that isn't finite into this step."""
-        if spoilt := _first_not_finite(dict(self.model.named_parameters())):
-            return f"parameter {spoilt}"
+        if spoiled := _first_not_finite(dict(self.model.named_parameters())):
+            return f"parameter {spoiled}"
         try:
             with detect_nan():
                 functools.reduce(operator.add, closure().values()).backward()
@@ -164,8 +164,8 @@ class Trainer:
         run.save(run.best, self.config, self.model, step=self.step, best=validation)
 
     def _check_parameters(self) -> None:
-        if spoilt := _first_not_finite(dict(self.model.named_parameters())):
-            raise FloatingPointError(f"parameter {spoilt} at step {self.step}: try a lower --lr")
+        if spoiled := _first_not_finite(dict(self.model.named_parameters())):
+            raise FloatingPointError(f"parameter {spoiled} at step {self.step}: try a lower --lr")
 
     def restore(self, run: Run, state: dict[str, Any]) -> None:
         """Take up what `save` wrote, and cut metrics.csv there. Raises CheckpointError if it doesn't fit."""

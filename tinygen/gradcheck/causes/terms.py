@@ -28,12 +28,12 @@ def statistics(e: Evidence, s: Mismatch) -> Iterator[Guess]:
     for shape, axes in views:
         view, rest = x.reshape(shape), (s.claimed - s.true).reshape(shape)
         count = int(np.prod([shape[a] for a in axes]))
-        centred = view - view.mean(axis=axes, keepdims=True)
-        square = (centred**2).sum(axis=axes, keepdims=True)
+        centered = view - view.mean(axis=axes, keepdims=True)
+        square = (centered**2).sum(axis=axes, keepdims=True)
         if count < 3 or np.any(square == 0):
             continue
         mean = np.broadcast_to(rest.mean(axis=axes, keepdims=True), shape)
-        slope = centred * ((rest * centred).sum(axis=axes, keepdims=True) / square)
+        slope = centered * ((rest * centered).sum(axis=axes, keepdims=True) / square)
         told = ", ".join(axis_name(e, shape, a) for a in axes)
         for part, words in ((mean, "the mean"), (slope, "the variance"), (mean + slope, "the mean and the variance")):
             if words == "the mean and the variance" and count < 4 and rest.size // count < 2:

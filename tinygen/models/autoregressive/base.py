@@ -2,7 +2,7 @@
 
     log p(x) = sum over positions i of log p(x_i given x_1 .. x_(i-1))
 
-(lecture slides 23 to 26), where the positions are the pixels in raster order, and within a pixel its colours in order.
+(lecture slides 23 to 26), where the positions are the pixels in raster order, and within a pixel its colors in order.
 A model is one network function from images to the logits of every position's levels; loss, likelihood and sampler all
 use it.
 """
@@ -41,7 +41,7 @@ class Autoregressive(Model):
     def of_levels(self, output: Tensor, x: Tensor) -> Tensor:
         """Logits (N, levels, C, H, W) from the network's output, which may be the parameters of `mixtures` instead.
 
-        What these say of a colour depends on the pixel's colours before it, x (N, C, H, W).
+        What these say of a color depends on the pixel's colors before it, x (N, C, H, W).
         """
         return output
 
@@ -73,7 +73,7 @@ class Autoregressive(Model):
         return self.condition.check(labels, n, type(self).__name__)
 
     def check_hidden(self, hidden: int) -> None:
-        """ValueError unless so many channels fall into the groups, one for each colour, that masks order."""
+        """ValueError unless so many channels fall into the groups, one for each color, that masks order."""
         channels = self.image_shape[0]
         if hidden < 1 or hidden % channels:
             raise ValueError(f"hidden must be a positive multiple of the images' channels, {channels}, got {hidden}")

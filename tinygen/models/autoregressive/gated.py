@@ -57,7 +57,7 @@ class GatedLayer(nn.Module):
 
 
 def gate(x: Tensor, channels: int) -> Tensor:
-    """The gated activation in each colour group by itself: (N, 2C, H, W) -> (N, C, H, W)."""
+    """The gated activation in each color group by itself: (N, 2C, H, W) -> (N, C, H, W)."""
     n, features, height, width = x.shape
     y = F.gated_activation(x.reshape(n * channels, features // channels, height, width))
     return y.reshape(n, features // 2, height, width)
@@ -67,9 +67,9 @@ class GatedPixelCNN(Autoregressive):
     """Gated layers, the first 7x7 with mask A, then 3x3 with mask B, and a softmax over the levels of each value.
 
     Args:
-        image_shape: (C, H, W). Colours see each other in order: R, then G given R, then B given both.
+        image_shape: (C, H, W). Colors see each other in order: R, then G given R, then B given both.
         levels: values run from 0 to levels - 1; each has a probability of its own (2, 17, 256, ...).
-        hidden: the channels of either stack. For colour images a multiple of C.
+        hidden: the channels of either stack. For color images a multiple of C.
         layers: how many gated layers. Pixels up to layers + 2 rows above and as many columns away are seen.
         classes: how many classes of images there are to be given; 0 for a model that isn't told the class.
         rng: draws the initial weights.

@@ -28,7 +28,7 @@ class MultiScalePixelRNN(Autoregressive):
         image_shape: (C, H, W). The small image has half the rows and columns, rounded up.
         levels: values run from 0 to levels - 1; each has a probability of its own (2, 17, 256, ...).
         rnn: "row" or "diagonal", of both.
-        hidden: h of both; the map has 2h channels. For colour images a multiple of C.
+        hidden: h of both; the map has 2h channels. For color images a multiple of C.
         layers: how many LSTM layers both have.
         rng: draws the initial weights.
     """

@@ -32,9 +32,9 @@ class PixelCNN(Autoregressive):
     """A 7x7 convolution with mask A, residual blocks with mask B, and a softmax over the levels of each value.
 
     Args:
-        image_shape: (C, H, W). Colours see each other in order: R, then G given R, then B given both.
+        image_shape: (C, H, W). Colors see each other in order: R, then G given R, then B given both.
         levels: values run from 0 to levels - 1; each has a probability of its own (2, 17, 256, ...).
-        hidden: h; the residual stream has 2h channels. For colour images a multiple of C.
+        hidden: h; the residual stream has 2h channels. For color images a multiple of C.
         blocks: how many residual blocks.
         residual: False for the lecture's plain stack: 3x3 convolutions of 2h channels in place of residual blocks.
         rng: draws the initial weights.

@@ -4,7 +4,7 @@
     ul      sees the pixels to the left in the row itself, and u    convolutions of 2 x 2 pixels
 
 Both go down to smaller images and up again, with short-cuts from each layer on the way down to its like on the way up.
-What comes out are, for every pixel, the parameters of a mixture of logistic distributions of its colours: the mean of G
+What comes out are, for every pixel, the parameters of a mixture of logistic distributions of its colors: the mean of G
 moves with R, that of B with R and G. A level's probability is what falls into its interval.
 
 Source: Salimans, Karpathy, Chen, Kingma, PixelCNN++: Improving the PixelCNN with Discretized Logistic Mixture
@@ -99,7 +99,7 @@ class PixelCNNpp(Autoregressive):
     Images may be of any size: inside they are filled up, after their end, to a multiple of 2 ** (scales - 1).
 
     Args:
-        image_shape: (C, H, W). Colours see each other in order: R, then G given R, then B given both.
+        image_shape: (C, H, W). Colors see each other in order: R, then G given R, then B given both.
         levels: values run from 0 to levels - 1, and are taken as numbers that are close if they differ little.
         hidden: the channels of either stream.
         blocks: how many layers before and after each change of size.
@@ -160,7 +160,7 @@ class PixelCNNpp(Autoregressive):
         return self.head(F.elu(streams[1]))[:, :, :height, :width]
 
     def mixture(self, parameters: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The components' logits (N, K, H, W), means and log scales (N, K, C, H, W), given the colours before each."""
+        """The components' logits (N, K, H, W), means and log scales (N, K, C, H, W), given the colors before each."""
         n, _, height, width = parameters.shape
         c = self.image_shape[0]
         p = parameters.reshape(n, self.mixtures, parameters.shape[1] // self.mixtures, height, width)
@@ -185,7 +185,7 @@ class PixelCNNpp(Autoregressive):
         return {"nats": self.nats(batch.images, rng=rng).mean()}
 
     def of_levels(self, output: Tensor, x: Tensor) -> Tensor:
-        """Logits from the mixtures' parameters. A component counts as much as it explains the colours before."""
+        """Logits from the mixtures' parameters. A component counts as much as it explains the colors before."""
         logits, mean, log_scale = self.mixture(output, x)
         levels = np.arange(self.levels).reshape(-1, 1, 1, 1)
         its_own = self.levels.round(x.numpy()).astype(int)

@@ -70,7 +70,7 @@ class DiagonalBiLSTM(nn.Module):
 
 
 def gates(x: Tensor, channels: int) -> Tensor:
-    """From a masked convolution's order (of each colour the gates) to the LSTM's (of each gate the colours)."""
+    """From a masked convolution's order (of each color the gates) to the LSTM's (of each gate the colors)."""
     n, features, height, width = x.shape
     grouped = x.reshape(n, channels, 4, features // channels // 4, height, width)
     return grouped.transpose(1, 2).reshape(x.shape)
@@ -87,10 +87,10 @@ class PixelRNN(Autoregressive):
     right, and sees 100 % of the pixels before.
 
     Args:
-        image_shape: (C, H, W). Colours see each other in order: R, then G given R, then B given both.
+        image_shape: (C, H, W). Colors see each other in order: R, then G given R, then B given both.
         levels: values run from 0 to levels - 1; each has a probability of its own (2, 17, 256, ...).
         rnn: "row" or "diagonal".
-        hidden: h; an LSTM has h units, the residual stream 2h channels. For colour images a multiple of C.
+        hidden: h; an LSTM has h units, the residual stream 2h channels. For color images a multiple of C.
         layers: how many LSTM layers.
         rng: draws the initial weights.
     """

@@ -24,9 +24,9 @@ def filters(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator)
     weight = model.weight.numpy()[: model.dimensions].T
     used = weight[np.argsort(-(weight * weight).sum(axis=1), kind="stable")[:FILTERS]]
     scale = np.quantile(np.abs(used), 0.995) + 1e-12  # a few weights are far larger than all others
-    grey = np.round(np.clip(used / scale, -1, 1) * 127.5 + 127.5).astype(np.uint8)
+    gray = np.round(np.clip(used / scale, -1, 1) * 127.5 + 127.5).astype(np.uint8)
     caption = f"Weights of {len(used)} of {len(weight)} hidden units, from {-scale:.2g} (black) to {scale:.2g} (white)"
-    return ImageGrid(grey.reshape(-1, *model.image_shape), None, caption, 256)
+    return ImageGrid(gray.reshape(-1, *model.image_shape), None, caption, 256)
 
 
 def chains(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:

@@ -105,12 +105,12 @@ class RBM(MarkovChain):
         return self.tensor(np.log(on) - np.log1p(-on))
 
     def log_unnormalized(self, images: np.ndarray) -> Tensor:
-        """log p(x) + log Z = -F(v) of each image, in nats, (N,); of grey levels: the density times a level's width."""
+        """log p(x) + log Z = -F(v) of each image, in nats, (N,); of gray levels: the density times a level's width."""
         return self._log_cell - self.machine().free_energy(self.state(images))
 
     @property
     def _log_cell(self) -> float:
-        """The logarithm of the volume that an image of grey levels stands for; 0 for Bernoulli units."""
+        """The logarithm of the volume that an image of gray levels stands for; 0 for Bernoulli units."""
         return self.dimensions * math.log(2 / (self.levels - 1) / self.sigma) if self.levels > 2 else 0.0
 
     # -- training

@@ -32,7 +32,7 @@ def generated(model: Any, train: Dataset, test: Dataset, rng: np.random.Generato
     fitted = PCA(codes, model.latent).sample(32, rng)
     z = np.concatenate([model.codes(32, rng), fitted])
     return ImageGrid(
-        model.levels.to_grey(model.decode(z)), 8, "Decoded codes that no image has", 256,
+        model.levels.to_gray(model.decode(z)), 8, "Decoded codes that no image has", 256,
         ["codes from\nN(0, I)", "", "", "", "codes from a\nGaussian fitted\nto real codes", "", "", ""],
     )  # fmt: skip
 

@@ -26,7 +26,7 @@ def elbo(model: Any, images: np.ndarray, rng: np.random.Generator) -> tuple[np.n
 def importance_bound(model: Any, images: np.ndarray, samples: int, rng: np.random.Generator) -> np.ndarray:
     """The importance-weighted bound of log p(x), in nats, (N,): log of the mean of p(x, z) / q(z | x).
 
-    It rises with the number of samples, K, towards log p(x); for K = 1 its mean is the ELBO. Any K: it goes on in
+    It rises with the number of samples, K, toward log p(x); for K = 1 its mean is the ELBO. Any K: it goes on in
     steps that bound the memory.
     """
     if samples < 1:

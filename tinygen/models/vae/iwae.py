@@ -2,7 +2,7 @@
 
     log p(x) >= E log 1/K sum over k of p(x, z_k) / q(z_k | x),  z_1 ... z_K from q(z | x)      (equation 8)
 
-For K = 1 it is the ELBO, and with K it rises towards log p(x).
+For K = 1 it is the ELBO, and with K it rises toward log p(x).
 
 Source: Burda, Grosse & Salakhutdinov, Importance weighted autoencoders (2016).
 """

@@ -23,7 +23,7 @@ def reconstructions(model: Any, train: Dataset, test: Dataset, rng: np.random.Ge
     """Test images, and below each its reconstruction."""
     columns = min(10, len(test))
     images = test.images[: min(30, len(test)) // columns * columns]
-    pairs = np.stack([model.levels.to_grey(images), _decoded(model, model.encode(images))])
+    pairs = np.stack([model.levels.to_gray(images), _decoded(model, model.encode(images))])
     rows = pairs.reshape(2, -1, columns, *images.shape[1:]).swapaxes(0, 1)  # one of each in turn
     names = ["test image", "reconstruction"] * rows.shape[0]
     return ImageGrid(rows.reshape(-1, *images.shape[1:]), columns, "Test images and their reconstructions", 256, names)
@@ -129,7 +129,7 @@ def _most_used(model: Any, test: Dataset) -> np.ndarray:
 
 
 def _decoded(model: Any, z: np.ndarray) -> np.ndarray:
-    return model.levels.to_grey(model.decode(z))
+    return model.levels.to_gray(model.decode(z))
 
 
 PLOTS = {

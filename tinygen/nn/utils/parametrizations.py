@@ -1,6 +1,6 @@
 """Weights that are computed from others at every use: `torch.nn.utils.parametrizations`, with its names in state dicts.
 
-A parametrized module's weight is computed whenever it is looked up. What is learnt and kept hangs below the module:
+A parametrized module's weight is computed whenever it is looked up. What is learned and kept hangs below the module:
 
     parametrizations.weight.original                           of spectral_norm, with the buffers ...weight.0._u, ..._v
     parametrizations.weight.original0, ...original1            of weight_norm: lengths and directions
