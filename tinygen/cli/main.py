@@ -16,6 +16,8 @@ from tinygen.cli import causal, runs, toy, train
 from tinygen.cli.parser import Parser
 from tinygen.console import say
 
+USAGE = (ValueError, NotImplementedError, FileNotFoundError, FileExistsError)  # what was asked for can't be done
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; gives the exit code: 0 done, 1 failed, 2 bad usage, 130 interrupted."""
@@ -34,9 +36,9 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt as e:
         say(f"interrupted{f': {e}' if e.args else ''}", sys.stderr)
         return 130
-    except (ValueError, ArithmeticError, MemoryError, OSError, cuda.CudaError) as e:  # mended by the user
+    except (*USAGE, ArithmeticError, MemoryError, OSError, cuda.CudaError) as e:  # mended by the user
         say(f"tinygen {args.command}: {_told(e)}", sys.stderr)
-        return 2 if isinstance(e, (ValueError, FileNotFoundError, FileExistsError)) else 1
+        return 2 if isinstance(e, USAGE) else 1
 
 
 def parser() -> Parser:

@@ -120,8 +120,10 @@ class Model(nn.Module):
         return self.scale(self.check_images(images))
 
     def tensor(self, values: np.ndarray) -> Tensor:
-        """Numbers as its networks take them: of the parameters' dtype, on their device."""
-        return next(self.parameters()).new_tensor(values)
+        """Numbers as its networks take them: of the parameters' dtype, on their device. ValueError if it has none."""
+        if (like := next(self.parameters(), None)) is None:
+            raise ValueError(f"{type(self).__name__} has no parameters: give self layers, or nn.Parameter(...)")
+        return like.new_tensor(values)
 
 
 # --------------------------------------------------- what only some models can do: commands and metrics ask for these

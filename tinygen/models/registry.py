@@ -40,8 +40,20 @@ MODELS = {
 
 
 def model_class(name: str) -> Any:
-    """The class of a model by its name, imported only now. Raises ValueError for a name that there isn't."""
+    """The class of a model by its name, imported only now.
+
+    Raises ValueError for a name that there isn't, and for an entry whose module or class there isn't.
+    """
     if name not in MODELS:
         raise ValueError(f"no model is named {name!r}; there are {', '.join(MODELS)}")
-    module, _, attribute = MODELS[name].path.partition(":")
-    return getattr(importlib.import_module(f"tinygen.models.{module}"), attribute)
+    where, _, attribute = MODELS[name].path.partition(":")
+    module, wrong = f"tinygen.models.{where}", f"MODELS[{name!r}] in tinygen/models/registry.py is wrong:"
+    try:
+        found = getattr(importlib.import_module(module), attribute, None)
+    except ModuleNotFoundError as e:
+        if e.name is None or not f"{module}.".startswith(f"{e.name}."):
+            raise  # the module is there; what it imports isn't
+        raise ValueError(f"{wrong} there is no module {e.name}") from e
+    if not isinstance(found, type):
+        raise ValueError(f"{wrong} {module} has no class named {attribute!r}")
+    return found

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tinygen.models.family import Batch
+from tinygen.models.family import Batch, Family
+from tinygen.models.model import Samples
 from tinygen.report import page
 from tinygen.report.images import save_plot
 from tinygen.training.cost import Cost
@@ -55,13 +56,21 @@ class Snapshots(Callback):
         self, trainer: Trainer, run: Run, held: Batch | None, shown: Batch, say: Callable[[str], None]
     ) -> None:
         self.trainer, self.run, self.held, self.shown, self.say = trainer, run, held, shown, say
+        model = trainer.model
+        self.draws = isinstance(model, Samples) or type(model.family).snapshot is not Family.snapshot
+
+    def __enter__(self) -> Any:
+        if not self.draws:
+            self.say(f"no pictures while it trains: {type(self.trainer.model).__name__} doesn't define sample()")
+        return self
 
     def step(self, row: dict[str, Any]) -> None:
         reached = bisect.bisect_right(MOMENTS, self.trainer.done)
         if reached > self.trainer.moment:
             self.trainer.moment = reached
             self.trainer.model.eval()
-            self.draw()
+            if self.draws:
+                self.draw()
             if self.held is not None:
                 row["validation"] = self.validate(self.held)
             self.trainer.model.train()

@@ -52,6 +52,8 @@ def _measure(run: Run, model: Model, train: Dataset, test: Dataset, seed: int) -
         metrics = model.family.metrics(model, train, test, np.random.default_rng(seed))
     for metric in metrics:
         run.say(str(metric))
+    if not metrics:
+        run.say(f"no test figures: {type(model.family).__name__} doesn't define metrics()")
     run.write_results(run.read_results() | {"metrics": [metric.json() for metric in metrics]})
 
 
@@ -79,6 +81,8 @@ def sample(run: Run, n: int, seed: int, temperature: float, label: int | None, o
 def list_plots(run: Run) -> None:
     """Print the names of the model's plots, and what each shows."""
     config, model, _ = run.load()
+    if not model.family.plots:
+        raise ValueError(f"{config.model} has no plots: {type(model.family).__name__}.plots is empty")
     run.say(f"{config.model} offers: tinygen plot {run.quoted} NAME, where NAME is")
     for name, draw in model.family.plots.items():
         run.say(f"  {name:<12} {(inspect.getdoc(draw) or '').splitlines()[0]}")
@@ -127,7 +131,7 @@ def _named(run: Run, stem: str) -> Path:
 
 
 def _offers(model: Model) -> str:
-    return f"; it offers: {', '.join(model.family.plots)}" if model.family.plots else ""
+    return f"; it offers: {', '.join(model.family.plots)}" if model.family.plots else "; it offers no plots"
 
 
 def _can_sample(model: Model) -> bool:

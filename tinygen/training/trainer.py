@@ -16,6 +16,7 @@ import numpy as np
 from tinygen import Tensor
 from tinygen.data import Dataset, Minibatches, in_memory
 from tinygen.debug import detect_nan, not_finite
+from tinygen.errors import describe
 from tinygen.models.family import Batch
 from tinygen.models.model import Model
 from tinygen.optim import Optimizer, clip_grad_norm_
@@ -93,6 +94,9 @@ class Trainer:
         for group, lr in self._groups:
             group["lr"] = lr * factor
         parts = self.model.training_step(self)
+        if not isinstance(parts, dict):
+            kind = type(self.model).__name__
+            raise ValueError(f"{kind}.training_step must return a dict of numbers by name, got {describe([parts])}")
         self.step += 1
         return parts
 
@@ -103,12 +107,12 @@ class Trainer:
         The parameters that are not this optimizer's are frozen meanwhile: neither they nor their gradients change.
 
         Raises FloatingPointError, before anything has changed, if a part or a gradient isn't finite: it names the step,
-        the tensor and the op that spoiled it.
+        the tensor and the op that spoiled it. Raises ValueError for parts that aren't a dict of 0-d tensors.
         """
         chosen, random = self.optimizers[optimizer], self.rng.bit_generator.state
         with self._frozen(optimizer):
             chosen.zero_grad()
-            parts = closure()
+            parts = _checked(closure(), self.model)
             values = {name: part.item() for name, part in parts.items()}
             what = next((f"the loss {k!r} became {v}" for k, v in values.items() if not math.isfinite(v)), "")
             if not what:
@@ -184,6 +188,17 @@ class Trainer:
             what = f"it has no {e}" if isinstance(e, KeyError) else e
             raise CheckpointError(f"{run.checkpoint}: can't go on from it: {what}") from e
         run.rewind(self.step)
+
+
+def _checked(parts: Any, model: Model) -> dict[str, Tensor]:
+    """The parts of a model's loss, if they are 0-d tensors by name; else ValueError."""
+    wanted = f"the loss of {type(model).__name__} must be a dict of 0-d tensors by name, such as {{'nll': nll.mean()}}"
+    if not isinstance(parts, dict) or not parts:
+        raise ValueError(f"{wanted}; it is {describe([parts])}")
+    for name, part in parts.items():
+        if not isinstance(part, Tensor) or part.ndim:
+            raise ValueError(f"{wanted}; {name!r} is {describe([part])}")
+    return parts
 
 
 def _named(optimizer: Optimizer, model: Model) -> dict[str, Tensor]:
