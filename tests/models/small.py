@@ -40,6 +40,9 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {  # the model's name in the regi
     "gsn": ("gsn", {"hidden": 6, "walkback": 2}),
     "gan": ("gan", {"objective": "wgan-gp", "latent": 3, "width": 6, "critic_steps": 1}),
     "dcgan": ("dcgan", {"latent": 3, "width": 4}),
+    "ebgan": ("gan", {"objective": "ebgan", "latent": 3, "width": 6}),
+    "acgan": ("acgan", {"latent": 3, "width": 4, "classes": CLASSES}),
+    "infogan": ("infogan", {"latent": 3, "width": 4, "categories": 4}),
 }
 AUTOREGRESSIVE = [name for name, (model, _) in SMALL.items() if issubclass(model_class(model), Causal)]
 

@@ -17,8 +17,9 @@ from tinygen.metrics.features import class_names, feature_net
 from tinygen.models.gan.objectives import Objective
 
 LOOK = 500  # steps between two looks at the samples' classes, and how many samples are looked at
-WON = 0.1  # of d_loss at chance: what a discriminator has left that tells nearly all images apart
-BLIND = 0.98  # of d_loss at chance: from where a discriminator does no better
+WON = 0.1  # of the loss of chance: what a discriminator has left that tells nearly all images apart
+BLIND = 0.98  # of it: from where a discriminator does no better
+BEYOND = 0.9  # of the generated images: how many may lie beyond EBGAN's margin
 ALIKE = 0.3  # spread of the samples over that of the data
 FLAT = 0.02  # norm of the generator's gradient
 STEEP = 0.3  # how far from 1 the norm of D's gradient may be that a penalty draws to 1
@@ -32,28 +33,40 @@ def diagnosis(parts: dict[str, float], objective: Objective, missing: int = 0, c
         parts: the numbers of a step (`AdversarialPair.training_step`), best averaged over some.
         missing, classes: how many classes don't occur among samples, of how many.
     """
-    real, fake, chance = parts["real"], parts["fake"], objective.chance
+    real, fake, lost = parts["real"], parts["fake"], loss_of_chance(parts, objective)
     found = []
     if max(abs(real), abs(fake)) > FAR:
         found.append(f"diverging: D's values have reached {max(abs(real), abs(fake)):.0e}; lower --lr")
-    if chance and parts["d_loss"] < WON * chance:
+    if lost < WON:
         if parts["g_grad"] < FLAT:
             why = "the generator gets no gradient any more; --objective non-saturating gives it one"
         else:
             why = "it tells nearly all images apart; give it a smaller --width or a penalty (--objective wgan-gp)"
         found.append(f"the discriminator has won: {why}")
-    if chance and parts["d_loss"] > BLIND * chance:
+    if lost > BLIND:
         found.append("the discriminator is blind: it does no better than chance; try more --critic-steps")
     if "gradient_norm" in parts and abs(parts["gradient_norm"] - 1) > STEEP:
         norm = parts["gradient_norm"]
         found.append(f"the critic's gradient norm is {norm:.2f} instead of 1: its estimate is no distance yet")
     if parts.get("k", 0.0) >= 1:
         found.append("BEGAN's k is at its limit 1: the generator fools the autoencoder; lower --lr")
+    if parts.get("beyond", 0.0) > BEYOND:
+        beyond = f"{parts['beyond']:.0%} of the generated images lie beyond EBGAN's margin"
+        found.append(f"{beyond}: D learns nothing from them; lower --lr")
     if missing:
         found.append(f"mode collapse: {missing} of {classes} classes missing")
     elif parts["spread"] < ALIKE:
         found.append(f"mode collapse: the samples differ {parts['spread']:.0%} as much as the data")
     return found
+
+
+def loss_of_chance(parts: dict[str, float], objective: Objective) -> float:
+    """How D's loss stands between its best, 0, and that of a D without a clue, 1; .5 where there are no such losses."""
+    if "mass" in parts:  # of a softmax: half of it on the real images, or all
+        return 2 * (1 - parts["mass"])
+    if objective.chance is None:
+        return 0.5
+    return (parts["d_loss"] - objective.best) / (objective.chance - objective.best)
 
 
 def rare_classes(model: Any, train: Dataset, seed: int) -> tuple[int, int]:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
+from tinygen.baselines.kmeans import purity
 from tinygen.data import Dataset, subset
-from tinygen.metrics.features import feature_net
+from tinygen.metrics.features import feature_net, has_features
 from tinygen.metrics.metric import Metric
 from tinygen.metrics.quality import MOST, quality
 from tinygen.models.family import Family, PlotOf
 from tinygen.models.gan import plots
 from tinygen.models.gan.diagnostics import diagnosis
 from tinygen.models.gan.objectives import gradient_norms
+
+READ = 2000  # images whose codes are read
+UNREAD = 0.1  # of the categories' entropy: a bound on their information below which nothing can be read
 
 
 class GANFamily(Family):
@@ -24,7 +29,7 @@ class GANFamily(Family):
 
     def progress(self, model: Any, parts: dict[str, float]) -> str:
         real, fake = parts["real"], parts["fake"]
-        if model.pair.objective.code:
+        if "k" in parts:
             return f"L(x) {real:.3f}  L(G(z)) {fake:.3f}  k {parts['k']:.3f}"
         if model.pair.objective.logits:
             return f"D(x) {real:.2f}  D(G(z)) {fake:.2f}"
@@ -44,7 +49,7 @@ class GANFamily(Family):
         labels = model.condition.draw(n, rng)
         images = model.sample(n, rng, labels=labels)
         metrics = quality(images, train, test)
-        if labels is not None:
+        if labels is not None and has_features(train):
             _, found = feature_net(train).of(images)
             _, real = feature_net(train).of(test.images)
             known = {"real images": 100 * float((real == test.labels).mean())}
@@ -60,3 +65,31 @@ def critic_gradient_norm(model: Any, test: Dataset, rng: np.random.Generator) ->
     fake = model.scale(model.sample(n, rng, labels=labels))
     norms = gradient_norms(lambda x: model.pair.discriminate(x, labels), model.scale(test.images), fake, rng.random(n))
     return Metric("critic's gradient norm", float(norms.numpy().mean()), baselines={"asked for": 1.0})
+
+
+class InfoGANFamily(GANFamily):
+    """Of GANs with a code: how much of it can be read, and what the categories stand for."""
+
+    plots: ClassVar[Mapping[str, PlotOf]] = plots.INFO_PLOTS
+
+    def diagnostics(self, model: Any, parts: dict[str, float]) -> list[str]:
+        found, entropy = super().diagnostics(model, parts), math.log(model.categories)
+        if (bound := entropy - parts["g_category"]) < UNREAD * entropy:
+            found.append(f"the images don't show the code: of {entropy:.2f} nats {bound:.2f} can be read; lower --lr")
+        return found
+
+    def metrics(self, model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> list[Metric]:
+        """A GAN's, and the bound L_I on what an image says of its category, in nats: E log Q(c | x) + H(c).
+
+        With labelled data, too, how pure the categories are: how many images are of their category's commonest class.
+        """
+        found, z = super().metrics(model, train, test, rng), model.codes(READ, rng)
+        images, k = model.images(z), model.categories
+        category, entropy = z[:, -k:].argmax(1), math.log(k)
+        bound = entropy + float(model.log_q(images)[np.arange(READ), category].mean())
+        known = {"nothing": 0.0, "all": entropy}
+        found.append(Metric("information of the category", bound, "nats", baselines=known, lower_is_better=False))
+        if has_features(train):
+            share = 100 * purity(category, feature_net(train).of(images)[1])
+            found.append(Metric("purity of the categories", share, "%", lower_is_better=False))
+        return found

@@ -26,7 +26,7 @@ ROWS = 500  # images that are generated at once
 
 
 class GAN(Model):
-    """GAN: two multilayer perceptrons that learn from each other, by any of seven objectives.
+    """GAN: two multilayer perceptrons that learn from each other, by one of many objectives.
 
     Source: Goodfellow et al. (2014); the objectives' papers are named in `tinygen.models.gan.objectives`.
 
@@ -44,6 +44,7 @@ class GAN(Model):
     lr: ClassVar[float] = 2e-4
     batch_size: ClassVar[int] = 64
     schedule: ClassVar[Literal["cosine", "constant"]] = "constant"
+    game: ClassVar[type[AdversarialPair]] = AdversarialPair
     missing: Tensor  # classes that didn't occur at the last look at the samples, and of how many
 
     def __init__(
@@ -54,14 +55,30 @@ class GAN(Model):
         for name, value, least in (("latent", latent, 1), ("width", width, 1), ("critic_steps", critic_steps, 0)):
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
-        self.condition, rules = Condition(classes), objectives.named(objective)
-        inputs = image_shape[0] + classes, *image_shape[1:]
-        discriminator = self.new_discriminator(inputs, rules.code or 1, width, not rules.by_image, rng)
-        if rules.code:  # an autoencoder, whose decoder is built like the generator
-            discriminator = nn.Sequential(discriminator, self.new_generator(rules.code, width, False, rng))
-        generator = self.new_generator(latent + classes, width, not rules.code, rng)
-        self.pair = AdversarialPair(generator, discriminator, rules, (latent, 1, 1), critic_steps, self.condition)
+        self.condition = Condition(classes)
+        rules = self.new_objective(objective)
+        self.latent, codes = latent, latent + rules.categories
+        players = self.new_players(rules, codes, width, rng)
+        self.pair = self.game(players, rules, (codes, 1, 1), critic_steps, self.condition)
         self.register_buffer("missing", tensor(np.zeros(2, np.int64)))
+
+    def new_objective(self, name: str) -> objectives.Objective:
+        """What the players minimize, by its name."""
+        return objectives.named(name)
+
+    def new_players(
+        self, rules: objectives.Objective, codes: int, width: int, rng: np.random.Generator
+    ) -> dict[str, nn.Module]:
+        """The networks of the game, by name. codes: how many numbers z has."""
+        classes, (channels, height, side) = self.condition.classes, self.image_shape
+        inputs, outputs = (channels + classes * rules.told, height, side), rules.code or 1 + rules.heads
+        discriminator = self.new_discriminator(inputs, outputs, width, not rules.by_image, rng)
+        if rules.code:  # an autoencoder, whose decoder is built like the generator
+            discriminator = Autoencoder([discriminator, self.new_generator(rules.code, width, False, rng)])
+        elif rules.heads:
+            discriminator = Headed(discriminator)
+        generator = self.new_generator(codes + classes, width, not rules.code, rng)
+        return {"generator": generator, "discriminator": discriminator}
 
     def new_generator(self, inputs: int, width: int, batch_norm: bool, rng: np.random.Generator) -> nn.Module:
         """A network from noise (N, inputs, 1, 1) to images from -1 to 1. batch_norm: whether it may have some."""
@@ -106,7 +123,7 @@ class GAN(Model):
         return np.round(self.decode(z, labels)).astype(np.uint8)
 
     def codes(self, n: int, rng: np.random.Generator, truncation: float = math.inf) -> np.ndarray:
-        """n codes (n, latent) from N(0, I); numbers beyond +-truncation are drawn again.
+        """n codes z from the prior, (n, latent) unless z has more; normal numbers beyond +-truncation are drawn again.
 
         Source of truncation: Brock et al., Large Scale GAN Training (2019), section 3.1.
 
@@ -115,8 +132,9 @@ class GAN(Model):
         if not truncation > 0:
             raise ValueError(f"truncation must be above 0, got {truncation}")
         z = self.pair.codes(n, rng)
-        while (beyond := np.abs(z) > truncation).any():
-            z[beyond] = rng.standard_normal(beyond.sum())
+        normal = z[:, : self.latent]
+        while (beyond := np.abs(normal) > truncation).any():
+            normal[beyond] = rng.standard_normal(beyond.sum())
         return z
 
     def sample(
@@ -127,8 +145,29 @@ class GAN(Model):
             raise ValueError(f"temperature must not be negative, got {temperature}")
         if labels is not None:
             self.condition.check(labels, n, type(self).__name__)
-        z = self.codes(n, rng) * temperature
+        z = self.codes(n, rng)
+        z[:, : self.latent] *= temperature
         return self.images(z, self.condition.draw(n, rng) if labels is None else labels)
+
+
+class Autoencoder(nn.ModuleList):
+    """A discriminator of an encoder and a decoder: x to its reconstruction, and to its code (N, K) as the head."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        encoder, decoder = self
+        code = encoder(x)
+        return decoder(code), code.reshape(len(x), -1)
+
+
+class Headed(nn.Module):
+    """A discriminator whose network gives more than one number for an image: D(x), and a head (N, K) of all others."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self.net = net
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        rows = self.net(x).reshape(len(x), -1)
+        return rows[:, :1], rows[:, 1:]
 
 
 def perceptron(sizes: Sequence[int], activation: Callable[[], nn.Module], rng: np.random.Generator) -> list[nn.Module]:

@@ -1,22 +1,40 @@
-"""Objectives, which the two players of a GAN minimize: one small class an objective, each like the box of its paper.
+"""Objectives, which the players of a GAN minimize: one small class an objective, each like the box of its paper.
 
 D gives a number for every image, real = D(x) and fake = D(G(z)), (N,) each: for the minimax game the logit of "x is
 real", for LSGAN a guess of 1 or 0, for Wasserstein GANs the critic's value, for BEGAN the energy, which is how badly an
-autoencoder reproduces the image. Losses are means over the batch; those of the minimax game are in nats.
+autoencoder reproduces the image. Some objectives see more of D than that number: `d_parts` and `g_parts`. Losses are
+means over the batch; those of the minimax game are in nats.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from tinygen import Tensor, grad, nn, tensor
+from tinygen import Tensor, cat, grad, nn, tensor
 from tinygen.nn import functional as F
 
-Name = Literal["non-saturating", "minimax", "lsgan", "hinge", "wgan", "wgan-gp", "began"]
+Name = Literal[
+    "non-saturating", "minimax", "lsgan", "hinge", "wgan", "wgan-gp", "began", "ebgan", "softmax",
+    "fgan-kl", "fgan-reverse-kl", "fgan-pearson", "fgan-hellinger", "fgan-js",
+]  # fmt: skip
+
+
+class Verdict(NamedTuple):
+    """What D says of a batch of images, and what objectives may know of those.
+
+    value: D(x), (N,). head: what D gives besides, (N, K), or None: guesses of the class or the code, or the code of the
+    autoencoder that D is. labels: the images' classes, or None. z: the codes they were made from, (N, latent), or None.
+    """
+
+    value: Tensor
+    head: Any = None
+    labels: np.ndarray | None = None
+    z: Any = None
 
 
 class Objective(nn.Module):
@@ -27,16 +45,21 @@ class Objective(nn.Module):
         betas: Adam's.
         by_image: whether D must see each image by itself: no batch norm in it.
         code: how many numbers the code has of the autoencoder that D is; 0: D isn't one.
+        categories: how many there are that a generated image is told one of, in its code z.
+        heads: how many numbers D's head has.
+        told: whether D is told the classes that G is.
         logits: whether sigmoid(D(x)) is the probability that x is real.
         chance: d_loss of a discriminator that can't tell real from fake, where there is such a number.
+        best: d_loss of one that is never wrong.
         weight: of the gradient penalty, 0 for none.
     """
 
     steps = 1
     betas = (0.5, 0.999)  # Radford et al. 2016, section 4
-    by_image = logits = False
-    code = 0
+    told, by_image, logits = True, False, False
+    code = categories = heads = 0
     chance: float | None = None
+    best = 0.0
     weight = 0.0
 
     def value(self, output: Tensor, x: Tensor) -> Tensor:
@@ -50,6 +73,14 @@ class Objective(nn.Module):
     def g_loss(self, fake: Tensor) -> Tensor:
         """The generator's loss, 0-d."""
         raise NotImplementedError
+
+    def d_parts(self, real: Verdict, fake: Verdict) -> dict[str, Tensor]:
+        """The parts of the discriminator's loss by name, for objectives that see more of D than its values."""
+        return {"d_loss": self.d_loss(real.value, fake.value)}
+
+    def g_parts(self, fake: Verdict, real: Callable[[], Verdict]) -> dict[str, Tensor]:
+        """The parts of the generator's loss. real: asks D of the real images, too, where the objective wants that."""
+        return {"g_loss": self.g_loss(fake.value)}
 
     def penalty(self, norms: Tensor) -> Tensor:
         """The term added to the discriminator's loss, from the norms of D's gradient by the image, (N,)."""
@@ -146,7 +177,19 @@ class WassersteinGP(Wasserstein):
         pass
 
 
-class BEGAN(Objective):
+class Energy(Objective):
+    """D is an autoencoder, whose decoder is built like G; D(x) is the image's energy, how badly it is reproduced."""
+
+    by_image, code = True, 16
+
+    def value(self, output: Tensor, x: Tensor) -> Tensor:
+        return (output - x).abs().mean(tuple(range(1, x.ndim)))  # L(x), equation 1 of Berthelot et al. with eta = 1
+
+    def g_loss(self, fake: Tensor) -> Tensor:
+        return fake.mean()
+
+
+class BEGAN(Energy):
     """BEGAN: D is an autoencoder, which k keeps from winning: E L(G(z)) is to be gamma times E L(x).
 
     Source: Berthelot, Schumm, Metz (2017), section 3.4. Neither player has batch norm, and D's decoder is like G. The
@@ -155,7 +198,6 @@ class BEGAN(Objective):
     images badly, and G falls for what D learns first.
     """
 
-    by_image, code = True, 16
     betas = (0.0, 0.9)  # G follows a D that changes as fast as k does
     gamma, rate = 1.0, 0.1
     k: Tensor
@@ -163,14 +205,8 @@ class BEGAN(Objective):
     def __init__(self) -> None:
         self.register_buffer("k", tensor(np.zeros((), np.float32)))
 
-    def value(self, output: Tensor, x: Tensor) -> Tensor:
-        return (output - x).abs().mean(tuple(range(1, x.ndim)))  # L(x), equation 1 with eta = 1
-
     def d_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         return real.mean() - self.k.item() * fake.mean()
-
-    def g_loss(self, fake: Tensor) -> Tensor:
-        return fake.mean()
 
     def after_step(self, d: nn.Module, real: float, fake: float) -> None:
         k = self.k.write()
@@ -178,6 +214,80 @@ class BEGAN(Objective):
 
     def shown(self, real: Tensor, fake: Tensor) -> dict[str, float]:
         return super().shown(real, fake) | {"k": self.k.item()}
+
+
+class EBGAN(Energy):
+    """EBGAN: generated images are to have an energy of m or more; beyond that margin D learns nothing from them.
+
+    G's pulling-away term keeps the codes that D has for its images apart. Source: Zhao, Mathieu, LeCun, Energy-based
+    Generative Adversarial Network (2017), sections 2.1 and 2.4; there the energy is the squared error.
+    """
+
+    margin, pulling = 0.2, 0.1
+    chance = margin
+
+    def d_loss(self, real: Tensor, fake: Tensor) -> Tensor:
+        return real.mean() + F.relu(self.margin - fake).mean()
+
+    def g_parts(self, fake: Verdict, real: Callable[[], Verdict]) -> dict[str, Tensor]:
+        return super().g_parts(fake, real) | {"pulling_away": self.pulling * alikeness(fake.head)}
+
+    def shown(self, real: Tensor, fake: Tensor) -> dict[str, float]:
+        return super().shown(real, fake) | {"beyond": float((fake.numpy() >= self.margin).mean())}
+
+
+def alikeness(codes: Tensor) -> Tensor:
+    """The mean squared cosine between two of the codes (N, K), 0-d: from 0, at right angles, to 1."""
+    n, unit = len(codes), codes / ((codes**2).sum(1, keepdim=True) + 1e-12).sqrt()
+    return (((unit @ unit.permute(1, 0)) ** 2).sum() - ((unit**2).sum(1) ** 2).sum()) / max(n * (n - 1), 1)
+
+
+class Softmax(Objective):
+    """Softmax GAN: a softmax over all images of a step; D wants its mass on the real ones, G as much on each.
+
+    Source: Lin, Softmax GAN (2017). Both losses are cross-entropies, in nats: log(2 N) where D is blind.
+    """
+
+    def d_loss(self, real: Tensor, fake: Tensor) -> Tensor:
+        return cat(real, fake).logsumexp(0) - real.mean()
+
+    def g_parts(self, fake: Verdict, real: Callable[[], Verdict]) -> dict[str, Tensor]:
+        values = cat(real().value, fake.value)
+        return {"g_loss": values.logsumexp(0) - values.mean()}
+
+    def shown(self, real: Tensor, fake: Tensor) -> dict[str, float]:
+        r, f = (float(x.logsumexp(0).item()) for x in (real, fake))
+        return super().shown(real, fake) | {"mass": 1 / (1 + math.exp(min(f - r, 700)))}  # of the softmax, on real ones
+
+
+class FGAN(Objective):
+    """f-GAN: D maximizes a lower bound on an f-divergence of data from samples, E T(x) - E f*(T(G(z))), T = g_f(D).
+
+    Source: Nowozin, Cseke, Tomioka, f-GAN: Training Generative Neural Samplers using Variational Divergence
+    Minimization (2016), section 2; the generator maximizes E T(G(z)), as section 3.2 has it.
+    """
+
+    chance = 0.0
+
+    def __init__(self, divergence: str) -> None:
+        self.activation, self.conjugate, most = DIVERGENCES[divergence]
+        self.best = -most
+
+    def d_loss(self, real: Tensor, fake: Tensor) -> Tensor:
+        return self.conjugate(fake).mean() - self.activation(real).mean()
+
+    def g_loss(self, fake: Tensor) -> Tensor:
+        return -self.activation(fake).mean()
+
+
+Function = Callable[[Tensor], Tensor]
+DIVERGENCES: dict[str, tuple[Function, Function, float]] = {  # of v = D(x): g_f(v), f*(g_f(v)), and the largest value;
+    "kl": (lambda v: v, lambda v: (v - 1).exp(), 10.0),  # where there is none, what only a D without error comes to
+    "reverse-kl": (lambda v: -(-v).exp(), lambda v: v - 1, 10.0),
+    "pearson": (lambda v: v, lambda v: v**2 / 4 + v, 100.0),
+    "hellinger": (lambda v: 1 - (-v).exp(), lambda v: v.exp() - 1, 2.0),  # squared
+    "js": (lambda v: math.log(2) - F.softplus(-v), lambda v: F.softplus(v) - math.log(2), 2 * math.log(2)),
+}
 
 
 def mean(values: Tensor) -> float:
@@ -196,7 +306,7 @@ def gradient_norms(d: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mi
     return ((g**2).sum(tuple(range(1, x.ndim))) + 1e-30).sqrt()  # where the gradient is 0, that of its norm is 0 too
 
 
-OBJECTIVES: dict[str, type[Objective]] = {
+OBJECTIVES: dict[str, Callable[[], Objective]] = {
     "non-saturating": NonSaturating,
     "minimax": Minimax,
     "lsgan": LeastSquares,
@@ -204,6 +314,9 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "wgan": Wasserstein,
     "wgan-gp": WassersteinGP,
     "began": BEGAN,
+    "ebgan": EBGAN,
+    "softmax": Softmax,
+    **{f"fgan-{name}": partial(FGAN, name) for name in DIVERGENCES},
 }
 
 

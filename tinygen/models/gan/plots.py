@@ -17,6 +17,7 @@ from tinygen.metrics.quality import NEIGHBORS, memorization
 from tinygen.models.interpolation import interpolation
 
 ROWS, STEPS = 8, 10  # of a grid of images
+NOISES = 6  # rows of an InfoGAN's images, each with noise of its own
 AVERAGED, BESIDE = 30, 3  # codes (3 in Radford et al.'s figure 7), and how many of their images are shown
 
 
@@ -85,6 +86,30 @@ def extremes(chosen: np.ndarray, light: np.ndarray) -> tuple[np.ndarray, np.ndar
     return order[:AVERAGED], order[-AVERAGED:][::-1]
 
 
+def categories(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
+    """What each category stands for: in a row all categories, with the same noise."""
+    k, z = model.categories, model.codes(NOISES, rng)
+    rows = np.concatenate([np.repeat(z[:, None, :-k], k, 1), np.tile(np.eye(k), (NOISES, 1, 1))], axis=2)
+    names = [str(i + 1) for i in range(k)]
+    caption = "All categories of the code with the same noise, in a row"
+    return ImageGrid(model.images(rows.reshape(-1, z.shape[1])), k, caption, None, (), names, ("noise", "category"))
+
+
+def numbers(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
+    """What each number of the code stands for: in a row it goes from -2 to 2, and all else stays."""
+    values = np.linspace(-2, 2, STEPS)
+    z = np.repeat(model.codes(NOISES, rng)[None, :, None], model.numbers, 0).repeat(
+        STEPS, 2
+    )  # (numbers, noises, steps)
+    for i in range(model.numbers):
+        z[i, :, :, i] = values
+    rows = [name for i in range(model.numbers) for name in (f"number {i + 1}", *[""] * (NOISES - 1))]
+    caption = "A number of the code from -2 to 2 in a row, and all else the same"
+    images = model.images(z.reshape(-1, z.shape[-1]))
+    return ImageGrid(images, STEPS, caption, None, rows, [f"{v:.1f}" for v in values], ("", "the number"))
+
+
 PLOTS = {
     "neighbors": neighbors, "interpolate": interpolation, "arithmetic": arithmetic, "truncate": truncation,
 }  # fmt: skip
+INFO_PLOTS = {**PLOTS, "categories": categories, "numbers": numbers}

@@ -18,7 +18,7 @@ from tinygen.data.plane import DENSITIES
 from tinygen.metrics.metric import Chart
 from tinygen.models.family import Batch
 from tinygen.models.gan import objectives
-from tinygen.models.gan.gan import perceptron
+from tinygen.models.gan.gan import Autoencoder, perceptron
 from tinygen.models.gan.objectives import Minimax, NonSaturating
 from tinygen.models.gan.pair import AdversarialPair
 
@@ -76,8 +76,12 @@ class Toy:
             rules.weight = 0.1  # as in the code of Gulrajani et al. (2017) for points
         hidden = width, width, width
         generator = nn.Sequential(*perceptron((noise, *hidden, 2), nn.ReLU, rng))
-        discriminator = nn.Sequential(*perceptron((2, *hidden, 2 if rules.code else 1), nn.LeakyReLU, rng))
-        self.pair = AdversarialPair(generator, discriminator, rules, (noise,), critic_steps)
+        layers = perceptron((2, *hidden, 2 if rules.code else 1), nn.LeakyReLU, rng)
+        discriminator: nn.Module = nn.Sequential(*layers)
+        if rules.code:  # halfway, its hidden layer is the code
+            discriminator = Autoencoder([nn.Sequential(*layers[:3]), nn.Sequential(*layers[3:])])
+        players = {"generator": generator, "discriminator": discriminator}
+        self.pair = AdversarialPair(players, rules, (noise,), critic_steps)
         self.step = PlainStep(self.pair.optimizers(lr), lambda: Batch(self.density(batch_size, rng)), rng)
 
     def train(self, steps: int) -> dict[str, float]:
