@@ -86,6 +86,7 @@ FAULTS = {
     "M09": "every model can learn one batch by heart",
     "M10": "with a zero output layer bits/dim is log2 of the levels",
     "M11": "a flow's bits/dim count the scaling's Jacobian, and noise as wide as a level",
+    "M12": "the bound of diffusion is the entropy, where that is known: no term is at the wrong time",
     "S01": "nine of ten planted errors in engine and ops are found",
     "S02": "coverage: 95 % of branches in Python, 95 % of lines in C",
     "S03": "any order of the tests, ten seeds, no flake",

@@ -38,6 +38,8 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {  # the model's name in the regi
     "rbm, CD": ("rbm", {"hidden": 6, "chains": 0, "steps": 2}),
     "dbm": ("dbm", {"hidden": 6, "top": 4, "chains": 5}),
     "gsn": ("gsn", {"hidden": 6, "walkback": 2}),
+    "diffusion": ("diffusion", {"width": 4, "times": 20, "steps": 4}),
+    "diffusion, classes": ("diffusion", {"width": 4, "times": 20, "steps": 4, "classes": CLASSES, "guidance": 1.0}),
     "gan": ("gan", {"objective": "wgan-gp", "latent": 3, "width": 6, "critic_steps": 1}),
     "dcgan": ("dcgan", {"latent": 3, "width": 4}),
     "ebgan": ("gan", {"objective": "ebgan", "latent": 3, "width": 6}),

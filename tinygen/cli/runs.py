@@ -17,7 +17,11 @@ def add(commands: Any) -> None:
     sample.add_argument("-n", type=whole_number, default=64, help="how many (default 64)")
     sample.add_argument("--temperature", type=temperature, default=1.0, help="below 1: likelier images (default 1)")
     sample.add_argument("--label", type=seed, help="of that class, for models of classes: 0, 1, ...")
-    _add_out(sample, "samples-SEED.png, with -n, --temperature and --label in its name if they are given")
+    sample.add_argument("--steps", type=whole_number, help="from noise to image, for diffusion and its like: more are "
+                        "slower and better (default: the run's)")  # fmt: skip
+    sample.add_argument("--eta", type=temperature, help="noise on the way, for diffusion: 0 (DDIM) to 1 (DDPM)")
+    sample.add_argument("--guidance", type=temperature, help="by how much to overdo the class, for diffusion: 0, 1, ..")
+    _add_out(sample, "samples-SEED.png, with what else is given in its name")
     _add(commands, "evaluate", "measure a trained model on the test set, beside trivial models", _evaluate)
     plot = _add(commands, "plot", "draw one of a model's plots; without a name: list them", _plot)
     plot.add_argument("name", metavar="NAME", nargs="?", help="such as complete, reconstruct, interpolate")
@@ -49,7 +53,8 @@ def _add_out(p: argparse.ArgumentParser, file: str) -> None:
 
 
 def _sample(args: argparse.Namespace) -> None:
-    _commands().sample(_run(args), args.n, args.seed, args.temperature, args.label, args.out)
+    drawing = {name: getattr(args, name) for name in ("steps", "eta", "guidance")}
+    _commands().sample(_run(args), args.n, args.seed, args.temperature, args.label, args.out, **drawing)
 
 
 def _evaluate(args: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -54,6 +54,7 @@ class Model(nn.Module):
         warmup: over how many steps at the start they rise from zero; 0: they start in full.
         clip: the norm that the gradient of a step is scaled down to where it is larger; None: it isn't looked at.
         condition: the classes of images that the model is told; none unless a model sets it.
+        drawing: names of attributes that say how it draws, which may be changed when it is trained (`draw_with`).
 
     Raises ValueError for an image_shape that isn't three sizes of at least 1, and for levels outside 2 to 256.
     """
@@ -65,6 +66,7 @@ class Model(nn.Module):
     clip: ClassVar[float | None] = None
     family: ClassVar[Family] = Family()
     condition: Condition = Condition()
+    drawing: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, image_shape: tuple[int, int, int], levels: int) -> None:
         super().__init__()
@@ -88,6 +90,14 @@ class Model(nn.Module):
         """
         batch = step.batch()
         return step.minimize(lambda: self.loss(batch, step.rng))
+
+    def draw_with(self, **settings: Any) -> None:
+        """Draw images in another way from now on: set attributes named in `drawing`. ValueError for others."""
+        for name, value in settings.items():
+            if name not in self.drawing:
+                known = f"it takes {', '.join(self.drawing)}" if self.drawing else "it takes no such setting"
+                raise ValueError(f"{type(self).__name__} draws without {name}; {known}")
+            setattr(self, name, value)
 
     # -- images
 

@@ -34,6 +34,7 @@ MODELS = {
     "rbm": Entry("energy.rbm:RBM", "restricted Boltzmann machine: trained by CD-k or PCD, measured by AIS"),
     "dbm": Entry("energy.dbm:DBM", "deep Boltzmann machine of two hidden layers, trained by mean field and PCD"),
     "gsn": Entry("energy.gsn:GSN", "generative stochastic network: a chain that is trained by denoising"),
+    "diffusion": Entry("diffusion.diffusion:Diffusion", "noise taken out of images step by step: DDPM and DDIM"),
     "gan": Entry("gan.gan:GAN", "two multilayer perceptrons that learn from each other"),
     "dcgan": Entry("gan.dcgan:DCGAN", "a GAN of strided and transposed convolutions"),
     "acgan": Entry("gan.acgan:ACGAN", "a DCGAN that is told the class, whose discriminator has to find it"),

@@ -64,14 +64,18 @@ def samples(model: Any, n: int, seed: int, temperature: float = 1.0, label: int 
         return model.sample(n, np.random.default_rng(seed), temperature, labels)
 
 
-def sample(run: Run, n: int, seed: int, temperature: float, label: int | None, out: Path | None) -> None:
-    """Draw images into a PNG."""
+def sample(
+    run: Run, n: int, seed: int, temperature: float, label: int | None, out: Path | None, **drawing: float | None
+) -> None:
+    """Draw images into a PNG. drawing: settings of `Model.draw_with`; None: as the model was built with."""
     config, model, _ = run.load()
     differs = {"n": (n, 64), "temperature": (temperature, 1.0), "label": (label, None)}
+    differs |= {name: (value, None) for name, value in drawing.items()}
     more = "".join(f"-{name}-{value:g}" for name, (value, usual) in differs.items() if value != usual)
     path = _writable(out or _named(run, f"samples-{seed}{more}"))
     if not _can_sample(model):
         raise ValueError(f"{config.model} cannot be sampled from{_offers(model)}")
+    model.draw_with(**{name: value for name, value in drawing.items() if value is not None})
     drawn = samples(model, n, seed, temperature, label)
     caption = "" if label is None else f"Samples of class {label}"
     save_plot(path, ImageGrid(drawn, caption=caption), model.levels)

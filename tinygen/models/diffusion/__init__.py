@@ -1,0 +1,1 @@
+"""Diffusion and its relatives: networks that take noise out of images, step by step."""
