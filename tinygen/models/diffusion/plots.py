@@ -62,8 +62,8 @@ def interpolation(model: Any, train: Dataset, test: Dataset, rng: np.random.Gene
     images, share = test.images[np.arange(2 * PAIRS) % len(test)], np.linspace(0, 1, STEPS)
     z = model.encode(images)
     arcs = np.concatenate([slerp(a, b, share) for a, b in zip(z[::2], z[1::2], strict=True)])
-    between = model.levels.to_grey(model.decode(arcs)).reshape(PAIRS, STEPS, *model.image_shape)
-    ends = model.levels.to_grey(images).reshape(PAIRS, 2, *model.image_shape)
+    between = model.levels.to_gray(model.decode(arcs)).reshape(PAIRS, STEPS, *model.image_shape)
+    ends = model.levels.to_gray(images).reshape(PAIRS, 2, *model.image_shape)
     rows = np.concatenate([ends[:, :1], between, ends[:, 1:]], axis=1)
     return ImageGrid(
         rows.reshape(-1, *model.image_shape), STEPS + 2, "From test image to test image, by way of their noise", 256,
