@@ -1,4 +1,4 @@
-"""What all tests share: hypothesis profiles, and whether the comparison with PyTorch runs."""
+"""What all tests share: hypothesis profiles, and whether the tests run that need PyTorch or a browser."""
 
 import importlib.util
 import os
@@ -7,6 +7,7 @@ import signal
 import pytest
 from hypothesis import settings
 
+from tests import browser
 from tinygen import kernels
 
 settings.register_profile("default", deadline=None)
@@ -14,7 +15,8 @@ settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 _TORCH = importlib.util.find_spec("torch") is not None
-collect_ignore_glob = [] if _TORCH else ["parity/*"]
+_CHROMIUM = browser.found() is not None
+collect_ignore_glob = [*([] if _TORCH else ["parity/*"]), *([] if _CHROMIUM else ["*_browser.py"])]
 
 
 def pytest_configure(config):
@@ -22,10 +24,17 @@ def pytest_configure(config):
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if not _TORCH and os.environ.get("TINYGEN_REQUIRE_PARITY") == "1":
         raise pytest.UsageError("TINYGEN_REQUIRE_PARITY=1, but PyTorch isn't installed (pip install torch)")
+    if not _CHROMIUM and os.environ.get("TINYGEN_REQUIRE_BROWSER") == "1":
+        raise pytest.UsageError("TINYGEN_REQUIRE_BROWSER=1, but there is no chromium (apt-get install chromium)")
 
 
 def pytest_report_header(config):
-    return None if _TORCH else "parity with PyTorch: not run, PyTorch isn't installed (pip install torch)"
+    missing = []
+    if not _TORCH:
+        missing.append("parity with PyTorch: not run, PyTorch isn't installed (pip install torch)")
+    if not _CHROMIUM:
+        missing.append("pages in a browser: not run, there is no chromium (apt-get install chromium)")
+    return missing
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""The commands that work on run folders: sample, evaluate, plot, export, compare."""
+"""The commands that work on run folders: sample, evaluate, plot, export, hype, compare."""
 
 from __future__ import annotations
 
@@ -27,7 +27,22 @@ def add(commands: Any) -> None:
     plot.add_argument("name", metavar="NAME", nargs="?", help="such as complete, reconstruct, interpolate")
     _add_out(plot, "NAME-SEED.png")
     _add_out(_add(commands, "export", "write the weights for PyTorch", _export), "weights.safetensors")
+    _add_hype(commands)
     _add_compare(commands)
+
+
+def _add_hype(commands: Any) -> None:
+    hype = _add(
+        commands, "hype", "let people judge a model's samples beside real images, or score what they said", _hype
+    )
+    hype.add_argument(
+        "-n", type=whole_number, help="images on the page, half of them real (default 100; 150 if --timed)"
+    )
+    hype.add_argument("--timed", action="store_true", help="show each only briefly, as long as a staircase says")
+    _add_out(hype, "hype-SEED.html or hype-SEED-timed.html")
+    hype.add_argument(
+        "--score", type=Path, nargs="+", metavar="FILE", help="what people saved: say how often they erred"
+    )
 
 
 def _add_compare(commands: Any) -> None:
@@ -70,6 +85,18 @@ def _plot(args: argparse.Namespace) -> None:
 
 def _export(args: argparse.Namespace) -> None:
     _commands().export(_run(args), args.out)
+
+
+def _hype(args: argparse.Namespace) -> None:
+    need_packages()
+    from tinygen.training import judged
+
+    if args.score:
+        if args.n or args.timed or args.out:
+            raise ValueError("--score reads what people saved, without -n, --timed and --out, which make a page")
+        judged.score(_run(args), args.score, args.seed)
+    else:
+        judged.write(_run(args), args.n, args.seed, args.timed, args.out)
 
 
 def _compare(args: argparse.Namespace) -> None:
