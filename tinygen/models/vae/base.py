@@ -43,13 +43,11 @@ class Draws(NamedTuple):
 
 
 class LatentVariableModel(Model):
-    """Images from codes. Those that derive from it define `negative_elbo`, `draw`, `kl` and `middle`.
+    """Images from codes. Those that derive from it define `sizes`, `negative_elbo`, `draw`, `kl` and `middle`.
 
     Args:
         image_shape: (C, H, W).
         levels: values run from 0 to levels - 1.
-        outputs: how many numbers the encoder gives of an image.
-        size: how many numbers a code has, as it is decoded.
         network: of encoder and decoder: "mlp" with one hidden layer, or "conv" with four layers.
         latent: the number of latent variables.
         hidden: units of the hidden layer (None: 400), or channels of the first convolution (None: 32).
@@ -64,22 +62,28 @@ class LatentVariableModel(Model):
     family = VAEFamily()
 
     def __init__(
-        self, image_shape: tuple[int, int, int], levels: int, *, outputs: int, size: int, network: encoders.Kind,
-        latent: int, hidden: int | None, likelihood: likelihoods.Kind, sigma: float | None, beta: float = 1.0,
-        rng: np.random.Generator,
+        self, image_shape: tuple[int, int, int], levels: int, *, network: encoders.Kind = "mlp", latent: int = 20,
+        hidden: int | None = None, likelihood: likelihoods.Kind = "logistic", sigma: float | None = None,
+        beta: float = 1.0, rng: np.random.Generator,
     ) -> None:  # fmt: skip
         super().__init__(image_shape, levels)
         if latent < 1:
             raise ValueError(f"latent must be at least 1, got {latent}")
         if not beta >= 0:
             raise ValueError(f"beta must not be negative, got {beta}")
-        self.latent, self.size, self.beta = latent, size, beta
+        self.latent, self.beta = latent, beta
+        self.size, outputs = self.sizes(latent)
         self.likelihood = likelihoods.likelihood(likelihood, levels, sigma)
         self.encoder = encoders.encoder(network, image_shape, outputs, hidden, rng)
         channels, height, width = image_shape
-        self.decoder = encoders.decoder(network, (channels * self.likelihood.outputs, height, width), size, hidden, rng)
+        shape = channels * self.likelihood.outputs, height, width
+        self.decoder = encoders.decoder(network, shape, self.size, hidden, rng)
 
     # -- q(z | x) and p(z): what each defines. x: images (N, C, H, W). h: what the encoder gives of them, (N, outputs)
+
+    def sizes(self, latent: int) -> tuple[int, int]:
+        """How many numbers a code has, as it is decoded, and how many the encoder gives of an image."""
+        raise NotImplementedError
 
     def negative_elbo(self, x: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """-E log p(x | z), by one draw of z, and KL(q(z | x), p(z)) of each image, in nats, both (N,). Sum: -ELBO."""

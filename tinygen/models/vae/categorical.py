@@ -43,10 +43,12 @@ class CategoricalVAE(LatentVariableModel):
     ) -> None:  # fmt: skip
         if categories < 2:
             raise ValueError(f"categories must be at least 2, got {categories}")
-        size = latent * categories
-        super().__init__(image_shape, levels, outputs=size, size=size, network=network, latent=latent,
-                         hidden=hidden, likelihood=likelihood, sigma=sigma, beta=beta, rng=rng)  # fmt: skip
         self.categories = categories
+        super().__init__(image_shape, levels, network=network, latent=latent, hidden=hidden, likelihood=likelihood,
+                         sigma=sigma, beta=beta, rng=rng)  # fmt: skip
+
+    def sizes(self, latent: int) -> tuple[int, int]:
+        return latent * self.categories, latent * self.categories
 
     def posterior(self, h: Tensor) -> Tensor:
         """The log-probabilities of all categories under q(z | x), (N, latent, categories)."""

@@ -42,10 +42,12 @@ class MixtureVAE(LatentVariableModel):
     ) -> None:  # fmt: skip
         if components < 1:
             raise ValueError(f"components must be at least 1, got {components}")
-        super().__init__(image_shape, levels, outputs=components * (2 * latent + 1), size=latent, network=network,
-                         latent=latent, hidden=hidden, likelihood=likelihood, sigma=sigma, beta=beta,
-                         rng=rng)  # fmt: skip
         self.components = components
+        super().__init__(image_shape, levels, network=network, latent=latent, hidden=hidden, likelihood=likelihood,
+                         sigma=sigma, beta=beta, rng=rng)  # fmt: skip
+
+    def sizes(self, latent: int) -> tuple[int, int]:
+        return latent, self.components * (2 * latent + 1)
 
     def posterior(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """The components' means and log variances, both (components, N, latent)."""

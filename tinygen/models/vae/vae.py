@@ -13,8 +13,6 @@ from __future__ import annotations
 import numpy as np
 
 from tinygen import Tensor, exp
-from tinygen.models import likelihoods
-from tinygen.models.networks import encoders
 from tinygen.models.vae.base import Draws, LatentVariableModel
 from tinygen.models.vae.normal import gaussian_kl, log_normal, log_prior
 
@@ -25,13 +23,8 @@ class VAE(LatentVariableModel):
     Its arguments are those of all VAEs, see `LatentVariableModel`.
     """
 
-    def __init__(
-        self, image_shape: tuple[int, int, int], levels: int, *, network: encoders.Kind = "mlp", latent: int = 20,
-        hidden: int | None = None, likelihood: likelihoods.Kind = "logistic", sigma: float | None = None,
-        beta: float = 1.0, rng: np.random.Generator,
-    ) -> None:  # fmt: skip
-        super().__init__(image_shape, levels, outputs=2 * latent, size=latent, network=network, latent=latent,
-                         hidden=hidden, likelihood=likelihood, sigma=sigma, beta=beta, rng=rng)  # fmt: skip
+    def sizes(self, latent: int) -> tuple[int, int]:
+        return latent, 2 * latent  # a mean and a log variance of each
 
     def posterior(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """The mean and the log variance of each latent variable under q(z | x), both (N, latent)."""
