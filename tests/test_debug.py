@@ -32,7 +32,8 @@ class TestTimer:
                 (x.tanh() * x).sum().backward()
         x.tanh()
         names = ("tanh", "mul", "sum")
-        assert timer.calls == {(n, phase): 3 for n in names for phase in ("forward", "backward")}
+        ops = {(n, phase): 3 for n in names for phase in ("forward", "backward")}
+        assert timer.calls == ops | {("add", "accumulate"): 3}  # x has two gradients
         assert timer.seconds.keys() == timer.calls.keys()
         assert all(s >= 0 for s in timer.seconds.values())
 
@@ -192,5 +193,5 @@ def test_all_three_together():
     with Timer() as timer, detect_nan(), Graph() as graph:
         (x * x).sum().backward()
     assert len(graph.nodes) == 3
-    assert sum(timer.calls.values()) == 4
+    assert sum(timer.calls.values()) == 5  # the gradients of x are added
     np.testing.assert_array_equal(x.grad.numpy(), [2, 4])

@@ -152,7 +152,7 @@ TINYGEN = (
     ("__main__",),
     ("cli",),
     ("training",),
-    ("report",),
+    ("learn", "report"),
     ("models",),
     ("sampling", "metrics"),
     ("baselines",),

@@ -87,8 +87,7 @@ def grad(
         ValueError: an input doesn't require a gradient; grad_outputs don't fit the outputs.
         RuntimeError: as `Tensor.backward`.
     """
-    outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-    inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    outputs, inputs = ([v] if isinstance(v, Tensor) else list(v) for v in (outputs, inputs))
     if grad_outputs is None:
         grad_outputs = [None] * len(outputs)
     elif isinstance(grad_outputs, Tensor) or hasattr(grad_outputs, "dtype"):
@@ -98,8 +97,7 @@ def grad(
     if constant := [i for i, x in enumerate(inputs) if not x.requires_grad]:
         raise ValueError(f"grad: inputs[{constant[0]}] does not require a gradient")
     targets = [x._source[0] if x._source else x for x in inputs]
-    run = modes.recording(create_graph).run
-    grads = run(_propagate, outputs, grad_outputs, set(targets), retain_graph, create_graph)
+    grads = modes.recording(create_graph).run(_propagate, outputs, grad_outputs, {*targets}, retain_graph, create_graph)
     found = [[grads.get(key, 0)] for key in targets]
     grads.clear()
     return tuple(g[0] if isinstance(g[0], Tensor) else _own(x, g) for x, g in zip(inputs, found, strict=True))
@@ -130,10 +128,10 @@ def _propagate(outputs: Sequence[Tensor], gradients: Any, targets: Any, retain_g
                 continue
             if g.shape != shape or g.dtype is not dtype:
                 g = _fit(g, shape, dtype, node)
-            if key in owned:
+            if key in owned and not mode.hooks:
                 grads[key] += g
             elif key in grads:
-                grads[key] = add(grads[key], g)
+                grads[key] = _seen("add", node, grads[key], g) if mode.hooks else add(grads[key], g)
                 if not create_graph:
                     owned.add(key)
             elif parent is None:
@@ -178,7 +176,13 @@ def _run_rules(
     if not hooks and plan.reference is modes.is_reference():
         return run()
     same = modes.Block(lambda mode: mode._replace(reference=plan.reference))  # as when the op ran forward
-    return same.run(run_hooked, hooks, Call(plan.op, "backward", gouts), run)
+    return same.run(run_hooked, hooks, Call(plan.op, "backward", gouts, node), run)
+
+
+def _seen(name: str, node: Node, *values: Any) -> Any:
+    """An op on gradients, which hooks see: on arrays none would."""
+    run = functools.partial(REGISTRY[name].function, *values)
+    return run_hooked(modes.current.get().hooks, Call(REGISTRY[name], "accumulate", values, node), run)
 
 
 def _fit(g: Any, shape: Any, dtype: Any, node: Node) -> Any:
@@ -186,7 +190,7 @@ def _fit(g: Any, shape: Any, dtype: Any, node: Node) -> Any:
     if g.shape != shape:
         if np.broadcast_shapes(g.shape, shape) != g.shape:
             raise ValueError(f"a vjp rule of {node.plan.op.name} gave a gradient of {g.shape} for an input of {shape}")
-        g = REGISTRY["sum_to"].function(g, shape)
+        g = _seen("sum_to", node, g, shape)
     if g.dtype != dtype:
         g = g.to(dtype) if isinstance(g, Tensor) else g.astype(dtype)
     return g

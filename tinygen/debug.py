@@ -1,7 +1,7 @@
 """Three things to do with the engine's one hook: time the ops, stop at the first NaN, draw the graph.
 
 `with tinygen.hook(fn):` sends every op and every backward rule of this thread through `fn(call, run)`: `call` says
-which op runs, in which phase and on what; `run()` runs it. All that is below is such an `fn`; write your own like it:
+which op runs, in which phase, on what, at which node; `run()` runs it. All below are such an `fn`; write your own:
 
     def shout(call, run):
         print(call.phase, call.op.name)
@@ -133,7 +133,7 @@ class Graph(_Watch):
 
     def __call__(self, call: Call, run: Callable[[], Any]) -> Any:
         results = run()
-        if call.phase == "backward":
+        if call.phase != "forward":
             return results
         # The Tensors will hold these very arrays, by which we know them again; so NumPy's scalars must be arrays now.
         several = isinstance(results, tuple)

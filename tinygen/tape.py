@@ -44,12 +44,18 @@ numbers = itertools.count()  # of nodes
 _KNOWN = frozenset([Tensor, np.ndarray, float, int, bool, type(None), str, slice, tuple, list])
 
 
-class Call(NamedTuple):
-    """A call that a hook is told of: an op is about to run."""
+class Call:
+    """A call that a hook is told of: an op is about to run.
 
-    op: Op
-    phase: str  # "forward" or "backward"
-    inputs: Sequence[Any]  # forward: the arguments; backward: the gradients of the outputs
+    Attributes:
+        phase: "forward", "backward", or "accumulate": a gradient on its way, added to another or summed to its shape.
+        inputs: forward: the arguments; backward: the gradients of the outputs; accumulate: of the op's own arguments.
+        node: backward: the node whose rule runs; accumulate: where the gradient comes from; forward: the node that the
+            call leaves, there once the op has run and been recorded. None where there is none.
+    """
+
+    def __init__(self, op: Op, phase: str, inputs: Sequence[Any], node: Node | None = None) -> None:
+        self.op, self.phase, self.inputs, self.node = op, phase, inputs, node
 
 
 def run_hooked(hooks: tuple[modes.Hook, ...], call: Call, run: Callable[[], Any]) -> Any:
@@ -199,6 +205,7 @@ class Op:
         """
         fast = self._positional(fn)
 
+        @functools.wraps(fn)
         def run(*values: Any) -> Any:
             out = fast(*values)
             return self.body(*values) if out is NotImplemented else out
@@ -234,17 +241,17 @@ class Op:
         values = [a._array if isinstance(a, Tensor) else frozen(a) for a in args]
         mask = sum(1 << i for i, a in enumerate(args) if isinstance(a, Tensor) and a.requires_grad)
         dtype = self._common_dtype(values)
-        run: Callable[[], Any] = functools.partial(self.run_checked, values, mode.reference)
-        raw = run_hooked(mode.hooks, Call(self, "forward", args), run)
+        seen = Call(self, "forward", args)
+        raw = run_hooked(mode.hooks, seen, functools.partial(self.run_checked, values, mode.reference))
         outs = [Tensor(self.normal(array, dtype)) for array in (raw if len(self.outputs) > 1 else (raw,))]
         if self.view and isinstance(args[0], Tensor):
             outs[0]._version = args[0]._version
         if mask and mode.grad and self.rules:
             plan = self.plan(mask, len(args), mode.reference)
-            number, node = plan.record(plan, True, dtype, *[o._array for o in outs], *args, *values)
+            number, seen.node = plan.record(plan, True, dtype, *[o._array for o in outs], *args, *values)
             for i, out in enumerate(outs):
                 if out._array.dtype.kind == "f":
-                    out.requires_grad, out._source = True, (number + i, node)
+                    out.requires_grad, out._source = True, (number + i, seen.node)
         return outs[0] if len(outs) == 1 else tuple(outs)
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from tinygen import cuda
-from tinygen.cli import causal, runs, toy, train
+from tinygen.cli import causal, runs, tape, toy, train
 from tinygen.cli.parser import Parser
 from tinygen.console import say
 
@@ -50,6 +50,7 @@ def parser() -> Parser:
     runs.add(commands)
     causal.add(commands)
     toy.add(commands)
+    tape.add(commands)
     commands.add_parser("gradcheck", help="check the gradients in a Python file, and say what is wrong with them")
     doctor = commands.add_parser("doctor", help="say what this machine has, and whether every kernel is right on it")
     doctor.set_defaults(run=_doctor)

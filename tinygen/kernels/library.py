@@ -67,15 +67,27 @@ def isa() -> str:
 
 
 @contextlib.contextmanager
-def every_size() -> Iterator[list[str]]:
-    """Within it kernels run however small the arrays are; gives the list of those that have run. For tests."""
-    global SMALL, SMALL_PRODUCT, _calls
-    before, _calls = (SMALL, SMALL_PRODUCT, _calls), []
-    SMALL = SMALL_PRODUCT = 0
+def watched() -> Iterator[list[str]]:
+    """Gives a list to which the name of each kernel is added that is called within it."""
+    global _calls
+    before, _calls = _calls, []
     try:
         yield _calls
     finally:
-        SMALL, SMALL_PRODUCT, _calls = before
+        _calls = before
+
+
+@contextlib.contextmanager
+def every_size() -> Iterator[list[str]]:
+    """Within it kernels run however small the arrays are; gives the list of those that have run. For tests."""
+    global SMALL, SMALL_PRODUCT
+    before = SMALL, SMALL_PRODUCT
+    SMALL = SMALL_PRODUCT = 0
+    try:
+        with watched() as calls:
+            yield calls
+    finally:
+        SMALL, SMALL_PRODUCT = before
 
 
 def accepts(*arrays: Any) -> bool:
