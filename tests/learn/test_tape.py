@@ -239,6 +239,8 @@ def test_the_page_is_whole_by_itself(pixelcnn, tmp_path):
     assert len(data["events"]) == len(tape.events)
     assert [e[0] for e in data["events"]] == [e.phase[0] for e in tape.events]
     said = " ".join(reader.text)
+    assert "A 7x7 convolution with mask A" not in said  # the class; but what of it ran:
+    assert "return self.by_level(self.layers(x))" in said
     assert "def conv2d(x, weight" in said
     assert "tg_conv2d" in said
 

@@ -70,6 +70,8 @@ def _thumb(array: np.ndarray) -> Thumb | None:
     """The first image, up to four channels of it; of a matrix the upper left corner, of a vector the beginning."""
     if array.dtype.kind not in "fiub" or array.ndim == 0 or array.size < 2:
         return None
+    if array.ndim == 4 and array.shape[2:] == (1, 1):  # the weight of a 1x1 convolution is a matrix
+        array = array[:, :, 0, 0]
     if array.ndim >= 3:
         planes = array.reshape(-1, *array.shape[-3:])[0][:CHANNELS]
         step = max(1, -(-max(planes.shape[1:]) // SIDE))

@@ -9,6 +9,7 @@ from typing import Any
 
 from tinygen.learn.arrays import Summary
 from tinygen.learn.record import Event, Leaf, Recording
+from tinygen.learn.sources import short
 from tinygen.learn.terms import Terms
 from tinygen.tape import REGISTRY
 
@@ -41,7 +42,7 @@ def op(tape: Recording, index: int) -> str:
     attributes = "".join(f", {text(k)} = {text(v)}" for k, v in event.attributes.items())
     kernels = f"<p>Kernels: {', '.join(f'<code>{k}</code>' for k in event.kernels)}</p>" if event.kernels else ""
     parts = [
-        f"<p>From {came}{attributes}. Called at <code>{text(event.site)}</code>. "
+        f"<p>From {came}{attributes}. Called at <code>{text(short(event.site))}</code>. "
         f"<a href='#op-{event.op}'>Definition, rules, kernels</a></p>{kernels}",
         _unfolded(event), *(array("Output", s) for s in event.out), _saved(event), _terms(event.terms),
         *_backward(tape, index),

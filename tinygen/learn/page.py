@@ -12,7 +12,7 @@ from tinygen.learn import details, fold
 from tinygen.learn.details import size, text
 from tinygen.learn.fold import Row
 from tinygen.learn.record import Event, Recording
-from tinygen.learn.sources import Excerpt, of_kernel, of_op
+from tinygen.learn.sources import Excerpt, of_code, of_kernel, of_op
 from tinygen.tape import REGISTRY
 
 ROWS = 40  # at most, of the first view
@@ -126,7 +126,8 @@ def _row(tape: Recording, row: Row, opened: set[int], prefix: str) -> str:
         scope = tape.scopes[row.scope]
         about = scope.about.partition(",")[0] if scope.kind == "module" else ""
         name = text(scope.name.removeprefix(prefix).lstrip("."))
-        summary = f"<b>{name}</b> <span class=name>{text(about)}</span> {count}"
+        source = f"<a href=#fn-{_codes(tape).index(scope.code)}>source</a>" if of_code(scope.code) else ""
+        summary = f"<b>{name}</b> <span class=name>{text(about)} {source}</span> {count}"
         inner = _list(tape, row.rows, opened, scope.name if scope.kind == "module" else prefix)
     flag = " open" if id(row) in opened else ""
     return (
@@ -148,7 +149,8 @@ def _memory(events: Sequence[Event], peak: int) -> str:
     points = " ".join(f"{i * width:.1f},{80 - 76 * e.held / peak:.1f}" for i, e in enumerate(events))
     at = next(i for i, e in enumerate(events) if e.held == peak)
     return (
-        f"<section><h2>What is saved for the gradient rules</h2><svg id=memory viewBox='0 0 800 84' role=img "
+        "<section><h2>What is saved for the gradient rules</h2>"
+        f"<svg id=memory viewBox='0 0 800 84' preserveAspectRatio=none role=img "
         f"aria-label='Saved bytes by event; most of them, {size(peak)}, after event {at}'>"
         f"<polyline points='0,80 {points} 800,80'/><line id=when x1=0 x2=0 y1=0 y2=84 /></svg>"
         f"<p>Most at one time: {size(peak)}, after event {at} ({text(events[at].op)}, {events[at].phase}). Each rule "
@@ -157,18 +159,26 @@ def _memory(events: Sequence[Event], peak: int) -> str:
 
 
 def _sources(tape: Recording) -> str:
-    """Definition, rules and kernels of each op that ran, once."""
+    """The functions within which ops ran, and definition, rules and kernels of each op that ran: each once."""
     found = []
+    for number, code in enumerate(_codes(tape)):
+        if excerpt := of_code(code):
+            found.append(f"<details id=fn-{number}><summary><b>{text(code.co_qualname)}</b></summary>")
+            found.append(f"{_excerpt(excerpt)}</details>")
+    found.append("<h2>The source of the ops</h2>")
     for name in sorted({e.op for e in tape.events}):
         op = REGISTRY[name]
         kernels = sorted({k for e in tape.events if e.op == name for k in e.kernels})
         excerpts = [*of_op(op), *(x for k in kernels for x in of_kernel(k))]
-        lines = "".join(_excerpt(x) for x in excerpts)
-        said = text((op.body.__doc__ or "").strip())
-        found.append(
-            f"<details id='op-{name}'><summary><b>{name}</b></summary><pre class=doc>{said}</pre>{lines}</details>"
-        )
-    return f"<section id=sources><h2>The source of the ops</h2>{''.join(found)}</section>"
+        said = f"<pre class=doc>{text((op.body.__doc__ or '').strip())}</pre>"
+        lines = said + "".join(_excerpt(x) for x in excerpts)
+        found.append(f"<details id='op-{name}'><summary><b>{name}</b></summary>{lines}</details>")
+    return f"<section id=sources><h2>The source of the model</h2>{''.join(found)}</section>"
+
+
+def _codes(tape: Recording) -> list[Any]:
+    """The code of all scopes, each once."""
+    return list(dict.fromkeys(scope.code for scope in tape.scopes))
 
 
 def _excerpt(excerpt: Excerpt) -> str:

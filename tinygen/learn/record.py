@@ -21,14 +21,7 @@ from tinygen.modes import hook
 from tinygen.nn import Module
 from tinygen.tape import Call
 
-ENGINE = (
-    "tinygen._tensor",
-    "tinygen.modes",
-    "tinygen.tape",
-    "tinygen.autograd",
-    "tinygen.ops",
-    "tinygen.nn.functional",
-)
+ENGINE = ("tinygen._tensor", "tinygen.modes", "tinygen.tape", "tinygen.autograd", "tinygen.ops")
 QUIET = {"training_step", "minimize", "advance", "__call__", "<lambda>", "<listcomp>", "<genexpr>", "<dictcomp>"}
 
 
@@ -253,7 +246,8 @@ class Recording:
         while frame is not None and frame is not self._outermost:
             module = frame.f_globals.get("__name__", "")
             inside = module.startswith(ENGINE) or frame.f_code.co_filename.startswith("<tinygen")  # generated code
-            if not inside and frame.f_code.co_name not in QUIET:
+            helper = module.startswith("tinygen.nn") and frame.f_code.co_name != "forward"  # F.conv2d and its like
+            if not (inside or helper or frame.f_code.co_name in QUIET):
                 yield frame
             frame = frame.f_back
 

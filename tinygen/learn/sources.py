@@ -33,6 +33,7 @@ def of_op(op: Op) -> list[Excerpt]:
     return [excerpt for excerpt in found if excerpt]
 
 
+@functools.cache
 def of_code(code: Any) -> Excerpt | None:
     """Of a function by its code object."""
     return _of_function("", code)
@@ -44,10 +45,10 @@ def _of_function(title: str, function: Callable[..., Any] | Any) -> Excerpt | No
     except (OSError, TypeError):  # typed at a prompt, or generated
         return None
     code: Any = getattr(function, "__code__", function)
-    return Excerpt(title, _short(code.co_filename), first, "".join(lines[:LONGEST]).rstrip())
+    return Excerpt(title, short(code.co_filename), first, "".join(lines[:LONGEST]).rstrip())
 
 
-def _short(path: str) -> str:
+def short(path: str) -> str:
     """A file's path from the repository's root, or as it is."""
     root = str(CSRC.parent)
     return path.removeprefix(f"{root}/")
@@ -74,7 +75,7 @@ def _declaration(header: Path, name: str) -> Excerpt | None:
     while first and lines[first - 1].strip() and not lines[first - 1].rstrip().endswith(";"):
         first -= 1
     last = next(i for i in range(at, len(lines)) if lines[i].rstrip().endswith(";"))
-    return Excerpt(f"{name}, declared", _short(str(header)), first + 1, "\n".join(lines[first : last + 1]))
+    return Excerpt(f"{name}, declared", short(str(header)), first + 1, "\n".join(lines[first : last + 1]))
 
 
 def _definition(path: Path, name: str, title: str) -> Excerpt | None:
@@ -82,9 +83,7 @@ def _definition(path: Path, name: str, title: str) -> Excerpt | None:
     lines = path.read_text().splitlines()
     for at in _starts(lines, name):
         last = next((i for i in range(at, len(lines)) if lines[i] == "}"), at)
-        return Excerpt(
-            f"{name}, {title}", _short(str(path)), at + 1, "\n".join(lines[at : min(last + 1, at + LONGEST)])
-        )
+        return Excerpt(f"{name}, {title}", short(str(path)), at + 1, "\n".join(lines[at : min(last + 1, at + LONGEST)]))
     return None
 
 

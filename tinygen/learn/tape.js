@@ -89,7 +89,7 @@
     if (li && e.target.closest("summary")) { e.preventDefault(); go(data.events.findIndex(x => "e" + x[1] === li.id)); }
   });
   document.addEventListener("click", e => {
-    const link = e.target.closest("a[href^='#e'], a[href^='#op-']");
+    const link = e.target.closest("a[href^='#e'], a[href^='#op-'], a[href^='#fn-']");
     if (!link) return;
     const target = byId(link.getAttribute("href").slice(1));
     if (target && target.matches("li.op")) { e.preventDefault(); go(data.events.findIndex(x => "e" + x[1] === target.id)); }
