@@ -40,6 +40,8 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {  # the model's name in the regi
     "gsn": ("gsn", {"hidden": 6, "walkback": 2}),
     "diffusion": ("diffusion", {"width": 4, "times": 20, "steps": 4}),
     "diffusion, classes": ("diffusion", {"width": 4, "times": 20, "steps": 4, "classes": CLASSES, "guidance": 1.0}),
+    "score": ("score", {"width": 4, "noises": 5, "steps": 1}),
+    "flow-matching": ("flow-matching", {"width": 4, "steps": 4}),
     "gan": ("gan", {"objective": "wgan-gp", "latent": 3, "width": 6, "critic_steps": 1}),
     "dcgan": ("dcgan", {"latent": 3, "width": 4}),
     "ebgan": ("gan", {"objective": "ebgan", "latent": 3, "width": 6}),

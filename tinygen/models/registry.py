@@ -35,6 +35,12 @@ MODELS = {
     "dbm": Entry("energy.dbm:DBM", "deep Boltzmann machine of two hidden layers, trained by mean field and PCD"),
     "gsn": Entry("energy.gsn:GSN", "generative stochastic network: a chain that is trained by denoising"),
     "diffusion": Entry("diffusion.diffusion:Diffusion", "noise taken out of images step by step: DDPM and DDIM"),
+    "score": Entry(
+        "diffusion.score:ScoreModel", "the gradient of log q of noisy images, and Langevin's chain along it"
+    ),
+    "flow-matching": Entry(
+        "diffusion.flow_matching:FlowMatching", "straight lines from noise to images, by Euler's steps"
+    ),
     "gan": Entry("gan.gan:GAN", "two multilayer perceptrons that learn from each other"),
     "dcgan": Entry("gan.dcgan:DCGAN", "a GAN of strided and transposed convolutions"),
     "acgan": Entry("gan.acgan:ACGAN", "a DCGAN that is told the class, whose discriminator has to find it"),

@@ -161,6 +161,15 @@ class Denoiser(Model):
         return rng.standard_normal((n, *sides, channels), np.float32).transpose(0, 3, 1, 2)
 
 
+def spread(n: int, rng: np.random.Generator) -> np.ndarray:
+    """n numbers from 0 to below 1, evenly spread around the circle from one that is drawn, (n,).
+
+    So a batch sees all times, and its loss varies less. Source: Kingma et al., Variational diffusion models (2021),
+    appendix I.1.
+    """
+    return (np.arange(n) / max(n, 1) + rng.random()) % 1
+
+
 def in_chunks(f: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> np.ndarray:
     """f(x), so many images at a time, which bounds the memory."""
     return np.concatenate([f(x[i : i + ROWS]) for i in range(0, max(len(x), 1), ROWS)])

@@ -8,7 +8,7 @@ The loss leaves out the weights that the bound of the likelihood has (bound.py):
 samples are better, its likelihood worse.
 
 Source: Ho, Jain & Abbeel, Denoising diffusion probabilistic models (2020); Song, Meng & Ermon, Denoising diffusion
-implicit models (2021); Kingma et al., Variational diffusion models (2021), appendix I.1, for evenly spread times.
+implicit models (2021).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 
 from tinygen import no_grad
 from tinygen.models.diffusion import predictions, process, schedules
-from tinygen.models.diffusion.base import Denoiser, Lesson, in_chunks
+from tinygen.models.diffusion.base import Denoiser, Lesson, in_chunks, spread
 from tinygen.models.diffusion.family import DiffusionFamily
 from tinygen.models.diffusion.process import Predict
 from tinygen.models.diffusion.schedules import Schedule
@@ -74,10 +74,9 @@ class Diffusion(Denoiser):
 
     def lesson(self, image: np.ndarray, rng: np.random.Generator) -> Lesson:
         """Noisy images at times 1 .. T, which are spread evenly over the batch, and the prediction's target."""
-        n, times = len(image), len(self.noising)
-        t = 1 + ((np.arange(n) + rng.random()) * (times / n)).astype(int) % times
+        t = 1 + (spread(len(image), rng) * len(self.noising)).astype(int)
         a, s = (f[t].astype(image.dtype)[:, None, None, None] for f in (self.noising.signal, self.noising.noise))
-        noise = self.noise(n, rng)
+        noise = self.noise(len(image), rng)
         return Lesson(a * image + s * noise, self.noising.times[t], self.prediction.target(image, noise, a, s))
 
     # -- drawing
