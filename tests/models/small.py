@@ -47,6 +47,8 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {  # the model's name in the regi
     "ebgan": ("gan", {"objective": "ebgan", "latent": 3, "width": 6}),
     "acgan": ("acgan", {"latent": 3, "width": 4, "classes": CLASSES}),
     "infogan": ("infogan", {"latent": 3, "width": 4, "categories": 4}),
+    "lapgan": ("lapgan", {"latent": 3, "width": 2}),
+    "progressive": ("progressive", {"latent": 3, "width": 2}),
 }
 AUTOREGRESSIVE = [name for name, (model, _) in SMALL.items() if issubclass(model_class(model), Causal)]
 

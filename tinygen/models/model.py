@@ -23,11 +23,13 @@ class Step(Protocol):
 
     Attributes:
         step: how many steps were done before.
+        progress: how much of the training is over, from 0 to 1.
         dataset: what is trained on.
         rng: every random number of the step comes from it.
     """
 
     step: int
+    progress: float
     dataset: Dataset
     rng: np.random.Generator
 

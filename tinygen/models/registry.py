@@ -45,6 +45,8 @@ MODELS = {
     "dcgan": Entry("gan.dcgan:DCGAN", "a GAN of strided and transposed convolutions"),
     "acgan": Entry("gan.acgan:ACGAN", "a DCGAN that is told the class, whose discriminator has to find it"),
     "infogan": Entry("gan.infogan:InfoGAN", "a DCGAN with a code that can be read in its images, found without labels"),
+    "lapgan": Entry("gan.lapgan:LAPGAN", "a GAN of small images, and one for each detail that makes them larger"),
+    "progressive": Entry("gan.progressive:ProgressiveGAN", "a GAN that begins with small images and grows"),
 }
 
 

@@ -37,6 +37,7 @@ class Trainer:
     Attributes:
         dataset: what is trained on, or a part of it that fits into memory.
         step, drawn: how many steps were done, how many minibatches given.
+        progress: how much of the training was over when the current step began, from 0 to 1.
         seconds: how long it took, where `config.minutes` bounds it (else 0.0, lest checkpoints differ).
         moment: how many of the moments (`hooks.MOMENTS`) have passed.
         best: the least validation so far.
@@ -48,7 +49,7 @@ class Trainer:
         self.config, self.model, self.dataset, self.rng = config, model, in_memory(data), rng
         self.batches = Minibatches(data, config.batch_size, rng)
         self.optimizers = model.optimizers(config.lr)
-        self.step, self.drawn, self.seconds, self.moment = 0, 0, 0.0, 0
+        self.step, self.drawn, self.seconds, self.moment, self.progress = 0, 0, 0.0, 0, 0.0
         self.best: float | None = None
         self._read = data, held
         self._images = itertools.chain.from_iterable(itertools.repeat(self.batches))  # epoch after epoch
@@ -93,6 +94,7 @@ class Trainer:
         factor *= min(1.0, (self.step + 1) / max(1, self.model.warmup))
         for group, lr in self._groups:
             group["lr"] = lr * factor
+        self.progress = done
         parts = self.model.training_step(self)
         if not isinstance(parts, dict):
             kind = type(self.model).__name__

@@ -57,14 +57,20 @@ class GAN(Model):
                 raise ValueError(f"{name} must be at least {least}, got {value}")
         self.condition = Condition(classes)
         rules = self.new_objective(objective)
-        self.latent, codes = latent, latent + rules.categories
-        players = self.new_players(rules, codes, width, rng)
-        self.pair = self.game(players, rules, (codes, 1, 1), critic_steps, self.condition)
+        self.latent = latent
+        self.pair = self.new_pair(rules, latent + rules.categories, width, critic_steps, rng)
         self.register_buffer("missing", tensor(np.zeros(2, np.int64)))
 
     def new_objective(self, name: str) -> objectives.Objective:
         """What the players minimize, by its name."""
         return objectives.named(name)
+
+    def new_pair(
+        self, rules: objectives.Objective, codes: int, width: int, critic_steps: int, rng: np.random.Generator
+    ) -> AdversarialPair:
+        """The game. codes: how many numbers z has."""
+        players = self.new_players(rules, codes, width, rng)
+        return self.game(players, rules, (codes, 1, 1), critic_steps, self.condition)
 
     def new_players(
         self, rules: objectives.Objective, codes: int, width: int, rng: np.random.Generator
@@ -114,13 +120,17 @@ class GAN(Model):
         self.pair.generator.eval()
         try:
             x = in_batches(lambda i: generate(z[i], None if labels is None else labels[i]), np.arange(len(z)), ROWS)
-            return self.levels.unscale(x)
+            return self.unscale(x)
         finally:
             self.pair.generator.train(training)
 
     def images(self, z: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
         """`decode`, rounded: (N, C, H, W) uint8."""
         return np.round(self.decode(z, labels)).astype(np.uint8)
+
+    def unscale(self, x: np.ndarray) -> np.ndarray:
+        """What the players see as values between 0 and levels - 1, not rounded: the inverse of `scale`."""
+        return self.levels.unscale(x)
 
     def codes(self, n: int, rng: np.random.Generator, truncation: float = math.inf) -> np.ndarray:
         """n codes z from the prior, (n, latent) unless z has more; normal numbers beyond +-truncation are drawn again.

@@ -34,7 +34,7 @@ class PlainStep:
         rng: of all random numbers of the steps.
     """
 
-    step = 0
+    step, progress = 0, 0.0
     dataset: Any = None  # which no adversarial pair looks at
 
     def __init__(

@@ -1,0 +1,111 @@
+"""LAPGAN: a small image made of noise, then detail upon detail, each by a GAN of its own (lecture slide 134).
+
+    h_k = I_k - up(I_k+1)                           the detail that level k adds to a coarse image (equation 2)
+    I_k = l_k + G_k(z_k, l_k), l_k = up(I_k+1)      how an image is drawn (equation 5)
+
+Source: Denton, Chintala, Szlam, Fergus, Deep Generative Image Models using a Laplacian Pyramid of Adversarial Networks
+(2015), sections 2.2 and 2.3.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tinygen import Tensor, cat, nn
+from tinygen.models.gan import objectives
+from tinygen.models.gan.dcgan import Guidelines, discriminator_net, halvings, initialized
+from tinygen.models.gan.gan import GAN, perceptron
+from tinygen.models.gan.large import PyramidFamily
+from tinygen.models.gan.pair import AdversarialPair
+from tinygen.models.gan.pyramid import Coarse, Pyramid
+from tinygen.models.networks.encoders import FromImage, ToImage
+
+
+class AddCoarse(nn.Module):
+    """D's first layer: of h_k and l_k, side by side, the image h_k + l_k, and l_k."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, coarse = x.chunk(2, 1)
+        return cat(h + coarse, coarse, dim=1)
+
+
+def first_pair(
+    shape: tuple[int, int, int], rules: objectives.Objective, latent: int, width: int, rng: np.random.Generator
+) -> AdversarialPair:
+    """The GAN of the smallest images, of shape (C, H, W): perceptrons."""
+    size, units = math.prod(shape), 8 * width
+    generator = perceptron((latent, units, units, size), nn.ReLU, rng)
+    discriminator = perceptron((size, units, units, 1), lambda: nn.LeakyReLU(0.2), rng)
+    players = {
+        "generator": nn.Sequential(nn.Flatten(), *generator, nn.Tanh(), ToImage(*shape)),
+        "discriminator": nn.Sequential(FromImage(), *discriminator),
+    }
+    return AdversarialPair(players, rules, (latent, 1, 1))
+
+
+def detail_pair(
+    shape: tuple[int, int, int], rules: objectives.Objective, width: int, rng: np.random.Generator
+) -> AdversarialPair:
+    """The GAN of the details of images of shape (C, H, W): convolutions; G has a plane of noise beside l_k."""
+    c, h, w = shape
+    generator = nn.Sequential(
+        nn.Conv2d(1 + c, width, 3, padding=1, bias=False, rng=rng), nn.BatchNorm2d(width), nn.ReLU(),
+        nn.Conv2d(width, width, 3, padding=1, bias=False, rng=rng), nn.BatchNorm2d(width), nn.ReLU(),
+        nn.Conv2d(width, c, 3, padding=1, rng=rng),
+    )  # fmt: skip
+    discriminator = discriminator_net((2 * c, h, w), 1, width, Guidelines(batch_norm=not rules.by_image), rng)
+    players = {
+        "generator": initialized(generator, rng), "discriminator": nn.Sequential(AddCoarse(), *discriminator)
+    }  # fmt: skip
+    return AdversarialPair(players, rules, (1, h, w), condition=Coarse())
+
+
+class LAPGAN(GAN):
+    """LAPGAN: a GAN of small images, and for each doubling of their sides one of the details that this adds.
+
+    Args:
+        image_shape: height and width must be even; they are halved while both are even and at least 8.
+        levels: see `Model`.
+        objective: what the two players of each level minimize; not "began" or "ebgan".
+        latent: how many normal random numbers the small image is made from; each pixel of the others adds one.
+        width: the channels of convolutions; the perceptrons of the small image have 8 times as many units.
+        rng: draws the initial weights.
+    """
+
+    family = PyramidFamily()
+
+    def __init__(
+        self, image_shape: tuple[int, int, int], levels: int, *, objective: objectives.Name = "non-saturating",
+        latent: int = 64, width: int = 32, rng: np.random.Generator,
+    ) -> None:  # fmt: skip
+        super().__init__(image_shape, levels, objective=objective, latent=latent, width=width, rng=rng)
+
+    def new_objective(self, name: str) -> objectives.Objective:
+        if (rules := super().new_objective(name)).code:
+            raise ValueError(f"objective must be one whose discriminator is no autoencoder, got {name!r}")
+        return rules
+
+    def new_pair(
+        self, rules: objectives.Objective, codes: int, width: int, critic_steps: int, rng: np.random.Generator
+    ) -> Pyramid:
+        (c, *_), (small, *larger) = self.image_shape, halvings(self.image_shape)[::-1]
+        first = first_pair((c, *small), rules, codes, width, rng)
+        return Pyramid({
+            "{}x{}".format(*small): first,
+            **{f"{h}x{w}": detail_pair((c, h, w), rules, width, rng) for h, w in larger},
+        })  # fmt: skip
+
+    def scale(self, images: np.ndarray) -> Tensor:
+        """Images (N, C, H, W) as whole numbers over a power of two, from -1 to 1 or a little less: exact in float32."""
+        return self.tensor(images * (2 / self.whole) - 1)
+
+    def unscale(self, x: np.ndarray) -> np.ndarray:
+        """Such numbers as values between 0 and levels - 1, not rounded."""
+        return np.clip((x + 1) * (self.whole / 2), 0, self.levels - 1)
+
+    @property
+    def whole(self) -> int:
+        """The least power of two that is levels - 1 or more."""
+        return 2 ** (self.levels - 2).bit_length()

@@ -1,0 +1,96 @@
+"""How GANs of several levels are measured and shown: pyramids, and images that grow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tinygen.data import Dataset
+from tinygen.metrics.metric import ImageGrid, Plot
+from tinygen.models.family import PlotOf
+from tinygen.models.gan.diagnostics import diagnosis
+from tinygen.models.gan.family import GANFamily
+from tinygen.models.gan.plots import PLOTS
+from tinygen.models.gan.pyramid import pyramid, up
+
+REAL, SAMPLES, ROWS = 3, 5, 8  # rows of pictures
+COLLAPSED = 0.5  # how much less samples differ than before, where a level that fades in has made them alike
+
+
+def of_level(parts: dict[str, float], name: str) -> dict[str, float]:
+    """The numbers of one level of a pyramid by their plain names."""
+    return {key.removesuffix(f" {name}"): value for key, value in parts.items() if key.endswith(f" {name}")}
+
+
+def levels(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
+    """The pyramids of test images and of samples, level by level: what is enlarged, the detail, and their sum."""
+    pair, (_, height, width) = model.pair, model.image_shape
+    real = pyramid(model.scale(test.images[:REAL]).numpy(), len(pair.pairs))
+    made = pair.parts(model.codes(SAMPLES, rng))
+    (small, *details), (first, *names) = [np.concatenate(both) for both in zip(real, made, strict=True)], pair.pairs
+    columns, across = [small], [first]
+    for h, name in zip(details, names, strict=True):
+        coarse = up(columns[-1])
+        columns += [coarse, h, coarse + h]
+        across += ["enlarged", "detail", name]
+    whole = [x.repeat(height // x.shape[2], 2).repeat(width // x.shape[3], 3) for x in columns]
+    images = np.stack([model.levels.to_grey(model.unscale(x)) for x in whole], axis=1)
+    rows = ["test images", *[""] * (len(real[0]) - 1), "samples", *[""] * (SAMPLES - 1)]
+    return ImageGrid(
+        images.reshape(-1, *model.image_shape), len(columns), "A pyramid, level by level; no detail is grey", 256, rows,
+        across,
+    )  # fmt: skip
+
+
+def fade(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
+    """The same codes as images of each level, and as each fades in: by the networks as they are now."""
+    growth, codes = model.growth, model.codes(ROWS, rng)
+    now, columns, across = growth.now, list[np.ndarray](), list[str]()
+    try:
+        for level in range(now[0] + 1):
+            for alpha in (0.25, 0.5, 0.75, 1.0) if level else (1.0,):
+                growth.set(level, alpha)
+                columns.append(model.images(codes))
+                across.append(f"{alpha:.0%}" if alpha < 1 else model.side)
+    finally:
+        growth.set(*now)
+    images = np.stack(columns, axis=1).reshape(-1, *model.image_shape)
+    return ImageGrid(images, len(columns), "The same codes while each level fades in", None, (), across)
+
+
+class PyramidFamily(GANFamily):
+    """Of LAPGANs, whose levels are pairs of players, each with numbers of its own."""
+
+    plots: ClassVar[Mapping[str, PlotOf]] = {"levels": levels, **PLOTS}
+
+    def progress(self, model: Any, parts: dict[str, float]) -> str:
+        shown = {name: of_level(parts, name) for name in model.pair.pairs}
+        values = "  ".join(f"{name} {own['real']:.2f}, {own['fake']:.2f}" for name, own in shown.items())
+        return f"D(x), D(G(z)): {values}"
+
+    def diagnostics(self, model: Any, parts: dict[str, float]) -> list[str]:
+        missing, classes = map(int, model.missing.numpy())
+        found = [f"mode collapse: {missing} of {classes} classes missing"] if missing else []
+        for name, pair in model.pair.pairs.items():
+            found += [f"level {name}: {text}" for text in diagnosis(of_level(parts, name), pair.objective)]
+        return found
+
+
+class GrowingFamily(GANFamily):
+    """Of progressive GANs."""
+
+    plots: ClassVar[Mapping[str, PlotOf]] = {"fade": fade, **PLOTS}
+
+    def progress(self, model: Any, parts: dict[str, float]) -> str:
+        _, alpha = model.growth.now
+        fading = f", {alpha:.0%} faded in" if alpha < 1 else ""
+        return f"{model.side}{fading}  {super().progress(model, parts)}"
+
+    def diagnostics(self, model: Any, parts: dict[str, float]) -> list[str]:
+        found, before = super().diagnostics(model, parts), model.growth.spread.item()
+        if model.growth.now[1] < 1 and parts["spread"] < COLLAPSED * before:
+            less = f"the samples differ {parts['spread']:.0%} as much as the data, {before:.0%} before"
+            found.append(f"collapse at the fade-in of {model.side}: {less}; try a longer --fade, or a lower --lr")
+        return found
