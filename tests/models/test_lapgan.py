@@ -148,7 +148,7 @@ def test_the_picture_shows_exact_sums():
     assert list(grid.across) == ["4x4", "enlarged", "detail", "8x8"]
     assert len(grid.rows) * grid.columns == len(grid.images) == 32
     for row in range(3):
-        np.testing.assert_array_equal(grid.images[4 * row + 3], model.levels.to_grey(test.images[row]))
+        np.testing.assert_array_equal(grid.images[4 * row + 3], model.levels.to_gray(test.images[row]))
         np.testing.assert_array_equal(grid.images[4 * row], grid.images[4 * row + 1])
 
 

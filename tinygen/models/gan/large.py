@@ -36,10 +36,10 @@ def levels(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) 
         columns += [coarse, h, coarse + h]
         across += ["enlarged", "detail", name]
     whole = [x.repeat(height // x.shape[2], 2).repeat(width // x.shape[3], 3) for x in columns]
-    images = np.stack([model.levels.to_grey(model.unscale(x)) for x in whole], axis=1)
+    images = np.stack([model.levels.to_gray(model.unscale(x)) for x in whole], axis=1)
     rows = ["test images", *[""] * (len(real[0]) - 1), "samples", *[""] * (SAMPLES - 1)]
     return ImageGrid(
-        images.reshape(-1, *model.image_shape), len(columns), "A pyramid, level by level; no detail is grey", 256, rows,
+        images.reshape(-1, *model.image_shape), len(columns), "A pyramid, level by level; no detail is gray", 256, rows,
         across,
     )  # fmt: skip
 
