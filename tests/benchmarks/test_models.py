@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from tinygen.data import Dataset
+from tinygen.models.energy import family as energy
+from tinygen.models.energy.rbm import RBM
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +34,8 @@ def run(models, tmp_path, monkeypatch):
 
     monkeypatch.setattr(models.Config, "datasets", datasets)
     monkeypatch.setattr(models, "TIMED", 0.0)
+    monkeypatch.setattr(energy, "TEMPERATURES", 10)
+    monkeypatch.setattr(RBM, "burn_in", 10)
 
     def call(*flags):
         assert models.main([*flags, "--out", str(tmp_path), "--threads", "1", "--images", "128"]) == 0
@@ -49,7 +53,9 @@ def test_every_model_has_a_line_that_says_what_was_measured(run, models, tmp_pat
         nats, bits = (next(f for f in row["metrics"] if f["unit"] == u) for u in ("nats an image", "bits/dim"))
         assert nats["value"] == pytest.approx(bits["value"] * 16 * np.log(2))
         assert f"{row['parameters']:,}" in line
-        assert f"{nats['value']:.1f} +- {nats['error']:.1f}" in line
+        assert f"| {entry.sign}{nats['value']:.1f} +- {nats['error']:.1f} | {entry.sign}{bits['value']:.3f} |" in line
+        assert ("~" in entry.sign) == ("AIS" in nats["name"])
+        assert ("<=" in entry.sign) == any(word in nats["name"] for word in ("at most", "bound", "ELBO"))
         assert row["images"] == 128
         assert row["test images"] == 60
         assert set(row["times"]) == {"training", "sample, 1", "sample, 16", "threads", "load"}

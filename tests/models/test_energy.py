@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 
 import numpy as np
 import pytest
@@ -22,6 +23,8 @@ from tinygen.models.family import Batch
 from tinygen.report.charts import figure
 from tinygen.training.config import Config
 from tinygen.training.trainer import Trainer
+
+FULL = os.environ.get("TINYGEN_FULL") == "1"
 
 
 def states(n):
@@ -291,6 +294,7 @@ def test_ais_is_right_at_every_length(temperatures):
         assert estimate.error == pytest.approx(np.sqrt((500 / estimate.effective - 1) / 499), rel=1e-9)
 
 
+@pytest.mark.fault("M14")
 def test_ais_of_too_few_temperatures_reports_a_better_likelihood():
     """The trap: it is no error, it is optimism. How many chains count shows it, and chains in reverse err upwards."""
     model = rbm((1, 4, 5), 12, scale=1.5)
@@ -468,9 +472,9 @@ def test_images_of_every_size_and_batches_of_every_size(kind, levels, shape, n, 
 @pytest.mark.parametrize("kind", [RBM, DBM])
 @pytest.mark.parametrize("levels", [2, 17])
 def test_training_stays_finite(kind, levels):
-    """As it is by default, on the digits; the chains follow."""
+    """As it is by default, on the digits; the chains follow. Two seeds of ten, all of them with TINYGEN_FULL=1."""
     train, _ = load("digits") if levels == 17 else digits()
-    for seed in range(2):
+    for seed in range(10 if FULL else 2):
         model = kind((1, 8, 8), levels, rng=np.random.default_rng(seed))
         training = trainer(model, train, kind.batch_size, seed, kind.lr)
         gaps = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 
 import numpy as np
 import pytest
@@ -11,19 +12,18 @@ import pytest
 from tests.models.small import new
 from tinygen import no_grad, tensor
 from tinygen.data import Dataset, load, subset
-from tinygen.metrics.metric import Chart
 from tinygen.models.family import Batch
-from tinygen.models.flow import base, plots
+from tinygen.models.flow import base
 from tinygen.models.flow.ffjord import FFJORD
 from tinygen.models.flow.glow import Glow
 from tinygen.models.flow.nice import NICE
 from tinygen.models.flow.pixels import Logit, UnitInterval, dequantize
 from tinygen.models.flow.priors import StandardLogistic, StandardNormal
-from tinygen.models.model import Encodes, HasLogProb, Invertible
-from tinygen.report.charts import figure
+from tinygen.models.model import Encodes, HasLogProb
 from tinygen.training.config import Config
 from tinygen.training.trainer import Trainer
 
+FULL = os.environ.get("TINYGEN_FULL") == "1"
 FLOWS = ["nice", "realnvp", "glow", "ffjord"]
 every_flow = pytest.mark.parametrize("name", FLOWS)
 
@@ -110,7 +110,7 @@ def cell_bounds(model, draws=40):
 
 
 @pytest.mark.parametrize("name", ["nice", "realnvp", "ffjord"])
-@pytest.mark.fault("M11")
+@pytest.mark.fault("M11", "M13")
 def test_what_is_reported_is_a_lower_bound_of_the_likelihood_of_whole_pixels(name):
     model = fitted(name)
     images, bounds, integrals = cell_bounds(model)
@@ -141,7 +141,7 @@ def reported_of_one_image(name):
     return math.exp(run.model.eval().log_prob(ONE).mean())
 
 
-@pytest.mark.fault("M11")
+@pytest.mark.fault("M13")
 @pytest.mark.parametrize("name", ["nice", "realnvp"])
 def test_noise_narrower_than_a_level_would_report_a_probability_above_one(name, monkeypatch):
     """As neither the inverse nor the log determinant can tell."""
@@ -195,7 +195,6 @@ def test_images_come_back_from_their_codes(name):
     for _ in range(10):
         run.advance(0.0)
     model = run.model.eval()
-    assert isinstance(model, Invertible)
     assert isinstance(model, Encodes)
     z = model.encode(images)
     assert z.shape == (64, 64)
@@ -266,9 +265,12 @@ def test_one_image_a_batch_larger_than_the_data_colors_and_single_pixels(name, s
 
 
 @every_flow
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(10 if FULL else 2))
 def test_training_stays_finite(name, seed):
-    """On images that are mostly empty, whose channels hardly vary. Small batches, and a rate that is too high."""
+    """On images that are mostly empty, whose channels hardly vary. Small batches, and a rate that is too high.
+
+    Two seeds of ten, all of them with TINYGEN_FULL=1.
+    """
     images = load("digits")[0].images[:200].copy()
     images[:, :, :, :3] = 0
     run = training(name, images, 17, batch_size=4, seed=seed, lr=5e-3)
@@ -300,22 +302,16 @@ def test_the_metrics_are_bounds_in_bits_and_nats_with_their_errors():
 
 
 @every_flow
-def test_plots_show_temperatures_interpolation_and_typicality(name):
+def test_plots_show_temperatures_and_interpolation(name):
     data = subset(load("digits")[0], slice(30))
     model = new(name, (1, 8, 8), 17).eval()
-    assert set(model.family.plots) == {"temperatures", "interpolate", "typicality"}
+    assert set(model.family.plots) == {"temperatures", "interpolate"}
     grid = model.family.plots["temperatures"](model, data, data, rng())
     assert grid.rows == ["1", "0.85", "0.7", "0.5"]
     np.testing.assert_array_equal(grid.images[:10], model.inverse(model.codes(10, rng())))
     between = model.family.plots["interpolate"](model, data, data, rng())
     ends = between.images.reshape(6, 12, 1, 8, 8)
     np.testing.assert_allclose(ends[:, 1].astype(int), ends[:, 0], atol=1)  # a code's own image is where it begins
-    chart = plots.typicality(model, data, data, rng())
-    assert isinstance(chart, Chart)
-    (axes,) = figure(chart).axes
-    names = [t.get_text() for t in axes.get_legend().get_texts()]
-    assert [n.partition(" (")[0] for n in names] == ["training images", "test images", "samples"]
-    assert "bits/dim" in axes.get_xlabel()
 
 
 def test_a_flow_learns_the_digits_within_seconds(monkeypatch):

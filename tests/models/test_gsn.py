@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 
 import numpy as np
 import pytest
@@ -14,7 +15,10 @@ from tinygen.models.energy.gsn import GSN, denoising_nats
 from tinygen.models.energy.plots import autocorrelation
 from tinygen.models.family import Batch
 from tinygen.optim import Adam
+from tinygen.training.config import Config
+from tinygen.training.trainer import Trainer
 
+FULL = os.environ.get("TINYGEN_FULL") == "1"
 BITS = np.array(list(itertools.product(range(2), repeat=3)), np.uint8).reshape(8, 1, 1, 3)
 DATA = np.random.default_rng(4).dirichlet(np.full(8, 0.4))  # a distribution of three bits
 CORRUPTIONS = 0.1, 0.2, 0.6, 1.0  # bits are flipped by half of that
@@ -171,6 +175,42 @@ def test_metrics_are_of_denoising_and_of_samples(monkeypatch):
     assert metrics["-log P(x given x~)"].baselines.keys() == {"independent pixels"}
     assert "memorization ratio" in metrics
     assert model.family.validation(model, Batch(test.images), np.random.default_rng(0)) > 0
+
+
+def trainer(model, data, batch_size, seed=0, lr=GSN.lr):
+    return Trainer(Config("gsn", batch_size=batch_size, lr=lr), model, data, np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize("levels", [2, 17, 256])
+@pytest.mark.parametrize(("shape", "n", "batch"), [((1, 1, 1), 3, 1), ((3, 2, 3), 5, 16), ((1, 8, 8), 40, 16)])
+def test_images_of_every_size_and_batches_of_every_size(levels, shape, n, batch, monkeypatch):
+    """1x1 images, colors, a batch of one, a batch larger than the data."""
+    monkeypatch.setattr(GSN, "burn_in", 5)
+    images = np.random.default_rng(0).integers(0, levels, (n, *shape)).astype(np.uint8)
+    model = GSN(shape, levels, hidden=5, rng=np.random.default_rng(0))
+    training = trainer(model, Dataset(images, levels, None, "noise"), batch)
+    for _ in range(3):
+        assert np.isfinite(list(training.advance(0.0).values())).all()
+    drawn = model.eval().sample(3, np.random.default_rng(0))
+    assert (drawn.shape, drawn.dtype) == ((3, *shape), np.uint8)
+    assert drawn.max() < levels
+    assert model.sample(0, np.random.default_rng(0)).shape == (0, *shape)
+    done = model.complete(images, shape[1] - 1, np.random.default_rng(0))
+    assert np.array_equal(done[:, :, :-1], images[:, :, :-1])
+    assert np.isfinite(denoising_nats(model, images, np.random.default_rng(0))).all()
+
+
+@pytest.mark.parametrize("levels", [2, 17])
+def test_training_stays_finite(levels):
+    """On the digits, at five times the rate that it has by default. Two seeds of ten, all with TINYGEN_FULL=1."""
+    train = load("digits")[0] if levels == 17 else threshold(load("digits")[0])
+    for seed in range(10 if FULL else 2):
+        model = GSN((1, 8, 8), levels, hidden=64, rng=np.random.default_rng(seed))
+        training = trainer(model, train, 8, seed, 5 * GSN.lr)
+        nats = [training.advance(i / 150)["nats"] for i in range(150)]
+        assert np.isfinite(nats).all()
+        assert np.mean(nats[-30:]) < np.mean(nats[:30])
+        assert model.eval().sample(5, np.random.default_rng(0)).max() < levels
 
 
 @pytest.mark.fault("G12")

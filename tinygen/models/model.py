@@ -190,14 +190,6 @@ class Encodes(Decodes, Protocol):
 
 
 @runtime_checkable
-class Invertible(Protocol):
-    """A model that maps images to noise one to one."""
-
-    def inverse(self, z: np.ndarray) -> np.ndarray:
-        """The images of noise z, what `forward` takes to z."""
-
-
-@runtime_checkable
 class Translates(Protocol):
     """A model from images to images of another domain."""
 

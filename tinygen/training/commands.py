@@ -12,7 +12,9 @@ import numpy as np
 from tinygen.console import Bar, say
 from tinygen.data import Dataset, in_memory
 from tinygen.metrics.metric import ImageGrid
-from tinygen.models.model import Model, Samples
+from tinygen.models.family import PlotOf
+from tinygen.models.model import HasLogProb, Model, Samples
+from tinygen.models.typicality import typicality
 from tinygen.report import compare as comparison
 from tinygen.report import page
 from tinygen.report.images import save_plot
@@ -29,7 +31,7 @@ def finish(run: Run, train: Dataset, test: Dataset) -> None:
     if _can_sample(model):
         save_plot(run.samples, ImageGrid(samples(model, 64, config.seed)), model.levels)  # as `tinygen sample` does
         run.say(f"samples: {run.samples}")
-    for name in model.family.plots:
+    for name in plots(model):
         _plot(run, model, name, train, test, config.seed, run.folder / f"{name}.png")
     page.write(run.folder, run.read_results())
     more = f"; more samples: tinygen sample {run.quoted}" if _can_sample(model) else ""
@@ -85,17 +87,17 @@ def sample(
 def list_plots(run: Run) -> None:
     """Print the names of the model's plots, and what each shows."""
     config, model, _ = run.load()
-    if not model.family.plots:
+    if not plots(model):
         raise ValueError(f"{config.model} has no plots: {type(model.family).__name__}.plots is empty")
     run.say(f"{config.model} offers: tinygen plot {run.quoted} NAME, where NAME is")
-    for name, draw in model.family.plots.items():
+    for name, draw in plots(model).items():
         run.say(f"  {name:<12} {(inspect.getdoc(draw) or '').splitlines()[0]}")
 
 
 def plot(run: Run, name: str, seed: int, out: Path | None) -> None:
     """Draw one of the model's plots into a PNG."""
     config, model, _ = run.load()
-    if name not in model.family.plots:
+    if name not in plots(model):
         raise ValueError(f"{config.model} has no {name}{_offers(model)}")
     path = _writable(out or _named(run, f"{name}-{seed}"))
     train, _, test = config.sets()
@@ -105,7 +107,7 @@ def plot(run: Run, name: str, seed: int, out: Path | None) -> None:
 
 def _plot(run: Run, model: Model, name: str, train: Dataset, test: Dataset, seed: int, path: Path) -> None:
     with Bar():
-        drawn = model.family.plots[name](model, train, test, np.random.default_rng(seed))
+        drawn = plots(model)[name](model, train, test, np.random.default_rng(seed))
     save_plot(path, drawn, model.levels)
     results = run.read_results()
     run.write_results(results | {"captions": results.get("captions", {}) | {path.stem: drawn.caption}})
@@ -134,8 +136,14 @@ def _named(run: Run, stem: str) -> Path:
     return run.folder / f"{stem}{f'-{run.chosen.stem}' if run.chosen else ''}.png"
 
 
+def plots(model: Model) -> dict[str, PlotOf]:
+    """The plots of a model, by name: its family's, and that of the likelihood if it has one."""
+    return {**model.family.plots, **({"typicality": typicality} if isinstance(model, HasLogProb) else {})}
+
+
 def _offers(model: Model) -> str:
-    return f"; it offers: {', '.join(model.family.plots)}" if model.family.plots else "; it offers no plots"
+    offered = plots(model)
+    return f"; it offers: {', '.join(offered)}" if offered else "; it offers no plots"
 
 
 def _can_sample(model: Model) -> bool:

@@ -70,7 +70,7 @@ def autocorrelation(model: Any, images: np.ndarray, lags: int, rng: np.random.Ge
         if i >= lags:
             seen.append(model.images(state).reshape(len(images), -1))
     x = np.stack(seen).astype(np.float32)  # (lags + 1, chains, values)
-    x -= x.mean(axis=(0, 1))
+    x -= x.mean(axis=(0, 1), dtype=np.float64)
     products = np.einsum("tnd,nd->t", x, x[0])
     norms = np.sqrt(np.einsum("tnd,tnd->t", x, x) * products[0])
     return products / np.maximum(norms, 1e-12)

@@ -100,7 +100,7 @@ class RBM(MarkovChain):
     def marginal_biases(self, images: np.ndarray) -> Tensor:
         """b_A, (visible,): independent visible units with these biases have the marginals of the images."""
         if self.levels > 2:
-            return self.tensor(self.rows(images).mean(axis=0))
+            return self.tensor(self.rows(images).mean(axis=0, dtype=np.float64))
         on = (self.rows(images).sum(axis=0) + 1) / (len(images) + 2)  # Laplace: none is 0 or 1
         return self.tensor(np.log(on) - np.log1p(-on))
 

@@ -61,10 +61,10 @@ def activity(model: Any, images: np.ndarray) -> np.ndarray:
 
     For categories: the sum of their probabilities' variances. Source: Burda et al. (2016), section 5.2.
     """
-    return model.encode(images).var(axis=0).reshape(model.latent, -1).sum(axis=1)
+    return model.encode(images).var(axis=0, dtype=np.float64).reshape(model.latent, -1).sum(axis=1)
 
 
 def kl_by_variable(model: Any, images: np.ndarray) -> np.ndarray:
     """KL(q, p) of each latent variable, in nats, the mean over images, (latent,)."""
     with no_grad():
-        return model.kl(model.encoded(images)).numpy().mean(axis=0)
+        return model.kl(model.encoded(images)).numpy().mean(axis=0, dtype=np.float64)
