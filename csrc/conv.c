@@ -28,7 +28,7 @@ typedef struct {
     const tile_kernels *k;
     const tg_conv_shape *shape;
     int transposed, threads;
-    int flat, scatter;                                  /* conv_transpose2d's other ways, see plan_flat */
+    int flat, scatter, reversed;                        /* other ways, see plan_flat and tg_conv2d */
     int64_t columns, panels, splits;                    /* of B; splits: items that share a region's panels */
     int64_t ldb;                                        /* the stride of w, used in place; 0: it is packed */
     int64_t phases, taps;                               /* taps: of all phases together */
@@ -38,7 +38,7 @@ typedef struct {
     const char *weight;
     char *packed, *bias, *output, *copies;
     const char *add, *positive;                             /* arrays like the output, or NULL */
-    int64_t copy_bytes, items;
+    int64_t copy_bytes, flat_bytes, items;              /* flat_bytes: of t, which comes before a copy of the source */
     int64_t out_image, out_row, out_column;
     int64_t pixels, *from, *to;                         /* a region's, of all phases: offsets in source and output */
 } correlation;
@@ -88,19 +88,29 @@ static void plan_flat(correlation *c)
     c->tap[0] = (tap){0};
 }
 
+static int few(const correlation *c, const tg_conv_shape *s)
+{
+    return s->oh && s->ow && s->ci <= c->k->vector / 4 && kept_taps(s) > 2;
+}
+
+static void plan_columns(correlation *c)
+{
+    const tg_conv_shape *s = c->shape;
+    c->flat = 1;
+    c->columns = kept_taps(s) * s->ci;
+    c->out_column = c->columns;
+    c->out_row = s->ow * c->columns;
+    c->out_image = s->oh * c->out_row;
+}
+
 static void choose_flat(correlation *c)
 {
     const tg_conv_shape *s = c->shape;
     int whole = s->oh == 1 && s->ow == 1 && s->h == s->kh && s->w == s->kw && !s->pad_h && !s->pad_w
         && s->dil_h == 1 && s->dil_w == 1 && s->mask == TG_MASK_NONE;
-    c->scatter = !whole && s->oh && s->ow && s->ci <= c->k->vector / 4 && kept_taps(s) > 2;
-    c->flat = whole || c->scatter;
-    if (!c->flat)
-        return;
-    c->columns = kept_taps(s) * s->ci;
-    c->out_column = c->columns;
-    c->out_row = s->ow * c->columns;
-    c->out_image = s->oh * c->out_row;
+    c->scatter = !whole && few(c, s);
+    if (whole || c->scatter)
+        plan_columns(c);
 }
 
 /* --- the products --------------------------------------------------------------------------------------- */
@@ -211,7 +221,7 @@ static void scatter_item(void *context, int64_t item, int slot)
         fill(x + i * image, c->bias, s->h * s->w, s->ci * c->s.size);
     for (int64_t band = 0; band < c->s.bands; band++) {
         region r = region_of(&c->s, item * c->s.bands + band);
-        const char *ahead, *y = read_source(&c->s, r, NULL);
+        const char *ahead, *y = read_source(&c->s, r, t + c->flat_bytes);
         int64_t bytes = next_source(&c->s, r, c->threads, &ahead);
         for (int64_t panel = 0; panel < c->panels; panel++, bytes = 0)
             multiply_phase(c, c->phase, r, y, t, panel, ahead, bytes);
@@ -235,7 +245,14 @@ static void pack_item(void *context, int64_t item, int slot)
     const char *from = c->weight + weight * s->ci * s->co * size;
     if (ld > n || s->mask)
         memset(to, 0, (size_t)(c->s.channels * ld * size));
-    if (!c->transposed)
+    if (c->reversed)
+        for (int64_t k = 0; k < s->co; k++)
+            for (int64_t i = 0; i < n; i++) {
+                int64_t last = kept_taps(s) - 1 - (column + i) / s->ci;
+                memcpy(to + (k * ld + i) * size,
+                       from + ((last * s->co + k) * s->ci + (column + i) % s->ci) * size, (size_t)size);
+            }
+    else if (!c->transposed)
         for (int64_t k = 0; k < s->ci; k++) {
             int64_t o = max64(first_output(s, weight, k), column);
             if (o < column + n)
@@ -309,7 +326,8 @@ static int plan_correlation(correlation *c)
     if (c->scatter) {                           /* an item's t has to fit the cache, too */
         plan_regions(&c->s, SOURCE_BYTES * c->s.channels / max64(c->s.channels, c->columns), 4 * c->threads, 1);
         c->items = c->s.groups;
-        c->copy_bytes = round_up(c->s.images * c->s.band * c->out_row * c->s.size, ALIGNMENT);
+        c->flat_bytes = round_up(c->s.images * c->s.band * c->out_row * c->s.size, ALIGNMENT);
+        c->copy_bytes = c->flat_bytes + source_copy_bytes(&c->s);
         return TG_OK;
     }
     plan_regions(&c->s, SOURCE_BYTES, 4 * c->threads, c->panels);
@@ -366,6 +384,16 @@ static int correlate(correlation *c, const void *bias)
     return TG_OK;
 }
 
+/* With a stride of 1 conv2d is conv_transpose2d with the taps in reverse, for outputs in place of inputs: so it, too, has
+ * a better way for few of them. */
+static tg_conv_shape reversed(const tg_conv_shape *s)
+{
+    return (tg_conv_shape){.n = s->n, .h = s->oh, .w = s->ow, .ci = s->co, .oh = s->h, .ow = s->w, .co = s->ci,
+                           .kh = s->kh, .kw = s->kw, .stride_h = 1, .stride_w = 1, .dil_h = s->dil_h,
+                           .dil_w = s->dil_w, .pad_h = (s->kh - 1) * s->dil_h - s->pad_h,
+                           .pad_w = (s->kw - 1) * s->dil_w - s->pad_w, .mask = TG_MASK_NONE, .groups = 1};
+}
+
 int tg_conv2d(int dtype, const tg_conv_shape *s, int relu, const void *x, const void *w, const void *bias,
               const void *add, void *y, int threads)
 {
@@ -373,12 +401,17 @@ int tg_conv2d(int dtype, const tg_conv_shape *s, int relu, const void *x, const 
         return TG_BAD_ARGUMENT;
     if (!s->n || !s->oh || !s->ow || !s->co)
         return TG_OK;
+    tg_conv_shape back = reversed(s);
     correlation c = {.shape = s, .k = tiles(dtype), .threads = clamp_threads(threads), .weight = w,
                      .add = add, .output = y, .columns = s->co, .out_column = s->co,
                      .out_row = s->ow * s->co, .out_image = s->oh * s->ow * s->co};
     c.s = (source){.data = x, .size = element_size(dtype), .n = s->n, .h = s->h, .w = s->w, .channels = s->ci,
                    .step_y = s->stride_h, .step_x = s->stride_w, .relu = relu ? c.k->relu : NULL};
-    if (s->n * s->oh * s->ow <= DIRECT && s->co % c.k->vector == 0
+    if (!add && s->mask == TG_MASK_NONE && s->stride_h == 1 && s->stride_w == 1 && few(&c, &back)) {
+        c.shape = &back;
+        c.reversed = c.transposed = c.scatter = 1;
+        plan_columns(&c);
+    } else if (s->n * s->oh * s->ow <= DIRECT && s->co % c.k->vector == 0
         && (s->mask == TG_MASK_NONE || s->groups == 1))
         c.ldb = s->co;
     return correlate(&c, bias);

@@ -127,15 +127,15 @@ def conv_shape(rng, **wanted) -> SimpleNamespace:
 def _plain(rng):
     pick, kind = (
         rng.integers,
-        rng.choice(["small", "wide", "large", "odd"], p=[0.5, 0.2, 0.2, 0.1]),
+        rng.choice(["small", "wide", "large", "few", "odd"], p=[0.4, 0.2, 0.2, 0.1, 0.1]),
     )
-    image, channels = (12, _CHANNELS) if kind != "large" else (45, _CHANNELS[:12])
-    s = SimpleNamespace(n=int(pick(0, 6) if kind != "large" else pick(1, 3)), mask=0, groups=1)
+    image, channels = (45, _CHANNELS[:12]) if kind in ("large", "few") else (12, _CHANNELS)
+    s = SimpleNamespace(n=int(pick(1, 3) if kind == "large" else pick(0, 6)), mask=0, groups=1)
     if kind == "wide":
         image, channels = 4, (96, 128, 130, 192, 256, 300, 520, 700, 1, 4, 16)
-    s.ci, s.co = (int(rng.choice(channels)) for _ in range(2))
+    s.ci, s.co = int(rng.choice(channels)), int(pick(1, 5) if kind == "few" else rng.choice(channels))
     for axis in "hw":
-        size, k, stride = int(pick(1, image + 1)), int(pick(1, 5)), int(pick(1, 5))
+        size, k, stride = int(pick(1, image + 1)), int(pick(1, 5)), int(pick(1, 5) if kind != "few" else 1)
         dilation, padding = int(pick(1, 4)), int(pick(0, 4))
         extent = size + 2 * padding - dilation * (k - 1) - 1
         out = extent // stride + 1 if extent >= 0 else int(pick(1, 3))

@@ -232,13 +232,18 @@ def test_a_batch_is_its_images():
 def test_channels_are_independent():
     """Few channels take other ways than many: calls for one channel each against one for all."""
     for seed in range(FEW):
-        s, x, w, y = conv_arrays(seed, mask=0, groups=1, ci=6, co=9)
+        steps = {"n": 2, "stride_h": 1, "stride_w": 1, "h": 30, "w": 20, "dil_h": 1, "dil_w": 2, "kh": 3, "kw": 2}
+        larger = steps | {"oh": 30, "ow": 20, "pad_h": 1, "pad_w": 1} if seed % 4 == 0 else {}
+        s, x, w, y = conv_arrays(seed, mask=0, groups=1, ci=6, co=9, **larger)
         y_parts = [conv("tg_conv2d", s, x, w[..., o : o + 1], co=1)[0] for o in range(9)]
         x_parts = [conv("tg_conv_transpose2d", s, y, w[:, :, c : c + 1], ci=1)[0] for c in range(6)]
         w_parts = [conv("tg_conv2d_weight", s, x[..., c : c + 1], y, ci=1)[0] for c in range(6)]
+        o_parts = [conv("tg_conv2d_weight", s, x, y[..., o : o + 1], co=1)[0] for o in range(9)]
         assert close(conv("tg_conv2d", s, x, w), [np.concatenate(y_parts, 3)])
         assert close(conv("tg_conv_transpose2d", s, y, w), [np.concatenate(x_parts, 3)])
-        assert close(conv("tg_conv2d_weight", s, x, y)[:1], [np.concatenate(w_parts, 2)])
+        weight = conv("tg_conv2d_weight", s, x, y)[:1]
+        assert close(weight, [np.concatenate(w_parts, 2)])
+        assert close(weight, [np.concatenate(o_parts, 3)])
 
 
 def lstm(s, z, u, h0=None, c0=None, **changed):
