@@ -69,6 +69,17 @@ class Coupling(nn.Module):
         return torch.cat([y2, x1] if self.exchanged else [x1, y2], 1), s.sum((1, 2, 3))
 
 
+class Order(nn.Module):
+    """The channels in another order."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        self.register_buffer("order", torch.tensor(layer.order))
+
+    def forward(self, x: Any) -> Any:
+        return x[:, self.order], 0.0
+
+
 class Chain(nn.Module):
     """Layers one after the other; what is done leaves on the way, as the order of z doesn't matter to its density."""
 
@@ -81,6 +92,8 @@ class Chain(nn.Module):
                 self.layers.append(Chain(layer.rest))
             elif name == "Squeeze":
                 self.layers.append(nn.PixelUnshuffle(2))
+            elif name == "Permute":
+                self.layers.append(Order(layer))
             elif name != "Flatten":
                 self.layers.append({"ActNorm": ActNorm, "Invertible1x1": Mix, "AffineCoupling": Coupling}[name](layer))
 

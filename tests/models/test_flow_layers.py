@@ -50,6 +50,7 @@ LAYERS = {
     "actnorm, rows": lambda: ActNorm(ROWS),
     "1x1": lambda: Invertible1x1(4, rng(1)),
     "1x1, rows": lambda: Invertible1x1(ROWS, rng(1)),
+    "permute": lambda: Permute(rng(1).permutation(4)),
     "permute, rows": lambda: Permute(rng(1).permutation(ROWS)),
     "flatten": lambda: Flatten(SHAPE),
     "squeeze": Squeeze,
@@ -152,6 +153,29 @@ def test_a_coupling_leaves_what_it_keeps_and_the_network_sees_nothing_else(name)
     other = f.partition.join(x1, f.partition.part(tensor(x + 1))[1])
     for mine, theirs in zip(f.s_and_t(f.partition.part(other)[0]), f.s_and_t(x1), strict=True):
         np.testing.assert_array_equal(mine.numpy(), theirs.numpy())
+
+
+def test_the_first_couplings_of_realnvp_are_checkerboards():
+    """Of the whole image: by the first, black squares are kept and seen, white ones changed; then in turn."""
+    chain = list(made("realnvp")[0])
+    squeeze, order, *couplings = (layer for layer in chain[:8] if not isinstance(layer, ActNorm))
+    x = rng(4).standard_normal((1, 1, 4, 4))
+    black = np.add.outer(np.arange(4), np.arange(4)) % 2 == 0
+    for i, coupling in enumerate(couplings):
+
+        def f(x, coupling=coupling):
+            with no_grad():
+                y, _ = coupling(order(squeeze(tensor(x))[0])[0])
+                return squeeze.inverse(order.inverse(y)).numpy()[0, 0]
+
+        kept = black == (i % 2 == 0)
+        np.testing.assert_array_equal(f(x)[kept], x[0, 0][kept])
+        assert (f(x)[~kept] != x[0, 0][~kept]).all()
+        seen = np.argwhere(kept)[0]
+        other = x.copy()
+        other[0, 0][tuple(seen)] += 1
+        assert (f(other) != f(x))[~kept].sum() > 2  # of one that is kept, several that are changed depend
+    assert len(couplings) == 3
 
 
 def test_scales_are_bounded_however_large_the_networks_numbers():

@@ -122,22 +122,24 @@ class NICE(Twin):
 
 class RealNVP(Twin):
     def f(self, x, noise, prefix="", scales=2):
-        total = 0
-        last = scales == 0
-        for i in range(4 if last else 3):
-            x, a = self.actnorm(x, f"{prefix}{2 * i}")
-            x, b = self.checkerboard(x, f"{prefix}{2 * i + 1}", i % 2)
-            total = total + a + b
-        if last:
+        if scales == 0:
+            x, total = self.couplings(x, prefix, 0, 4, self.checkerboard)
             return rows(x), total
-        x = squeezed(x)
-        for i in range(3):
-            x, a = self.actnorm(x, f"{prefix}{7 + 2 * i}")
-            x, b = self.halves(x, f"{prefix}{8 + 2 * i}", i % 2)
-            total = total + a + b
+        black, white = ([x[:, :, i::2, abs(i - odd) :: 2] for i in range(2)] for odd in range(2))
+        x, a = self.couplings(torch.cat([*black, *white], 1), prefix, 2, 3, self.halves)
+        first, last, *white = x.chunk(4, 1)
+        x, b = self.couplings(torch.cat([first, *white, last], 1), prefix, 9, 3, self.halves)
         done, x = x.chunk(2, 1)
-        z, more = self.f(x, noise, f"{prefix}13.rest.", scales - 1)
-        return torch.cat([rows(done), z], 1), total + more
+        z, c = self.f(x, noise, f"{prefix}15.rest.", scales - 1)
+        return torch.cat([rows(done), z], 1), a + b + c
+
+    def couplings(self, x, prefix, start, n, coupling):
+        total = 0
+        for i in range(n):
+            x, a = self.actnorm(x, f"{prefix}{start + 2 * i}")
+            x, b = coupling(x, f"{prefix}{start + 2 * i + 1}", i % 2)
+            total = total + a + b
+        return x, total
 
 
 class Glow(Twin):

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tinygen import Tensor, cat, exp, nn, tanh, tensor, where
+from tinygen import Tensor, cat, exp, index_select, nn, tanh, tensor, where
 from tinygen.models.networks.encoders import FromImage, ToImage
 from tinygen.nn import functional as F
 
@@ -262,16 +262,16 @@ def lu(a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 class Permute(Layer):
-    """Numbers (N, D) in another order: y[:, i] = x[:, order[i]]."""
+    """Numbers (N, D), or channels (N, C, H, W), in another order: y[:, i] = x[:, order[i]]."""
 
     def __init__(self, order: np.ndarray) -> None:
         self.order, self.back = order, np.argsort(order)
 
     def forward(self, x: Tensor) -> tuple[Tensor, LogDet]:
-        return x[:, self.order], 0.0
+        return index_select(x, 1, self.order), 0.0
 
     def inverse(self, y: Tensor) -> Tensor:
-        return y[:, self.back]
+        return index_select(y, 1, self.back)
 
 
 class Flatten(Layer):

@@ -2,8 +2,12 @@
 
     y1 = x1,    y2 = x2 exp(s(x1)) + t(x1),    log det = the sum of s(x1)                         equations 4 to 8
 
-A scale: three couplings by checkerboards, a squeeze (1 x s x s -> 4 x s/2 x s/2), three by halves of the channels; then
+A scale: a squeeze (1 x s x s -> 4 x s/2 x s/2), three couplings by checkerboards, three by halves of the channels; then
 half of the numbers are done, and the others go on at the next scale. The last scale is four couplings by checkerboards.
+
+A checkerboard's black squares are, after a squeeze, two of the four pixels that have become channels. So the paper's
+couplings before the squeeze stand behind it here: the same numbers are kept and changed, but a network sees those that
+are kept without the holes between them, at a quarter of the places.
 
 Between couplings stands Glow's ActNorm, in place of the paper's batch norm, by whose running statistics the likelihood
 of test images can explode while that of training images looks well. Networks are Glow's, in place of residual ones.
@@ -26,6 +30,7 @@ from tinygen.models.flow.layers import (
     Flatten,
     Halves,
     Layer,
+    Permute,
     Split,
     Squeeze,
 )
@@ -50,7 +55,7 @@ class RealNVP(Flow):
     """
 
     def __init__(
-        self, image_shape: Shape, levels: int, *, hidden: int = 32, scales: int = 2, rng: np.random.Generator
+        self, image_shape: Shape, levels: int, *, hidden: int = 64, scales: int = 2, rng: np.random.Generator
     ) -> None:
         if math.prod(image_shape) < 2:
             raise ValueError(f"RealNVP splits images in two: image_shape must have 2 or more values, got {image_shape}")
@@ -67,9 +72,10 @@ def scale(shape: Shape, hidden: int, scales: int, rng: np.random.Generator) -> C
         return Chain([*checkerboards(4, shape, hidden, rng), Flatten(shape)])
     squeezed = 4 * channels, height // 2, width // 2
     left = 2 * channels, height // 2, width // 2
+    black_first = np.arange(4 * channels).reshape(4, channels)[[0, 3, 1, 2]].ravel()
     return Chain([
-        *checkerboards(3, shape, hidden, rng),
         Squeeze(),
+        Permute(black_first), *halves(3, squeezed[0], hidden, rng), Permute(np.argsort(black_first)),
         *halves(3, squeezed[0], hidden, rng),
         Split(squeezed, scale(left, hidden, scales - 1, rng)),  # equations 13 to 16
     ])  # fmt: skip
