@@ -49,6 +49,9 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {  # the model's name in the regi
     "infogan": ("infogan", {"latent": 3, "width": 4, "categories": 4}),
     "lapgan": ("lapgan", {"latent": 3, "width": 2}),
     "progressive": ("progressive", {"latent": 3, "width": 2}),
+    "pix2pix": ("pix2pix", {"width": 3}),
+    "cyclegan": ("cyclegan", {"width": 3}),
+    "discogan": ("discogan", {"width": 3}),
 }
 AUTOREGRESSIVE = [name for name, (model, _) in SMALL.items() if issubclass(model_class(model), Causal)]
 

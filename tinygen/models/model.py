@@ -112,11 +112,11 @@ class Model(nn.Module):
         """Nats per image as bits per dimension."""
         return nats / (self.dimensions * math.log(2))
 
-    def check_images(self, images: np.ndarray) -> np.ndarray:
-        """The images; ValueError unless they are integers 0 .. levels - 1 of shape (N, C, H, W)."""
-        images = np.asarray(images)
-        if images.ndim != 4 or images.shape[1:] != self.image_shape:
-            raise ValueError(f"images must be (N, {', '.join(map(str, self.image_shape))}), got {images.shape}")
+    def check_images(self, images: np.ndarray, shape: tuple[int, int, int] | None = None) -> np.ndarray:
+        """The images; ValueError unless they are integers 0 .. levels - 1 of a shape (N, C, H, W), its own if None."""
+        images, expected = np.asarray(images), shape or self.image_shape
+        if images.ndim != 4 or images.shape[1:] != expected:
+            raise ValueError(f"images must be (N, {', '.join(map(str, expected))}), got {images.shape}")
         if images.dtype.kind not in "iu" or (images.size and (images.min() < 0 or images.max() >= self.levels)):
             found = f"{images.dtype} from {images.min()} to {images.max()}" if images.size else str(images.dtype)
             raise ValueError(f"images must be integers from 0 to {self.levels - 1}, got {found}")

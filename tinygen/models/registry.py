@@ -47,6 +47,9 @@ MODELS = {
     "infogan": Entry("gan.infogan:InfoGAN", "a DCGAN with a code that can be read in its images, found without labels"),
     "lapgan": Entry("gan.lapgan:LAPGAN", "a GAN of small images, and one for each detail that makes them larger"),
     "progressive": Entry("gan.progressive:ProgressiveGAN", "a GAN that begins with small images and grows"),
+    "pix2pix": Entry("gan.pix2pix:Pix2Pix", "images to images by pairs: a U-Net against a discriminator of patches"),
+    "cyclegan": Entry("gan.cyclegan:CycleGAN", "images to images without pairs: there and back"),
+    "discogan": Entry("gan.discogan:DiscoGAN", "images to images without pairs, by matching features"),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import numpy as np
 from tinygen.console import Bar, say
 from tinygen.data import Dataset, in_memory
 from tinygen.metrics.metric import ImageGrid
-from tinygen.models.family import PlotOf
-from tinygen.models.model import HasLogProb, Model, Samples
+from tinygen.models.family import Batch, PlotOf
+from tinygen.models.model import HasLogProb, Model, Samples, Translates
 from tinygen.models.typicality import typicality
 from tinygen.report import compare as comparison
 from tinygen.report import page
@@ -29,7 +30,7 @@ def finish(run: Run, train: Dataset, test: Dataset) -> None:
         run.say(f"from here on with the weights of step {state['step']:,}, whose validation was best")
     _measure(run, model, train, test, config.seed)
     if _can_sample(model):
-        save_plot(run.samples, ImageGrid(samples(model, 64, config.seed)), model.levels)  # as `tinygen sample` does
+        save_plot(run.samples, picture(model, lambda: test, 64, config.seed), model.levels)  # as `tinygen sample` does
         run.say(f"samples: {run.samples}")
     for name in plots(model):
         _plot(run, model, name, train, test, config.seed, run.folder / f"{name}.png")
@@ -66,6 +67,26 @@ def samples(model: Any, n: int, seed: int, temperature: float = 1.0, label: int 
         return model.sample(n, np.random.default_rng(seed), temperature, labels)
 
 
+def picture(
+    model: Any, test: Callable[[], Dataset], n: int, seed: int, temperature: float = 1.0, label: int | None = None
+) -> ImageGrid:
+    """n samples as a grid; of a model that translates, n test images (of class `label`) with what it makes of them."""
+    caption = "" if label is None else f"Samples of class {label}"
+    if isinstance(model, Samples):
+        return ImageGrid(samples(model, n, seed, temperature, label), caption=caption)
+    if temperature != 1:
+        raise ValueError(f"--temperature: {type(model).__name__} translates test images, it has no temperature")
+    data, rng = test(), np.random.default_rng(seed)
+    images, labels = data.images, data.labels
+    among = np.arange(len(images)) if label is None else np.flatnonzero(np.asarray(labels) == label)
+    if not len(among):
+        raise ValueError(f"--label {label}: {data.name} has no test images of this class")
+    chosen = rng.permutation(among)[:n]
+    with Bar():
+        batch = Batch(images[chosen], None if labels is None else labels[chosen])
+        return model.family.snapshot(model, batch, rng)._replace(caption=caption)
+
+
 def sample(
     run: Run, n: int, seed: int, temperature: float, label: int | None, out: Path | None, **drawing: float | None
 ) -> None:
@@ -78,9 +99,8 @@ def sample(
     if not _can_sample(model):
         raise ValueError(f"{config.model} cannot be sampled from{_offers(model)}")
     model.draw_with(**{name: value for name, value in drawing.items() if value is not None})
-    drawn = samples(model, n, seed, temperature, label)
-    caption = "" if label is None else f"Samples of class {label}"
-    save_plot(path, ImageGrid(drawn, caption=caption), model.levels)
+    grid = picture(model, lambda: config.sets()[2], n, seed, temperature, label)
+    save_plot(path, grid, model.levels)
     run.say(f"{n} samples: {path}")
 
 
@@ -147,7 +167,7 @@ def _offers(model: Model) -> str:
 
 
 def _can_sample(model: Model) -> bool:
-    return isinstance(model, Samples)
+    return isinstance(model, (Samples, Translates))
 
 
 def _writable(path: Path) -> Path:

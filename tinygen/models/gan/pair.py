@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from tinygen.models.gan.objectives import Objective, Verdict, gradient_norms, me
 from tinygen.models.model import Step
 
 Losses = Callable[[], dict[str, Tensor]]  # the parts of a player's loss, by name
+T = TypeVar("T")
 
 
 class AdversarialPair(nn.Module):
@@ -152,7 +154,7 @@ class AdversarialPair(nn.Module):
         return shown | {f"{name[0]}_grad": gradient_norm(player) for name, player in self.players.items()}
 
 
-def first_then(first: Tensor, again: Callable[[], Tensor]) -> Callable[[], Tensor]:
+def first_then(first: T, again: Callable[[], T]) -> Callable[[], T]:
     """`first` when it is called for the first time, again() from then on.
 
     A backward pass uses up the graph of `first`; what comes after one, the search for a NaN's origin, needs a new one.
