@@ -455,6 +455,66 @@ def flow_step(name: str, n: int, **options: Any) -> Case:
                 **options)  # fmt: skip
 
 
+def diffusion(**options: Any) -> Callable[[], Any]:
+    """A diffusion model of 28x28 images, whose weights aren't those that give 0."""
+
+    def make() -> Any:
+        rng = np.random.default_rng(0)
+        model = model_class("diffusion")((1, 28, 28), 256, eta=0.0, **options, rng=rng)
+        for p in model.network.network.parameters():
+            if not p.numpy().any():
+                p.write()[...] = 0.02 * rng.standard_normal(p.shape)
+        model.network.average.load_state_dict(model.network.network.state_dict())
+        return model
+
+    return make
+
+
+def diffusion_step(n: int, **options: Any) -> Case:
+    """Diffusion's U-Net of 28x28 images: forward, squared error, backward, Adam, with the same noise and times."""
+    make, rng = diffusion(), np.random.default_rng(1)
+    x, times, target = make().lesson(rng.uniform(-1, 1, (n, 1, 28, 28)).astype(np.float32), rng)
+
+    def ours() -> Runs:
+        model = make().to(DEVICE)
+        network, optimizer = model.network.network, optim.Adam(model.parameters(), lr=1e-3)
+
+        def step() -> Any:
+            loss = F.mse_loss(network(model.tensor(x), network.time(times)), model.tensor(target))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        return {"training step": step}
+
+    def theirs() -> dict[str, Callable[[], Runs]]:
+        from benchmarks.kernels import torch_diffusion
+
+        return torch_diffusion.steps(make, (x, times, target))
+
+    flops = n * 129e6  # as `tinygen train diffusion --dry-run` says
+    return Case(f"diffusion, 28x28, N {n}", "Training steps", {"training step": flops}, ours, theirs, bound=1e-3,
+                **options)  # fmt: skip
+
+
+def diffusion_samples(n: int, steps: int, **options: Any) -> Case:
+    """Images drawn by diffusion in so many steps without noise on the way."""
+    make = diffusion(steps=steps)
+
+    def ours() -> Runs:
+        model = make().eval()
+        return {"sampling": lambda: model.sample(n, np.random.default_rng(0))}
+
+    def theirs() -> dict[str, Callable[[], Runs]]:
+        from benchmarks.kernels import torch_diffusion
+
+        return torch_diffusion.samples(make, n)
+
+    return Case(f"sampling diffusion, {steps} steps, 28x28, N {n}", "Sampling", {"sampling": 0.0}, ours, theirs,
+                bound=0.02, **{"reference": False} | options)  # fmt: skip
+
+
 def sampling(hidden: int, blocks: int, size: int, n: int, levels: int = 256, **options: Any) -> Case:
     """Images drawn from an untrained PixelCNN: what tinygen's sampler costs against the usual loop, ours too."""
     make = pixelcnn(hidden, blocks, levels, size)
@@ -616,7 +676,9 @@ CASES: list[Case] = [
     gan_step("wgan-gp", 64, seconds=4),
     flow_step("realnvp", 64, seconds=4),
     flow_step("glow", 64, seconds=4),
+    diffusion_step(64, quick=True, seconds=4),
     sampling(16, 2, 8, 16, levels=17, quick=True),
+    diffusion_samples(64, 10, quick=True, seconds=4),
     sampling(16, 7, 28, 1, levels=2, seconds=4),
     sampling(16, 7, 28, 16, levels=2, seconds=4),
     chain("tanh", lambda z, y: z.tanh()),

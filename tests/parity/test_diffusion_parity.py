@@ -69,10 +69,10 @@ class Twin:
     def unet(self, x, vector):
         x = F.conv2d(x, *self.of("unet.input"), padding=1)
         across = self.block(x, vector, "unet.down.0")
-        x = F.conv2d(across, *self.of("unet.halve.0"), stride=2, padding=1)
+        x = F.conv2d(across, *self.of("unet.downsample.0"), stride=2, padding=1)
         x = self.attention(self.block(x, vector, "unet.down.1"), "unet.attention")
         x = self.block(x, vector, "unet.up.1")
-        x = F.conv_transpose2d(x, *self.of("unet.double.0"), stride=2, padding=1)
+        x = F.conv_transpose2d(x, *self.of("unet.upsample.0"), stride=2, padding=1)
         x = self.block(torch.cat([x, across], 1), vector, "unet.up.0")
         return F.conv2d(self.norm(x, "unet.norm"), *self.of("unet.output"), padding=1)
 

@@ -97,9 +97,9 @@ class UNet(nn.Module):
         self.size, self.scales = size, len(channels)
         self.input = nn.Conv2d(inputs, first, 3, padding=1, rng=rng)
         self.down = nn.ModuleList(Block(c, c, size, rng=rng) for c in channels)
-        self.halve = nn.ModuleList(nn.Conv2d(a, b, 4, 2, 1, rng=rng) for a, b in pairs)
+        self.downsample = nn.ModuleList(nn.Conv2d(a, b, 4, 2, 1, rng=rng) for a, b in pairs)
         self.attention = Attention(last, rng=rng) if attention else nn.Identity()
-        self.double = nn.ModuleList(nn.ConvTranspose2d(b, a, 4, 2, 1, rng=rng) for a, b in pairs)
+        self.upsample = nn.ModuleList(nn.ConvTranspose2d(b, a, 4, 2, 1, rng=rng) for a, b in pairs)
         ups = [Block(2 * c, c, size, rng=rng) for c in channels[:-1]]
         self.up = nn.ModuleList([*ups, Block(last, last, size, rng=rng)])
         self.norm = norm(first)
@@ -118,8 +118,8 @@ class UNet(nn.Module):
             x = block(x, vector)
             if i < self.scales - 1:
                 across.append(x)
-                x = self.halve[i](x)
+                x = self.downsample[i](x)
         x = self.up[-1](self.attention(x), vector)
         for i in reversed(range(self.scales - 1)):
-            x = self.up[i](cat(self.double[i](x), across[i], dim=1), vector)
+            x = self.up[i](cat(self.upsample[i](x), across[i], dim=1), vector)
         return self.output(self.norm(x))
