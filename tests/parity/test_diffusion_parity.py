@@ -42,17 +42,15 @@ class Twin:
 
     def block(self, x, vector, name):
         h = F.conv2d(self.norm(x, f"{name}.norm1"), *self.of(f"{name}.conv1"), padding=1)
-        groups = math.gcd(8, max(h.shape[1] // 4, 1), h.shape[1])
-        scale, shift = F.linear(vector, *self.of(f"{name}.norm2.affine")).chunk(2, 1)
-        h = F.group_norm(h, groups) * (1 + scale[:, :, None, None]) + shift[:, :, None, None]
-        h = F.conv2d(F.silu(h), *self.of(f"{name}.conv2"), padding=1)
+        h = h + F.linear(vector, *self.of(f"{name}.told"))[:, :, None, None]
+        h = F.conv2d(self.norm(h, f"{name}.norm2"), *self.of(f"{name}.conv2"), padding=1)
         has = f"{self.prefix}{name}.skip.weight" in self.parameters
         return h + (F.conv2d(x, *self.of(f"{name}.skip")) if has else x)
 
     def attention(self, x, name):
         n, c, height, width = x.shape
         rows = self.norm(x, f"{name}.norm", False).flatten(2).transpose(1, 2)
-        q, k, v = F.linear(rows, *self.of(f"{name}.inputs")).chunk(3, 2)
+        q, k, v = (F.linear(rows, *self.of(f"{name}.{part}")) for part in ("query", "key", "value"))
         out = F.linear(F.scaled_dot_product_attention(q, k, v), *self.of(f"{name}.output"))
         return x + out.transpose(1, 2).reshape(n, c, height, width)
 

@@ -6,12 +6,12 @@
                    | halved                      | doubled
                    [block] -- [attention] -- [block]
 
-A block is x + conv(silu(norm(conv(silu(norm(x)))))). If there is a vector, such as a time, the second norm of every
-block is scaled and shifted by it. The last convolution of each block, of attention, and of all starts at zero: so every
+A block is x + conv(silu(norm(conv(silu(norm(x)))))). If there is a vector, such as a time, what is linear in it is added
+to the channels before the second norm. The last layer of each block, of attention, and of all starts at zero: so every
 block starts as the identity, and the whole net gives 0.
 
 Source: Ronneberger, Fischer & Brox, U-Net (2015); Ho, Jain & Abbeel, Denoising diffusion probabilistic models (2020),
-appendix B; Dhariwal & Nichol (2021), section 3.
+appendix B.
 """
 
 from __future__ import annotations
@@ -19,22 +19,19 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from tinygen import Tensor, cat, nn
-from tinygen.models.networks.modulation import Modulated
 from tinygen.nn import functional as F
 from tinygen.nn import init
 
 GROUPS = 8  # of the channels of a norm, at most
 
 
-def norm(channels: int, affine: bool = True, silu: bool = True) -> nn.GroupNorm:
+def norm(channels: int, silu: bool = True) -> nn.GroupNorm:
     """Group norm; a group has at least four channels, or all there are."""
-    groups = math.gcd(GROUPS, max(channels // 4, 1), channels)
-    return nn.GroupNorm(groups, channels, affine=affine, silu=silu)
+    return nn.GroupNorm(math.gcd(GROUPS, max(channels // 4, 1), channels), channels, silu=silu)
 
 
 def zero(layer: nn.Module) -> nn.Module:
@@ -50,14 +47,16 @@ class Block(nn.Module):
     def __init__(self, inputs: int, outputs: int, size: int, *, rng: np.random.Generator) -> None:
         self.norm1 = norm(inputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, rng=rng)
-        self.norm2: Any = Modulated(norm(outputs, False, False), outputs, size, rng=rng) if size else norm(outputs)
+        self.told = nn.Linear(size, outputs, rng=rng) if size else None
+        self.norm2 = norm(outputs)
         self.conv2 = zero(nn.Conv2d(outputs, outputs, 3, padding=1, rng=rng))
         self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1, rng=rng)
 
     def forward(self, x: Tensor, vector: Tensor | None = None) -> Tensor:
         h = self.conv1(self.norm1(x))
-        h = self.norm2(h) if vector is None else F.silu(self.norm2(h, vector))
-        return self.skip(x) + self.conv2(h)
+        if self.told is not None and vector is not None:
+            h = h + self.told(vector).reshape(-1, h.shape[1], 1, 1)
+        return self.skip(x) + self.conv2(self.norm2(h))
 
 
 class Attention(nn.Module):
@@ -65,14 +64,13 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int, *, rng: np.random.Generator) -> None:
         self.norm = norm(channels, silu=False)
-        self.inputs = nn.Linear(channels, 3 * channels, rng=rng)
+        self.query, self.key, self.value = (nn.Linear(channels, channels, rng=rng) for _ in range(3))
         self.output = zero(nn.Linear(channels, channels, rng=rng))
 
     def forward(self, x: Tensor) -> Tensor:
         n, c, h, w = x.shape
-        rows = self.inputs(self.norm(x).permute(0, 2, 3, 1).reshape(n, h * w, c))
-        query, key, value = (rows[:, :, i * c : (i + 1) * c] for i in range(3))
-        out = self.output(F.scaled_dot_product_attention(query, key, value))
+        rows = self.norm(x).permute(0, 2, 3, 1).reshape(n, h * w, c)
+        out = self.output(F.scaled_dot_product_attention(self.query(rows), self.key(rows), self.value(rows)))
         return x + out.reshape(n, h, w, c).permute(0, 3, 1, 2)
 
 
