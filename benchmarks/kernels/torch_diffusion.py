@@ -36,7 +36,8 @@ class Attention(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm, self.output = norm(channels), nn.Linear(channels, channels)
-        self.query, self.key, self.value = (nn.Linear(channels, channels) for _ in range(3))
+        self.query, self.value = (nn.Linear(channels, channels) for _ in range(2))
+        self.key = nn.Linear(channels, channels, bias=False)
 
     def forward(self, x: Any) -> Any:
         n, c, h, w = x.shape

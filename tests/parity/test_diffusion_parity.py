@@ -33,7 +33,7 @@ class Twin:
         self.dtype = next(iter(self.parameters.values())).dtype
 
     def of(self, name):
-        return self.parameters[f"{self.prefix}{name}.weight"], self.parameters[f"{self.prefix}{name}.bias"]
+        return self.parameters[f"{self.prefix}{name}.weight"], self.parameters.get(f"{self.prefix}{name}.bias")
 
     def norm(self, x, name, silu=True):
         groups = math.gcd(8, max(x.shape[1] // 4, 1), x.shape[1])

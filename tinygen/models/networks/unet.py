@@ -6,9 +6,9 @@
                    | halved                      | doubled
                    [block] -- [attention] -- [block]
 
-A block is x + conv(silu(norm(conv(silu(norm(x)))))). If there is a vector, such as a time, what is linear in it is added
-to the channels before the second norm. The last layer of each block, of attention, and of all starts at zero: so every
-block starts as the identity, and the whole net gives 0.
+A block is x + conv(silu(norm(conv(silu(norm(x)))))). If there is a vector, such as a time, a linear function of it is
+added to the channels before the second norm. The last layer of each block, of attention, and of all starts at zero: so
+every block starts as the identity, and the whole net gives 0.
 
 Source: Ronneberger, Fischer & Brox, U-Net (2015); Ho, Jain & Abbeel, Denoising diffusion probabilistic models (2020),
 appendix B.
@@ -64,7 +64,8 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int, *, rng: np.random.Generator) -> None:
         self.norm = norm(channels, silu=False)
-        self.query, self.key, self.value = (nn.Linear(channels, channels, rng=rng) for _ in range(3))
+        self.query, self.value = (nn.Linear(channels, channels, rng=rng) for _ in range(2))
+        self.key = nn.Linear(channels, channels, bias=False, rng=rng)  # softmax wouldn't see one
         self.output = zero(nn.Linear(channels, channels, rng=rng))
 
     def forward(self, x: Tensor) -> Tensor:
