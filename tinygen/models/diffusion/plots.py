@@ -51,7 +51,9 @@ def loss_by_time(model: Any, train: Dataset, test: Dataset, rng: np.random.Gener
     def draw(axes: Any) -> None:
         axes.stairs(mean, np.linspace(0, 1, BINS + 1), color="C0", linewidth=2)
         axes.axhline(error.mean(), color="C7", linewidth=0.8, label=f"mean {error.mean():.4f}")
-        axes.set(xlabel="time, from the image (0) to noise (1)", ylabel="mean squared error", xlim=(0, 1), ylim=(0, None))
+        axes.set(
+            xlabel="time, from the image (0) to noise (1)", ylabel="mean squared error", xlim=(0, 1), ylim=(0, None)
+        )
         axes.legend()
 
     return Chart(draw, "The loss on test images, by the time")
