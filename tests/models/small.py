@@ -46,6 +46,8 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {  # the model's name in the regi
     "dcgan": ("dcgan", {"latent": 3, "width": 4}),
     "ebgan": ("gan", {"objective": "ebgan", "latent": 3, "width": 6}),
     "acgan": ("acgan", {"latent": 3, "width": 4, "classes": CLASSES}),
+    "bigan": ("bigan", {"latent": 3, "width": 4}),
+    "cogan": ("cogan", {"latent": 3, "width": 4}),
     "infogan": ("infogan", {"latent": 3, "width": 4, "categories": 4}),
     "lapgan": ("lapgan", {"latent": 3, "width": 2}),
     "progressive": ("progressive", {"latent": 3, "width": 2}),

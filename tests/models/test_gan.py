@@ -447,7 +447,7 @@ def test_both_players_see_the_classes(cls, name):
 def test_a_class_is_a_plane_of_ones_beside_an_image_and_beside_its_noise():
     model, labels = new(GAN, classes=3), np.array([2, 0])
     for x in (np.zeros((2, 1, 8, 8), np.float32), np.zeros((2, 6, 1, 1), np.float32)):
-        seen = model.pair._with_classes(tinygen.tensor(x), labels).numpy()
+        seen = model.pair.with_classes(tinygen.tensor(x), labels).numpy()
         planes = np.zeros((2, 3, *x.shape[2:]))
         planes[0, 2] = planes[1, 0] = 1
         np.testing.assert_array_equal(seen, np.concatenate([x, planes], axis=1))

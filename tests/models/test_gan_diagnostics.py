@@ -7,13 +7,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import tinygen
 from tests.models.test_gan import new, training
 from tinygen import optim
 from tinygen.data import load, subset
 from tinygen.metrics.features import feature_net
 from tinygen.models.gan import gan
+from tinygen.models.gan.acgan import ACGAN
+from tinygen.models.gan.bigan import BiGAN
+from tinygen.models.gan.cogan import CoGAN
 from tinygen.models.gan.diagnostics import LOOK, diagnosis, rare_classes
 from tinygen.models.gan.gan import GAN
+from tinygen.models.gan.infogan import InfoGAN
 from tinygen.models.gan.objectives import OBJECTIVES
 from tinygen.training import callbacks
 from tinygen.training.cost import Cost
@@ -27,6 +32,14 @@ class SlowGenerator(GAN):
     def optimizers(self, lr):
         found = super().optimizers(lr)
         return found | {"generator": optim.Adam(self.pair.generator.parameters(), lr * 1e-3)}
+
+
+class SlowEncoder(BiGAN):
+    """An encoder that hardly learns."""
+
+    def optimizers(self, lr):
+        found = super().optimizers(lr)
+        return found | {"encoder": optim.Adam(self.pair.encoder.parameters(), lr * 1e-4)}
 
 
 def diagnosed(model, steps, lr, data=None):
@@ -59,6 +72,11 @@ FAILURES = {
     "the critic's gradient norm is": lambda: (tampered("wgan-gp", weight=1e-3), 20, 3e-3),
     "BEGAN's k is at its limit 1": lambda: (tampered("began", rate=0.5), 30, 1e-4),
     "diverging: D's values have reached": lambda: (tampered("wgan", clip=1e9), 20, 0.3),
+    "EBGAN's margin is passed: D learns nothing from 100%": lambda: (tampered("ebgan", margin=1e-3), 20, 1e-4),
+    "the images don't show their class": lambda: (new(ACGAN), 20, 1e-8),
+    "the images don't show the code: of 2.30 nats": lambda: (new(InfoGAN), 20, 1e-8),
+    "the encoder has collapsed: its codes differ": lambda: (new(SlowEncoder), 30, 1e-3),
+    "the domains have come apart: outlines fit": lambda: (new(CoGAN), 5, 1e-8),
 }  # fmt: skip
 
 
@@ -68,9 +86,20 @@ def test_a_run_made_to_fail_says_how(words):
     assert any(text.startswith(words) for text in found), found
 
 
-@pytest.mark.parametrize("objective", ["lsgan", "hinge"])
+@pytest.mark.parametrize("objective", ["lsgan", "hinge", "softmax", "fgan-js", "fgan-hellinger"])
 def test_winning_is_noticed_whatever_the_loss(objective):
     assert "has won" in diagnosed(new(SlowGenerator, objective=objective, width=64), 60, 1e-3)[0]
+
+
+@pytest.mark.parametrize("objective", ["softmax", "fgan-kl", "fgan-pearson", "fgan-js"])
+def test_blindness_is_noticed_whatever_the_loss(objective):
+    """Of a D that gives one value for all images, its best."""
+    rules = OBJECTIVES[objective]()
+    value = tinygen.tensor(np.full(4, 1.0 if objective == "fgan-kl" else 0.0))
+    parts = {"d_loss": rules.d_loss(value, value).item(), "g_grad": 1.0, "spread": 1.0} | rules.shown(value, value)
+    assert diagnosis(parts, rules) == [
+        "the discriminator is blind: it does no better than chance; try more --critic-steps"
+    ]
 
 
 @pytest.mark.parametrize(("changes", "collapsed"), [({}, False), ({"rate": 0.001, "gamma": 0.5}, True)])

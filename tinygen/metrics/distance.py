@@ -48,6 +48,16 @@ def _covered(members: np.ndarray, points: np.ndarray, k: int) -> float:
     return float(np.mean(np.concatenate([(d <= radii).any(axis=1) for d in _tables(points, members)])))
 
 
+def auroc(positive: np.ndarray, negative: np.ndarray) -> float:
+    """The area under the ROC curve of scores (N,) and (M,): how often a positive's is higher; equal ones count half.
+
+    Source: Mann & Whitney (1947).
+    """
+    order = np.sort(negative)
+    lower, equal = np.searchsorted(order, positive, "left"), np.searchsorted(order, positive, "right")
+    return float((lower + equal).mean() / (2 * len(negative)))
+
+
 def nearest(points: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For each of points (N, F) the nearest of among (M, F): its index (N,), and the distance (N,)."""
     index = np.concatenate([d.argmin(axis=1) for d in _tables(points, among)])

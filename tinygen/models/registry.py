@@ -44,6 +44,8 @@ MODELS = {
     "gan": Entry("gan.gan:GAN", "two multilayer perceptrons that learn from each other"),
     "dcgan": Entry("gan.dcgan:DCGAN", "a GAN of strided and transposed convolutions"),
     "acgan": Entry("gan.acgan:ACGAN", "a DCGAN that is told the class, whose discriminator has to find it"),
+    "bigan": Entry("gan.bigan:BiGAN", "a DCGAN with an encoder, against a discriminator of images and codes"),
+    "cogan": Entry("gan.cogan:CoGAN", "two coupled DCGANs: pairs of images and outlines, learnt without any pair"),
     "infogan": Entry("gan.infogan:InfoGAN", "a DCGAN with a code that can be read in its images, found without labels"),
     "lapgan": Entry("gan.lapgan:LAPGAN", "a GAN of small images, and one for each detail that makes them larger"),
     "progressive": Entry("gan.progressive:ProgressiveGAN", "a GAN that begins with small images and grows"),

@@ -20,6 +20,7 @@ LOOK = 500  # steps between two looks at the samples' classes, and how many samp
 WON = 0.1  # of the loss of chance: what a discriminator has left that tells nearly all images apart
 BLIND = 0.98  # of it: from where a discriminator does no better
 BEYOND = 0.9  # of the generated images: how many may lie beyond EBGAN's margin
+GUESS = 0.9  # of log(classes): the loss of a head that can only guess
 ALIKE = 0.3  # spread of the samples over that of the data
 FLAT = 0.02  # norm of the generator's gradient
 STEEP = 0.3  # how far from 1 the norm of D's gradient may be that a penalty draws to 1
@@ -51,8 +52,9 @@ def diagnosis(parts: dict[str, float], objective: Objective, missing: int = 0, c
     if parts.get("k", 0.0) >= 1:
         found.append("BEGAN's k is at its limit 1: the generator fools the autoencoder; lower --lr")
     if parts.get("beyond", 0.0) > BEYOND:
-        beyond = f"{parts['beyond']:.0%} of the generated images lie beyond EBGAN's margin"
-        found.append(f"{beyond}: D learns nothing from them; lower --lr")
+        found.append(f"EBGAN's margin is passed: D learns nothing from {parts['beyond']:.0%} of the images; lower --lr")
+    if parts.get("g_class", 0.0) > GUESS * math.log(max(objective.heads, 1)):
+        found.append("the images don't show their class: D's head can only guess it; lower --lr")
     if missing:
         found.append(f"mode collapse: {missing} of {classes} classes missing")
     elif parts["spread"] < ALIKE:

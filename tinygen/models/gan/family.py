@@ -10,15 +10,19 @@ import numpy as np
 
 from tinygen.baselines.kmeans import purity
 from tinygen.data import Dataset, subset
+from tinygen.data.tasks import outlines
 from tinygen.metrics.features import feature_net, has_features
 from tinygen.metrics.metric import Metric
 from tinygen.metrics.quality import MOST, quality
 from tinygen.models.family import Family, PlotOf
 from tinygen.models.gan import plots
-from tinygen.models.gan.diagnostics import diagnosis
+from tinygen.models.gan.anogan import detection
+from tinygen.models.gan.diagnostics import ALIKE, LOOK, diagnosis
 from tinygen.models.gan.objectives import gradient_norms
+from tinygen.models.vae.plots import reconstructions
 
 READ = 2000  # images whose codes are read
+APART = 0.1  # the correlation, beyond that of other images, below which an image and an outline are no pair
 UNREAD = 0.1  # of the categories' entropy: a bound on their information below which nothing can be read
 
 
@@ -44,6 +48,7 @@ class GANFamily(Family):
         """`metrics.quality` of as many samples as test images; with classes, how often they are as asked for.
 
         Where the norm of the critic's gradient is drawn to 1: what it is between 500 test images and as many samples.
+        Where the test set has classes that aren't trained on: how well they are told from the others (`anogan`).
         """
         n = min(len(test), MOST)
         labels = model.condition.draw(n, rng)
@@ -56,7 +61,7 @@ class GANFamily(Family):
             metrics.append(Metric("classes as asked for", 100 * float((found == labels).mean()), "%", baselines=known))
         if model.pair.objective.weight:
             metrics.append(critic_gradient_norm(model, subset(test, slice(500)), rng))
-        return metrics
+        return metrics + detection(model, train, test, rng)
 
 
 def critic_gradient_norm(model: Any, test: Dataset, rng: np.random.Generator) -> Metric:
@@ -93,3 +98,59 @@ class InfoGANFamily(GANFamily):
             share = 100 * purity(category, feature_net(train).of(images)[1])
             found.append(Metric("purity of the categories", share, "%", lower_is_better=False))
         return found
+
+
+class BiGANFamily(GANFamily):
+    """Of GANs with an encoder: whether an image is still what it was after coding and decoding."""
+
+    plots: ClassVar[Mapping[str, PlotOf]] = plots.PLOTS | {"reconstruct": reconstructions}
+
+    def diagnostics(self, model: Any, parts: dict[str, float]) -> list[str]:
+        found = super().diagnostics(model, parts)
+        if parts["code_spread"] < ALIKE:
+            share = f"{parts['code_spread']:.0%}"
+            found.append(
+                f"the encoder has collapsed: its codes differ {share} as much as those of the prior; lower --lr"
+            )
+        return found
+
+    def metrics(self, model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> list[Metric]:
+        """A GAN's; with labelled data, how many test images keep their class when G makes them from their codes."""
+        found = super().metrics(model, train, test, rng)
+        if has_features(train):
+            images, labels = test.images[:READ], np.asarray(test.labels)[:READ]
+            net = feature_net(train)
+            kept, real = (
+                100 * float((net.of(x)[1] == labels).mean()) for x in (model.images(model.encode(images)), images)
+            )
+            known = {"real images": real, "chance": 100 * float(np.square(np.bincount(labels) / len(labels)).sum())}
+            found.append(Metric("classes kept by G(E(x))", kept, "%", baselines=known, lower_is_better=False))
+        return found
+
+
+class CoGANFamily(GANFamily):
+    """Of two coupled GANs: whether what they make from one code belongs together."""
+
+    plots: ClassVar[Mapping[str, PlotOf]] = plots.PLOTS | {"pairs": plots.pairs}
+
+    def diagnostics(self, model: Any, parts: dict[str, float]) -> list[str]:
+        found = super().diagnostics(model, parts)
+        own, other = agreement(model, LOOK, np.random.default_rng(0))
+        if own - other < APART:
+            found.append(f"the domains have come apart: outlines fit their images to {own:.2f}, others to {other:.2f}")
+        return found
+
+    def metrics(self, model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> list[Metric]:
+        """A GAN's, of the images; and how well the outlines fit them: the mean correlation, real pairs having 1."""
+        own, other = agreement(model, READ, rng)
+        known = {"other images": other, "real pairs": 1.0}
+        fit = Metric("outlines fit their images", own, baselines=known, lower_is_better=False)
+        return [*super().metrics(model, train, test, rng), fit]
+
+
+def agreement(model: Any, n: int, rng: np.random.Generator) -> tuple[float, float]:
+    """The mean correlation of n generated outlines with the real ones of their own images, and of the next images."""
+    images, made = model.pairs(model.codes(n, rng))
+    real, made = (x.reshape(n, -1).astype(np.float64) for x in (outlines(images, model.levels), made))
+    real, made = ((x - x.mean(1, keepdims=True)) / np.maximum(x.std(1, keepdims=True), 1e-9) for x in (real, made))
+    return float((real * made).mean()), float((np.roll(real, 1, axis=0) * made).mean())

@@ -5,9 +5,10 @@ Source: Goodfellow et al., Generative Adversarial Nets (2014). Its algorithm 1 i
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -104,25 +105,26 @@ class GAN(Model):
         return self.pair.optimizers(lr)
 
     def training_step(self, step: Step) -> dict[str, float]:
-        parts = self.pair.training_step(step, self.scale)
+        parts = self.pair.training_step(step, self.seen)
         if not has_features(step.dataset):
             return parts
         if (step.step + 1) % LOOK == 0:
             self.missing.write()[:] = rare_classes(self, step.dataset, seed=step.step + 1)
         return parts | {"missing": float(self.missing.numpy()[0])}
 
+    def seen(self, images: np.ndarray) -> Tensor:
+        """What the players see of the data's images (N, C, H, W)."""
+        return self.scale(images)
+
     # -- samples
 
     def decode(self, z: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
         """G(z) of codes (N, latent): (N, C, H, W) floats, 0 .. levels - 1, by the running statistics of batch norm."""
         labels = self.condition.check(labels, len(z), type(self).__name__)
-        generate, training = self.pair.generate, self.pair.generator.training
-        self.pair.generator.eval()
-        try:
+        generate = self.pair.generate
+        with evaluating(self.pair.generator):
             x = in_batches(lambda i: generate(z[i], None if labels is None else labels[i]), np.arange(len(z)), ROWS)
             return self.unscale(x)
-        finally:
-            self.pair.generator.train(training)
 
     def images(self, z: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
         """`decode`, rounded: (N, C, H, W) uint8."""
@@ -158,6 +160,17 @@ class GAN(Model):
         z = self.codes(n, rng)
         z[:, : self.latent] *= temperature
         return self.images(z, self.condition.draw(n, rng) if labels is None else labels)
+
+
+@contextlib.contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """Within it a network is in evaluation mode."""
+    training = net.training
+    net.eval()
+    try:
+        yield
+    finally:
+        net.train(training)
 
 
 class Autoencoder(nn.ModuleList):

@@ -19,7 +19,7 @@ import numpy as np
 from tinygen import Tensor
 from tinygen.models.gan.dcgan import DCGAN
 from tinygen.models.gan.family import InfoGANFamily
-from tinygen.models.gan.gan import ROWS
+from tinygen.models.gan.gan import ROWS, evaluating
 from tinygen.models.gan.objectives import NonSaturating, Verdict
 from tinygen.models.networks.encoders import in_batches
 from tinygen.nn import functional as F
@@ -87,9 +87,6 @@ class InfoGAN(DCGAN):
 
     def log_q(self, images: np.ndarray) -> np.ndarray:
         """log Q(c | x) of images (N, C, H, W) uint8, (N, K), for each category c; batch norm as in evaluation."""
-        k, judge, training = self.categories, self.pair.judge, self.training
-        self.eval()
-        try:
+        k, judge = self.categories, self.pair.judge
+        with evaluating(self.pair.discriminator):
             return in_batches(lambda x: F.log_softmax(judge(self.scale(x)).head[:, :k], 1), images, ROWS)
-        finally:
-            self.train(training)

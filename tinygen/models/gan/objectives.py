@@ -282,9 +282,9 @@ class FGAN(Objective):
 
 Function = Callable[[Tensor], Tensor]
 DIVERGENCES: dict[str, tuple[Function, Function, float]] = {  # of v = D(x): g_f(v), f*(g_f(v)), and the largest value;
-    "kl": (lambda v: v, lambda v: (v - 1).exp(), 10.0),  # where there is none, what only a D without error comes to
-    "reverse-kl": (lambda v: -(-v).exp(), lambda v: v - 1, 10.0),
-    "pearson": (lambda v: v, lambda v: v**2 / 4 + v, 100.0),
+    "kl": (lambda v: v, lambda v: (v - 1).exp(), 5.0),  # where there is none, what only a D without error comes to
+    "reverse-kl": (lambda v: -(-v).exp(), lambda v: v - 1, 5.0),
+    "pearson": (lambda v: v, lambda v: v**2 / 4 + v, 5.0),
     "hellinger": (lambda v: 1 - (-v).exp(), lambda v: v.exp() - 1, 2.0),  # squared
     "js": (lambda v: math.log(2) - F.softplus(-v), lambda v: F.softplus(v) - math.log(2), 2 * math.log(2)),
 }

@@ -71,14 +71,14 @@ class AdversarialPair(nn.Module):
             z[:, -k:] = np.eye(k)[rng.integers(0, k, n)]
         return z
 
-    def generate(self, z: np.ndarray, labels: np.ndarray | None = None) -> Tensor:
-        """G(z): the images of codes (N, latent), of classes `labels` if there are any."""
-        noise = next(self.parameters()).new_tensor(z.reshape(len(z), *self.noise))
-        return self.generator(self._with_classes(noise, labels))
+    def generate(self, z: np.ndarray | Tensor, labels: np.ndarray | None = None) -> Tensor:
+        """G(z): the images of codes (N, latent), of classes `labels` if there are any. A tensor gets a gradient."""
+        noise = (z if isinstance(z, Tensor) else next(self.parameters()).new_tensor(z)).reshape(len(z), *self.noise)
+        return self.generator(self.with_classes(noise, labels))
 
     def judge(self, x: Tensor, labels: np.ndarray | None = None, z: np.ndarray | None = None) -> Verdict:
         """What D says of images x: D(x), a number for each, (N,), and its head. z: the codes they were made from."""
-        output = self.discriminator(self._with_classes(x, labels) if self.objective.told else x)
+        output = self.discriminator(self.with_classes(x, labels) if self.objective.told else x)
         output, head = output if isinstance(output, tuple) else (output, None)
         return Verdict(self.objective.value(output, x), head, labels, z)
 
@@ -86,7 +86,7 @@ class AdversarialPair(nn.Module):
         """D(x): a number for each image, (N,)."""
         return self.judge(x, labels).value
 
-    def _with_classes(self, x: Tensor, labels: np.ndarray | None) -> Tensor:
+    def with_classes(self, x: Tensor, labels: np.ndarray | None) -> Tensor:
         """x (N, C, ...), with the planes of its classes behind its channels if there are any."""
         labels = self.condition.check(labels, len(x), "a GAN")
         return x if labels is None else cat(x, x.new_tensor(self.condition.planes(labels, *x.shape[2:])), dim=1)

@@ -14,6 +14,7 @@ from tinygen.metrics.distance import nearest
 from tinygen.metrics.features import class_names, feature_net, has_features
 from tinygen.metrics.metric import ImageGrid, Plot
 from tinygen.metrics.quality import NEIGHBORS, memorization
+from tinygen.models.gan.anogan import anomalies_plot
 from tinygen.models.interpolation import interpolation
 
 ROWS, STEPS = 8, 10  # of a grid of images
@@ -109,7 +110,18 @@ def numbers(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator)
     return ImageGrid(images, STEPS, caption, None, rows, [f"{v:.1f}" for v in values], ("", "the number"))
 
 
+def pairs(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
+    """A CoGAN's pairs: images, and below each the outline that is made from the same code."""
+    columns, both = 10, model.pairs(model.codes(40, rng))
+    rows = np.stack([np.broadcast_to(x, both[0].shape) for x in both])  # an outline has one channel
+    rows = rows.reshape(2, -1, columns, *model.image_shape).swapaxes(0, 1)
+    caption = "Pairs that are made from one code each; no pair was ever seen"
+    names = ["image", "outline"] * len(rows)
+    return ImageGrid(rows.reshape(-1, *model.image_shape), columns, caption, None, names)
+
+
 PLOTS = {
     "neighbors": neighbors, "interpolate": interpolation, "arithmetic": arithmetic, "truncate": truncation,
+    "anomalies": anomalies_plot,
 }  # fmt: skip
 INFO_PLOTS = {**PLOTS, "categories": categories, "numbers": numbers}
