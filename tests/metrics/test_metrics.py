@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tinygen.data import Dataset, load, subset
 from tinygen.metrics import features, quality
-from tinygen.metrics.distance import frechet_distance, nearest, precision_recall
+from tinygen.metrics.distance import auroc, frechet_distance, nearest, precision_recall
 from tinygen.metrics.features import FeatureNet, class_names, feature_net
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -67,6 +67,13 @@ def test_precision_and_recall_are_their_definition(seed, n, m):
         return np.mean([any(np.linalg.norm(p - q) <= r for q, r in zip(members, radii, strict=True)) for p in points])
 
     assert precision_recall(real, fake) == (share(real, fake), share(fake, real))
+
+
+@settings(max_examples=20)
+@given(st.lists(st.integers(0, 5), min_size=1), st.lists(st.integers(0, 5), min_size=1))
+def test_the_area_under_the_roc_curve_is_how_often_a_positive_is_higher(positive, negative):
+    expected = np.mean([(p > n) + (p == n) / 2 for p in positive for n in negative])
+    assert auroc(np.array(positive, float), np.array(negative, float)) == pytest.approx(expected)
 
 
 def test_precision_and_recall_tell_blur_from_collapse():

@@ -579,7 +579,7 @@ def test_steps_of_the_critic_take_new_images_each():
     assert AdversarialPair(players, Wasserstein(), (1,), steps=2).steps == 2
 
 
-@pytest.mark.parametrize("name", ["neighbors", "interpolate", "truncate", "arithmetic"])
+@pytest.mark.parametrize("name", ["neighbors", "interpolate", "truncate", "arithmetic", "anomalies"])
 @pytest.mark.parametrize("classes", [0, 10])
 def test_pictures_show_images_of_the_model(name, classes):
     data = subset(load("digits")[0], slice(200))

@@ -13,11 +13,12 @@ from tests.models.test_gan import gradients, new, states, training
 from tinygen import nn
 from tinygen.data import Dataset, load, subset
 from tinygen.data.tasks import outlines
-from tinygen.models.gan import anogan, family
+from tinygen.models.gan import anogan, family, plots
 from tinygen.models.gan.bigan import BiGAN, JointPair
 from tinygen.models.gan.cogan import CoGAN
 from tinygen.models.gan.dcgan import DCGAN
 from tinygen.models.gan.gan import GAN
+from tinygen.models.gan.infogan import InfoGAN
 from tinygen.models.gan.objectives import NonSaturating
 from tinygen.models.model import Encodes
 
@@ -211,3 +212,51 @@ def test_a_search_finds_lower_scores_and_unseen_classes_are_told_from_others():
     (metric,) = anogan.detection(model, train, test, np.random.default_rng(0))
     assert metric.value > 0.9
     assert anogan.detection(model, train, train, np.random.default_rng(0)) == []
+
+
+def test_anomalies_are_shown_from_the_lowest_score_to_the_highest():
+    digits = load("digits")[1]
+    model = new(DCGAN, latent=4).eval()
+    picture = model.family.plots["anomalies"](model, digits, digits, np.random.default_rng(0))
+    scores = [int(name) for name in picture.across]
+    assert scores == sorted(scores)
+    assert scores[0] < scores[-1]
+    image, made, difference = picture.images.reshape(3, 10, 1, 8, 8).astype(int)
+    np.testing.assert_array_equal(difference, np.abs(image - made))
+    assert all((digits.images[:40] == one.astype(np.uint8)).all(axis=(1, 2, 3)).any() for one in image)
+
+
+# ------------------------------------------------------------------------------------- pictures that only some can show
+
+
+@pytest.mark.parametrize(("cls", "name"), [(InfoGAN, "categories"), (InfoGAN, "numbers"), (BiGAN, "reconstruct")])
+def test_pictures_of_their_own_are_of_the_model(cls, name):
+    digits = load("digits")[1]
+    model = new(cls, latent=4, **({"categories": 5} if cls is InfoGAN else {})).eval()
+    picture = model.family.plots[name](model, digits, digits, np.random.default_rng(0))
+    assert picture.images.dtype == np.uint8
+    assert len(picture.images) % picture.columns == 0
+    assert len(picture.rows) in (0, len(picture.images) // picture.columns)
+    assert len(picture.across) in (0, picture.columns)
+
+
+def test_a_row_has_all_categories_and_a_number_from_end_to_end_with_the_same_noise():
+    model, seen = new(InfoGAN, latent=4, categories=5, numbers=2).eval(), []
+    model.images = lambda z: seen.append(z) or np.zeros((len(z), 1, 8, 8), np.uint8)
+    for name in ("categories", "numbers"):
+        model.family.plots[name](model, None, None, np.random.default_rng(0))
+    categories, numbers = seen[0].reshape(-1, 5, 9), seen[1].reshape(2, -1, plots.STEPS, 9)
+    np.testing.assert_array_equal(categories[:, :, 4:], np.tile(np.eye(5), (len(categories), 1, 1)))
+    assert np.ptp(categories[:, :, :4], axis=1).max() == 0
+    for i in range(2):
+        np.testing.assert_allclose(numbers[i, :, :, i], np.tile(np.linspace(-2, 2, plots.STEPS), (plots.NOISES, 1)))
+        assert np.ptp(np.delete(numbers[i], i, axis=2), axis=1).max() == 0
+
+
+def test_a_pair_is_made_from_one_code():
+    model = new(CoGAN, latent=4, shape=(3, 8, 8)).eval()
+    picture = model.family.plots["pairs"](model, None, None, np.random.default_rng(0))
+    images, made = model.pairs(model.codes(40, np.random.default_rng(0)))
+    rows = picture.images.reshape(-1, 2, 10, 3, 8, 8)
+    np.testing.assert_array_equal(rows[:, 0].reshape(images.shape), images)
+    np.testing.assert_array_equal(rows[:, 1].reshape(images.shape), np.broadcast_to(made, images.shape))
