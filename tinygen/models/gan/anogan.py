@@ -35,7 +35,8 @@ class Found(NamedTuple):
 def scores(model: Any, x: Tensor, z: Tensor, labels: np.ndarray | None = None) -> Tensor:
     """A(x, z) of scaled images (N, C, H, W) and codes (N, latent), (N,); differentiable in z."""
     pair, axes = model.pair, tuple(range(1, x.ndim))
-    fake = pair.generate(z, labels)[:, : x.shape[1]]  # of CoGAN, the first domain's
+    fake = pair.generator(pair.with_classes(z.reshape(len(z), *pair.noise), labels))
+    fake = fake[:, : x.shape[1]]  # of CoGAN, the first domain's
     residual, f = (x - fake).abs().sum(axes), layers_below_last(pair.discriminator)
     seen = [f(pair.with_classes(image, labels) if pair.objective.told else image) for image in (x, fake)]
     difference = (seen[0].detach() - seen[1]).reshape(len(x), -1).abs().sum(1)

@@ -29,7 +29,7 @@ UNREAD = 0.1  # of the categories' entropy: a bound on their information below w
 class GANFamily(Family):
     """Of models with an adversarial `pair`."""
 
-    plots: ClassVar[Mapping[str, PlotOf]] = plots.PLOTS
+    plots: ClassVar[Mapping[str, PlotOf]] = plots.OF_A_PAIR
 
     def progress(self, model: Any, parts: dict[str, float]) -> str:
         real, fake = parts["real"], parts["fake"]
@@ -61,7 +61,7 @@ class GANFamily(Family):
             metrics.append(Metric("classes as asked for", 100 * float((found == labels).mean()), "%", baselines=known))
         if model.pair.objective.weight:
             metrics.append(critic_gradient_norm(model, subset(test, slice(500)), rng))
-        return metrics + detection(model, train, test, rng)
+        return metrics + (detection(model, train, test, rng) if "anomalies" in self.plots else [])
 
 
 def critic_gradient_norm(model: Any, test: Dataset, rng: np.random.Generator) -> Metric:
@@ -103,7 +103,7 @@ class InfoGANFamily(GANFamily):
 class BiGANFamily(GANFamily):
     """Of GANs with an encoder: whether an image is still what it was after coding and decoding."""
 
-    plots: ClassVar[Mapping[str, PlotOf]] = plots.PLOTS | {"reconstruct": reconstructions}
+    plots: ClassVar[Mapping[str, PlotOf]] = plots.OF_A_PAIR | {"reconstruct": reconstructions}
 
     def diagnostics(self, model: Any, parts: dict[str, float]) -> list[str]:
         found = super().diagnostics(model, parts)
@@ -131,7 +131,7 @@ class BiGANFamily(GANFamily):
 class CoGANFamily(GANFamily):
     """Of two coupled GANs: whether what they make from one code belongs together."""
 
-    plots: ClassVar[Mapping[str, PlotOf]] = plots.PLOTS | {"pairs": plots.pairs}
+    plots: ClassVar[Mapping[str, PlotOf]] = plots.OF_A_PAIR | {"pairs": plots.pairs}
 
     def diagnostics(self, model: Any, parts: dict[str, float]) -> list[str]:
         found = super().diagnostics(model, parts)

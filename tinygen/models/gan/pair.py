@@ -71,9 +71,9 @@ class AdversarialPair(nn.Module):
             z[:, -k:] = np.eye(k)[rng.integers(0, k, n)]
         return z
 
-    def generate(self, z: np.ndarray | Tensor, labels: np.ndarray | None = None) -> Tensor:
-        """G(z): the images of codes (N, latent), of classes `labels` if there are any. A tensor gets a gradient."""
-        noise = (z if isinstance(z, Tensor) else next(self.parameters()).new_tensor(z)).reshape(len(z), *self.noise)
+    def generate(self, z: np.ndarray, labels: np.ndarray | None = None) -> Tensor:
+        """G(z): the images of codes (N, latent), of classes `labels` if there are any."""
+        noise = next(self.parameters()).new_tensor(z.reshape(len(z), *self.noise))
         return self.generator(self.with_classes(noise, labels))
 
     def judge(self, x: Tensor, labels: np.ndarray | None = None, z: np.ndarray | None = None) -> Verdict:

@@ -122,6 +122,6 @@ def pairs(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -
 
 PLOTS = {
     "neighbors": neighbors, "interpolate": interpolation, "arithmetic": arithmetic, "truncate": truncation,
-    "anomalies": anomalies_plot,
 }  # fmt: skip
-INFO_PLOTS = {**PLOTS, "categories": categories, "numbers": numbers}
+OF_A_PAIR = {**PLOTS, "anomalies": anomalies_plot}  # of which G gives whole images by one pass
+INFO_PLOTS = {**OF_A_PAIR, "categories": categories, "numbers": numbers}
