@@ -2,7 +2,7 @@
 
     dx[i] = gradient[i] * (1 - y[i] * y[i])        for i from 0 to n - 1
 
-A kernel gets bare memory: where the arrays begin and how long they are. What it reads beyond them is not an error in C, but
+A kernel gets bare memory: where arrays begin, and how long they are. To read beyond them is not an error in C: it gives
 some other number.
 """
 
