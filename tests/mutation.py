@@ -1,9 +1,10 @@
-"""How many small errors in the engine and the ops the tests notice: `python -m tests.mutation [-n 60] [FILE ...]`.
+"""How many small errors in engine, ops, nn and optim the tests notice: `python -m tests.mutation [-n 60] [FILE ...]`.
 
 Each mutant is one change at one place: another operator or comparison, a constant off by one, a condition turned round,
 a statement left out, an argument dropped. It is written into a copy of the package, and the file's tests run on it
-until one fails: the mutant is killed. Mutants are drawn evenly over the files' places; those that live are printed with
-their line, to be read: either a test is missing, or the change makes no difference (it counts against the score too).
+until one fails: the mutant is killed. As many are drawn of each file, as far as it has so many places; those that live
+are printed with their line, to be read: either a test is missing, or the change makes no difference (it counts against
+the score too). With `--kept FILE` what was found of a mutant stands in that file, and isn't worked out again.
 Exit code 0 if at least nine of ten were killed.
 """
 
@@ -11,6 +12,11 @@ from __future__ import annotations
 
 import argparse
 import ast
+import functools
+import hashlib
+import importlib.util
+import itertools
+import json
 import os
 import random
 import shutil
@@ -19,17 +25,21 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 ENGINE = ["tests/autograd", "tests/test_debug.py"]
 OPS = ["tests/ops/test_ops.py", "tests/nn/test_nn.py", "tests/kernels/test_calls.py"]
 FILES = ["_tensor.py", "modes.py", "tape.py", "autograd.py"]
-TESTS = {  # the tests of a file, the likeliest to notice first
+ROOMS = ["ops", "nn", "optim"]
+TESTS = {  # the tests of a file or of its room, the likeliest to notice first
     **{file: [*ENGINE, *OPS] for file in FILES},
+    "ops": OPS,
     "ops/recurrent.py": ["tests/ops/test_recurrent.py", *OPS],
     "ops/loss.py": [*OPS, "tests/models/test_autoregressive.py"],
+    "nn": ["tests/nn/test_nn.py", "tests/parity/test_nn_parity.py", "tests/parity/test_norms_parity.py"],
+    "optim": ["tests/test_optim.py", "tests/parity/test_optim_parity.py"],
 }
 SECONDS = 300  # of processor time; tests that take longer with a mutant, but not without it, have noticed it
 LATE = -signal.SIGXCPU  # the exit code of what took longer
@@ -122,16 +132,38 @@ def _code(node: ast.AST) -> Iterator[ast.AST]:
                 yield from _code(part)
 
 
+def sample(files: list[Path], n: int, seed: int) -> tuple[list[Mutant], int]:
+    """n mutants, of one file after the other while it has some; and how many there are in all."""
+    of_file = [list(mutants(file)) for file in files]
+    for some in of_file:
+        random.Random(seed).shuffle(some)
+    in_turn = [mutant for turn in itertools.zip_longest(*of_file) for mutant in turn if mutant is not None]
+    return in_turn[:n], len(in_turn)
+
+
+def tests_of(file: Path) -> list[str]:
+    """The tests of a file of the package; those of its own first, then those of its room."""
+    name = file.relative_to(ROOT / "tinygen")
+    tests = TESTS.get(name.as_posix()) or TESTS.get(name.parts[0], OPS)
+    return [test for test in tests if "parity" not in test or importlib.util.find_spec("torch")]
+
+
 def killed(mutant: Mutant, tests: list[str]) -> bool:
     """Whether a test fails, or they can't begin or don't end, on a copy of the package that has the mutant."""
-    code, output = _tests(mutant, tests)
-    if code not in (0, 1) and _tests(replace(mutant, end=mutant.start, new=""), tests)[0] == code:
+    code, output = _tests(mutant, tuple(tests))
+    if code not in (0, 1) and _unchanged(SECONDS, *tests)[0] == code:
         late = f" (more than {SECONDS} s)" if code == LATE else ""
         raise RuntimeError(f"without any mutant pytest exits {code}{late}, too, for {', '.join(tests)}: {output}")
     return code != 0
 
 
-def _tests(mutant: Mutant, tests: list[str]) -> tuple[int, str]:
+@functools.cache
+def _unchanged(seconds: float, *tests: str) -> tuple[int, str]:
+    """What the tests say of the package as it is."""
+    return _tests(Mutant(ROOT / "tinygen" / "__init__.py", 0, 0, ""), tests)
+
+
+def _tests(mutant: Mutant, tests: tuple[str, ...]) -> tuple[int, str]:
     """pytest's exit code, LATE if it was stopped, and the last it said."""
     name = mutant.file.relative_to(ROOT / "tinygen")
     with tempfile.TemporaryDirectory() as folder:
@@ -140,7 +172,7 @@ def _tests(mutant: Mutant, tests: list[str]) -> tuple[int, str]:
         shutil.copy(ROOT / "pyproject.toml", folder)
         Path(folder, "tinygen", name).write_text(mutant.applied())
         limited = f'ulimit -S -t {SECONDS} && ulimit -H -t {SECONDS + 9} && exec "$0" "$@"'
-        pytest = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+        pytest = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *tests]
         environment = {**os.environ, "PYTHONPATH": folder, "CI": "1", "TINYGEN_REQUIRE_PARITY": ""}
         try:
             done = subprocess.run(
@@ -151,23 +183,44 @@ def _tests(mutant: Mutant, tests: list[str]) -> tuple[int, str]:
     return done.returncode, done.stdout.decode()[-500:]
 
 
+class Kept:
+    """What was found of mutants before: a line of JSON each in a file, if there is one."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        lines = path.read_text().splitlines() if path and path.exists() else []
+        self.found: dict[str, bool] = dict(map(json.loads, lines))
+
+    def killed(self, mutant: Mutant, tests: list[str]) -> bool:
+        """As `killed`; one that was found is known by its file's text, whatever the tests were then."""
+        name = mutant.file.relative_to(ROOT).as_posix()
+        key = hashlib.sha256(f"{name}\0{mutant.applied()}".encode()).hexdigest()[:24]
+        if key not in self.found:
+            self.found[key] = killed(mutant, tests)
+            if self.path:
+                with self.path.open("a") as file:
+                    file.write(json.dumps([key, self.found[key]]) + "\n")
+        return self.found[key]
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__.partition("\n")[0])
-    parser.add_argument("files", nargs="*", type=Path, help="default: the engine and the ops")
+    parser.add_argument("files", nargs="*", type=Path, help="default: the engine, ops, nn and optim")
     parser.add_argument("-n", type=int, default=60, help="how many mutants (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="which (default %(default)s)")
+    parser.add_argument("--kept", metavar="FILE", type=Path, help="what was found stands there, and is added to it")
     args = parser.parse_args(arguments)
     package = ROOT / "tinygen"
-    files = args.files or [*(package / name for name in FILES), *sorted((package / "ops").glob("[a-z]*.py"))]
-    every = [mutant for file in files for mutant in mutants(file.resolve())]
-    chosen = random.Random(args.seed).sample(every, min(args.n, len(every)))
-    alive = []
+    rooms = [file for room in ROOMS for file in sorted((package / room).glob("[a-z]*.py"))]
+    files = [file.resolve() for file in args.files] or [*(package / name for name in FILES), *rooms]
+    chosen, possible = sample(files, args.n, args.seed)
+    kept, alive = Kept(args.kept), []
     for number, mutant in enumerate(chosen, 1):
-        dead = killed(mutant, TESTS.get(mutant.file.relative_to(package).as_posix(), OPS))
+        dead = kept.killed(mutant, tests_of(mutant.file))
         alive += [] if dead else [mutant]
         print(f"{number:>4}/{len(chosen)}  {'killed' if dead else 'LIVES '}  {mutant}", flush=True)
     score = 1 - len(alive) / len(chosen)
-    print(f"{len(chosen) - len(alive)} of {len(chosen)} mutants killed ({score:.0%}), of {len(every):,} possible")
+    print(f"{len(chosen) - len(alive)} of {len(chosen)} mutants killed ({score:.0%}), of {possible:,} possible")
     return 0 if score >= 0.9 else 1
 
 

@@ -11,7 +11,9 @@ of speed.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
+import os
 import re
 import subprocess
 import sys
@@ -64,30 +66,36 @@ def occupancy(gpu: Gpu, registers: int, shared: int, threads: int) -> float:
 # ------------------------------------------------------------------------------------------------------- resources
 
 
-def compile_one(compiler: str, flags: list[str], source: Path, architecture: int) -> list[dict[str, Any]]:
-    """The kernels of a source file for an architecture. Raises RuntimeError with nvcc's output if it fails."""
-    with tempfile.TemporaryDirectory() as folder:
-        cubin, ptx = Path(folder) / "out.cubin", Path(folder) / "out.ptx"
-        common = [compiler, *flags, "-Icsrc", str(source), f"-arch=sm_{architecture}"]
-        report = ""
-        for command in ([*common, "-ptx", "-o", str(ptx)], [*common, "-cubin", "-Xptxas", "-v", "-o", str(cubin)]):
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise RuntimeError(done.stderr)
-            report = done.stderr
-        return parse(report, ptx.read_text(), architecture)
+def compile_one(compiler: str, source: Path, architectures: list[int], folder: Path) -> list[dict[str, Any]]:
+    """The kernels of a source file, compiled into folder. Raises RuntimeError with nvcc's output if that fails."""
+    folder.mkdir()
+    targets = [flag for a in architectures for flag in ("-gencode", f"arch=compute_{a},code=sm_{a}")]
+    kept = ["-Xptxas", "-v", "--keep", "--keep-dir", str(folder)]
+    flags = [*nvcc.FLAGS, *nvcc.STRICT, "-Icsrc", *targets, *kept]
+    report = run([compiler, *flags, "-c", str(source), "-o", str(folder / "out.o")])
+    ptx = "".join(path.read_text() for path in folder.glob("*.ptx"))
+    return parse(report, ptx)
 
 
-def parse(report: str, ptx: str, architecture: int) -> list[dict[str, Any]]:
+def run(command: list[str]) -> str:
+    """What it says on stderr. Raises RuntimeError with that if it fails."""
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return done.stderr
+
+
+def parse(report: str, ptx: str) -> list[dict[str, Any]]:
     """One record a kernel, from ptxas's report and the PTX, in which its number of threads stands."""
     threads = {name: int(n) for name, n in re.findall(r"\.entry (\w+)\(.*?\.maxntid (\d+)", ptx, re.S)}
     found = []
-    for name, text in re.findall(r"Compiling entry function '(\w+)'(.*?)(?=Compiling entry|\Z)", report, re.S):
+    entry = r"Compiling entry function '(\w+)' for 'sm_(\d+)'(.*?)(?=Compiling entry|\Z)"
+    for name, architecture, text in re.findall(entry, report, re.S):
         registers, shared = re.search(r"Used (\d+) registers", text), re.search(r"(\d+) bytes smem", text)
         spilled = sum(map(int, re.findall(r"(\d+) bytes (?:stack frame|spill)", text)))
         row = {"registers": int(registers[1]), "shared": int(shared[1]) if shared else 0, "threads": threads[name]}
-        share = occupancy(GPUS[architecture], **row)
-        found.append({"kernel": name, "architecture": architecture, **row, "spilled": spilled, "occupancy": share})
+        share = occupancy(GPUS[int(architecture)], **row)
+        found.append({"kernel": name, "architecture": int(architecture), **row, "spilled": spilled, "occupancy": share})
     return found
 
 
@@ -112,11 +120,12 @@ def short(name: str) -> str:
 def resources(architectures: list[int]) -> list[dict[str, Any]]:
     if (compiler := nvcc.find()) is None:
         raise RuntimeError("no nvcc found")
-    flags = [*nvcc.FLAGS, *nvcc.STRICT]
-    sources = nvcc.sources()
-    jobs = [(compiler, flags, source, a) for a in architectures for source in sources]
-    with ThreadPoolExecutor() as pool:
+    with tempfile.TemporaryDirectory() as temporary, ThreadPoolExecutor(os.cpu_count()) as pool:
+        folder = Path(temporary)
+        jobs = [(compiler, source, architectures, folder / source.stem) for source in nvcc.sources()]
         rows = [row for rows in pool.map(lambda job: compile_one(*job), jobs) for row in rows]
+        run([compiler, *nvcc.LINK, *map(str, folder.glob("*/out.o")), "-o", str(folder / "kernels.so")])
+        ctypes.CDLL(str(folder / "kernels.so"))  # which loads where there is no driver
     for row, name in zip(rows, readable([row["kernel"] for row in rows]), strict=True):
         row["kernel"] = name
     return sorted(rows, key=lambda row: (row["architecture"], row["kernel"]))

@@ -197,7 +197,7 @@ ptxas info    : Compiling entry function '_Z3onev' for 'sm_80'
     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
 ptxas info    : Used 64 registers, 400 bytes cmem[0]
 """
-    two, one = cuda.parse(report, ptx, 80)
+    two, one = cuda.parse(report, ptx)
     assert two == {"kernel": "_Z3twov", "architecture": 80, "registers": 40, "shared": 512, "threads": 64,
                    "spilled": 16, "occupancy": 25 * 64 / 2048}  # fmt: skip
     assert (one["registers"], one["shared"], one["spilled"], one["occupancy"]) == (64, 0, 0, 0.5)

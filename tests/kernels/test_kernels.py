@@ -1,7 +1,8 @@
 """The C kernels, called as they are: right on random shapes, wherever their arrays lie, whatever happens around them.
 
 The cases come from tests/kernels/cases.py, their answers from tests/kernels/definitions.py. TINYGEN_CASES is the
-number of random cases for each kernel, TINYGEN_FULL=1 has arrays of more than 2^31 elements for more kernels.
+number of random cases for each kernel; with TINYGEN_FULL=1 they are more, and more kernels get arrays of more than 2^31
+elements.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from tests.kernels.memory import PAGE, Arena, anywhere, guarded, shifted, thaw
 from tinygen import kernels
 
 ROOT = Path(__file__).parents[2]
-CASES = int(os.environ.get("TINYGEN_CASES", "500"))
-FEW = max(8, CASES // 12)  # of what is already random in another way
 FULL = os.environ.get("TINYGEN_FULL") == "1"
+CASES = int(os.environ.get("TINYGEN_CASES", "500" if FULL else "200"))
+FEW = max(8, CASES // 12)  # of what is already random in another way
 SETS = [name for level, name in enumerate(kernels.ISAS) if kernels.library.lib.tg_set_isa(level) == level]
 
 every_kernel = pytest.mark.parametrize("kernel", KERNELS)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import itertools
 import pkgutil
 import zlib
@@ -74,30 +75,52 @@ def _is_float(a):
 def _cases():
     for name, op in REGISTRY.items():
         rng = np.random.default_rng(zlib.crc32(name.encode()))
-        for number, sample in enumerate(op.make_samples(rng) if op.make_samples else ()):
+        for sample in op.make_samples(rng) if op.make_samples else ():
             bound = op.signature.bind(*sample.args, **sample.kwargs)
             bound.apply_defaults()
             names = [op.names[0]] * len(bound.args) if op.variadic else op.names
             has_rule = op.differentiable()
             floats = tuple(i for i, a in enumerate(bound.args) if _is_float(a) and names[i] in has_rule)
-            yield pytest.param(Case(op, bound.args, bound.kwargs, floats), id=f"{name}-{number}")
+            yield Case(op, bound.args, bound.kwargs, floats)
 
 
 CASES = list(_cases())
-SMOOTH = [p for p in CASES if p.values[0].floats]
+SMOOTH = [c for c in CASES if c.floats]
 
-ELEMENTWISE = [p for p in SMOOTH if p.values[0].op.body.__module__ == "tinygen.ops.elementwise"]
-
-every_case = pytest.mark.parametrize("case", CASES)
-every_gradient = pytest.mark.parametrize("case", SMOOTH)
+ELEMENTWISE = [c for c in SMOOTH if c.op.body.__module__ == "tinygen.ops.elementwise"]
 
 
 def of_op(cases):
-    """The same cases, grouped: one list for each op."""
+    """The cases, grouped: a test for each op, given the list of its cases."""
     groups: dict[str, list[Case]] = {}
-    for p in cases:
-        groups.setdefault(p.values[0].op.name, []).append(p.values[0])
+    for c in cases:
+        groups.setdefault(c.op.name, []).append(c)
     return pytest.mark.parametrize("cases", groups.values(), ids=groups.keys())
+
+
+def each_of(cases):
+    """A test of a case becomes one for each op, which takes its cases in turn; a failure says at which it was."""
+
+    def decorate(test):
+        @of_op(cases)
+        @functools.wraps(test)
+        def turns(cases, **others):
+            for number, case in enumerate(cases):
+                try:
+                    test(case, **others)
+                except Exception as e:
+                    e.add_note(f"at sample {number} of {case.op.name}")
+                    raise
+
+        _, *others = inspect.signature(test).parameters.values()
+        cases_first = inspect.Parameter("cases", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        turns.__signature__ = inspect.Signature([cases_first, *others])
+        return turns
+
+    return decorate
+
+
+every_case, every_gradient = each_of(CASES), each_of(SMOOTH)
 
 
 def assert_close(got, want, what=""):
@@ -122,7 +145,7 @@ def assert_all_close(got, want, what=""):
 @pytest.mark.parametrize("op", REGISTRY.values(), ids=REGISTRY.keys())
 def test_every_op_is_documented_and_has_samples_for_each_of_its_rules(op):
     assert op.function.__doc__, f"{op.name} has no docstring"
-    cases = [p.values[0] for p in CASES if p.values[0].op is op]
+    cases = [c for c in CASES if c.op is op]
     assert cases, f"{op.name} has no samples"
     tested = {op.names[0 if op.variadic else i] for c in cases for i in c.floats}
     assert tested == op.differentiable()
@@ -130,15 +153,14 @@ def test_every_op_is_documented_and_has_samples_for_each_of_its_rules(op):
 
 def test_what_has_no_gradient_has_none_on_purpose():
     assert {name for name, op in REGISTRY.items() if not op.rules} == NO_GRADIENT
-    for p in SMOOTH:
-        op, args, _, floats = p.values[0]
+    for op, args, _, floats in SMOOTH:
         constants = {op.names[i] for i, a in enumerate(args) if _is_float(a) and i not in floats}
         assert not constants, f"{op.name}: a float array without a rule"
 
 
 @pytest.mark.parametrize("name", sorted(NO_GRADIENT))
 def test_ops_without_a_gradient_record_nothing(name):
-    for case in (p.values[0] for p in CASES if p.values[0].op.name == name):
+    for case in (c for c in CASES if c.op.name == name):
         args = [leaf(np.array(a), True) if _is_float(a) else a for a in case.args]
         assert not case.op.function(*args, **case.kwargs).requires_grad
 
@@ -282,13 +304,13 @@ def _all_equal(a):
 LAYOUTS = [_fortran, _backwards, _with_gaps, _last_axis_first, _all_equal]
 
 
-WITH_KERNEL = [p for p in SMOOTH if p.values[0].op.run is not p.values[0].op.body and p.values[0].op.name != "where"]
+WITH_KERNEL = [c for c in SMOOTH if c.op.run is not c.op.body and c.op.name != "where"]
 
 
 def _for_kernels(case, dtype):
     """(case, values); for elementwise ops, whose kernels leave small arrays to NumPy, large ones in many layouts."""
     yield case, case.values(dtype)
-    if any(case is p.values[0] for p in ELEMENTWISE):
+    if any(case is c for c in ELEMENTWISE):
         rng = np.random.default_rng(1)
         arrays = [rng.standard_normal((5, 7, 11, 13)).astype(dtype) for _ in case.floats]
         arrays[0].flat[:8] = [np.inf, -np.inf, np.nan, 0.0, -0.0, 1e-40, 80, -80]
@@ -473,7 +495,7 @@ def test_single_elements(cases, shape):
             assert_all_close([a.reshape(1, 1) for a in (out, *grads)], [want_out, *want])
 
 
-BINARY = {p.values[0].op.name: p.values[0] for p in ELEMENTWISE if len(p.values[0].floats) == 2}
+BINARY = {c.op.name: c for c in ELEMENTWISE if len(c.floats) == 2}
 
 
 @st.composite

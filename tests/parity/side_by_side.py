@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 import torch
 
 from tinygen import optim
+
+STEPS = 100 if os.environ.get("TINYGEN_FULL") == "1" else 20  # of a training side by side
 
 
 def train(model: Any, twin: Any, lr: float, losses: Iterable[tuple[Any, Any]]) -> tuple[np.ndarray, np.ndarray]:

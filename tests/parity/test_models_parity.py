@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.nn.functional import conv2d, conv_transpose2d, cross_entropy, elu, linear, pad, relu
 
-from tests.parity.side_by_side import assert_one_gradient, assert_one_training, train
+from tests.parity.side_by_side import STEPS, assert_one_gradient, assert_one_training, train
 from tinygen.data import Minibatches, load
 from tinygen.models.autoregressive.gated import GatedPixelCNN
 from tinygen.models.autoregressive.made import MADE
@@ -24,7 +24,7 @@ from tinygen.models.autoregressive.pixelcnn import PixelCNN
 from tinygen.models.autoregressive.pixelcnnpp import PixelCNNpp
 from tinygen.models.autoregressive.pixelrnn import PixelRNN
 
-STEPS, BATCH, CLASSES, MIXTURES = 100, 8, 3, 2
+BATCH, CLASSES, MIXTURES = 8, 3, 2
 
 
 @functools.cache
@@ -326,9 +326,10 @@ def test_trained_side_by_side(data, name):
     model, twin, data = pair(name, *data(), np.float64)
     batches = Minibatches(data, BATCH, np.random.default_rng(1), drop_last=True)
     stream = itertools.islice(itertools.chain.from_iterable(itertools.repeat(batches)), STEPS)
-    ours, torchs = train(model, twin, 1e-3, ((model.nats(*batch).mean(), twin.loss(*batch)) for batch in stream))
+    before = model.nats(*data).mean().item()
+    ours, torchs = train(model, twin, 5e-3, ((model.nats(*batch).mean(), twin.loss(*batch)) for batch in stream))
     assert_one_training(model, twin, ours, torchs)
-    assert ours[-10:].mean() < 0.99 * ours[:10].mean()  # and it did learn
+    assert model.nats(*data).mean().item() < 0.99 * before  # and it did learn
 
 
 @pytest.mark.parametrize("name", PAIRS)
