@@ -11,6 +11,8 @@ import numpy as np
 from tinygen.cli.parser import Parser, need_packages, number, seed, whole_number
 from tinygen.console import Bar, say
 
+MOMENTS = 100  # of a training, in a page
+
 
 def add(commands: Any) -> None:
     """Add the command to the top parser's."""
@@ -33,6 +35,7 @@ def _add_flags(p: Parser) -> None:
     p.add_argument("--losses", action="store_true", help="instead draw both of the generator's losses over D(G(z))")
     p.add_argument("--out", type=Path, default=Path("toy.png"), help="the PNG to write (default %(default)s); "
                    "a flow's grid goes into another beside it, toy-grid.png")  # fmt: skip
+    p.add_argument("--page", type=Path, metavar="FILE", help="a GAN's training as a page, to play and to step through")
     p.set_defaults(run=_toy)
 
 
@@ -41,6 +44,8 @@ def _toy(args: argparse.Namespace) -> None:
     from tinygen.models.gan import toy
     from tinygen.report.images import save_plot
 
+    if args.page and (args.flow or args.losses):
+        raise ValueError(f"--page shows a GAN's training, not --{'flow' if args.flow else 'losses'}")
     if args.flow:
         _flow(args)
         return
@@ -49,11 +54,33 @@ def _toy(args: argparse.Namespace) -> None:
     else:
         points = toy.Toy(args.objective, args.density, lr=args.lr or 1e-3, rng=np.random.default_rng(args.seed))
         with Bar():
-            points.train(args.steps)
+            _train(args, points)
         found = points.picture(np.random.default_rng(args.seed))
         _say_modes(args, points)
     save_plot(args.out, found, 256)
     say(f"{found.caption}: {args.out}")
+
+
+def _train(args: argparse.Namespace, points: Any) -> None:
+    """Train a GAN of points; with --page keep what is seen at some moments, more of them at the start."""
+    from tinygen.learn import moments
+
+    if not args.page:
+        points.train(args.steps)
+        return
+    kept = {1, *(round(args.steps * (i / MOMENTS) ** 2) for i in range(1, MOMENTS + 1))}
+    found: list[moments.Moment] = []
+
+    def seen(step: int, parts: dict[str, float]) -> None:
+        if step in kept:
+            generated = points.sample(moments.POINTS, np.random.default_rng(args.seed))  # of the same codes
+            pushes = points.pushes(generated[: moments.ARROWS])
+            found.append(moments.Moment(step, points.field(moments.SIDE), generated, pushes, parts))
+
+    points.train(args.steps, seen)
+    real = points.density(500, np.random.default_rng(args.seed))
+    moments.write(args.page, f"A GAN in the plane: {points.name}", real, found)
+    say(f"{len(found)} moments of the training: {args.page}")
 
 
 def _flow(args: argparse.Namespace) -> None:

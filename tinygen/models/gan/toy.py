@@ -84,14 +84,19 @@ class Toy:
         self.pair = AdversarialPair(players, rules, (noise,), critic_steps)
         self.step = PlainStep(self.pair.optimizers(lr), lambda: Batch(self.density(batch_size, rng)), rng)
 
-    def train(self, steps: int) -> dict[str, float]:
-        """So many steps, over which the learning rates fall to zero in a straight line; the last one's numbers."""
+    def train(self, steps: int, seen: Callable[[int, dict[str, float]], None] | None = None) -> dict[str, float]:
+        """So many steps, over which the learning rates fall to zero in a straight line; the last one's numbers.
+
+        seen: called after each step with how many were done, and its numbers.
+        """
         parts: dict[str, float] = {}
         for step in range(steps):
             progress(step / steps, self.name)
             for optimizer in self.step.optimizers.values():
                 optimizer.param_groups[0]["lr"] = self.lr * (1 - step / steps)
             parts = self.pair.training_step(self.step, tensor)
+            if seen:
+                seen(step + 1, parts)
         return parts
 
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -105,6 +110,14 @@ class Toy:
         x, y = np.meshgrid(axis, axis[::-1])
         with no_grad():
             return self.pair.discriminate(tensor(np.stack([x.ravel(), y.ravel()], axis=1))).numpy().reshape(side, side)
+
+    def pushes(self, points: np.ndarray) -> np.ndarray:
+        """Where the generator's loss wants each of these generated points (N, 2) to go: minus its gradient, (N, 2)."""
+        x = tensor(points.astype(np.float32), requires_grad=True)
+        real = tensor(self.density(len(points), np.random.default_rng(0)))  # for losses that look at them, too
+        losses = self.pair.objective.g_parts(self.pair.judge(x), lambda: self.pair.judge(real)).values()
+        (g,) = grad(functools.reduce(operator.add, losses), x)
+        return -len(points) * g.numpy()
 
     def picture(self, rng: np.random.Generator) -> Chart:
         """D's field, points of the density, and generated ones."""
