@@ -398,6 +398,22 @@ def test_a_masked_convolution_is_one_with_a_masked_weight(mask, channels, k, dty
             normal(seed, dtype, (2, i, 4, 3), (o, i, k, k), (o,)), 64, seed)  # fmt: skip
 
 
+@given(st.integers(1, 3), st.integers(0, 2), st.sampled_from([(), (3,), (2, 3)]), dtypes, seeds)
+@pytest.mark.fault("G03")
+@FEW
+def test_an_affine_coupling(k, start, sides, dtype, seed):
+    def theirs(x, both):
+        s, t = both.chunk(2, 1)
+        s = 2 * torch.tanh(s / 2)
+        y2 = x[:, start : start + k] * s.exp() + t
+        return torch.cat([x[:, :start], y2, x[:, start + k :]], 1), s.flatten(1).sum(1)
+
+    arrays = normal(seed, dtype, (2, 5, *sides), (2, 2 * k, *sides))
+    for i in range(2):
+        compare(lambda x, both, i=i: ops.affine_coupling(x, both, start)[i], lambda *t, i=i: theirs(*t)[i], arrays, 64,
+                seed)  # fmt: skip
+
+
 # ------------------------------------------------------------------------------------------------------- completeness
 
 
@@ -406,7 +422,7 @@ def test_every_op_is_compared():
         *UNARY, *BINARY, *FLAT, "pow", "clamp", "where", "sum", "mean", "amax", "amin", "argmax", "logsumexp",
         "softmax", "log_softmax", "cumsum", "reshape", "permute", "transpose", "flip", "broadcast_to", "sum_to",
         "getitem", "index_add", "gather", "scatter_add", "cat", "stack", "pad", "to", "matmul", "linear", "conv2d",
-        "conv_transpose2d", "conv2d_weight",
+        "conv_transpose2d", "conv2d_weight", "affine_coupling",
     }  # fmt: skip
     # Ops named .._backward are rules, compared as the gradients of their ops.
     elsewhere = {"loss", "recurrent", "normalize", "pooling"}  # the ops of network functions: test_nn_parity

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tinygen import Tensor, cat, exp, index_select, nn, tanh, tensor, where
+from tinygen import Tensor, cat, exp, index_select, nn, ops, tanh, tensor, where
 from tinygen.models.networks.encoders import FromImage, ToImage
 from tinygen.nn import functional as F
 
@@ -140,21 +140,23 @@ class AffineCoupling(Layer):
     def __init__(self, partition: Partition, network: nn.Module) -> None:
         self.partition, self.network = partition, network
 
-    def s_and_t(self, x1: Tensor) -> tuple[Tensor, Tensor]:
-        """log scale and shift of x2."""
-        both = self.network(x1)
+    def s_and_t(self, both: Tensor) -> tuple[Tensor, Tensor]:
+        """log scale and shift of x2, of what the network says of x1."""
         half = both.shape[1] // 2
         s, t = 2 * tanh(both[:, :half] / 2), both[:, half:]
         return self.partition.changed(s), self.partition.changed(t)
 
     def forward(self, x: Tensor) -> tuple[Tensor, LogDet]:
         x1, x2 = self.partition.part(x)
-        s, t = self.s_and_t(x1)
+        both = self.network(x1)
+        if isinstance(self.partition, Halves):  # the same in one op: else it takes a fifth of a training step
+            return ops.affine_coupling(x, both, 0 if self.partition.exchanged else x1.shape[1])
+        s, t = self.s_and_t(both)
         return self.partition.join(x1, x2 * exp(s) + t), per_row(s)  # equation 8: log det = sum of s
 
     def inverse(self, y: Tensor) -> Tensor:
         y1, y2 = self.partition.part(y)
-        s, t = self.s_and_t(y1)
+        s, t = self.s_and_t(self.network(y1))
         return self.partition.join(y1, (y2 - t) * exp(-s))
 
 
