@@ -14,7 +14,8 @@ BLOCKS = [(name, code) for name, text in PAGES.items() for code in re.findall(r"
 
 
 @pytest.mark.parametrize(("name", "code"), BLOCKS, ids=lambda text: text[:24])
-def test_python_blocks_run(name, code):
+def test_python_blocks_run(name, code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # for what they write
     from tinygen.autograd import REGISTRY
 
     before = set(REGISTRY)
