@@ -48,7 +48,7 @@ def test_it_draws_and_judges_on_the_device_as_on_the_cpu(name, device):
     for where in ("cpu", "cuda"):
         model, images = built(name)
         model.to(where).eval()
-        labels = np.arange(3) if model.condition else None
+        labels = model.condition.in_turn(3)
         if isinstance(model, Samples):
             drawn.append(model.sample(3, np.random.default_rng(2), labels=labels))
         if isinstance(model, Translates):

@@ -43,6 +43,8 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {  # the model's name in the regi
     "score": ("score", {"width": 4, "noises": 5, "steps": 1}),
     "flow-matching": ("flow-matching", {"width": 4, "steps": 4}),
     "gan": ("gan", {"objective": "wgan-gp", "latent": 3, "width": 6, "critic_steps": 1}),
+    "textgan": ("textgan", {"latent": 3, "width": 4, "embedding": 5}),
+    "textgan, lstm": ("textgan", {"latent": 3, "width": 4, "embedding": 5, "encoder": "lstm", "interpolate": False}),
     "dcgan": ("dcgan", {"latent": 3, "width": 4}),
     "ebgan": ("gan", {"objective": "ebgan", "latent": 3, "width": 6}),
     "acgan": ("acgan", {"latent": 3, "width": 4, "classes": CLASSES}),

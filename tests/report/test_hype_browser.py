@@ -159,7 +159,7 @@ def test_the_staircase_finds_where_three_of_four_answers_are_right(browser):
     """Of simulated evaluators whose psychometric curves are known, as often as the interval says."""
     written(timed=True)
     browser.open(Path("page.html"))
-    rng, many, people = np.random.default_rng(0), 1000 if FULL else 60, 30
+    rng, many, people = np.random.default_rng(0), 400 if FULL else 60, 30
     hits, errors = 0, []
     for seed in range(many):
         middles = rng.normal(300, 50, people)

@@ -118,6 +118,23 @@ def test_names_that_need_room_make_the_images_larger():
     assert spread.width == narrow.width
 
 
+@settings(max_examples=25)
+@given(NAMES, st.integers(1, 6), st.integers(40, 300))
+def test_what_stands_under_an_image_covers_none_and_is_below_its_own(names, columns, side):
+    images = np.zeros((6, 3, 4, 4), np.uint8)
+    images[:, 0], images[:, 2] = 255, (40 * np.arange(6))[:, None, None]
+    grid = ImageGrid(images, columns, under=names)
+    found = boxes(grid, side)  # which sees that nothing is written into them
+    picture = np.asarray(draw_grid(grid, 256, side).convert("L"))
+    for i, (top, left, height, width) in enumerate(found):
+        below = [box[0] for box in found if box[0] > top]
+        end = min(below, default=picture.shape[0])
+        inked = (picture[top + height : end, left : left + width] < 100).any()
+        assert inked == bool(names[i].strip("- =")) or "-" in names[i] or "=" in names[i]
+        beside = picture[top + height : end, left + width : left + width + GAP]
+        assert not (beside < 100).any()  # and it is no wider than its image
+
+
 def test_a_caption_is_broken_into_lines_that_fit():
     caption = "a caption that says more than one line holds " * 3
     bare, short, long = (draw_grid(ImageGrid(black(1), 1, text), 256, 40) for text in ("", "a caption", caption))

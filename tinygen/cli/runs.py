@@ -16,7 +16,9 @@ def add(commands: Any) -> None:
     sample = _add(commands, "sample", "draw images from a trained model", _sample)
     sample.add_argument("-n", type=whole_number, default=64, help="how many (default 64)")
     sample.add_argument("--temperature", type=temperature, default=1.0, help="below 1: likelier images (default 1)")
-    sample.add_argument("--label", type=seed, help="of that class, for models of classes: 0, 1, ...")
+    told = sample.add_mutually_exclusive_group()
+    told.add_argument("--label", type=seed, help="of that class, for models of classes: 0, 1, ...")
+    told.add_argument("--caption", metavar="TEXT", help="of what it says, for textgan: 'a dark wide sneaker'")
     sample.add_argument("--steps", type=whole_number, help="from noise to image, for diffusion and its like: more are "
                         "slower and better (default: the run's)")  # fmt: skip
     sample.add_argument("--eta", type=temperature, help="noise on the way, for diffusion: 0 (DDIM) to 1 (DDPM)")
@@ -69,7 +71,8 @@ def _add_out(p: argparse.ArgumentParser, file: str) -> None:
 
 def _sample(args: argparse.Namespace) -> None:
     drawing = {name: getattr(args, name) for name in ("steps", "eta", "guidance")}
-    _commands().sample(_run(args), args.n, args.seed, args.temperature, args.label, args.out, **drawing)
+    label = args.label if args.caption is None else args.caption
+    _commands().sample(_run(args), args.n, args.seed, args.temperature, label, args.out, **drawing)
 
 
 def _evaluate(args: argparse.Namespace) -> None:

@@ -41,6 +41,7 @@ class ImageGrid(NamedTuple):
 
     columns: None: a square. levels: None: the model's. rows, across: the names of the rows and of the columns; a name
     reaches on over the empty ones after it. axes: what the rows and what the columns are, as an axis has a name.
+    under: what stands below each image, in lines that fit.
     """
 
     images: np.ndarray
@@ -50,6 +51,7 @@ class ImageGrid(NamedTuple):
     rows: Sequence[str] = ()
     across: Sequence[str] = ()
     axes: tuple[str, str] = ("", "")
+    under: Sequence[str] = ()
 
 
 class Chart(NamedTuple):

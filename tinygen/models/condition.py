@@ -1,10 +1,12 @@
-"""The condition of a model, which it is told besides the pixels: the image's class, or nothing."""
+"""The condition of a model, which it is told besides the pixels: the image's class, a caption, or nothing."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+
+from tinygen.data.captions import LONGEST, Captions
 
 
 class Condition:
@@ -20,6 +22,11 @@ class Condition:
 
     def __bool__(self) -> bool:
         return self.classes > 0
+
+    @property
+    def of_data(self) -> Condition:
+        """What the labels of a data set must be that such a model is trained on."""
+        return self
 
     def used(self, labels: np.ndarray | None) -> np.ndarray | None:
         """A data set's labels, if the model is told the class."""
@@ -63,4 +70,48 @@ class Condition:
         if n and not 0 <= found.min() <= found.max() < self.classes:
             allowed = f"labels must be from 0 to {self.classes - 1} for {model} of {self.classes} classes"
             raise ValueError(f"{allowed}, got {found.min()} to {found.max()}")
+        return found
+
+
+class Text(Condition):
+    """Captions, as rows of their words' numbers (N, LONGEST): see `tinygen.data.captions`.
+
+    A data set has none: they are written for its images, of their classes where the captions have a noun for each.
+    """
+
+    def __init__(self, captions: Captions) -> None:
+        super().__init__()
+        self.captions = captions
+
+    def __bool__(self) -> bool:
+        return True
+
+    @property
+    def of_data(self) -> Condition:
+        nouns = self.captions.sizes[0]
+        return Condition(nouns if nouns > 1 else 0)
+
+    def used(self, labels: np.ndarray | None) -> np.ndarray | None:
+        """None: a data set's labels are no captions."""
+        return None
+
+    def in_turn(self, n: int) -> np.ndarray:
+        """Captions of n images, one noun after the other; always the same."""
+        rng = np.random.default_rng(0)
+        drawn = self.captions.draw(max(n, 1) * self.captions.sizes[0] * 6, rng)
+        found = [drawn[drawn[:, 0] == i % self.captions.sizes[0]][i] for i in range(n)]
+        return self.captions.numbers(self.captions.write(np.reshape(found, (n, 3)), rng))
+
+    def draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """n captions at random, of all combinations but those held out."""
+        return self.captions.numbers(self.captions.write(self.captions.draw(n, rng), rng))
+
+    def check(self, labels: Any, n: int, model: str = "the model") -> np.ndarray:
+        """The captions of n images. Raises ValueError for what isn't (n, LONGEST) numbers of words."""
+        found, words = np.asarray(labels), len(self.captions.words)
+        if found.shape != (n, LONGEST) or found.dtype.kind not in "iu" or not ((found >= 0) & (found < words)).all():
+            raise ValueError(
+                f"labels must be the captions of {model}, ({n}, {LONGEST}) numbers of words below {words}, got "
+                f"{found.dtype} {found.shape}; `Captions.numbers` makes them of text"
+            )
         return found

@@ -57,7 +57,7 @@ def between_codes(model: Any, rng: np.random.Generator) -> ImageGrid:
     t, z = np.linspace(0, 1, STEPS), model.codes(2 * CODE_PAIRS, rng)
     paths = [path(a, b, t) for a, b in zip(z[::2], z[1::2], strict=True) for path in (lerp, slerp)]
     labels = model.condition.draw(CODE_PAIRS, rng)
-    told = () if labels is None else (np.repeat(labels, 2 * STEPS),)
+    told = () if labels is None else (np.repeat(labels, 2 * STEPS, axis=0),)
     return ImageGrid(
         model.levels.to_gray(model.decode(np.concatenate(paths), *told)), STEPS, "From code to code, four pairs", 256,
         ["line", "arc"] * CODE_PAIRS, [f"{share:.2f}" for share in t], ("", "share of the way"),

@@ -42,6 +42,7 @@ MODELS = {
         "diffusion.flow_matching:FlowMatching", "straight lines from noise to images, by Euler's steps"
     ),
     "gan": Entry("gan.gan:GAN", "two multilayer perceptrons that learn from each other"),
+    "textgan": Entry("gan.textgan:TextGAN", "a DCGAN that draws what a caption says"),
     "dcgan": Entry("gan.dcgan:DCGAN", "a GAN of strided and transposed convolutions"),
     "acgan": Entry("gan.acgan:ACGAN", "a DCGAN that is told the class, whose discriminator has to find it"),
     "bigan": Entry("gan.bigan:BiGAN", "a DCGAN with an encoder, against a discriminator of images and codes"),

@@ -23,7 +23,7 @@ def save_plot(path: Path, plot: Plot, levels: int) -> None:
     if isinstance(plot, Chart):
         save_chart(path, plot)
     else:
-        draw_grid(plot, levels, LABELED if plot.rows or plot.across else SIDE).save(path, format="PNG")
+        draw_grid(plot, levels, LABELED if plot.rows or plot.across or plot.under else SIDE).save(path, format="PNG")
 
 
 def save_grid(path: Path, images: np.ndarray, levels: int, columns: int | None = None, side: int = SIDE) -> None:
@@ -53,8 +53,10 @@ def draw_grid(grid: ImageGrid, levels: int, side: int = SIDE) -> Any:
         round((side / columns - GAP) / width),
         *(math.ceil((w / (b - a) - GAP) / width) for a, b, (w, _) in text.across),
         *(math.ceil((h / (b - a) - GAP) / height) for a, b, (_, h) in text.rows),
+        *(math.ceil(text.size(word)[0] / width) for under in grid.under for word in under.split()),
     )
-    high, wide = height * scale + GAP, width * scale + GAP
+    under = [text.wrapped(name, width * scale, text.font) for name in grid.under]
+    high, wide = height * scale + GAP + max((text.size(name)[1] for name in under), default=0), width * scale + GAP
     picture = np.round(images * (255 / (levels - 1))).astype(np.uint8).transpose(0, 2, 3, 1)
     picture = picture.repeat(scale, axis=1).repeat(scale, axis=2)
     left, top = text.margins(columns * wide + GAP)
@@ -63,6 +65,9 @@ def draw_grid(grid: ImageGrid, levels: int, side: int = SIDE) -> Any:
     for i, image in enumerate(picture[..., 0] if channels == 1 else picture):
         canvas.paste(Image.fromarray(image), (left + GAP + i % columns * wide, top + GAP + i // columns * high))
     text.draw(canvas, (left, top, right, bottom), (wide, high))
+    for i, name in enumerate(under):
+        place = left + GAP + i % columns * wide, top + GAP + i // columns * high + height * scale + GAP // 2
+        text.write(canvas, name, place)
     return canvas
 
 
@@ -95,15 +100,21 @@ class _Text:
         """How much is left of images so wide, and above them."""
         down, across = self.grid.axes
         left = self.size(down)[1] + max((w for *_, (w, _) in self.rows), default=-GAP) + GAP
-        self.caption = self.wrapped(self.grid.caption, max(left + width, self.width) - 2 * GAP)
+        self.caption = self.wrapped(self.grid.caption, max(left + width, self.width) - 2 * GAP, self.title)
         self.below = self.size(self.caption, self.title)[1] + GAP * bool(self.caption)
         return left, self.below + self.size(across)[1] + max((h for *_, (_, h) in self.across), default=0)
 
-    def wrapped(self, text: str, width: int) -> str:
+    def write(self, canvas: Any, text: str, place: tuple[int, int]) -> None:
+        """Write a text whose upper left corner is there."""
+        from PIL import ImageDraw
+
+        ImageDraw.Draw(canvas).multiline_text(place, text, INK, self.font)
+
+    def wrapped(self, text: str, width: int, font: Any) -> str:
         """A text in lines so wide, broken at spaces."""
         lines: list[str] = []
         for word in text.split():
-            if lines and self.title.getlength(f"{lines[-1]} {word}") <= width:
+            if lines and font.getlength(f"{lines[-1]} {word}") <= width:
                 lines[-1] += f" {word}"
             else:
                 lines.append(word)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from tinygen.console import Bar, say
 from tinygen.data import Dataset, in_memory
 from tinygen.metrics.metric import ImageGrid
+from tinygen.models.condition import Text
 from tinygen.models.family import Batch, PlotOf
 from tinygen.models.model import HasLogProb, Model, Samples, Translates
 from tinygen.models.typicality import typicality
@@ -60,22 +62,36 @@ def _measure(run: Run, model: Model, train: Dataset, test: Dataset, seed: int) -
     run.write_results(run.read_results() | {"metrics": [metric.json() for metric in metrics]})
 
 
-def samples(model: Any, n: int, seed: int, temperature: float = 1.0, label: int | None = None) -> np.ndarray:
-    """n images drawn from a model, (n, C, H, W) uint8: what `model.sample` gives for an rng of this seed."""
-    labels = None if label is None else np.full(n, label, np.int64)
+def samples(model: Any, n: int, seed: int, temperature: float = 1.0, label: int | str | None = None) -> np.ndarray:
+    """n images drawn from a model, (n, C, H, W) uint8: what `model.sample` gives for an rng of this seed.
+
+    label: a class, or a caption, which is text.
+    """
+    labels = None if label is None else _told(model, n, label)
     with Bar():
         return model.sample(n, np.random.default_rng(seed), temperature, labels)
 
 
+def _told(model: Any, n: int, label: int | str) -> np.ndarray:
+    """What a model is told to draw n images of one class, or of one caption."""
+    if not isinstance(label, str):
+        return np.full(n, label, np.int64)
+    if not isinstance(model.condition, Text):
+        raise ValueError(f"--caption: {type(model).__name__} reads no captions; textgan does")
+    return model.condition.captions.numbers([label]).repeat(n, axis=0)
+
+
 def picture(
-    model: Any, test: Callable[[], Dataset], n: int, seed: int, temperature: float = 1.0, label: int | None = None
+    model: Any, test: Callable[[], Dataset], n: int, seed: int, temperature: float = 1.0, label: int | str | None = None
 ) -> ImageGrid:
     """n samples as a grid; of a model that translates, n test images (of class `label`) with what it makes of them."""
-    caption = "" if label is None else f"Samples of class {label}"
+    caption = label if isinstance(label, str) else "" if label is None else f"Samples of class {label}"
     if isinstance(model, Samples):
         return ImageGrid(samples(model, n, seed, temperature, label), caption=caption)
     if temperature != 1:
         raise ValueError(f"--temperature: {type(model).__name__} translates test images, it has no temperature")
+    if isinstance(label, str):
+        raise ValueError(f"--caption: {type(model).__name__} translates test images, it reads no captions")
     data, rng = test(), np.random.default_rng(seed)
     images, labels = data.images, data.labels
     among = np.arange(len(images)) if label is None else np.flatnonzero(np.asarray(labels) == label)
@@ -88,13 +104,14 @@ def picture(
 
 
 def sample(
-    run: Run, n: int, seed: int, temperature: float, label: int | None, out: Path | None, **drawing: float | None
+    run: Run, n: int, seed: int, temperature: float, label: int | str | None, out: Path | None, **drawing: float | None
 ) -> None:
     """Draw images into a PNG. drawing: settings of `Model.draw_with`; None: as the model was built with."""
     config, model, _ = run.load()
-    differs = {"n": (n, 64), "temperature": (temperature, 1.0), "label": (label, None)}
+    told = "caption" if isinstance(label, str) else "label"
+    differs: dict[str, Any] = {"n": (n, 64), "temperature": (temperature, 1.0), told: (label, None)}
     differs |= {name: (value, None) for name, value in drawing.items()}
-    more = "".join(f"-{name}-{value:g}" for name, (value, usual) in differs.items() if value != usual)
+    more = "".join(f"-{name}-{_short(value)}" for name, (value, usual) in differs.items() if value != usual)
     path = _writable(out or _named(run, f"samples-{seed}{more}"))
     if not _can_sample(model):
         raise ValueError(f"{config.model} cannot be sampled from{_offers(model)}")
@@ -102,6 +119,11 @@ def sample(
     grid = picture(model, lambda: config.sets()[2], n, seed, temperature, label)
     save_plot(path, grid, model.levels)
     run.say(f"{n} samples: {path}")
+
+
+def _short(value: float | str) -> str:
+    """A flag's value as a part of a file's name."""
+    return re.sub("[^a-z0-9]+", "-", value.lower())[:60].strip("-") if isinstance(value, str) else f"{value:g}"
 
 
 def list_plots(run: Run) -> None:

@@ -15,17 +15,19 @@ def check_labels(model: Model, sets: Sets) -> None:
     """ValueError, which names the set, unless all labels are classes of a model that is told the class."""
     train, held, test = sets
     for name, data in {"training": train, "validation": held, "test": test}.items():
-        if data is None or not model.condition:
+        condition = model.condition.of_data
+        if data is None or not condition:
             continue
-        kind = type(model).__name__
+        kind, flag = type(model).__name__, "--classes" if condition is model.condition else "--nouns"
         if data.labels is None:
-            raise ValueError(f"the {name} set of {data.name} has no labels, which {kind} of {model.condition.classes} "
-                             "classes has to be told: leave --classes out, or add them")  # fmt: skip
+            raise ValueError(f"the {name} set of {data.name} has no labels, which {kind} of {condition.classes} "
+                             f"classes has to be told: leave {flag} out, or add them")  # fmt: skip
         try:
-            model.condition.check(data.labels, len(data), kind)
+            condition.check(data.labels, len(data), kind)
         except ValueError as e:
             most = max(int(d.labels.max()) for d in sets if d is not None and d.labels is not None)
-            raise ValueError(f"the {name} set of {data.name}: {e}: write --classes {most + 1}") from e
+            advice = f": write --classes {most + 1}" if condition is model.condition else ""
+            raise ValueError(f"the {name} set of {data.name}: {e}{advice}") from e
 
 
 def about(model: str, sets: Sets) -> str:

@@ -56,11 +56,15 @@ class GAN(Model):
         for name, value, least in (("latent", latent, 1), ("width", width, 1), ("critic_steps", critic_steps, 0)):
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
-        self.condition = Condition(classes)
+        self.condition = self.new_condition(classes)
         rules = self.new_objective(objective)
         self.latent = latent
         self.pair = self.new_pair(rules, latent + rules.categories, width, critic_steps, rng)
         self.register_buffer("missing", tensor(np.zeros(2, np.int64)))
+
+    def new_condition(self, classes: int) -> Condition:
+        """What both players are told."""
+        return Condition(classes)
 
     def new_objective(self, name: str) -> objectives.Objective:
         """What the players minimize, by its name."""
