@@ -1,4 +1,4 @@
-"""Text to image: a GAN that draws what a caption says (lecture slide 137).
+"""Text to image: a GAN that draws what a caption says (lecture slide 136).
 
 D sees an image with a caption, phi(t) being the caption's vector, and learns to refuse real images with wrong captions,
 too (GAN-CLS); G learns from texts between two captions, too (GAN-INT):
