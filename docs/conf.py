@@ -1,4 +1,4 @@
-"""Sphinx: `sphinx-build -W -n docs build/docs` makes a site of these pages and of the docstrings; it opens from disk."""
+"""Sphinx: `sphinx-build -W -n docs build/docs` makes a site of these pages and the docstrings; it opens from disk."""
 
 from __future__ import annotations
 
