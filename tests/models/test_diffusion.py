@@ -6,7 +6,7 @@ import pytest
 from tests.models.small import new
 from tinygen.data import Dataset, load, subset
 from tinygen.metrics.metric import Chart
-from tinygen.models.diffusion import bound, plots, process
+from tinygen.models.diffusion import bound, process
 from tinygen.models.diffusion.family import bounds
 from tinygen.models.family import Batch
 from tinygen.models.model import Encodes
@@ -229,11 +229,12 @@ def test_plots():
     train, test = (subset(some, slice(30)) for some in data)
     for name in ("diffusion", "diffusion, classes"):
         model = randomized(name, (1, 8, 8), 17, classes=10 if "classes" in name else 0)
-        for draw in (plots.PLOTS | plots.DIFFUSION).values():
+        assert ("tradeoff" in model.family.plots) == bool(model.condition)
+        for draw in model.family.plots.values():
             drawn = draw(model, train, test, rng())
             if isinstance(drawn, Chart):
                 figure(drawn)
             else:
                 assert drawn.images.dtype == np.uint8
                 assert len(drawn.images) % drawn.columns == 0
-    assert (model.steps, model.eta) == (4, 1.0)
+    assert (model.steps, model.eta, model.guidance) == (4, 1.0, 1.0)

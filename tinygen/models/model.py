@@ -66,7 +66,7 @@ class Model(nn.Module):
     schedule: ClassVar[Literal["cosine", "constant"]] = "cosine"
     warmup: ClassVar[int] = 0
     clip: ClassVar[float | None] = None
-    family: ClassVar[Family] = Family()
+    family: Family = Family()
     condition: Condition = Condition()
     drawing: ClassVar[tuple[str, ...]] = ()
 

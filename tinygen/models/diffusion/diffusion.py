@@ -21,7 +21,7 @@ import numpy as np
 from tinygen import no_grad
 from tinygen.models.diffusion import predictions, process, schedules
 from tinygen.models.diffusion.base import Denoiser, Lesson, in_chunks, spread
-from tinygen.models.diffusion.family import DiffusionFamily
+from tinygen.models.diffusion.family import DiffusionFamily, GuidedFamily
 from tinygen.models.diffusion.process import Predict
 from tinygen.models.diffusion.schedules import Schedule
 
@@ -47,7 +47,6 @@ class Diffusion(Denoiser):
     Raises ValueError for numbers out of range and names that there aren't.
     """
 
-    family = DiffusionFamily()
     drawing: ClassVar[tuple[str, ...]] = ("steps", "eta", "guidance")
 
     def __init__(
@@ -62,7 +61,7 @@ class Diffusion(Denoiser):
         if times < 2:
             raise ValueError(f"times must be at least 2, got {times}")
         self.prediction, self.noising = predictions.PREDICTIONS[predicts], schedules.SCHEDULES[betas](times)
-        self.eta = eta
+        self.eta, self.family = eta, GuidedFamily() if classes else DiffusionFamily()
         super().__init__(image_shape, levels, width, steps, guidance, classes, rng)
 
     def check_drawing(self) -> None:

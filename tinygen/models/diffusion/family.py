@@ -61,10 +61,16 @@ class DenoiserFamily(Family):
 class DiffusionFamily(DenoiserFamily):
     """Of diffusion itself, which has a bound."""
 
-    plots: ClassVar[Mapping[str, PlotOf]] = {**plots.PLOTS, **plots.DIFFUSION}
+    plots: ClassVar[Mapping[str, PlotOf]] = plots.PLOTS | plots.DIFFUSION
 
     def metrics(self, model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> list[Metric]:
         return [*bounds(model, train, test, rng), *super().metrics(model, train, test, rng)]
+
+
+class GuidedFamily(DiffusionFamily):
+    """Of diffusion that is told classes."""
+
+    plots: ClassVar[Mapping[str, PlotOf]] = {**DiffusionFamily.plots, **plots.GUIDED_PLOTS}
 
 
 def bounds(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> list[Metric]:

@@ -8,6 +8,8 @@ import numpy as np
 
 from tinygen import no_grad
 from tinygen.data import Dataset
+from tinygen.metrics.distance import precision_recall
+from tinygen.metrics.features import class_names, feature_net, has_features
 from tinygen.metrics.metric import Chart, ImageGrid, Plot
 from tinygen.models.completion import completions
 from tinygen.models.interpolation import STEPS, slerp
@@ -15,6 +17,7 @@ from tinygen.models.interpolation import STEPS, slerp
 SHOWN, STATES = 8, 12  # images of a strip, and how many of their states
 BINS, IMAGES = 20, 200  # of time, and images for each, in the plot of the loss
 PAIRS = 6
+GUIDANCES, GUIDED, LEAST = (0, 1, 3), 400, 20  # how much guidance; samples of each, and how many are too few
 
 
 def denoising(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
@@ -88,5 +91,50 @@ def steps(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -
     return ImageGrid(np.concatenate(rows), SHOWN, caption, None, [str(c) for c in counts], (), ("steps", ""))
 
 
+def guidance(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
+    """The same noise and classes, with more and more guidance."""
+    labels = model.condition.in_turn(min(model.condition.classes, SHOWN + 2))
+    noise, kept, rows = model.noise(len(labels), rng), model.guidance, []
+    names = [class_names(train)[i] for i in labels]
+    try:
+        for model.guidance in GUIDANCES:
+            rows.append(
+                model.levels.round(model.last(model.states(noise, labels, np.random.default_rng(0)), "drawing"))
+            )
+    finally:
+        model.guidance = kept
+    return ImageGrid(
+        np.concatenate(rows), len(labels), "The same noise, with more and more guidance", None,
+        [f"{w:g}" for w in GUIDANCES], names, ("guidance", "class"),
+    )  # fmt: skip
+
+
+def tradeoff(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
+    """How often classes are as asked for, precision and recall, by the guidance: images alone, if there are few."""
+    n, kept, found = min(GUIDED, len(test), len(train)), model.guidance, []
+    if not has_features(train) or n < LEAST:
+        return guidance(model, train, test, rng)
+    net, labels = feature_net(train), model.condition.draw(n, rng)
+    real = net.of(test.images[:n])[0]
+    try:
+        for model.guidance in GUIDANCES:
+            features, classes = net.of(model.sample(n, np.random.default_rng(0), labels=labels))
+            found.append([(classes == labels).mean(), *precision_recall(real, features)])
+    finally:
+        model.guidance = kept
+
+    def draw(axes: Any) -> None:
+        for i, name in enumerate(("classes as asked for", "precision", "recall")):
+            axes.plot(GUIDANCES, [row[i] for row in found], "o-", color=f"C{i}", label=name)
+        axes.set(xlabel="guidance", ylabel=f"share, of {n} samples", ylim=(0, 1.02), xticks=GUIDANCES)
+        axes.legend()
+
+    return Chart(draw, "What guidance does: " + "; ".join(
+        f"{w:g}: {100 * a:.1f} % as asked for, precision {p:.2f}, recall {r:.2f}"
+        for w, (a, p, r) in zip(GUIDANCES, found, strict=True)
+    ))  # fmt: skip
+
+
 PLOTS = {"denoising": denoising, "losses": loss_by_time}
 DIFFUSION = {"complete": completions, "interpolate": interpolation, "steps": steps}
+GUIDED_PLOTS = {"guidance": guidance, "tradeoff": tradeoff}
