@@ -46,7 +46,7 @@ def test_at_first_the_network_says_nothing_and_the_loss_is_known(predicts):
 
 
 def test_a_lesson_is_q_at_times_that_are_spread_evenly():
-    model = new("diffusion", (1, 4, 4), 17)
+    model = new("diffusion", (1, 4, 4), 17, predicts="noise")
     image = model.scale(images(40)).numpy()
     x, times, noise = model.lesson(image, rng())
     steps = np.round(times * 20).astype(int)
@@ -85,7 +85,7 @@ def training(name, data, levels=17, batch_size=16, labels=None, **options):
 @pytest.mark.fault("M09")
 def test_one_image_is_learned_by_heart():
     data = np.tile(images(1), (64, 1, 1, 1))
-    trainer = training("diffusion", data, 17, 64, predicts="velocity", steps=20, width=8)
+    trainer = training("diffusion", data, 17, 64, steps=20, width=8)
     first = trainer.advance(0.0)["mse"]
     for step in range(100):
         parts = trainer.advance(step / 100)
@@ -157,7 +157,7 @@ def test_what_is_known_stays_and_the_rest_goes_on_from_it():
 
 
 def test_an_image_has_its_noise():
-    model = randomized(predicts="velocity", times=1000, steps=100, scale=0.1)
+    model = randomized(times=1000, steps=100, scale=0.1)
     assert isinstance(model, Encodes)
     given = images(4)
     z = model.encode(given)
@@ -210,7 +210,7 @@ def test_the_bound_in_bits_per_dim():
     """Of a network that says nothing, by hand: x_0 is clipped x_t / sqrt(abar_t)."""
     data = load("digits")
     train, test = subset(data[0], slice(50)), subset(data[1], slice(40))
-    model = new("diffusion", (1, 8, 8), 17).eval()
+    model = new("diffusion", (1, 8, 8), 17, predicts="noise", betas="linear").eval()
     found = bounds(model, train, test, rng())
     assert [metric.unit for metric in found] == ["bits/dim"] * 2
     assert all(metric.error and metric.error > 0 for metric in found)

@@ -106,8 +106,8 @@ ABAR = {"diffusion": LINEAR, "diffusion, classes": LINEAR, "diffusion, velocity,
 def pair(name, dtype):
     """Both, with all weights away from zero."""
     numbers, options = np.random.default_rng(3), {}
-    if "velocity" in name:
-        options = {"predicts": "velocity", "betas": "cosine"}
+    if "diffusion" in name and "velocity" not in name:
+        options = {"predicts": "noise", "betas": "linear"}  # not the defaults
     model = new(name.removesuffix(", velocity, cosine"), (1, 8, 8), LEVELS, width=WIDTH, **options)
     for p in model.parameters():
         p.write()[...] += 0.1 * numbers.standard_normal(p.shape)

@@ -47,7 +47,7 @@ class Denoiser(Model):
     Raises ValueError for numbers out of range.
     """
 
-    lr: ClassVar[float] = 1e-3
+    lr: ClassVar[float] = 2e-3
     batch_size: ClassVar[int] = 64
     warmup: ClassVar[int] = 100
     clip: ClassVar[float | None] = 1.0

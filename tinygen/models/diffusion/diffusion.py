@@ -50,8 +50,8 @@ class Diffusion(Denoiser):
     drawing: ClassVar[tuple[str, ...]] = ("steps", "eta", "guidance")
 
     def __init__(
-        self, image_shape: tuple[int, int, int], levels: int, *, predicts: predictions.Name = "noise",
-        betas: schedules.Name = "linear", times: int = 1000, width: int = 32, steps: int = 50, eta: float = 1.0,
+        self, image_shape: tuple[int, int, int], levels: int, *, predicts: predictions.Name = "velocity",
+        betas: schedules.Name = "cosine", times: int = 1000, width: int = 32, steps: int = 50, eta: float = 1.0,
         guidance: float = 0.0, classes: int = 0, rng: np.random.Generator,
     ) -> None:  # fmt: skip
         named = (("predicts", predicts, predictions.PREDICTIONS), ("betas", betas, schedules.SCHEDULES))
