@@ -168,7 +168,7 @@ def _tests(mutant: Mutant, tests: tuple[str, ...]) -> tuple[int, str]:
     name = mutant.file.relative_to(ROOT / "tinygen")
     with tempfile.TemporaryDirectory() as folder:
         for part in ("tinygen", "tests"):
-            shutil.copytree(ROOT / part, Path(folder, part), ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / part, Path(folder, part))  # with what is compiled already
         shutil.copy(ROOT / "pyproject.toml", folder)
         Path(folder, "tinygen", name).write_text(mutant.applied())
         limited = f'ulimit -S -t {SECONDS} && ulimit -H -t {SECONDS + 9} && exec "$0" "$@"'

@@ -68,7 +68,7 @@ def test_branches_and_lines_are_covered(tmp_path):
 @pytest.mark.fault("S03")
 @pytest.mark.parametrize("seed", range(10) if FULL else [1])
 def test_any_order(seed):
-    tests = ["-n", "auto"] if FULL else ["tests/autograd", "tests/nn/test_nn.py", "tests/test_optim.py"]
+    tests = ["-n", "auto"] if FULL else ["tests/nn/test_nn.py", "tests/test_optim.py"]
     run("pytest", *REST, "-p", "randomly", f"--randomly-seed={seed}", *tests)
 
 

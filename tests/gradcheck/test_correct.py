@@ -1,5 +1,7 @@
 """No false alarms; and the error bounds aren't so wide that errors slip through."""
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,9 +12,12 @@ from tinygen.gradcheck import check_pair
 from tinygen.gradcheck.numeric import Differences
 
 
-@pytest.mark.parametrize("block", range(10))
-def test_a_thousand_right_gradients_raise_no_alarm(block: int) -> None:
-    """Kinks, ties, batches of two, saturation, scales of 1e-6 and 1e4, offsets, float32-only code."""
+@pytest.mark.parametrize("block", range(10 if os.environ.get("TINYGEN_FULL") == "1" else 3))
+def test_right_gradients_raise_no_alarm(block: int) -> None:
+    """Kinks, ties, batches of two, saturation, scales of 1e-6 and 1e4, offsets, float32-only code.
+
+    300 of them; with TINYGEN_FULL=1 a thousand.
+    """
     for seed in range(100 * block, 100 * block + 100):
         case = random_case(seed)
         report = case.check(seed)
