@@ -1,4 +1,4 @@
-"""python -m benchmarks.models.games: the zoo of GANs on Fashion-MNIST, after equal minutes of one core each.
+"""python -m benchmarks.models.games: the zoo of GANs, on Fashion-MNIST, after equal minutes of one core each.
 
 What a step of each costs is measured first, in CPU time and in turns; then each takes as many steps as its minutes are
 worth, whatever else the machine does meanwhile. results.json is written after each, so that the same command goes on
@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.models.autoencoders import data, table
-from benchmarks.models.likelihoods import SEED, Entry, trained, training
+from benchmarks.models.autoencoders import table
+from benchmarks.models.likelihoods import DATA, SEED, Entry, trained, training
 from benchmarks.timing import alternate
 from tinygen import kernels
 from tinygen.cli.parser import Parser, number
@@ -31,6 +31,7 @@ from tinygen.metrics.metric import Metric
 from tinygen.metrics.quality import calibration
 from tinygen.models.gan.objectives import OBJECTIVES
 from tinygen.report.images import save_grid, save_plot
+from tinygen.training.config import Config
 
 OWN: dict[str, tuple[dict[str, Any], float]] = {  # options and learning rates, where others are better
     "wgan-gp": ({}, 4e-4), "began": ({"width": 32}, 1e-3), "ebgan": ({"width": 32}, 1e-3),
@@ -50,6 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     p = Parser(prog="python -m benchmarks.models.games", description=__doc__.splitlines()[0])
     p.add_argument("games", nargs="*", metavar="GAME", choices=NAMES, help="of %(choices)s (default: all)")
     p.add_argument("--minutes", type=number, default=4.0, help="of one core, for each (default %(default)s)")
+    p.add_argument("--data", default=DATA, help="as of `tinygen train` (default %(default)s)")
     p.add_argument("--out", type=Path, default=Path("benchmarks/results/games"), help="folder (default %(default)s)")
     args = p.parse_args(argv)
     kernels.set_num_threads(1)
@@ -57,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     results, file = {}, args.out / "results.json"
     if file.exists():
         results = json.loads(file.read_text())
-    train, test = data(256)
+    train, test = Config("dcgan", args.data).datasets()
     entries = [entry(name) for name in args.games or NAMES if results.get(name, {}).get("minutes") != args.minutes]
     cost = costs(entries, train)
     for one in entries:
@@ -87,10 +89,10 @@ def played(one: Entry, steps: int, train: Dataset, test: Dataset, out: Path) -> 
         train = subset(train, np.isin(train.labels, TOPS))
         test = subset(test, np.isin(test.labels, (*TOPS, *SHOES)))
     row, model = trained(one, train, test, steps, math.inf)
-    save_grid(out / f"{one.name}.png", model.sample(60, np.random.default_rng(SEED)), 256, columns=10)
+    save_grid(out / f"{one.name}.png", model.sample(60, np.random.default_rng(SEED)), train.levels, columns=10)
     for name in ("anomalies",) if one.name == ANOMALIES else MODELS.get(one.name, ()):
         plot = model.family.plots[name](model, train, test, np.random.default_rng(SEED))
-        save_plot(out / f"{one.name}-{name}.png", plot, 256)
+        save_plot(out / f"{one.name}-{name}.png", plot, train.levels)
     return row
 
 

@@ -12,10 +12,8 @@ from tinygen.data import load
 
 
 def test_objectives_take_as_many_steps_as_their_minutes_are_worth(tmp_path, monkeypatch, capsys):
-    digits = load("digits")
-    monkeypatch.setattr(games, "data", lambda levels: digits)
     monkeypatch.setattr(games, "costs", lambda entries, train: {e.name: 0.5 + i for i, e in enumerate(entries)})
-    assert games.main(["hinge", "wgan", "--minutes", "0.05", "--out", str(tmp_path)]) == 0
+    assert games.main(["hinge", "wgan", "--minutes", "0.05", "--data", "digits", "--out", str(tmp_path)]) == 0
     table = (tmp_path / "games.md").read_text()
     rows = {cells[0]: cells[1:] for cells in (line.strip("| ").split(" | ") for line in table.splitlines())}
     assert rows["hinge"][:3] == ["6", "384", "3"]
@@ -26,18 +24,16 @@ def test_objectives_take_as_many_steps_as_their_minutes_are_worth(tmp_path, monk
     assert {path.name for path in tmp_path.iterdir()} == {"games.md", "results.json", "hinge.png", "wgan.png"}
     assert capsys.readouterr().out.endswith(table)
     monkeypatch.setattr(games, "trained", lambda *_: pytest.fail("the same command goes on where it was stopped"))
-    assert games.main(["hinge", "wgan", "--minutes", "0.05", "--out", str(tmp_path)]) == 0
+    assert games.main(["hinge", "wgan", "--minutes", "0.05", "--data", "digits", "--out", str(tmp_path)]) == 0
     assert (tmp_path / "games.md").read_text() == table
 
 
 def test_games_with_models_of_their_own_show_what_only_they_have(tmp_path, monkeypatch):
-    digits = load("digits")
-    monkeypatch.setattr(games, "data", lambda levels: digits)
     monkeypatch.setattr(games, "costs", lambda entries, train: {e.name: 2.0 for e in entries})
     small = SMALL | {"anogan": SMALL["dcgan"]}
     monkeypatch.setattr(games, "entry", lambda name: games.Entry(name, *small[name]))
     names = ["infogan", "bigan", "cogan", "anogan"]
-    assert games.main([*names, "--minutes", "0.1", "--out", str(tmp_path)]) == 0
+    assert games.main([*names, "--minutes", "0.1", "--data", "digits", "--out", str(tmp_path)]) == 0
     table = (tmp_path / "games.md").read_text()
     assert re.search(r"\| infogan \| 3 \|.* \| information of the category -?\d.\d\d nats \|", table)
     assert re.search(r"\| bigan \| 3 \|.* \| classes kept by G\(E\(x\)\) \d+.\d\d % \|", table)
