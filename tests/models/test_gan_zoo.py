@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,9 +12,15 @@ from hypothesis import strategies as st
 
 import tinygen
 from tests.models.test_gan import new, training
+from tinygen.models.gan import objectives
 from tinygen.models.gan.acgan import ACGAN, AuxiliaryClassifier
 from tinygen.models.gan.infogan import InfoGAN, Information
-from tinygen.models.gan.objectives import DIVERGENCES, EBGAN, FGAN, Softmax, Verdict, alikeness
+from tinygen.models.gan.objectives import DIVERGENCES, EBGAN, FGAN, OBJECTIVES, Softmax, Verdict, alikeness
+
+
+def test_every_objective_can_be_named_on_the_command_line():
+    assert get_args(objectives.Name) == tuple(OBJECTIVES)
+
 
 # ------------------------------------------------------------------------------------------------------------- f-GAN
 
