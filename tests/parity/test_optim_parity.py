@@ -115,6 +115,14 @@ def test_groups_with_settings_of_their_own():
      ("CosineAnnealingLR", {"T_max": 7, "eta_min": 0.01}), ("LambdaLR", {"lr_lambda": lambda n: 1 / (n + 1)}),
      ("ConstantLR", {}), ("ConstantLR", {"factor": 0.5, "total_iters": 2}), ("ExponentialLR", {"gamma": 0.8}),
      ("MultiStepLR", {"milestones": [2, 5, 5], "gamma": 0.5}), ("PolynomialLR", {"total_iters": 6, "power": 2.0}),
+     ("MultiplicativeLR", {"lr_lambda": lambda n: 1 - n / 20}),
+     ("CyclicLR", {"base_lr": 0.1, "max_lr": 0.5, "step_size_up": 3, "cycle_momentum": False}),
+     ("CyclicLR", {"base_lr": [0.1, 0.0], "max_lr": [0.5, 0.2], "step_size_up": 2, "step_size_down": 1,
+                   "mode": "triangular2", "cycle_momentum": False}),
+     ("CyclicLR", {"base_lr": 0.1, "max_lr": 0.5, "step_size_up": 2, "mode": "exp_range", "gamma": 0.9,
+                   "cycle_momentum": False}),
+     ("CyclicLR", {"base_lr": 0.1, "max_lr": 0.5, "step_size_up": 2, "scale_fn": lambda n: 1 / (n + 1),
+                   "scale_mode": "iterations", "cycle_momentum": False}),
      ("CosineAnnealingWarmRestarts", {"T_0": 3}),
      ("CosineAnnealingWarmRestarts", {"T_0": 2, "T_mult": 2, "eta_min": 0.01}),
      ("OneCycleLR", {"max_lr": 0.5, "total_steps": 11, "cycle_momentum": False}),
@@ -131,6 +139,29 @@ def test_schedules(name, options):
         assert mine.get_last_lr() == pytest.approx(other.get_last_lr(), rel=1e-12, abs=1e-15)
         assert mine.get_last_lr() == [group["lr"] for group in ours.param_groups]
         theirs.step(), mine.step(), other.step()
+
+
+@pytest.mark.parametrize(("name", "settings_"), [("SGD", {"momentum": 0.9}), ("Adam", {})])
+def test_cycles_of_momentum(name, settings_):
+    p, t = Parameter([1.0, 2.0]), torch.ones(2, requires_grad=True)
+    ours, theirs = getattr(optim, name)([p], 0.1, **settings_), getattr(torch.optim, name)([t], 0.1, **settings_)
+    options = {"base_lr": 0.1, "max_lr": 0.5, "step_size_up": 2, "step_size_down": 3, "base_momentum": 0.7}
+    mine, other = optim.CyclicLR(ours, **options), torch.optim.lr_scheduler.CyclicLR(theirs, **options)
+    key = "betas" if name == "Adam" else "momentum"
+    for _ in range(12):
+        assert mine.get_last_lr() == pytest.approx(other.get_last_lr(), rel=1e-12)
+        assert ours.param_groups[0][key] == pytest.approx(theirs.param_groups[0][key], rel=1e-12)
+        theirs.step(), mine.step(), other.step()
+    again = optim.CyclicLR(ours, **options)
+    again.load_state_dict(mine.state_dict())
+    mine.step()
+    rates = mine.get_last_lr()
+    again.load_state_dict(mine.state_dict())
+    assert again.get_last_lr() == rates
+    with pytest.raises(ValueError, match=r"CyclicLR: mode must be one of triangular, triangular2, exp_range, .* 'saw'"):
+        optim.CyclicLR(ours, 0.1, 0.5, mode="saw")
+    with pytest.raises(ValueError, match="CyclicLR: step_size_up must be an integer of at least 1, got 0"):
+        optim.CyclicLR(ours, 0.1, 0.5, 0)
 
 
 @pytest.mark.parametrize(("name", "settings_"), [("SGD", {"momentum": 0.9}), ("Adam", {})])

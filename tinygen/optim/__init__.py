@@ -2,8 +2,8 @@
 
 from tinygen.optim.adaptive import Adadelta, Adagrad, Adamax, Lion, NAdam, RAdam, RMSprop
 from tinygen.optim.lr_scheduler import (
-    ConstantLR, CosineAnnealingLR, CosineAnnealingWarmRestarts, ExponentialLR, LambdaLR, LinearLR, LRScheduler,
-    MultiStepLR, OneCycleLR, PolynomialLR, ReduceLROnPlateau, SequentialLR, StepLR,
+    ConstantLR, CosineAnnealingLR, CosineAnnealingWarmRestarts, CyclicLR, ExponentialLR, LambdaLR, LinearLR,
+    LRScheduler, MultiplicativeLR, MultiStepLR, OneCycleLR, PolynomialLR, ReduceLROnPlateau, SequentialLR, StepLR,
 )  # fmt: skip
 from tinygen.optim.optimizer import SGD, Adam, AdamW, ExponentialMovingAverage, Optimizer, clip_grad_norm_
 

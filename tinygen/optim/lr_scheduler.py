@@ -85,6 +85,19 @@ class LambdaLR(LRScheduler):
         return after  # in PyTorch too it ignores what others set
 
 
+class MultiplicativeLR(LRScheduler):
+    """The rate before times lr_lambda(epoch), in every step."""
+
+    def __init__(self, optimizer: Optimizer, lr_lambda: Callable[[int], float]) -> None:
+        self.lr_lambda, self.factors = lr_lambda, [1.0]  # factors: the products of the first 0, 1, .. epochs'
+        super().__init__(optimizer)
+
+    def rate(self, base: float, epoch: int) -> float:
+        while len(self.factors) <= epoch:
+            self.factors.append(self.factors[-1] * self.lr_lambda(len(self.factors)))
+        return base * self.factors[epoch]
+
+
 class StepLR(LRScheduler):
     """base * gamma ** (epoch // step_size)."""
 
@@ -230,12 +243,7 @@ class OneCycleLR(LRScheduler):
         self.total_steps, self.div_factor, self.final_div_factor = total_steps, div_factor, final_div_factor
         self.straight, peak = anneal_strategy == "linear", pct_start * total_steps - 1
         self.ends = [peak, 2 * peak, total_steps - 1] if three_phase else [peak, total_steps - 1]
-        self.momenta = None
-        if cycle_momentum:
-            if "momentum" not in groups[0] and "betas" not in groups[0]:
-                raise ValueError("OneCycleLR: the optimizer has no momentum; pass cycle_momentum=False")
-            per_group = (_each("OneCycleLR", m, groups) for m in (base_momentum, max_momentum))
-            self.momenta = list(zip(*per_group, strict=True))
+        self.momenta = _momenta("OneCycleLR", groups, base_momentum, max_momentum) if cycle_momentum else None
         for group, lr in zip(groups, _each("OneCycleLR: max_lr", max_lr, groups), strict=True):
             group["initial_lr"] = group["lr"] = lr / div_factor
         super().__init__(optimizer)
@@ -259,14 +267,61 @@ class OneCycleLR(LRScheduler):
     def _go_on(self) -> None:
         super()._go_on()
         for group, (low, high) in zip(self.optimizer.param_groups, self.momenta or (), strict=self.momenta is not None):
-            momentum = self._along([high, low, *[high] * (len(self.ends) - 1)], self.last_epoch)
-            if "betas" in group:
-                group["betas"] = (momentum, *group["betas"][1:])
-            else:
-                group["momentum"] = momentum
+            _set_momentum(group, self._along([high, low, *[high] * (len(self.ends) - 1)], self.last_epoch))
 
     def changed(self, lr: float, before: float, after: float) -> float:
         return after  # in PyTorch too it ignores what others set
+
+
+class CyclicLR(LRScheduler):
+    """From base_lr up to max_lr in step_size_up steps, down in step_size_down (as many if None), and again.
+
+    mode: "triangular"; "triangular2", each cycle half as high as the one before; "exp_range", height times gamma **
+    epoch. scale_fn in place of a mode: the height of a cycle (1, 2, ..), or by epoch with scale_mode "iterations".
+    Meanwhile momentum (or the first beta) goes from max_momentum down to base_momentum and back, if cycle_momentum.
+    base_lr, max_lr and the momenta: numbers, or lists of one for each group.
+
+    Source: Smith, Cyclical Learning Rates for Training Neural Networks (2017), section 3.2.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, base_lr: Any, max_lr: Any, step_size_up: int = 2000,
+        step_size_down: int | None = None, mode: str = "triangular", gamma: float = 1.0,
+        scale_fn: Callable[[float], float] | None = None, scale_mode: str = "cycle", cycle_momentum: bool = True,
+        base_momentum: Any = 0.8, max_momentum: Any = 0.9,
+    ) -> None:  # fmt: skip
+        heights: dict[str, tuple[Callable[[float], float], str]] = {
+            "triangular": (lambda cycle: 1.0, "cycle"), "triangular2": (lambda cycle: 0.5 ** (cycle - 1), "cycle"),
+            "exp_range": (lambda epoch: gamma**epoch, "iterations"),
+        }  # fmt: skip
+        if (scale_fn is None and mode not in heights) or scale_mode not in ("cycle", "iterations"):
+            raise ValueError(f"CyclicLR: mode must be one of {', '.join(heights)}, and scale_mode 'cycle' or "
+                             f"'iterations', got {mode!r} and {scale_mode!r}")  # fmt: skip
+        self.height, self.by = heights[mode] if scale_fn is None else (scale_fn, scale_mode)
+        self.up, self.down = step_size_up, step_size_up if step_size_down is None else step_size_down
+        _check_count("CyclicLR", step_size_up=self.up, step_size_down=self.down)
+        groups = optimizer.param_groups
+        self.momenta = _momenta("CyclicLR", groups, base_momentum, max_momentum) if cycle_momentum else None
+        self.max_lrs = _each("CyclicLR: max_lr", max_lr, groups)
+        for group, lr in zip(groups, _each("CyclicLR: base_lr", base_lr, groups), strict=True):
+            group["initial_lr"] = group["lr"] = lr
+        super().__init__(optimizer)
+
+    def share(self, epoch: int) -> float:
+        """How much of the way from base_lr to max_lr."""
+        cycle, place = divmod(epoch, self.up + self.down)
+        height = self.height(cycle + 1 if self.by == "cycle" else epoch)
+        return height * (place / self.up if place <= self.up else (self.up + self.down - place) / self.down)
+
+    def rate(self, base: float, epoch: int) -> float:
+        return base + (self.max_lrs[self.base_lrs.index(base)] - base) * self.share(epoch)
+
+    def _go_on(self) -> None:
+        share = self.share(self.last_epoch)
+        for group, low, high in zip(self.optimizer.param_groups, self.base_lrs, self.max_lrs, strict=True):
+            group["lr"] = low + (high - low) * share
+        for group, (low, high) in zip(self.optimizer.param_groups, self.momenta or (), strict=self.momenta is not None):
+            _set_momentum(group, high - (high - low) * share)
 
 
 class SequentialLR(LRScheduler):
@@ -369,3 +424,18 @@ def _each(name: str, value: Any, groups: list[Any]) -> list[float]:
     if len(values) != len(groups):
         raise ValueError(f"{name}: expected a number, or one for each of the {len(groups)} groups, got {value}")
     return values
+
+
+def _momenta(name: str, groups: list[Any], low: Any, high: Any) -> list[tuple[float, float]]:
+    """(least, greatest) momentum of each group."""
+    if "momentum" not in groups[0] and "betas" not in groups[0]:
+        raise ValueError(f"{name}: the optimizer has no momentum; pass cycle_momentum=False")
+    return list(zip(*(_each(name, m, groups) for m in (low, high)), strict=True))
+
+
+def _set_momentum(group: Any, momentum: float) -> None:
+    """A group's momentum, or its first beta."""
+    if "betas" in group:
+        group["betas"] = (momentum, *group["betas"][1:])
+    else:
+        group["momentum"] = momentum
