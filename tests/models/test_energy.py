@@ -250,6 +250,25 @@ def test_persistent_chains_go_on_where_they_were():
     assert set(np.unique(model.chains.numpy())) == {0, 1}
 
 
+@pytest.mark.parametrize("kind", [RBM, DBM])
+def test_in_evaluation_it_is_the_average_of_its_weights(kind):
+    train, _ = digits()
+    model = kind((1, 8, 8), 2, hidden=8, rng=np.random.default_rng(0))
+    training, seen = trainer(model, train), []
+    for _ in range(4):
+        training.advance(0.0)
+        seen.append(np.concatenate([p.numpy().ravel() for p in model.parameters()]).astype(np.float64))
+    start = kind((1, 8, 8), 2, hidden=8, rng=np.random.default_rng(0))
+    start.begin(train, np.random.default_rng(1))
+    average = np.concatenate([p.numpy().ravel() for p in start.parameters()]).astype(np.float64)
+    for n, weights in enumerate(seen, 1):
+        average += (weights - average) * (1 - (1 + n) / (10 + n))
+    model.eval()
+    found = np.concatenate([p.numpy().ravel() for p in model.machine()[:3]])
+    np.testing.assert_allclose(found, average, atol=1e-6)
+    assert abs(found - seen[-1]).max() > 1e-4
+
+
 def test_it_starts_with_the_marginals_of_the_data():
     train, test = digits()
     model = RBM((1, 8, 8), 2, hidden=8, rng=np.random.default_rng(0))
@@ -261,7 +280,7 @@ def test_it_starts_with_the_marginals_of_the_data():
     weights = {name: p.numpy() + 1 for name, p in model.named_parameters()}
     model.load_state_dict(weights, strict=False)
     trainer(model, train, lr=0.0).advance(0.0)  # biases that were given aren't touched
-    assert np.array_equal(model.visible_bias.numpy(), weights["visible_bias"])
+    assert np.array_equal(model.visible_bias.numpy(), weights["weights.network.visible_bias"])
 
 
 # ------------------------------------------------------------------------------------ annealed importance sampling

@@ -19,21 +19,35 @@ Hinton, A practical guide to training restricted Boltzmann machines (2010), sect
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from tinygen import Tensor, nn, no_grad, optim, tensor, where
 from tinygen.data import Dataset
+from tinygen.models.averages import Averaged
 from tinygen.models.energy.chain import MarkovChain
 from tinygen.models.energy.family import EnergyFamily
 from tinygen.models.energy.machine import Bernoulli, Gaussian, Machine, Units
 from tinygen.models.model import Step
 from tinygen.nn import init
 
+DECAY = 0.999  # of the weights' average
+
+
+class Weights(nn.Module):
+    """What a machine learns: W (visible, hidden), b (visible,) and c (hidden,)."""
+
+    def __init__(self, visible: int, hidden: int, rng: np.random.Generator) -> None:
+        self.weight = init.normal_(nn.Parameter(np.zeros((visible, hidden), np.float32)), 0, 0.01, generator=rng)
+        self.visible_bias = nn.Parameter(np.zeros(visible, np.float32))
+        self.hidden_bias = nn.Parameter(np.zeros(hidden, np.float32))
+
 
 class RBM(MarkovChain):
     """A restricted Boltzmann machine. Images of 2 levels are Bernoulli units; of more, Gaussian units of one variance.
+
+    The chains' noise is in every step, so what is measured and sampled is the average of the weights (averages.py).
 
     Args:
         image_shape: (C, H, W).
@@ -62,9 +76,7 @@ class RBM(MarkovChain):
         if levels > 2 and not sigma >= least_sigma:
             raise ValueError(f"sigma must be at least {least_sigma:.3g} for {levels} levels, got {sigma}")
         self.steps, self.sigma, self.persistent = steps, sigma, chains > 0
-        self.weight = init.normal_(nn.Parameter(np.zeros((self.visible, hidden), np.float32)), 0, 0.01, generator=rng)
-        self.visible_bias = nn.Parameter(np.zeros(self.visible, np.float32))  # b
-        self.hidden_bias = nn.Parameter(np.zeros(hidden, np.float32))  # c
+        self.weights = Averaged(Weights(self.visible, hidden, rng), DECAY)
         if self.persistent:
             self.register_buffer("chains", tensor(np.zeros((chains, self.visible), np.float32)))
 
@@ -79,6 +91,21 @@ class RBM(MarkovChain):
     def units(self) -> Units:
         """The kind of the visible units."""
         return Bernoulli() if self.levels == 2 else Gaussian()
+
+    @property
+    def weight(self) -> Tensor:
+        """W, (visible, hidden); in evaluation, as b and c, the average over the last steps."""
+        return self.weights.current.weight
+
+    @property
+    def visible_bias(self) -> Tensor:
+        """b, (visible,)."""
+        return self.weights.current.visible_bias
+
+    @property
+    def hidden_bias(self) -> Tensor:
+        """c, (hidden,)."""
+        return self.weights.current.hidden_bias
 
     def machine(self) -> Machine:
         """The parameters as `tinygen.models.energy.machine` takes them."""
@@ -125,7 +152,9 @@ class RBM(MarkovChain):
     def begin(self, data: Dataset, rng: np.random.Generator) -> None:
         """Before the first step: visible biases that alone give the data's marginals, and chains from those."""
         biases = self.marginal_biases(data.images)
-        self.visible_bias.write()[...] = biases._array
+        both: tuple[Any, ...] = self.weights.network, self.weights.average
+        for weights in both:
+            weights.visible_bias.write()[...] = biases._array
         if self.persistent:
             self.chains.write()[...] = self.start(len(self.chains), rng)._array
 
@@ -139,6 +168,7 @@ class RBM(MarkovChain):
             for _ in range(self.steps):
                 model = self.machine().gibbs(model, step.rng)
         parts = step.minimize(lambda: self.free_energies(v, model), "sgd")
+        self.weights.update()
         if self.persistent:
             self.chains.write()[...] = model._array
         return parts

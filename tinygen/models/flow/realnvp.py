@@ -18,6 +18,7 @@ Source: Dinh, Sohl-Dickstein & Bengio, Density estimation using Real NVP (2017),
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import numpy as np
 
@@ -53,6 +54,8 @@ class RealNVP(Flow):
 
     Raises ValueError for images of a single value, and for numbers out of range.
     """
+
+    lr: ClassVar[float] = 3e-3
 
     def __init__(
         self, image_shape: Shape, levels: int, *, hidden: int = 64, scales: int = 2, rng: np.random.Generator
