@@ -11,6 +11,7 @@
  * B is packed into panels as wide as the widest register tile (tile.h), with 0 where w is masked. Threads share out
  * the regions of the source, and panels where there are few regions; an item is one of each, in any order. */
 #include <string.h>
+#include "matmul.h"
 #include "source.h"
 
 enum { LINE = 64, DIRECT = 128 };           /* bytes of a cache line; pixels for which packing w doesn't pay */
@@ -401,6 +402,11 @@ int tg_conv2d(int dtype, const tg_conv_shape *s, int relu, const void *x, const 
         return TG_BAD_ARGUMENT;
     if (!s->n || !s->oh || !s->ow || !s->co)
         return TG_OK;
+    if (is_pointwise(s)) {
+        matmul p = {.m = s->n * s->h * s->w, .n = s->co, .k = s->ci, .a = x, .b = w, .relu = relu, .bias = bias,
+                    .add = add, .c = y};
+        return multiply_matrices(dtype, &p, clamp_threads(threads));
+    }
     tg_conv_shape back = reversed(s);
     correlation c = {.shape = s, .k = tiles(dtype), .threads = clamp_threads(threads), .weight = w,
                      .add = add, .output = y, .columns = s->co, .out_column = s->co,
@@ -424,6 +430,11 @@ int tg_conv_transpose2d(int dtype, const tg_conv_shape *s, const void *y, const 
         return TG_BAD_ARGUMENT;
     if (!s->n || !s->h || !s->w || !s->ci)
         return TG_OK;
+    if (is_pointwise(s)) {
+        matmul p = {.m = s->n * s->h * s->w, .n = s->ci, .k = s->co, .a = y, .b = w, .b_transposed = 1,
+                    .bias = bias, .positive = positive, .c = x};
+        return multiply_matrices(dtype, &p, clamp_threads(threads));
+    }
     correlation c = {.shape = s, .k = tiles(dtype), .threads = clamp_threads(threads), .weight = w,
                      .positive = positive, .output = x, .columns = s->ci, .transposed = 1,
                      .out_column = s->stride_w * s->ci, .out_row = s->stride_h * s->w * s->ci,

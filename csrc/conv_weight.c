@@ -11,11 +11,13 @@
  * With few outputs most of a vector's lanes would be idle. There a pixel of x meets gy at all taps side by side instead:
  * gw[c, (k, o)] = sum over pixels i of x[i, c] gy[i + pad - k * dil, o], for a stride of 1. */
 #include <string.h>
+#include "matmul.h"
 #include "source.h"
 
 enum {
     LARGE = 1 << 20,                /* bytes of a gw that has no private copies */
     FEW = 1 << 10,                  /* pixels for which copies don't pay either */
+    CHUNK_BYTES = 32 << 10,         /* of x in a chunk that is read in place: with gy's it nearly fits the L1 cache */
     BLOCK_PIXELS = 256,             /* of a chunk for the blocks, if images are small */
     PARTS = 16,                     /* copies at most, for every number of threads */
     COPIES = 1 << 21                /* bytes of all copies, about: they are written and read once more */
@@ -239,10 +241,12 @@ static int plan_weight(weight_sum *g)
     g->depth = kept * s->ci;
     g->columns = g->beside ? kept_taps(s) * s->co : s->co;
     g->panels = ceil_div(g->columns, g->k->panel);
-    if (g->blocks)
+    if (g->blocks) {
         plan_regions(&g->s, max64(SOURCE_BYTES, ceil_div(BLOCK_PIXELS, pixels) * image), 1, 1);
-    else                                        /* gy side by side has to fit the cache, too */
-        plan_regions(&g->s, g->beside ? SOURCE_BYTES * s->ci / max64(s->ci, g->columns) : SOURCE_BYTES, PARTS, 1);
+    } else {                                      /* gy side by side has to fit the cache, too */
+        int64_t bytes = g->s.in_place ? CHUNK_BYTES : SOURCE_BYTES;
+        plan_regions(&g->s, g->beside ? SOURCE_BYTES * s->ci / max64(s->ci, g->columns) : bytes, PARTS, 1);
+    }
     g->runs = plan_runs(&g->s, taps, kept, (run *)(memory + run_at));
     g->chunks = g->s.groups * g->s.bands;
     g->parts = g->blocks ? 0 : min64(min64(PARTS, g->chunks), max64(4, COPIES / (g->depth * g->columns * size + 1)));
@@ -288,11 +292,27 @@ static int sum_weight(weight_sum *g, int threads)
     return TG_OK;
 }
 
+/* A large gw, or one that few pixels add to, is a matrix product like any other: x' gy. */
+static int multiply_weight(int dtype, const tg_conv_shape *s, int relu, const void *x, const void *gy, void *gw,
+                           void *gbias, int threads)
+{
+    matmul p = {.m = s->ci, .n = s->co, .k = s->n * s->h * s->w, .a = x, .b = gy, .a_transposed = 1, .relu = relu,
+                .c = gw};
+    if (gbias) {
+        memset(gbias, 0, (size_t)(s->co * element_size(dtype)));
+        tiles(dtype)->add_rows(gy, gbias, p.k, s->co);
+    }
+    return multiply_matrices(dtype, &p, threads);
+}
+
 int tg_conv2d_weight(int dtype, const tg_conv_shape *s, int relu, const void *x, const void *gy, void *gw,
                      void *gbias, int threads)
 {
     if (!conv_valid(dtype, s))
         return TG_BAD_ARGUMENT;
+    int64_t pixels = s->n * s->oh * s->ow;
+    if (is_pointwise(s) && s->co && pixels && (s->ci * s->co * element_size(dtype) > LARGE || pixels < FEW))
+        return multiply_weight(dtype, s, relu, x, gy, gw, gbias, clamp_threads(threads));
     weight_sum g = {.shape = s, .k = tiles(dtype), .gy = gy, .gw = gw, .gbias = gbias};
     g.s = (source){.data = x, .size = element_size(dtype), .n = s->n, .h = s->h, .w = s->w, .channels = s->ci,
                    .step_y = s->stride_h, .step_x = s->stride_w, .relu = relu ? g.k->relu : NULL};

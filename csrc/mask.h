@@ -22,4 +22,11 @@ static inline int64_t first_output(const tg_conv_shape *s, int64_t tap, int64_t 
     return (c / (s->ci / s->groups) + (s->mask == TG_MASK_A)) * (s->co / s->groups);
 }
 
+/* Whether each pixel of y sees the same pixel of x and no other, all its channels: then conv is a matrix product. */
+static inline int is_pointwise(const tg_conv_shape *s)
+{
+    return s->kh == 1 && s->kw == 1 && s->stride_h == 1 && s->stride_w == 1 && !s->pad_h && !s->pad_w
+        && s->oh == s->h && s->ow == s->w && (!s->mask || (s->mask == TG_MASK_B && s->groups == 1));
+}
+
 #endif

@@ -48,7 +48,9 @@ typedef struct {
                       int64_t n);
     void (*add_rows)(const void *from, void *to, int64_t rows, int64_t n);      /* to += the sum of rows */
     int64_t (*multiply_adds)(int64_t rounds, void *sums);       /* the number of operations; 2 panels of sums */
-    void (*relu)(const void *from, void *to, int64_t n);                        /* to = max(from, 0) */
+    void (*relu)(const void *from, void *to, int64_t n);                        /* to = max(from, 0); may be the same */
+    /* the panels of a matrix (rows, n), one after the other */
+    void (*pack)(const void *from, int64_t ld, void *to, int64_t rows, int64_t n);
 } tile_kernels;
 
 const tile_kernels *tiles(int dtype);

@@ -18,6 +18,7 @@ except ImportError:
     ffi = None
 
 _LARGE = 1 << 18  # bytes from which arrays are recycled
+_LINE = 64  # bytes of a cache line, at which such an array begins: NumPy's own begin 16 bytes after one
 _LIMIT = 1 << 30  # bytes kept for reuse at most
 _free: dict[int, list[np.ndarray]] = defaultdict(list)
 _free_bytes = 0
@@ -47,7 +48,8 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         if block is not None:
             _free_bytes -= size
     if block is None:
-        block = np.empty(size, np.uint8)
+        block = np.empty(size + _LINE, np.uint8)
+        block = block[-block.ctypes.data % _LINE :][:size]
     # NumPy keeps `owner` alive as long as any view of the array, and no longer: the block is free exactly then.
     owner = ffi.gc(ffi.cast("char *", ffi.from_buffer(block)), lambda _: _recycle(block))
     return np.frombuffer(ffi.buffer(owner, nbytes), dtype).reshape(shape)
