@@ -3,6 +3,7 @@
  * They are as fast as memory if the arithmetic is vectorized (vector.inc) and each element is read and written once.
  * That is why there is a fused gated activation, whose backward computes tanh and sigmoid again instead of reading
  * them. */
+#include <math.h>
 #include "tile.h"
 
 enum { ITEM = 1 << 14 };                /* elements that one thread takes at a time */
@@ -17,7 +18,8 @@ typedef struct {
 #define FAMILY "elementwise.inc"
 #include "runtime/variants.h"
 
-static const parallel_task add_task[][2] = TABLE(add_item), relu_task[][2] = TABLE(relu_item),
+static const parallel_task add_task[][2] = TABLE(add_item), mul_task[][2] = TABLE(mul_item),
+    exp_task[][2] = TABLE(exp_item), log_task[][2] = TABLE(log_item), sqrt_task[][2] = TABLE(sqrt_item), relu_task[][2] = TABLE(relu_item),
     relu_backward_task[][2] = TABLE(relu_backward_item), elu_task[][2] = TABLE(elu_item),
     elu_backward_task[][2] = TABLE(elu_backward_item), tanh_task[][2] = TABLE(tanh_item),
     sigmoid_task[][2] = TABLE(sigmoid_item), silu_task[][2] = TABLE(silu_item),
@@ -45,6 +47,30 @@ int tg_add(int dtype, int64_t n, const void *x, const void *y, void *out, int th
 {
     flat f = {.n = n, .in = {x, y}, .out = {out}};
     return each(dtype, add_task, &f, threads);
+}
+
+int tg_mul(int dtype, int64_t n, const void *x, const void *y, void *out, int threads)
+{
+    flat f = {.n = n, .in = {x, y}, .out = {out}};
+    return each(dtype, mul_task, &f, threads);
+}
+
+int tg_exp(int dtype, int64_t n, const void *x, void *y, int threads)
+{
+    flat f = {.n = n, .in = {x}, .out = {y}};
+    return each(dtype, exp_task, &f, threads);
+}
+
+int tg_log(int dtype, int64_t n, const void *x, void *y, int threads)
+{
+    flat f = {.n = n, .in = {x}, .out = {y}};
+    return each(dtype, log_task, &f, threads);
+}
+
+int tg_sqrt(int dtype, int64_t n, const void *x, void *y, int threads)
+{
+    flat f = {.n = n, .in = {x}, .out = {y}};
+    return each(dtype, sqrt_task, &f, threads);
 }
 
 int tg_relu(int dtype, int64_t n, double slope, const void *x, void *y, int threads)

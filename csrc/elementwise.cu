@@ -9,6 +9,26 @@ struct add {
     __device__ void operator()(const real *x, real *y) const { y[0] = x[0] + x[1]; }
 };
 
+struct mul {
+    template <class real>
+    __device__ void operator()(const real *x, real *y) const { y[0] = x[0] * x[1]; }
+};
+
+struct exp_of {
+    template <class real>
+    __device__ void operator()(const real *x, real *y) const { y[0] = exp(x[0]); }
+};
+
+struct log_of {
+    template <class real>
+    __device__ void operator()(const real *x, real *y) const { y[0] = log(x[0]); }
+};
+
+struct sqrt_of {
+    template <class real>
+    __device__ void operator()(const real *x, real *y) const { y[0] = sqrt(x[0]); }
+};
+
 template <class real>
 struct relu {
     real slope;
@@ -135,6 +155,26 @@ int each_with(int dtype, int64_t n, double number, const rows_in (&in)[ins], con
 int tg_add(int dtype, int64_t n, const void *x, const void *y, void *out, int)
 {
     return each(dtype, 1, n, {{x, 0}, {y, 0}}, {{out, 0}}, add());
+}
+
+int tg_mul(int dtype, int64_t n, const void *x, const void *y, void *out, int)
+{
+    return each(dtype, 1, n, {{x, 0}, {y, 0}}, {{out, 0}}, mul());
+}
+
+int tg_exp(int dtype, int64_t n, const void *x, void *y, int)
+{
+    return each(dtype, 1, n, {{x, 0}}, {{y, 0}}, exp_of());
+}
+
+int tg_log(int dtype, int64_t n, const void *x, void *y, int)
+{
+    return each(dtype, 1, n, {{x, 0}}, {{y, 0}}, log_of());
+}
+
+int tg_sqrt(int dtype, int64_t n, const void *x, void *y, int)
+{
+    return each(dtype, 1, n, {{x, 0}}, {{y, 0}}, sqrt_of());
 }
 
 int tg_relu(int dtype, int64_t n, double slope, const void *x, void *y, int)

@@ -100,8 +100,14 @@ int tg_lstm_weight(int dtype, const tg_lstm_shape *s, const void *h, const void 
 
 /* --- elementwise ---------------------------------------------------------------------------------------- */
 
-/* All (n).  out = x + y */
+/* All (n).  out = x + y;  out = x * y */
 int tg_add(int dtype, int64_t n, const void *x, const void *y, void *out, int threads);
+int tg_mul(int dtype, int64_t n, const void *x, const void *y, void *out, int threads);
+
+/* y = e to the x; the natural logarithm of x (-infinity of 0, NaN below); the square root of x */
+int tg_exp(int dtype, int64_t n, const void *x, void *y, int threads);
+int tg_log(int dtype, int64_t n, const void *x, void *y, int threads);
+int tg_sqrt(int dtype, int64_t n, const void *x, void *y, int threads);
 
 /* y = x where x > 0, slope * x elsewhere (exactly 0 for slope 0), NaN where x is; gx = gy where y > 0, slope * gy
  * elsewhere. For a slope from 0 on, the sign of x tells the same as that of y, so either may be passed as y. */

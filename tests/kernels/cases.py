@@ -315,6 +315,18 @@ def _elementwise(name, definition, inputs, roundings, choices=()):
     return make
 
 
+def positive(name, definition):
+    """Of numbers above 0, tiny and huge ones among them."""
+
+    def make(rng, **wanted):
+        n = _length(rng, **wanted)
+        (x,) = _float32(np.clip(np.exp(rng.choice((0.1, 3, 40)) * rng.standard_normal(n)), 1e-37, 1e38))
+        answer = definition(x)
+        return Case(name, [n, In(x), Out((n,))], [(answer, 4 * abs(answer))])
+
+    return make
+
+
 def silu_backward(rng, **wanted):
     n = _length(rng, **wanted)
     gy, x = normal(rng, n), normal(rng, n, spread=rng.choice((0.1, 1, 5)))
@@ -612,6 +624,10 @@ KERNELS = {
     "tg_lstm_backward": lstm_backward,
     "tg_lstm_weight": lstm_weight,
     "tg_add": _elementwise("tg_add", np.add, 2, 1),
+    "tg_mul": _elementwise("tg_mul", np.multiply, 2, 1),
+    "tg_exp": _elementwise("tg_exp", np.exp, 1, 4),
+    "tg_log": positive("tg_log", np.log),
+    "tg_sqrt": positive("tg_sqrt", np.sqrt),
     "tg_relu": _elementwise("tg_relu", definitions.relu, 1, 2, [_SLOPES]),
     "tg_relu_backward": _elementwise("tg_relu_backward", definitions.relu_backward, 2, 2, [_SLOPES]),
     "tg_elu": _elementwise("tg_elu", definitions.elu, 1, 4, [_SLOPES]),

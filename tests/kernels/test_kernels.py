@@ -340,6 +340,34 @@ def test_silu_of_special_values(name, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", SETS)
+def test_exp_log_and_sqrt_of_special_values(name, dtype):
+    """Results below the normal numbers too, and the last finite ones of exp."""
+    info = np.finfo(dtype)
+    edges = [
+        np.log(info.max),
+        np.log(info.max) + 1,
+        np.log(info.tiny),
+        np.log(info.tiny) - 3,
+        info.tiny / 8,
+        1 - info.eps,
+    ]
+    x = np.array([*SPECIAL, *edges, 0.7, 0.71, 1.41, 1.42], dtype)
+    wide = x.astype(np.longdouble)
+    for kernel, function in (("tg_exp", np.exp), ("tg_log", np.log), ("tg_sqrt", np.sqrt)):
+        with np.errstate(all="ignore"), kernels.instruction_set(name):
+            (y,) = Case(kernel, [len(x), In(x), Out(x.shape)], []).run(dtype)
+            answer = function(wide)
+            rounded = answer.astype(dtype)
+            assert (np.isnan(y) == np.isnan(rounded)).all(), kernel
+            assert (np.isinf(y) == np.isinf(rounded)).all(), kernel
+            assert (y[np.isinf(y)] == rounded[np.isinf(y)]).all(), kernel
+        finite = np.isfinite(rounded)
+        smallest = info.smallest_subnormal
+        assert (abs(y[finite] - answer[finite]) <= 3 * info.eps * abs(answer[finite]) + smallest).all(), kernel
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", SETS)
 def test_special_values(name, dtype):
     x = np.tile(np.array(SPECIAL, dtype), 5)[: 5 * len(SPECIAL) - 2]  # some in whole vectors, some in the rest
     wide = x.astype(np.longdouble)

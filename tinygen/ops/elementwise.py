@@ -63,6 +63,9 @@ def mul(x, y):
     return x * y
 
 
+mul.kernel(partial(kernels.elementwise.run, "tg_mul"), least=1 << 18)
+
+
 @mul.vjp("x")
 def _(gout, y):
     return gout * y
@@ -141,9 +144,12 @@ def exp(x):
     return xp(x).exp(real(x))
 
 
+exp.kernel(partial(kernels.elementwise.run, "tg_exp"), least=kernels.library.SMALL)
+
+
 @exp.vjp("x")
 def _(gout, out):
-    return gout * out
+    return mul(gout, out)  # not *, which on arrays is NumPy's
 
 
 @op
@@ -161,6 +167,9 @@ def _(gout, out):
 def log(x):
     """Natural logarithm."""
     return xp(x).log(real(x))
+
+
+log.kernel(partial(kernels.elementwise.run, "tg_log"), least=kernels.library.SMALL)
 
 
 @log.vjp("x")
@@ -183,6 +192,9 @@ def _(gout, x):
 def sqrt(x):
     """Square root. Its gradient at 0 is infinite, as in PyTorch: add a small number under the root."""
     return xp(x).sqrt(real(x))
+
+
+sqrt.kernel(partial(kernels.elementwise.run, "tg_sqrt"), least=kernels.library.SMALL)
 
 
 @sqrt.vjp("x")
