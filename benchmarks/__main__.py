@@ -2,27 +2,63 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's own threads would get in the way of the others'
 
 import gc
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report, timing
+from benchmarks import compare, report, timing
 from benchmarks.kernels import memory
 from benchmarks.kernels.cases import CASES, GROWTH, Case, Growth, Runs
 from benchmarks.kernels.contestants import contestants, disagreement, torch_or_none
 from tinygen import kernels
 from tinygen.cli.parser import Parser, whole_number
 
+PYTORCH_TO_AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+
 
 def main(argv: list[str] | None = None) -> int:
     """Measure, print, and write results.json, results.md and charts. Exit code 1 if contestants disagreed."""
+    argv = sys.argv[1:] if argv is None else argv
     args = parser().parse_args(argv)
+    try:
+        return each_isa(args, argv) if len(args.isa) > 1 else one_isa(args)
+    except ValueError as e:
+        print(f"benchmarks: {e}", file=sys.stderr)
+        return 2
+
+
+def one_isa(args: Any) -> int:
+    with kernels.instruction_set(args.isa[0]) as isa:
+        if isa == "avx2":
+            os.environ |= PYTORCH_TO_AVX2  # PyTorch's libraries read it when they are loaded, which is below
+        return run(args)
+
+
+def each_isa(args: Any, argv: list[str]) -> int:
+    """A process for each instruction set, since PyTorch keeps the one that it began with; then one table of all."""
+    codes = []
+    for isa in args.isa:  # of a flag that is given twice, the last one counts
+        command = [sys.executable, "-m", "benchmarks", *argv, "--isa", isa, "--out", str(args.out / isa)]
+        command += ["--compare", str(args.compare / isa)] if args.compare else []
+        codes.append(subprocess.run(command, check=False).returncode)
+        if codes[-1] not in (0, 1):
+            return codes[-1]
+    found = {isa: report.read(args.out / isa) for isa in args.isa}
+    (args.out / "results.md").write_text(compare.columns(found))
+    print(f"written to {args.out}: results.md")
+    return max(codes)
+
+
+def run(args: Any) -> int:
+    """Measure with the instruction set that is in force."""
     everything = args.filter or not args.quick
     chosen = [c for c in CASES if _matches(args.filter, c.name) and (c.quick or everything)]
     panels = [g for g in GROWTH if _matches(args.filter, f"growth, {g.name}") and everything]
@@ -38,13 +74,19 @@ def main(argv: list[str] | None = None) -> int:
         print("PyTorch is not installed: tinygen's NumPy definitions against its C kernels only")
     results = report.new(torch, args.threads, args.quick)
     print(report.machine(results))
+    if args.resume:
+        resume(results, args.out)
+    before = report.read(args.compare) if args.compare else None
     try:
-        measure_all(results, chosen, panels, torch)
+        measure_all(results, chosen, panels, torch, args.out)
     except KeyboardInterrupt:
         print("interrupted: writing what there is", file=sys.stderr)
         results["interrupted"] = True
     results["machine"]["load_end"] = report.load()
     report.write(results, args.out)
+    print(report.spread_line(results))
+    if before:
+        print("\n".join(compare.slower(before, results)))
     return 130 if "interrupted" in results else 1 if any(row["wrong"] for row in results["rows"]) else 0
 
 
@@ -59,28 +101,60 @@ def parser() -> Parser:
     p.add_argument("--threads", type=thread_counts, metavar="N[,M]", default=sorted({1, kernels.get_num_threads()}),
                    help="thread counts, for both libraries (default: 1 and all cores)")  # fmt: skip
     p.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder to write (default %(default)s)")
+    p.add_argument("--isa", type=instruction_sets, metavar="NAME[,NAME]", default=["avx512"],
+                   help="instruction sets, for both libraries: avx2, avx512 (default: the machine's best)")  # fmt: skip
+    p.add_argument(
+        "--resume", action="store_true", help="go on with a run that was broken off: its cases stand in --out"
+    )
+    p.add_argument("--compare", type=Path, metavar="FOLDER", help="the results of another commit: what got slower")
     return p
+
+
+def instruction_sets(text: str) -> list[str]:
+    names = text.split(",")
+    for name in names:
+        with kernels.instruction_set(name if name in kernels.ISAS else "avx512") as in_force:
+            if name != in_force:
+                raise argparse.ArgumentTypeError(f"{name!r} is not one of this machine's instruction sets")
+    return names
+
+
+def resume(results: dict[str, Any], folder: Path) -> None:
+    """Take over what an earlier run has measured. ValueError if it wasn't of the same machine and settings."""
+    earlier = report.read(folder)
+    same = ("name", "isa", "torch", "numpy", "cores")
+    if [earlier["machine"][k] for k in same] != [results["machine"][k] for k in same] or any(
+        earlier[k] != results[k] for k in ("quick", "threads")
+    ):
+        raise ValueError(f"--resume: {folder} is of another machine or other settings: {report.machine(earlier)}")
+    for name in ("peak_gflops", "peaks", "rows", "memory", "growth"):
+        results[name] = earlier[name]
 
 
 def thread_counts(text: str) -> list[int]:
     return sorted({whole_number(part) for part in text.split(",")})
 
 
-def measure_all(results: dict[str, Any], chosen: list[Case], panels: list[Growth], torch: Any) -> None:
-    """Fill the results, saying each line as it is known."""
+def measure_all(results: dict[str, Any], chosen: list[Case], panels: list[Growth], torch: Any, folder: Path) -> None:
+    """Fill the results, saying each line as it is known; after each case they are in the folder, too."""
     quick, all_threads = results["quick"], results["threads"]
+    done = {row["case"] for row in results["rows"]} | {panel["name"] for panel in results["growth"]}
     seconds = 0.15 if quick else 0.6
     measure_peaks(results, seconds, torch)
-    for case in chosen:
+    for case in (c for c in chosen if c.name not in done):
+        rows = []
         for threads in all_threads if case.threads else [1]:
             timing.use_threads(threads, torch)
             for row in measure(case, threads, seconds, quick, torch is not None):
-                results["rows"].append(row)
+                rows.append(row)
                 print(report.line(row), flush=True)
+        results["rows"] += rows
         if case.memory:
             results["memory"] += measure_memory(case, all_threads[-1], quick, torch is not None)
+        results["peaks"].append(timing.quick_peak())
+        report.save(results, folder)
     timing.use_threads(1, torch)
-    for panel in panels:
+    for panel in (p for p in panels if p.name not in done):
         results["growth"].append(measure_growth(panel, seconds / 2, torch is not None))
     measure_peaks(results, seconds, torch)
 

@@ -18,6 +18,7 @@ from tinygen import kernels
 Results = dict[str, Any]
 
 BUSY = 0.5  # load average at the start from which others are in the way
+SPREAD = 0.1  # of the peak over a run, from which its figures say nothing
 BUSY_NOTE = """\
 **The machine was busy when this began.** Then wall times with several threads say little (all wait for the thread that
 has lost its core; PyTorch's spin meanwhile, to its disadvantage): look at the CPU time of a single thread."""
@@ -28,13 +29,12 @@ has lost its core; PyTorch's spin meanwhile, to its disadvantage): look at the C
 
 def new(torch: Any, threads: list[int], quick: bool) -> Results:
     """Results without any measurement yet."""
-    with kernels.instruction_set("avx512") as isa:
-        machine = {
-            "name": _cpu(), "cores": kernels.get_num_threads(), "system": f"{platform.system()} {platform.machine()}",
-            "python": platform.python_version(), "numpy": np.__version__, "isa": isa,
-            "torch": torch.__version__ if torch else None, "load_start": load(), "load_end": None,
-        }  # fmt: skip
-    empty: Results = {"peak_gflops": {}, "rows": [], "memory": [], "growth": []}
+    machine = {
+        "name": _cpu(), "cores": kernels.get_num_threads(), "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(), "numpy": np.__version__, "isa": kernels.isa(),
+        "torch": torch.__version__ if torch else None, "load_start": load(), "load_end": None,
+    }  # fmt: skip
+    empty: Results = {"peak_gflops": {}, "peaks": [], "rows": [], "memory": [], "growth": []}
     return {"machine": machine, "quick": quick, "threads": threads} | empty
 
 
@@ -67,6 +67,22 @@ def peak_line(results: Results, threads: int) -> str:
     products = results["peak_gflops"][str(threads)]
     best = max(products, key=lambda name: products[name])
     return f"peak, {_threads(threads)}: {products[best]:.0f} GFLOP/s ({best})"
+
+
+def spread(results: Results) -> float:
+    """How far the peak fell below its best during the run, from 0 to 1."""
+    peaks = results["peaks"]
+    return 1 - min(peaks) / max(peaks) if peaks and max(peaks) else 0.0
+
+
+def spread_line(results: Results) -> str:
+    """The spread of the peak over the run, and a warning where it is large."""
+    if not results["peaks"]:
+        return "the peak was not measured during the run"
+    said = f"peak of one thread, after each case: {min(results['peaks']):.0f} to {max(results['peaks']):.0f} GFLOP/s"
+    if spread(results) <= SPREAD:
+        return said
+    return f"**{said}: others had a part of the processor. Don't quote these figures.**"
 
 
 # ---------------------------------------------------------------------------------------------------------- one row
@@ -147,6 +163,7 @@ def markdown(results: Results) -> str:
     parts += [f"- {peak_line(results, int(n))}" for n in results["peak_gflops"]]
     if results["quick"]:
         parts.append("- A quick run: fewer cases, and little time for each.")
+    parts.append(f"- {spread_line(results)}")
     if (results["machine"]["load_start"] or 0) > BUSY:
         parts.append(f"- {BUSY_NOTE}")
     parts += ["", NOTES]
@@ -170,7 +187,7 @@ def _section(results: Results, section: str) -> list[str]:
     single = {(r["case"], r["what"]): r for r in rows if r["threads"] == 1}
     table = [_cells(row, single.get(key), results["peak_gflops"]) for key, row in most.items()]
     keep = [i for i in range(len(header)) if i < 5 or any(cells[i] != "" for cells in table)]
-    return _table([header[i] for i in keep], [[cells[i] for i in keep] for cells in table])
+    return as_table([header[i] for i in keep], [[cells[i] for i in keep] for cells in table])
 
 
 def _cells(row: Results, single: Results | None, peaks: Results) -> list[str]:
@@ -190,7 +207,7 @@ def _ratio(r: float | None) -> str:
     return "" if r is None else f"{r:.2f}" if r < 10 else f"{r:.0f}"
 
 
-def _table(header: list[str], rows: list[list[str]]) -> list[str]:
+def as_table(header: list[str], rows: list[list[str]]) -> list[str]:
     return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
 
 
@@ -203,7 +220,7 @@ def _memory(results: Results) -> list[str]:
     return [
         "Each in a process of its own, at most during three calls: inputs, weights and all that a call makes or keeps.",
         "",
-        *_table(header, rows),
+        *as_table(header, rows),
     ]
 
 
@@ -214,7 +231,7 @@ def _growth(results: Results) -> list[str]:
         ends, curves = [p["x"] for p in panel["points"]], _curves(panel)
         slopes = [f"x^{slope(ends, curves[n]):.2f}" if n in curves else "" for n in ("tinygen", "PyTorch's best")]
         rows.append([f"{panel['name']}: {panel['what']}, x = {panel['x']}", str(ends[0]), str(ends[-1]), *slopes])
-    return _table(header, rows)
+    return as_table(header, rows)
 
 
 def _curves(panel: Results) -> dict[str, list[float]]:
@@ -238,10 +255,25 @@ def slope(xs: list[float], ys: list[float]) -> float:
 # -------------------------------------------------------------------------------------------------------------- files
 
 
+def save(results: Results, folder: Path) -> None:
+    """results.json, whole at every moment."""
+    folder.mkdir(parents=True, exist_ok=True)
+    new = folder / "results.json.new"
+    new.write_text(json.dumps(results, indent=1) + "\n")
+    new.replace(folder / "results.json")
+
+
+def read(folder: Path) -> Results:
+    """The results in a folder. ValueError if there are none."""
+    try:
+        return json.loads((folder / "results.json").read_text())
+    except OSError:
+        raise ValueError(f"there are no results in {folder}: results.json is missing") from None
+
+
 def write(results: Results, folder: Path) -> None:
     """results.json, results.md, and if matplotlib is installed ratios.png and growth.png."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    save(results, folder)
     (folder / "results.md").write_text(markdown(results))
     written = ["results.json", "results.md"]
     try:

@@ -102,6 +102,17 @@ def use_threads(n: int, torch: Any = None) -> None:
         torch.set_num_threads(n)
 
 
+def quick_peak() -> float:
+    """GFLOP/s of one thread now, of multiply-adds in registers: how much of the processor this run has."""
+    if not kernels.available():
+        return 0.0
+    rates = []
+    for _ in range(5):
+        start = time.perf_counter()
+        rates.append(kernels.library.lib.tg_peak(1) / (time.perf_counter() - start) / 1e9)
+    return max(rates)
+
+
 def peak(seconds: float, torch: Any = None) -> dict[str, float]:
     """The most GFLOP/s in float32 with the threads now set, by what reached them, the best call of each.
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import tinygen as tg
-from benchmarks import report, timing
+from benchmarks import compare, report, timing
 from benchmarks.kernels import cases, contestants
 from tinygen.models.vae.vae import VAE
 
@@ -85,6 +85,62 @@ class TestCommand:
     @pytest.mark.parametrize("threads", ["0", "x", "1,", "1,-2"])
     def test_impossible_threads_are_refused(self, threads):
         assert "--threads" in benchmarks("--threads", threads, code=2).stderr
+
+    def test_a_run_goes_on_where_it_was_broken_off(self, run, tmp_path):
+        _, results, _ = run
+        (tmp_path / "results.json").write_text(json.dumps(results))
+        flags = "--quick", "--filter", CASE, "--out", str(tmp_path), "--resume", "--threads"
+        done = benchmarks(*flags, "1", "--compare", str(tmp_path))
+        assert f"{CASE}, forward" not in done.stdout  # not measured again
+        assert "compared 2 rows: 0 slower" in done.stdout
+        assert json.loads((tmp_path / "results.json").read_text())["rows"] == results["rows"]
+        assert "of another machine or other settings" in benchmarks(*flags, "2", code=2).stderr
+
+    def test_results_that_are_not_there_are_named(self, tmp_path):
+        said = benchmarks("--filter", CASE, "--compare", str(tmp_path), "--out", str(tmp_path / "out"), code=2).stderr
+        assert "there are no results in" in said
+
+    @pytest.mark.parametrize("isa", ["sse9", "avx2,", ""])
+    def test_instruction_sets_that_there_are_not(self, isa):
+        assert "is not one of this machine's instruction sets" in benchmarks("--isa", isa, code=2).stderr
+
+
+class TestComparison:
+    def results(self, isa="avx2", **ratios):
+        results = report.new(None, [1], False)
+        results["machine"]["isa"] = isa
+        for case, ratio in ratios.items():
+            of = {"tinygen": 1.0, "PyTorch, usual": 9.0, "PyTorch, best": ratio}
+            seconds = {name: {"cpu": 1 / ratio} for name in of}
+            row = {"case": case, "what": "forward", "threads": 1, "ratio": of, "cpu_ratio": of, "seconds": seconds}
+            results["rows"].append(row)
+        return results
+
+    def test_what_got_slower_is_named(self):
+        before, now = self.results(a=2.0, b=1.0, c=1.0), self.results(a=1.0, b=0.95, d=1.0)
+        assert compare.slower(before, now) == [
+            "slower: a, forward, threads 1: 0.50 of the speed before",
+            "compared 2 rows: 1 slower",
+        ]
+        for row in before["rows"]:
+            row["cpu_ratio"] = {"tinygen": 1.0}  # without PyTorch, by the seconds
+        assert compare.slower(before, now)[0] == "slower: a, forward, threads 1: 0.50 of the speed before"
+        assert compare.slower(before, self.results("avx512"))[-1] == "before with avx2, now with avx512"
+
+    def test_instruction_sets_are_columns(self):
+        text = compare.columns({"avx2": self.results(a=0.5, b=2.0), "avx512": self.results("avx512", a=1.5)})
+        assert "| PyTorch's best / tinygen | measured | avx2 | avx512 |" in text
+        assert "| a | forward | 0.50 | 1.50 |" in text
+        assert "| b | forward | 2.00 |  |" in text
+
+    def test_a_run_on_a_busy_machine_says_that_it_is_worth_nothing(self):
+        results = self.results()
+        assert "not measured" in report.spread_line(results)
+        results["peaks"] = [100.0, 95.0]
+        assert report.spread_line(results) == "peak of one thread, after each case: 95 to 100 GFLOP/s"
+        results["peaks"].append(80.0)
+        assert "Don't quote these figures." in report.spread_line(results)
+        assert "Don't quote these figures." in report.markdown(results)
 
 
 def header_of(text, line):
