@@ -55,14 +55,26 @@ def _(gout, input, target):
 
 @cross_entropy.kernel
 def _(input, target):
-    _check_target(input, target)
-    return kernels.rows.cross_entropy(input, target)
+    return _by_kernel(kernels.rows.cross_entropy, input, target)
 
 
 @cross_entropy_backward.kernel
 def _(input, target, gloss):
-    _check_target(input, target)
-    return kernels.rows.cross_entropy_backward(input, target, gloss)
+    return _by_kernel(kernels.rows.cross_entropy_backward, input, target, gloss)
+
+
+def _by_kernel(kernel, input, target, *more):
+    """On the CPU the kernel itself refuses labels that are no classes, sooner than NumPy would have found them."""
+    if input.__class__ is not np.ndarray or input.ndim < 2 or getattr(target, "dtype", _NO_DTYPE).kind not in "iu":
+        _check_target(input, target)
+    try:
+        return kernel(input, target, *more)
+    except ValueError:
+        _check_target(input, target)
+        raise
+
+
+_NO_DTYPE = np.dtype(object)
 
 
 def check_labels(name, labels, classes):
