@@ -13,8 +13,10 @@ import pytest
 from tests.kernels.cases import Case, In, Out, Struct, case
 
 CSRC = Path(__file__).parents[2] / "csrc"
-LOOPS = '#include "plain.h"\nvoid f(const tg_conv_shape *s, const double *x, const double *w, double *y);\n' \
-        "void f(const tg_conv_shape *s, const double *x, const double *w, double *y) { plain_conv2d(s, x, w, y); }"  # fmt: skip
+PROTOTYPE = "void f(const tg_conv_shape *s, const double *x, const double *w, double *y)"
+SOURCE = f'#include "plain.h"\n{PROTOTYPE};\n{PROTOTYPE} {{ plain_conv2d(s, x, w, y); }}\n'
+FIELDS = "n", "h", "w", "ci", "oh", "ow", "co", "kh", "kw"  # of a tg_conv_shape, in order
+FIELDS += "stride_h", "stride_w", "pad_h", "pad_w", "dil_h", "dil_w", "mask", "groups"
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +25,7 @@ def plain(tmp_path_factory):
     library = tmp_path_factory.mktemp("plain") / "plain.so"
     flags = ["-O2", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-fPIC", "-shared", f"-I{CSRC}"]
     command = [os.environ.get("CC", "gcc"), *flags, "-x", "c", "-", "-o", str(library)]
-    subprocess.run(command, input=LOOPS, text=True, check=True)
+    subprocess.run(command, input=SOURCE, text=True, check=True)
     function = ctypes.CDLL(str(library)).f
 
     def run(s, x, w):
@@ -37,9 +39,6 @@ def plain(tmp_path_factory):
         return y
 
     return run
-
-
-FIELDS = ("n h w ci oh ow co kh kw stride_h stride_w pad_h pad_w dil_h dil_w mask groups").split()
 
 
 def test_the_three_faces_of_convolution_are_the_plain_one_and_its_adjoints(plain):
