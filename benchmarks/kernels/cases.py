@@ -10,6 +10,7 @@ timed.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import operator
 import subprocess
@@ -26,16 +27,19 @@ from tinygen import nn, optim
 from tinygen.array import moved
 from tinygen.autograd import REGISTRY
 from tinygen.cuda import array_module
+from tinygen.data import tasks
 from tinygen.geometry import UNIT, Geometry
 from tinygen.models.autoregressive.pixelcnn import PixelCNN
 from tinygen.models.family import Batch
 from tinygen.models.flow.pixels import dequantize
 from tinygen.models.gan.dcgan import DCGAN
+from tinygen.models.gan.toy import PlainStep
 from tinygen.models.registry import model_class
 from tinygen.models.vae.vae import VAE
 from tinygen.nn import functional as F
 
 Runs = dict[str, Callable[[], Any]]  # what is measured -> a call of it
+LOSSES = {"pix2pix": ("d_loss", "adversarial", "l1"), "cyclegan": ("d_loss", "adversarial", "cycle", "identity")}
 DEVICE = "cpu"  # where tinygen's side is set up
 
 
@@ -455,6 +459,36 @@ def flow_step(name: str, n: int, **options: Any) -> Case:
                 **options)  # fmt: skip
 
 
+def translation_step(name: str, n: int, **options: Any) -> Case:
+    """pix2pix or CycleGAN, 28x28 edges to images: D's step and G's, with Adam, on n images of each domain."""
+    batches = np.random.default_rng(1).integers(0, 256, (2, n, 1, 28, 28)).astype(np.uint8)
+
+    def make() -> Any:
+        own = {"dropout": 0.0} if name == "pix2pix" else {}  # PyTorch would drop other values
+        rng = np.random.default_rng(0)
+        model = model_class(name)((1, 28, 28), 256, **own, rng=rng)
+        for p in model.parameters():
+            if not p.numpy().any():  # the U-Net gives 0 at first
+                p.write()[...] = 0.02 * rng.standard_normal(p.shape)
+        return model
+
+    def ours() -> Runs:
+        model = make().to(DEVICE)
+        draw = itertools.cycle([Batch(images) for images in batches[: 2 - model.paired]]).__next__
+        training = PlainStep(model.optimizers(1e-3), draw, np.random.default_rng(0))
+        return {"training step": lambda: np.array([model.training_step(training)[key] for key in LOSSES[name]])}
+
+    def theirs() -> dict[str, Callable[[], Runs]]:
+        from benchmarks.kernels.torch_translation import translation_steps
+
+        x, y = tasks.outlines(batches[0], 256), batches[1 - make().paired]
+        return translation_steps(make, *(images * (2 / 255) - 1 for images in (x, y)))
+
+    flops = {"pix2pix": 155e6, "cyclegan": 2 * 397e6}[name]  # as `tinygen train NAME --dry-run` says
+    return Case(f"{name}, 28x28, N {n}", "Training steps", {"training step": n * flops}, ours, theirs, bound=1e-3,
+                **options)  # fmt: skip
+
+
 def diffusion(**options: Any) -> Callable[[], Any]:
     """A diffusion model of 28x28 images, whose weights aren't those that give 0."""
 
@@ -679,6 +713,8 @@ CASES: list[Case] = [
     flow_step("realnvp", 64, seconds=4),
     flow_step("glow", 64, seconds=4),
     diffusion_step(64, quick=True, seconds=4),
+    translation_step("pix2pix", 32, seconds=4),
+    translation_step("cyclegan", 32, seconds=4),
     sampling(16, 2, 8, 16, levels=17, quick=True),
     diffusion_samples(64, 10, quick=True, seconds=4),
     sampling(16, 7, 28, 1, levels=2, seconds=4),

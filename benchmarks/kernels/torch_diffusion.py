@@ -20,15 +20,19 @@ def norm(channels: int) -> nn.GroupNorm:
 
 
 class Block(nn.Module):
+    """size: of the vector that it is told; 0: none."""
+
     def __init__(self, inputs: int, outputs: int, size: int) -> None:
         super().__init__()
         self.norm1, self.conv1 = norm(inputs), nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.told, self.norm2 = nn.Linear(size, outputs), norm(outputs)
+        self.told, self.norm2 = nn.Linear(size, outputs) if size else None, norm(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
 
-    def forward(self, x: Any, vector: Any) -> Any:
-        h = self.conv1(F.silu(self.norm1(x))) + self.told(vector)[:, :, None, None]
+    def forward(self, x: Any, vector: Any = None) -> Any:
+        h = self.conv1(F.silu(self.norm1(x)))
+        if self.told is not None:
+            h = h + self.told(vector)[:, :, None, None]
         return self.skip(x) + self.conv2(F.silu(self.norm2(h)))
 
 
@@ -47,19 +51,19 @@ class Attention(nn.Module):
 
 
 class UNet(nn.Module):
-    """Of two scales."""
+    """Of two scales, with attention if it is told a vector."""
 
-    def __init__(self, patch: int, width: int) -> None:
+    def __init__(self, inputs: int, outputs: int, width: int, size: int = 0) -> None:
         super().__init__()
-        size, inputs, wide = 4 * width, patch * patch, 2 * width
-        self.input, self.output = nn.Conv2d(inputs, width, 3, padding=1), nn.Conv2d(width, inputs, 3, padding=1)
+        wide = 2 * width
+        self.input, self.output = nn.Conv2d(inputs, width, 3, padding=1), nn.Conv2d(width, outputs, 3, padding=1)
         self.down = nn.ModuleList([Block(width, width, size), Block(wide, wide, size)])
         self.downsample = nn.ModuleList([nn.Conv2d(width, wide, 4, 2, 1)])
         self.upsample = nn.ModuleList([nn.ConvTranspose2d(wide, width, 4, 2, 1)])
-        self.attention, self.norm = Attention(wide), norm(width)
+        self.attention, self.norm = Attention(wide) if size else nn.Identity(), norm(width)
         self.up = nn.ModuleList([Block(wide, width, size), Block(wide, wide, size)])
 
-    def forward(self, x: Any, vector: Any) -> Any:
+    def forward(self, x: Any, vector: Any = None) -> Any:
         across = self.down[0](self.input(x), vector)
         x = self.up[1](self.attention(self.down[1](self.downsample[0](across), vector)), vector)
         x = self.up[0](torch.cat([self.upsample[0](x), across], 1), vector)
@@ -85,7 +89,7 @@ class Network(nn.Module):
         super().__init__()
         size = len(network.time.second.bias)
         self.patch, self.channels_last = network.patch, channels_last
-        self.time, self.unet = Time(size), UNet(network.patch, size // 4)
+        self.time, self.unet = Time(size), UNet(network.patch**2, network.patch**2, size // 4, size)
         self.load_state_dict({k: torch.tensor(np.array(v)) for k, v in network.state_dict().items()})
         if channels_last:
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

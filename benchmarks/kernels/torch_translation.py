@@ -11,50 +11,31 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from benchmarks.kernels.torch_diffusion import UNet
 from benchmarks.kernels.torch_versions import _STEPS, Runs
 
 
-class Block(nn.Module):
-    """A residual block of the U-Net."""
+class Dropped(nn.Module):
+    """x times what is set: 0 or 1 / (1 - p) of each value."""
 
-    def __init__(self, block: Any) -> None:
-        super().__init__()
-        for name in ("norm1", "norm2"):
-            norm = getattr(block, name)
-            setattr(self, name, nn.GroupNorm(norm.num_groups, norm.num_channels))
-        for name in ("conv1", "conv2"):
-            conv = getattr(block, name)
-            setattr(self, name, nn.Conv2d(conv.in_channels, conv.out_channels, 3, padding=1))
-        same = block.conv1.in_channels == block.conv1.out_channels
-        self.skip = nn.Identity() if same else nn.Conv2d(block.conv1.in_channels, block.conv1.out_channels, 1)
+    kept: Any = None
 
     def forward(self, x: Any) -> Any:
-        h = self.conv1(F.silu(self.norm1(x)))
-        return self.skip(x) + self.conv2(F.silu(self.norm2(h)))
+        return x if self.kept is None else x * self.kept
 
 
 class Generator(nn.Module):
-    """The U-Net of two scales on patches of the image. `dropped`, if given, is multiplied at the smallest scale."""
+    """The U-Net on patches of the image."""
 
     def __init__(self, generator: Any) -> None:
         super().__init__()
         net, self.patch = generator.unet, generator.patch
-        width = net.input.out_channels
-        self.input = nn.Conv2d(net.input.in_channels, width, 3, padding=1)
-        self.down = nn.ModuleList(Block(block) for block in net.down)
-        self.halve = nn.ModuleList([nn.Conv2d(width, 2 * width, 4, 2, 1)])
-        self.doubled = nn.ModuleList([nn.ConvTranspose2d(2 * width, width, 4, 2, 1)])
-        self.up = nn.ModuleList(Block(block) for block in net.up)
-        self.norm = nn.GroupNorm(net.norm.num_groups, width)
-        self.output = nn.Conv2d(width, net.output.out_channels, 3, padding=1)
-        load(self, net)
+        self.unet = UNet(net.input.in_channels, net.output.out_channels, net.input.out_channels)
+        self.unet.attention = Dropped()
+        load(self.unet, net)
 
-    def forward(self, x: Any, dropped: Any = None) -> Any:
-        across = self.down[0](self.input(F.pixel_unshuffle(x, self.patch)))
-        h = self.down[1](self.halve[0](across))
-        h = self.doubled[0](self.up[1](h if dropped is None else h * dropped))
-        h = self.up[0](torch.cat([h, across], 1))
-        return F.pixel_shuffle(self.output(F.silu(self.norm(h))), self.patch).tanh()
+    def forward(self, x: Any) -> Any:
+        return F.pixel_shuffle(self.unet(F.pixel_unshuffle(x, self.patch)), self.patch).tanh()
 
 
 class Discriminator(nn.Module):
@@ -75,8 +56,8 @@ class Discriminator(nn.Module):
 
 
 def load(net: nn.Module, own: Any) -> None:
-    """Take over the weights of tinygen's net, and their dtype. `double` is a method of PyTorch's modules."""
-    weights = {k.replace("double.", "doubled."): torch.tensor(np.array(v)) for k, v in own.state_dict().items()}
+    """Take over the weights of tinygen's net, and their dtype."""
+    weights = {k: torch.tensor(np.array(v)) for k, v in own.state_dict().items()}
     net.to(next(iter(weights.values())).dtype).load_state_dict(weights)
 
 
@@ -121,12 +102,12 @@ class Steps:
         return (self.cyclegan if len(self.g) == 2 else self.pix2pix)(x, y, rng)
 
     def pix2pix(self, x: Any, y: Any, rng: np.random.Generator) -> dict[str, float]:
-        dropped = None
         if self.p:
-            side = 2 * self.generators[0].patch
-            shape = len(x), self.generators[0].up[1].conv1.in_channels, x.shape[2] // side, x.shape[3] // side
-            dropped = torch.tensor((rng.random(shape, np.float32) >= self.p) / (1 - self.p), dtype=x.dtype)
-        made = self.g[0](x, dropped)
+            side, channels = 2 * self.generators[0].patch, self.generators[0].unet.norm.num_channels * 2
+            shape = len(x), channels, x.shape[2] // side, x.shape[3] // side
+            kept = (rng.random(shape, np.float32) >= self.p) / (1 - self.p)
+            self.generators[0].unet.attention.kept = torch.tensor(kept, dtype=x.dtype)
+        made = self.g[0](x)
         real, fake = self.d[0](torch.cat([x, y], 1)), self.d[0](torch.cat([x, made.detach()], 1))
         d_loss = self.descend(self.on_d, F.softplus(-real).mean() + F.softplus(fake).mean())
         self.frozen(True)

@@ -82,10 +82,10 @@ def test_without_the_bottleneck_the_skip_paths_alone_make_the_image():
     out = g(x, rng(2))
     across = net.down[0](net.input(F.pixel_unshuffle(x, 2)))
     zeros = x.new_tensor(np.zeros((2, 8, 4, 4)))
-    h = net.up[0](tinygen.cat(net.double[0](net.up[1](zeros)), across, dim=1))
+    h = net.up[0](tinygen.cat(net.upsample[0](net.up[1](zeros)), across, dim=1))
     expected = F.pixel_shuffle(net.output(net.norm(h)), 2).tanh()
     np.testing.assert_array_equal(out.numpy(), expected.numpy())
-    beneath = [*net.halve.parameters(), *net.down[1].parameters()]
+    beneath = [*net.downsample.parameters(), *net.down[1].parameters()]
     assert all(not p.numpy().any() for p in grad(out.sum(), beneath))
     with_it = grad(g(x).sum(), beneath)
     assert all(p.numpy().any() for p in with_it)

@@ -46,10 +46,9 @@ def test_trained_side_by_side(name, dtype):
     np.testing.assert_allclose(ours, torchs, rtol=1e-9 if dtype == np.float64 else 1e-5)
     if dtype == np.float64:
         for way, g, d in zip(model.directions(), twin.generators, twin.discriminators, strict=True):
-            for own, other in ((way.generator.unet, g), (way.discriminator, d)):
-                state = {key.replace("double.", "doubled."): value for key, value in own.state_dict().items()}
+            for own, other in ((way.generator.unet, g.unet), (way.discriminator, d)):
                 for key, value in other.state_dict().items():
-                    np.testing.assert_allclose(state[key], value, rtol=1e-7, atol=1e-10, err_msg=key)
+                    np.testing.assert_allclose(own.state_dict()[key], value, rtol=1e-7, atol=1e-10, err_msg=key)
         assert np.abs(ours[-1] - ours[0]).max() > 1e-3  # and they did move
 
 
