@@ -476,7 +476,12 @@ def translation_step(name: str, n: int, **options: Any) -> Case:
         model = make().to(DEVICE)
         draw = itertools.cycle([Batch(images) for images in batches[: 2 - model.paired]]).__next__
         training = PlainStep(model.optimizers(1e-3), draw, np.random.default_rng(0))
-        return {"training step": lambda: np.array([model.training_step(training)[key] for key in LOSSES[name]])}
+
+        def step() -> Any:
+            parts = model.training_step(training)
+            return np.array([parts[key] for key in LOSSES[name]])
+
+        return {"training step": step}
 
     def theirs() -> dict[str, Callable[[], Runs]]:
         from benchmarks.kernels.torch_translation import translation_steps
