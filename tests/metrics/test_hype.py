@@ -78,8 +78,11 @@ def test_the_variance_is_without_bias(rows, columns, noise):
     assert found.mean() == pytest.approx(true + 0.25 * floor, abs=4 * found.std() / math.sqrt(many) + 0.25 * floor)
 
 
-def covered(evaluators: int, images: int, people: float, pictures: float, many: int) -> float:
-    """How often the interval holds the true rate, if evaluators and images differ (deviations of the logit)."""
+def covered(evaluators: int, images: int, people: float, pictures: float, many: int) -> tuple[float, float]:
+    """How often the interval holds the true rate, if evaluators and images differ (deviations of the logit).
+
+    And how wide it is, over what 95 % of the estimates take up.
+    """
     rng = np.random.default_rng(5)
 
     def rate(logit):
@@ -87,13 +90,15 @@ def covered(evaluators: int, images: int, people: float, pictures: float, many: 
 
     level = math.log(0.35 / 0.65)
     true = rate(level + rng.normal(0, math.hypot(people, pictures), 10**6)).mean()
-    hits = 0
+    hits, widths, values = 0, [], []
     for _ in range(many):
         by_person, by_picture = rng.normal(0, people, (evaluators, 1)), rng.normal(0, pictures, images)
         wrong = rng.random((evaluators, images)) < rate(level + by_person + by_picture)
-        _, low, high = crossed_bootstrap([wrong[:, ::2] * 1.0, wrong[:, 1::2] * 1.0], rng)
+        value, low, high = crossed_bootstrap([wrong[:, ::2] * 1.0, wrong[:, 1::2] * 1.0], rng)
         hits += low <= true <= high
-    return hits / many
+        widths.append(high - low)
+        values.append(value)
+    return hits / many, float(np.mean(widths) / np.std(values) / (2 * 1.96))
 
 
 @pytest.mark.parametrize(
@@ -106,7 +111,9 @@ def test_the_rate_of_simulated_evaluators_is_within_the_interval_as_often_as_it_
     monkeypatch.setattr("tinygen.metrics.hype.DRAWS", 1000 if FULL else 400)
     many = 2000 if FULL else 150
     error = math.sqrt(0.95 * 0.05 / many)
-    assert covered(evaluators, 100, people, pictures, many) == pytest.approx(0.95, abs=0.015 + 3 * error)
+    share, width = covered(evaluators, 100, people, pictures, many)
+    assert share == pytest.approx(0.95, abs=0.015 + 3 * error)
+    assert width == pytest.approx(1.1, abs=0.3)  # by the plain pigeonhole bootstrap 1.7 where nothing but chance varies
 
 
 @pytest.mark.parametrize(("freedom", "t"), [(4, 2.776), (9, 2.262), (29, 2.045), (math.inf, 1.960)])

@@ -16,7 +16,7 @@ from tinygen.models.gan import plots
 from tinygen.models.gan.family import GANFamily
 from tinygen.models.interpolation import interpolation
 
-SHOWN = 6  # images of a caption, in a row
+SHOWN, UNSEEN = 6, 2000  # images of a caption, in a row; images of combinations that were held out
 IGNORED = 1.25  # times chance: how often images are as asked for if they ignore the caption
 NAMES = "class", "brightness", "width"
 
@@ -99,7 +99,7 @@ class TextFamily(GANFamily):
         for i, name in enumerate(NAMES):
             if captions.sizes[i] > 1:
                 found.append(share(f"{name} as asked for", right[:, i], known[:, i], captions.sizes[i]))
-        asked = captions.draw(n, rng, held_out=True)
+        asked = captions.draw(min(n, UNSEEN), rng, held_out=True)
         unseen, combinations = as_asked(model, drawn(model, asked, rng), asked, train), int(np.prod(captions.sizes))
         found.append(share("all of it as asked for", right.all(axis=1), known.all(axis=1), combinations))
         found.append(share("the same, of combinations never seen", unseen.all(axis=1), known.all(axis=1), combinations))
