@@ -131,7 +131,7 @@ def samples(make: Callable[[], Any], n: int) -> dict[str, Callable[[], Runs]]:
             x = noise
             for t in range(len(schedule), 0, -1):
                 said = net(x, torch.full((n,), schedule.times[t], dtype=torch.float32))
-                image = ((x - s[t] * said) / a[t]).clamp_(-1, 1)
+                image = (a[t] * x - s[t] * said).clamp_(-1, 1)  # from the velocity
                 x = a[t - 1] * image + s[t - 1] * (x - a[t] * image) / s[t]
             return ((x + 1) / 2 * (int(model.levels) - 1)).round_().to(torch.uint8)
 

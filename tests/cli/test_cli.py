@@ -171,6 +171,20 @@ def test_sample_takes_a_number_a_temperature_and_a_file(run):
     assert width == height
 
 
+def test_sample_takes_how_a_model_draws_if_it_can_be_told(run, data, capsys):
+    small = ("--width", 4, "--times", 20, "--steps", 4, "--batch-size", 64, "--epochs", 0.1)
+    assert main("train", "diffusion", "--data", data, *small, "--out", "d") == 0
+    for flags in (("--eta", 0), ("--steps", 2), ("--steps", 2, "--eta", 0, "--seed", 3)):
+        assert main("sample", "d", "-n", 4, *flags) == 0
+    names = {path.name for path in Path("d").glob("samples-*")}
+    assert names == {f"samples-{name}.png" for name in ("0-n-4-eta-0", "0-n-4-steps-2", "3-n-4-steps-2-eta-0")}
+    capsys.readouterr()
+    assert main("sample", "d", "--steps", 21) == 2
+    assert "tinygen sample: steps must be at most the 20 times, got 21" in capsys.readouterr().err
+    assert main("sample", run, "--guidance", 2) == 2
+    assert "PixelCNN draws without guidance; it takes no such setting" in capsys.readouterr().err
+
+
 def test_levels_minutes_and_the_digits_by_default(capsys):
     assert main("train", "pixelcnn", "--levels", 2, "--minutes", 0.002, "--hidden", 2, "--blocks", 0, "--out", "x") == 0
     out, _ = capsys.readouterr()
