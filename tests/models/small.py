@@ -51,7 +51,7 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {  # the model's name in the regi
     "bigan": ("bigan", {"latent": 3, "width": 4}),
     "cogan": ("cogan", {"latent": 3, "width": 4}),
     "infogan": ("infogan", {"latent": 3, "width": 4, "categories": 4}),
-    "lapgan": ("lapgan", {"latent": 3, "width": 2}),
+    "lapgan": ("lapgan", {"latent": 3, "width": 2, "critic_steps": 1}),
     "progressive": ("progressive", {"latent": 3, "width": 2}),
     "pix2pix": ("pix2pix", {"width": 3}),
     "cyclegan": ("cyclegan", {"width": 3}),

@@ -17,7 +17,12 @@ from tinygen.models.gan.pyramid import composed, down, pyramid, up
 
 
 def new(shape=(1, 8, 8), levels=256, **options):
-    return LAPGAN(shape, levels, **{"latent": 6, "width": 4} | options, rng=np.random.default_rng(0))
+    return LAPGAN(
+        shape,
+        levels,
+        **{"objective": "non-saturating", "latent": 6, "width": 4, "critic_steps": 1} | options,
+        rng=np.random.default_rng(0),
+    )
 
 
 def images(n=5, shape=(1, 8, 8), levels=256):
@@ -124,7 +129,8 @@ class OneSlowGenerator(LAPGAN):
 
 
 def test_the_level_whose_discriminator_has_won_is_named():
-    model = OneSlowGenerator((1, 8, 8), 17, width=16, rng=np.random.default_rng(0))
+    options = {"objective": "non-saturating", "critic_steps": 1, "width": 16}
+    model = OneSlowGenerator((1, 8, 8), 17, **options, rng=np.random.default_rng(0))
     run = training(model, batch_size=32, lr=3e-3)
     rows = [run.advance(0.0) for _ in range(120)]
     means = {name: float(np.mean([row[name] for row in rows[-20:]])) for name in rows[0]}

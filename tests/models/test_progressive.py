@@ -98,11 +98,11 @@ def test_real_images_have_as_little_of_the_new_detail():
 
 @pytest.mark.parametrize(
     ("done", "level", "alpha"),
-    [(0.0, 0, 1), (0.3, 0, 1), (1 / 3, 1, 0), (0.4, 1, 0.4), (0.5, 1, 1), (0.6, 1, 1), (0.75, 2, 0.5), (1.0, 2, 1)],
+    [(0, 0, 1), (0.9, 0, 1), (1, 1, 0), (1.5, 1, 0.5), (2, 1, 1), (2.9, 1, 1), (3, 2, 0), (3.5, 2, 0.25), (7, 2, 1)],
 )
 def test_levels_fade_in_first_and_then_settle(done, level, alpha):
     growth = Growth(3, fade=0.5)
-    growth.move(done)
+    growth.move(done / 7)  # the three levels take 1, 2 and 4 sevenths
     assert growth.now == (level, pytest.approx(alpha, abs=1e-6))
 
 
@@ -110,7 +110,7 @@ def test_the_schedule_follows_the_training():
     """By what is over of it, not by steps; where it has come to is in the state."""
     model = new(shape=(1, 8, 8), levels=17)
     run = training(model, Dataset(np.zeros((16, 1, 8, 8), np.uint8), 17))
-    rows = [run.advance(done) for done in (0.0, 0.55, 0.625, 0.9)]
+    rows = [run.advance(done) for done in (0.0, 1 / 3 + 1 / 15, 0.5, 0.9)]
     assert [(row["level"], round(row["alpha"], 3)) for row in rows] == [(0, 1), (1, 0.2), (1, 0.5), (1, 1)]
     state = model.state_dict()
     assert (state["growth.level"], state["growth.alpha"]) == (1, 1)
@@ -227,7 +227,7 @@ def test_a_collapse_at_a_fade_in_is_told_from_one_that_goes_well():
     for lr in (1e-3, 0.2):
         model.load_state_dict(before)
         run = training(model, batch_size=32, lr=lr)
-        rows = [run.advance(0.5 + 0.2 * i / 40) for i in range(40)]
+        rows = [run.advance((1 + 0.78 * i / 39) / 3) for i in range(40)]
         means = {name: float(np.mean([row[name] for row in rows[-20:]])) for name in rows[0]}
         found.append([text for text in model.family.diagnostics(model, means) if "collapse" in text])
         assert model.family.progress(model, means).startswith("8x8, 78% faded in  D(x) - D(G(z)) ")

@@ -14,6 +14,7 @@ Source: Karras, Aila, Laine, Lehtinen, Progressive Growing of GANs for Improved 
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 
@@ -73,9 +74,10 @@ class Growth(nn.Module):
         self.level.write()[...], self.alpha.write()[...] = level, alpha
 
     def move(self, done: float) -> None:
-        """To where it is when `done` of the training is over: each level has an equal share, and fades in first."""
-        level = min(int(done * self.levels), self.levels - 1)
-        self.set(level, min((done * self.levels - level) / self.fade, 1.0) if level else 1.0)
+        """To where it is when `done` of the training is over: each level has twice the time of the one before."""
+        place = 1 + done * (2**self.levels - 1)  # level l from 2^l to 2^(l+1)
+        level = min(int(math.log2(place)), self.levels - 1)
+        self.set(level, min((place / 2**level - 1) / self.fade, 1.0) if level else 1.0)
 
 
 class Generator(nn.Module):
