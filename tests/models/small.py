@@ -52,6 +52,7 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {  # the model's name in the regi
     "cogan": ("cogan", {"latent": 3, "width": 4}),
     "infogan": ("infogan", {"latent": 3, "width": 4, "categories": 4}),
     "lapgan": ("lapgan", {"latent": 3, "width": 2, "critic_steps": 1}),
+    "biggan": ("biggan", {"latent": 3, "width": 2, "critic_steps": 1, "classes": CLASSES}),
     "progressive": ("progressive", {"latent": 3, "width": 2}),
     "pix2pix": ("pix2pix", {"width": 3}),
     "cyclegan": ("cyclegan", {"width": 3}),

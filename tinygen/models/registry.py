@@ -49,6 +49,7 @@ MODELS = {
     "cogan": Entry("gan.cogan:CoGAN", "two coupled DCGANs: pairs of images and outlines, learnt without any pair"),
     "infogan": Entry("gan.infogan:InfoGAN", "a DCGAN with a code that can be read in its images, found without labels"),
     "lapgan": Entry("gan.lapgan:LAPGAN", "a GAN of small images, and one for each detail that makes them larger"),
+    "biggan": Entry("gan.biggan:BigGAN", "a residual GAN that is told the class in every norm, with truncation"),
     "progressive": Entry("gan.progressive:ProgressiveGAN", "a GAN that begins with small images and grows"),
     "pix2pix": Entry("gan.pix2pix:Pix2Pix", "images to images by pairs: a U-Net against a discriminator of patches"),
     "cyclegan": Entry("gan.cyclegan:CycleGAN", "images to images without pairs: there and back"),

@@ -106,7 +106,9 @@ class LAPGAN(GAN):
         (c, *_), (first, *others) = self.image_shape, halvings(self.image_shape)[::-1]
         pairs = [first_pair((c, *first), rules, critic_steps, codes, width, rng)]
         pairs += [detail_pair((c, *side), rules, critic_steps, width, rng) for side in others]
-        return Pyramid({f"{h}x{w}": pair for (h, w), pair in zip([first, *others], pairs, strict=True)})
+        game = Pyramid({f"{h}x{w}": pair for (h, w), pair in zip([first, *others], pairs, strict=True)})
+        (self.latent,) = game.noise
+        return game
 
     def scale(self, images: np.ndarray) -> Tensor:
         """Images (N, C, H, W) as whole numbers over a power of two, from -1 to 1 or a little less: exact in float32."""

@@ -1,14 +1,17 @@
-"""How GANs of several levels are measured and shown: pyramids, and images that grow."""
+"""How GANs for larger images are measured and shown: pyramids, images that grow, what truncation does."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
 from tinygen.data import Dataset
-from tinygen.metrics.metric import ImageGrid, Plot
+from tinygen.metrics.distance import precision_recall
+from tinygen.metrics.features import feature_net, has_features
+from tinygen.metrics.metric import Chart, ImageGrid, Metric, Plot
 from tinygen.models.family import PlotOf
 from tinygen.models.gan.diagnostics import diagnosis
 from tinygen.models.gan.family import GANFamily
@@ -16,6 +19,7 @@ from tinygen.models.gan.plots import PLOTS
 from tinygen.models.gan.pyramid import pyramid, up
 
 REAL, SAMPLES, ROWS = 3, 5, 8  # rows of pictures
+COMPARED = 2000  # samples whose precision and recall are measured for each truncation
 COLLAPSED = 0.5  # how much less samples differ than before, where a level that fades in has made them alike
 
 
@@ -58,6 +62,43 @@ def fade(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) ->
         growth.set(*now)
     images = np.stack(columns, axis=1).reshape(-1, *model.image_shape)
     return ImageGrid(images, len(columns), "The same codes while each level fades in", None, (), across)
+
+
+def tradeoff(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
+    """Precision against recall of samples whose codes are cut off ever closer to 0, classes alike."""
+    taus = (0.25, 0.5, 1.0, 2.0, math.inf)
+    found = [truncated(model, train, test, tau, rng) for tau in taus]
+
+    def draw(axes: Any) -> None:
+        axes.plot([recall for _, recall in found], [precision for precision, _ in found], marker="o")
+        for tau, (precision, recall) in zip(taus, found, strict=True):
+            name = "whole" if tau == math.inf else f"$\\pm${tau}"
+            axes.annotate(name, (recall, precision), (6, 4), textcoords="offset points")
+        axes.set(xlabel="recall", ylabel="precision")
+
+    return Chart(draw, "Codes cut off closer to 0: better images, and fewer kinds of them")
+
+
+def truncated(model: Any, train: Dataset, test: Dataset, tau: float, rng: np.random.Generator) -> tuple[float, float]:
+    """Precision and recall of as many samples as test images (2,000 at most), of codes without numbers beyond +-tau."""
+    n, net = min(len(test), COMPARED), feature_net(train)
+    images = model.images(model.codes(n, rng, tau), model.condition.draw(n, rng))
+    return precision_recall(net.of(test.images[:n])[0], net.of(images)[0])
+
+
+class LargeFamily(GANFamily):
+    """Of BigGANs: what truncation does."""
+
+    plots: ClassVar[Mapping[str, PlotOf]] = {**PLOTS, "tradeoff": tradeoff}
+
+    def metrics(self, model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> list[Metric]:
+        """A GAN's; then precision and recall where codes are cut off at 0.5, beside those of whole codes."""
+        found = super().metrics(model, train, test, rng)
+        if has_features(train):
+            cut, whole = (truncated(model, train, test, tau, rng) for tau in (0.5, math.inf))
+            for name, value, baseline in zip(("precision", "recall"), cut, whole, strict=True):
+                found.append(Metric(f"{name} of codes up to 0.5", value, baselines={"whole codes": baseline}))
+        return found
 
 
 class PyramidFamily(GANFamily):
