@@ -32,6 +32,7 @@ from tinygen.geometry import UNIT, Geometry
 from tinygen.models.autoregressive.pixelcnn import PixelCNN
 from tinygen.models.family import Batch
 from tinygen.models.flow.pixels import dequantize
+from tinygen.models.gan.biggan import BigGAN
 from tinygen.models.gan.dcgan import DCGAN
 from tinygen.models.gan.toy import PlainStep
 from tinygen.models.registry import model_class
@@ -383,6 +384,34 @@ def vae_step(hidden: int, n: int, latent: int = 20, **options: Any) -> Case:
     )  # fmt: skip
 
 
+def pair_steps(make: Callable[[], Any], batch: Batch, noise: np.ndarray, mix: np.ndarray, lr: float) -> Runs:
+    """Training steps of the players of the GAN `make()`, on the same images and noise."""
+    model = make().to(DEVICE)
+    pair, optimizers = model.pair, model.optimizers(lr)
+    others = {"discriminator": pair.generator, "generator": pair.discriminator}
+    fixed: Any = SimpleNamespace(standard_normal=lambda shape: noise, random=lambda n: mix)
+
+    def minimize(closure: Callable[[], dict[str, Any]], name: str) -> dict[str, float]:
+        others[name].requires_grad_(False)
+        optimizers[name].zero_grad()
+        parts = closure()
+        functools.reduce(operator.add, parts.values()).backward()
+        optimizers[name].step()
+        others[name].requires_grad_(True)
+        return {key: part.item() for key, part in parts.items()}
+
+    training: Any = SimpleNamespace(batch=lambda: batch, minimize=minimize, rng=fixed)
+
+    def step() -> Any:
+        parts = pair.training_step(training, model.scale)
+        return np.array([sum(parts.get(name, 0.0) for name in names) for names in LOSSES])
+
+    return {"training step": step}
+
+
+LOSSES = ("d_loss", "penalty"), ("g_loss", "orthogonality")  # of D, of G
+
+
 def gan_step(objective: Any, n: int, **options: Any) -> Case:
     """DCGAN, 28x28: the discriminator's steps and the generator's, with Adam, on the same images and noise."""
     rng = np.random.default_rng(1)
@@ -392,36 +421,36 @@ def gan_step(objective: Any, n: int, **options: Any) -> Case:
     def make() -> Any:
         return DCGAN((1, 28, 28), 256, objective=objective, rng=np.random.default_rng(0))
 
-    def ours() -> Runs:
-        model = make().to(DEVICE)
-        pair, optimizers = model.pair, model.optimizers(2e-4)
-        others = {"discriminator": pair.generator, "generator": pair.discriminator}
-        fixed: Any = SimpleNamespace(standard_normal=lambda shape: noise, random=lambda n: mix)
-
-        def minimize(closure: Callable[[], dict[str, Any]], name: str) -> dict[str, float]:
-            others[name].requires_grad_(False)
-            optimizers[name].zero_grad()
-            parts = closure()
-            functools.reduce(operator.add, parts.values()).backward()
-            optimizers[name].step()
-            others[name].requires_grad_(True)
-            return {key: part.item() for key, part in parts.items()}
-
-        training: Any = SimpleNamespace(batch=lambda: Batch(images), minimize=minimize, rng=fixed)
-
-        def step() -> Any:
-            parts = pair.training_step(training, model.scale)
-            return np.array([parts["d_loss"] + parts.get("penalty", 0.0), parts["g_loss"]])
-
-        return {"training step": step}
-
     d = 2.0 * (14 * 14 * 16 * 64 + 7 * 7 * 16 * 64 * 128 + 7 * 7 * 128)  # forward, an image
     g = 2.0 * (7 * 7 * 64 * 128 + 7 * 7 * 16 * 128 * 64 + 14 * 14 * 16 * 64)
     steps, passes = make().pair.steps, 6 + 6 * (objective == "wgan-gp")  # a penalty: forward and back, and both again
     return Case(
         f"DCGAN, {objective}, 28x28, N {n}", "Training steps",
-        {"training step": n * (steps * (g + passes * d) + 2 * g + 2 * d)}, ours,
+        {"training step": n * (steps * (g + passes * d) + 2 * g + 2 * d)},
+        functools.partial(pair_steps, make, Batch(images), noise, mix, 2e-4),
         lambda: _torch().gan_steps(make, images, noise, mix), bound=1e-3, **options,
+    )  # fmt: skip
+
+
+def biggan_step(n: int, **options: Any) -> Case:
+    """BigGAN, 28x28: two steps of the discriminator and the generator's, with Adam, on the same images and noise."""
+    rng = np.random.default_rng(1)
+    images, labels = rng.integers(0, 256, (n, 1, 28, 28)).astype(np.uint8), rng.integers(0, 10, n)
+    noise = rng.standard_normal((n, 64)).astype(np.float32)
+
+    def make() -> Any:
+        return BigGAN((1, 28, 28), 256, rng=np.random.default_rng(0))
+
+    def theirs() -> dict[str, Callable[[], Runs]]:
+        from benchmarks.kernels.torch_biggan import biggan_steps
+
+        return biggan_steps(make, images, labels, noise)
+
+    flops = 181e6  # an image of the two batches of a step, as `tinygen train biggan --dry-run` says
+    return Case(
+        f"BigGAN, 28x28, N {n}", "Training steps", {"training step": 2 * n * flops},
+        functools.partial(pair_steps, make, Batch(images, labels), noise, np.zeros(n), 1e-3), theirs, bound=1e-3,
+        **options,
     )  # fmt: skip
 
 
@@ -715,6 +744,7 @@ CASES: list[Case] = [
     vae_step(32, 64, quick=True, seconds=4),
     gan_step("non-saturating", 64, quick=True, seconds=4),
     gan_step("wgan-gp", 64, seconds=4),
+    biggan_step(64, seconds=4),
     flow_step("realnvp", 64, seconds=4),
     flow_step("glow", 64, seconds=4),
     diffusion_step(64, quick=True, seconds=4),

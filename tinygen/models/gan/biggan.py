@@ -23,10 +23,12 @@ from typing import TypeVar
 
 import numpy as np
 
-from tinygen import Tensor, cat, nn
+from tinygen import Tensor, cat, nn, tensor
+from tinygen.metrics.features import feature_net, has_features
 from tinygen.models.averages import Averaged
 from tinygen.models.gan import objectives
 from tinygen.models.gan.dcgan import halvings
+from tinygen.models.gan.diagnostics import LOOK
 from tinygen.models.gan.gan import GAN
 from tinygen.models.gan.large import LargeFamily
 from tinygen.models.gan.pair import AdversarialPair, Losses
@@ -187,6 +189,7 @@ class BigGAN(GAN):
     family = LargeFamily()
     lr = 1e-3
     game = BigPair
+    asked: Tensor  # how many samples were of the class asked for at the last look, as a share; -1 before the first
 
     def __init__(
         self, image_shape: tuple[int, int, int], levels: int, *, latent: int = 64, width: int = 16,
@@ -197,6 +200,7 @@ class BigGAN(GAN):
         super().__init__(
             image_shape, levels, latent=latent, width=width, critic_steps=critic_steps, classes=classes, rng=rng
         )
+        self.register_buffer("asked", tensor(np.array(-1, np.float32)))
 
     def new_objective(self, name: str) -> objectives.Objective:
         return BigHinge()
@@ -214,4 +218,9 @@ class BigGAN(GAN):
         parts = super().training_step(step)
         assert isinstance(self.pair.generator, Averaged)
         self.pair.generator.update()
+        if (step.step + 1) % LOOK == 0 and has_features(step.dataset):
+            rng = np.random.default_rng(step.step)
+            labels = self.condition.draw(LOOK, rng)
+            _, found = feature_net(step.dataset).of(self.sample(LOOK, rng, labels=labels))
+            self.asked.write()[...] = (found == labels).mean()
         return parts

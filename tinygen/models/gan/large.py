@@ -20,6 +20,7 @@ from tinygen.models.gan.pyramid import pyramid, up
 
 REAL, SAMPLES, ROWS = 3, 5, 8  # rows of pictures
 COMPARED = 2000  # samples whose precision and recall are measured for each truncation
+HEARD = 0.1  # how much more than by chance samples have to be of the class that is asked for, as a share
 COLLAPSED = 0.5  # how much less samples differ than before, where a level that fades in has made them alike
 
 
@@ -72,7 +73,7 @@ def tradeoff(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator
     def draw(axes: Any) -> None:
         axes.plot([recall for _, recall in found], [precision for precision, _ in found], marker="o")
         for tau, (precision, recall) in zip(taus, found, strict=True):
-            name = "whole" if tau == math.inf else f"$\\pm${tau}"
+            name = "whole codes" if tau == math.inf else f"{tau:g}"
             axes.annotate(name, (recall, precision), (6, 4), textcoords="offset points")
         axes.set(xlabel="recall", ylabel="precision")
 
@@ -90,6 +91,12 @@ class LargeFamily(GANFamily):
     """Of BigGANs: what truncation does."""
 
     plots: ClassVar[Mapping[str, PlotOf]] = {**PLOTS, "tradeoff": tradeoff}
+
+    def diagnostics(self, model: Any, parts: dict[str, float]) -> list[str]:
+        found, share = super().diagnostics(model, parts), model.asked.item()
+        if 0 <= share < 1 / model.condition.classes + HEARD:
+            found.append(f"the class is ignored: {share:.0%} of the samples are of the one asked for; lower --lr")
+        return found
 
     def metrics(self, model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> list[Metric]:
         """A GAN's; then precision and recall where codes are cut off at 0.5, beside those of whole codes."""
