@@ -14,7 +14,9 @@ from tinygen.data import Dataset, load, subset
 from tinygen.models.gan import biggan
 from tinygen.models.gan.biggan import BigGAN, BigPair, Discriminator, orthogonality, spectral
 from tinygen.models.gan.large import tradeoff
+from tinygen.models.gan.layers import conv_of_enlarged, mean_of_conv
 from tinygen.models.networks.modulation import Modulated
+from tinygen.nn import functional as F
 from tinygen.report.charts import figure
 
 
@@ -87,6 +89,23 @@ def test_all_weights_of_both_players_are_under_spectral_norm():
     for player in (pair.generator.network, pair.discriminator):
         plain = [name for name, p in player.named_parameters() if p.ndim > 1 and "parametrizations" not in name]
         assert all("affine" in name or name == "embedding.weight" for name in plain)
+
+
+def test_convolutions_that_resize_are_those_of_the_blocks():
+    """Enlarge, then convolve; convolve, then take means: in one convolution, with the same gradients."""
+    rng = np.random.default_rng(0)
+    x = tinygen.tensor(rng.normal(size=(2, 3, 4, 6)), requires_grad=True)
+    conv = nn.Conv2d(3, 5, 3, padding=1, rng=rng).to(np.float64)
+    pairs = [
+        (conv_of_enlarged(conv, x), conv(F.interpolate(x, scale_factor=2))),
+        (mean_of_conv(conv, x), F.avg_pool2d(conv(x), 2)),
+    ]
+    for once, plain in pairs:
+        np.testing.assert_allclose(once.numpy(), plain.numpy(), rtol=1e-12, atol=1e-13)
+        weights = tinygen.tensor(rng.normal(size=plain.shape))
+        found = [tinygen.grad((y * weights).sum(), [x, conv.weight, conv.bias]) for y in (once, plain)]
+        for own, expected in zip(*found, strict=True):
+            np.testing.assert_allclose(own.numpy(), expected.numpy(), rtol=1e-11, atol=1e-12)
 
 
 # ------------------------------------------------------------------------------------------------------- regularization

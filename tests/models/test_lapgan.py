@@ -158,6 +158,12 @@ def test_the_picture_shows_exact_sums():
         np.testing.assert_array_equal(grid.images[4 * row], grid.images[4 * row + 1])
 
 
+def test_one_with_penalties_is_evaluated():
+    model, (train, test) = new(shape=(1, 8, 8), levels=17, objective="wgan-gp").eval(), load("digits")
+    names = [metric.name for metric in model.family.metrics(model, train, test, np.random.default_rng(0))]
+    assert [name.split()[0] for name in names] == ["FD*", "precision", "recall", "rarest", "memorization"]
+
+
 def test_bad_input_is_one_sentence():
     with pytest.raises(ValueError, match="objective must be one whose discriminator is no autoencoder, got 'began'"):
         new(objective="began")

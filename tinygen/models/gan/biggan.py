@@ -31,6 +31,7 @@ from tinygen.models.gan.dcgan import halvings
 from tinygen.models.gan.diagnostics import LOOK
 from tinygen.models.gan.gan import GAN
 from tinygen.models.gan.large import LargeFamily
+from tinygen.models.gan.layers import conv_of_enlarged, mean_of_conv
 from tinygen.models.gan.pair import AdversarialPair, Losses
 from tinygen.models.model import Step
 from tinygen.models.networks.encoders import ToImage
@@ -78,9 +79,9 @@ class UpBlock(nn.Module):
         self.shortcut = spectral(nn.Conv2d(inputs, outputs, 1, rng=rng), rng)
 
     def forward(self, x: Tensor, v: Tensor) -> Tensor:
-        h = self.conv1(up(F.relu(self.norm1(x, v))))
+        h = conv_of_enlarged(self.conv1, F.relu(self.norm1(x, v)))
         h = self.conv2(F.relu(self.norm2(h, v)))
-        return h + up(self.shortcut(x))
+        return h + F.interpolate(self.shortcut(x), scale_factor=2)
 
 
 class DownBlock(nn.Module):
@@ -90,17 +91,13 @@ class DownBlock(nn.Module):
         self.conv1 = spectral(nn.Conv2d(inputs, outputs, 3, padding=1, rng=rng), rng)
         self.conv2 = spectral(nn.Conv2d(outputs, outputs, 3, padding=1, rng=rng), rng)
         self.shortcut = spectral(nn.Conv2d(inputs, outputs, 1, rng=rng), rng)
-        self.before = nn.Identity() if first else nn.ReLU()
-        self.after = nn.Identity() if last else nn.AvgPool2d(2)
+        self.first, self.last = first, last
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv2(F.relu(self.conv1(self.before(x))))
-        return self.after(h) + self.shortcut(self.after(x))
-
-
-def up(x: Tensor) -> Tensor:
-    """Each pixel four times."""
-    return F.interpolate(x, scale_factor=2)
+        h = F.relu(self.conv1(x if self.first else F.relu(x)))
+        if self.last:
+            return self.conv2(h) + self.shortcut(x)
+        return mean_of_conv(self.conv2, h) + self.shortcut(F.avg_pool2d(x, 2))
 
 
 class Generator(nn.Module):

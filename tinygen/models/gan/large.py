@@ -12,6 +12,7 @@ from tinygen.data import Dataset
 from tinygen.metrics.distance import precision_recall
 from tinygen.metrics.features import feature_net, has_features
 from tinygen.metrics.metric import Chart, ImageGrid, Metric, Plot
+from tinygen.metrics.quality import MOST, quality
 from tinygen.models.family import PlotOf
 from tinygen.models.gan.diagnostics import diagnosis
 from tinygen.models.gan.family import GANFamily
@@ -117,6 +118,10 @@ class PyramidFamily(GANFamily):
         shown = {name: of_level(parts, name) for name in model.pair.pairs}
         values = "  ".join(f"{name} {own['real']:.2f}, {own['fake']:.2f}" for name, own in shown.items())
         return f"D(x), D(G(z)): {values}"
+
+    def metrics(self, model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> list[Metric]:
+        """`metrics.quality`. How steep the critics are, one a level, is shown while they train."""
+        return quality(model.sample(min(len(test), MOST), rng), train, test)
 
     def diagnostics(self, model: Any, parts: dict[str, float]) -> list[str]:
         missing, classes = map(int, model.missing.numpy())

@@ -1,4 +1,4 @@
-"""Layers of progressive GANs: pixel norm, deviations over the batch, weights that learn equally fast in all layers.
+"""Layers of GANs for larger images: pixel norm, deviations over the batch, equalized weights, resizing convolutions.
 
 Source: Karras, Aila, Laine, Lehtinen, Progressive Growing of GANs (2018), sections 3 and 4.
 """
@@ -74,3 +74,26 @@ def equalize(layer: Any, rng: np.random.Generator) -> tuple[int, int]:
     init.normal_(layer.weight, generator=rng)
     init.zeros_(layer.bias)
     return init.fans(layer.weight)
+
+
+def conv_of_enlarged(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """A 3x3 convolution (padding 1) of x with each pixel four times: (N, C, H, W) -> (N, O, 2H, 2W).
+
+    It is one transposed convolution, which takes 4 products a pixel in place of 9.
+    """
+    weight = four_wide(conv.weight).flip((2, 3)).transpose(0, 1)
+    return F.conv_transpose2d(x, weight, conv.bias, stride=2, padding=1)
+
+
+def mean_of_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """The means of 2x2 pixels of a 3x3 convolution (padding 1) of x: (N, C, H, W) -> (N, O, H/2, W/2).
+
+    It is one convolution with stride 2, which takes 4 products a pixel of x in place of 9.
+    """
+    return F.conv2d(x, four_wide(conv.weight) / 4, conv.bias, stride=2, padding=1)
+
+
+def four_wide(weight: Tensor) -> Tensor:
+    """The sum of a 3x3 weight at the four places of a 4x4 one: (O, I, 4, 4)."""
+    rows = F.pad(weight, (0, 0, 0, 1)) + F.pad(weight, (0, 0, 1, 0))
+    return F.pad(rows, (0, 1)) + F.pad(rows, (1, 0))
