@@ -212,9 +212,12 @@ def test_the_bound_in_bits_per_dim():
     train, test = subset(data[0], slice(50)), subset(data[1], slice(40))
     model = new("diffusion", (1, 8, 8), 17, predicts="noise", betas="linear").eval()
     found = bounds(model, train, test, rng())
-    assert [metric.unit for metric in found] == ["bits/dim"] * 2
-    assert all(metric.error and metric.error > 0 for metric in found)
-    assert all(set(metric.baselines) == {"independent pixels"} for metric in found)
+    wholes, parts = found[:2], found[2:]
+    assert [metric.unit for metric in found] == ["bits/dim"] * 5
+    assert all(metric.error and metric.error > 0 for metric in wholes)
+    assert all(set(metric.baselines) == {"independent pixels"} for metric in wholes)
+    assert sum(metric.value for metric in parts) == pytest.approx(wholes[0].value)
+    assert sum(metric.baselines["variance posterior"] for metric in parts) == pytest.approx(wholes[1].value)
     image, schedule, total = model.scale(test.images).numpy(), model.noising, 0.0
     for t in range(1, 21):
         x = bound.noised(schedule, image, model.noise(40, rng(t)), t)

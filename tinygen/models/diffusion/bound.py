@@ -29,6 +29,7 @@ from tinygen.models.diffusion.schedules import Schedule
 
 Variance = Literal["beta", "posterior"]
 VARIANCES: tuple[Variance, ...] = get_args(Variance)
+TERMS = "L_T", "L_t", "L_0"  # L_t: L_1 to L_(T-1) together
 Decoder = Callable[[np.ndarray, np.ndarray, float], np.ndarray]  # of x_0, the mean and sigma: nats of each number
 
 
