@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import textwrap
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -71,7 +72,8 @@ def translations(model: Any, train: Dataset, test: Dataset, rng: np.random.Gener
     chosen, names = np.arange(min(MOST_COLUMNS, len(test))), list[str]()
     if test.labels is not None:
         classes, chosen = (found[:MOST_COLUMNS] for found in np.unique(test.labels, return_index=True))
-        names = [textwrap.fill(name, 9) for name in np.take(class_names(train), classes)]
+        wrapped = functools.partial(textwrap.fill, width=9, break_long_words=False, break_on_hyphens=False)
+        names = [wrapped(name) for name in np.take(class_names(train), classes)]
     batch = Batch(test.images[chosen], None if test.labels is None else test.labels[chosen])
     grid = rows(model, model.pair(batch, rng), rng, MOST_COLUMNS)
     return grid._replace(across=names, caption=f"{type(model).__name__}: test images, the first of each class")
