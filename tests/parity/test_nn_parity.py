@@ -284,6 +284,8 @@ LAYERS = [  # (the layer, in either library, its input's shape)
     (lambda m, g: m.Sequential(m.ReflectionPad2d(1), m.ReplicationPad2d((1, 0, 2, 1))), (2, 3, 4, 5)),
     (lambda m, g: m.Sequential(m.CircularPad2d(2), m.ZeroPad2d((1, -1, 0, 2)), m.ConstantPad2d(1, 0.5)), (2, 3, 4, 5)),
     (lambda m, g: m.Flatten(), (2, 3, 4)),
+    (lambda m, g: m.Flatten(0, 1), (2, 3, 4)),
+    (lambda m, g: m.Flatten(-2), (2, 3, 4)),
     (lambda m, g: m.Sequential(m.LeakyReLU(0.2), m.ELU(), m.Softplus(), m.Softmax(1), m.LogSoftmax(-1)), (3, 4)),
     (lambda m, g: m.Sequential(m.Conv2d(1, 2, 3, **g), m.BatchNorm2d(2), m.ReLU(), m.Tanh()), (2, 1, 4, 4)),
 ]  # fmt: skip

@@ -213,6 +213,12 @@ def test_regression_losses(shape, reduction, seed):
         compare(*both("huber_loss", reduction=reduction, delta=delta), [x, y], 1e-9)
         compare(*both("smooth_l1_loss", reduction=reduction, beta=delta), [x, y], 1e-9)
     compare(*both("smooth_l1_loss", reduction=reduction, beta=0.0), [x, y], 1e-9)
+    weight = rng.random(shape) + 0.1
+    for name in ("mse_loss", "l1_loss", "huber_loss"):
+        compare(
+            *(lambda *t, lib=lib, name=name: getattr(lib, name)(*t[:2], reduction=reduction, weight=t[2])
+              for lib in (F, TF)), [x, y, weight], 1e-9,
+        )  # fmt: skip
 
 
 @FEW

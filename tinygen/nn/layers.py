@@ -19,6 +19,7 @@ from tinygen.nn import functional as F
 from tinygen.nn import init
 from tinygen.nn.module import Module, Parameter
 from tinygen.ops.recurrent import lstm_states
+from tinygen.ops.views import flatten
 
 
 def _weights(shape: tuple[int, ...], bias: int | None, rng: np.random.Generator) -> tuple[Tensor, Tensor | None]:
@@ -294,10 +295,16 @@ class GatedActivation(_Function):
 
 
 class Flatten(Module):
-    """(N, ...) -> (N, the rest as one axis). Images become vectors in the order C, H, W."""
+    """Axes start_dim to end_dim as one: (N, ...) -> (N, the rest). Images become vectors in the order C, H, W."""
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
+        self.start_dim, self.end_dim = start_dim, end_dim
 
     def forward(self, input: Tensor) -> Tensor:
-        return input.reshape((len(input), int(np.prod(input.shape[1:]))))
+        return flatten(input, self.start_dim, self.end_dim)
+
+    def extra_repr(self) -> str:
+        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
 
 
 class Identity(Module):

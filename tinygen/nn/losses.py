@@ -174,11 +174,17 @@ def gaussian_nll_loss(
     return _reduced(name, ops.add(losses, 0.5 * math.log(2 * math.pi)) if full else losses, reduction)
 
 
-def huber_loss(input: Tensor, target: Any, reduction: str = "mean", delta: float = 1.0) -> Tensor:
-    """d^2 / 2 of d = |input - target| up to delta, delta (d - delta / 2) beyond, elementwise (Huber 1964)."""
+def huber_loss(
+    input: Tensor, target: Any, reduction: str = "mean", delta: float = 1.0, weight: Any = None
+) -> Tensor:  # fmt: skip
+    """d^2 / 2 of d = |input - target| up to delta, delta (d - delta / 2) beyond, elementwise (Huber 1964).
+
+    weight: of input's shape, times which each element counts; the mean is over their number, as in PyTorch.
+    """
     if not delta > 0:
         raise ValueError(f"huber_loss: delta must be above 0, got {delta}")
-    return _reduced("huber_loss", _huber("huber_loss", input, target, delta), reduction)
+    losses = _huber("huber_loss", input, target, delta)
+    return _reduced("huber_loss", losses if weight is None else _times("huber_loss", losses, weight), reduction)
 
 
 def smooth_l1_loss(input: Tensor, target: Any, *, reduction: str = "mean", beta: float = 1.0) -> Tensor:
@@ -196,14 +202,17 @@ def _huber(name: str, input: Tensor, target: Any, delta: float) -> Tensor:
     return ops.where(near, ops.mul(ops.mul(d, d), 0.5), ops.mul(ops.sub(ops.abs(d), 0.5 * delta), delta))
 
 
-def mse_loss(input: Tensor, target: Any, *, reduction: str = "mean") -> Tensor:
-    """(input - target) ** 2, elementwise. target: of input's shape. Integers count as float32."""
-    return _reduced("mse_loss", ops.pow(_difference("mse_loss", input, target), 2), reduction)
+def mse_loss(input: Tensor, target: Any, *, reduction: str = "mean", weight: Any = None) -> Tensor:
+    """(input - target) ** 2, elementwise. target: of input's shape. Integers count as float32.
+
+    weight: of input's shape, times which each element counts; the mean is then the weighted one.
+    """
+    return _weighted("mse_loss", ops.pow(_difference("mse_loss", input, target), 2), weight, reduction)
 
 
-def l1_loss(input: Tensor, target: Any, *, reduction: str = "mean") -> Tensor:
-    """|input - target|, elementwise. target: of input's shape. Integers count as float32."""
-    return _reduced("l1_loss", ops.abs(_difference("l1_loss", input, target)), reduction)
+def l1_loss(input: Tensor, target: Any, *, reduction: str = "mean", weight: Any = None) -> Tensor:
+    """|input - target|, elementwise. target: of input's shape. Integers count as float32. weight: as of `mse_loss`."""
+    return _weighted("l1_loss", ops.abs(_difference("l1_loss", input, target)), weight, reduction)
 
 
 def discretized_logistic_nll(
@@ -266,6 +275,20 @@ def _difference(name: str, input: Any, target: Any) -> Any:
     if input.dtype.kind != "f" and target.dtype.kind != "f":  # uint8 images: 0 - 200 would be 56
         input, target = ops.to(input, np.float32), ops.to(target, np.float32)
     return ops.sub(input, target)
+
+
+def _times(name: str, losses: Tensor, weight: Any) -> Tensor:
+    if tuple(weight.shape) != tuple(losses.shape):
+        raise ValueError(f"{name}: weight must have input's shape {losses.shape}, got {weight.shape}")
+    return ops.mul(losses, weight)
+
+
+def _weighted(name: str, losses: Tensor, weight: Any, reduction: str) -> Tensor:
+    """`_reduced`, with the mean over the weights' sum."""
+    if weight is None:
+        return _reduced(name, losses, reduction)
+    found = _reduced(name, _times(name, losses, weight), reduction)
+    return ops.div(found, ops.mean(weight)) if reduction == "mean" else found
 
 
 def _reduced(name: str, losses: Tensor, reduction: str) -> Tensor:

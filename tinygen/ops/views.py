@@ -11,6 +11,10 @@ from tinygen.ops.shape import broadcast_to, getitem, reshape
 def flatten(x, start_dim: int = 0, end_dim: int = -1):
     """The axes from start_dim to end_dim, both included, as one."""
     axes = max(len(x.shape), 1)
+    if not (-axes <= start_dim < axes and -axes <= end_dim < axes):
+        raise IndexError(
+            f"flatten: dims must be in {-axes}..{axes - 1} for shape {x.shape}, got {start_dim}, {end_dim}"
+        )
     first, last = start_dim % axes, end_dim % axes
     if first > last:
         raise ValueError(f"flatten: start_dim {start_dim} must not stand after end_dim {end_dim}")
