@@ -248,8 +248,9 @@ def test_repr_shows_the_structure():
         "  (2): Sequential(\n    (0): ReLU()\n    (1): Dropout(p=0.1)\n  )\n"
         "  (3): Linear(4, 2)\n)"
     )
-    for layer in (nn.LSTM(2, 3, batch_first=True, rng=rng()), nn.LSTMCell(2, 3, bias=False, rng=rng())):
-        assert repr(layer) in ("LSTM(2, 3, batch_first=True)", "LSTMCell(2, 3, bias=False)")
+    assert repr(nn.LSTMCell(2, 3, bias=False, rng=rng())) == "LSTMCell(2, 3, bias=False)"
+    assert repr(nn.LSTM(2, 3, batch_first=True, rng=rng())) == "LSTM(2, 3, batch_first=True)"
+    assert repr(nn.LSTM(2, 3, 2, bidirectional=True, rng=rng())) == "LSTM(2, 3, num_layers=2, bidirectional=True)"
     assert repr(nn.BatchNorm2d(3, affine=False)) == "BatchNorm2d(3, eps=1e-05, momentum=0.1, affine=False)"
     assert repr(nn.LayerNorm(3)) == "LayerNorm((3,), eps=1e-05)"
     assert repr(nn.Embedding(5, 2, rng=rng())) == "Embedding(5, 2)"
@@ -493,8 +494,8 @@ FLOATS = normal(2, 1, 4, dtype=np.float32)
          r"lstm_cell: input must have shape \(2, 3\), got \(2, 2\)"),
         (lambda: F.lstm_cell(normal(2, 3), (normal(2, 4), normal(2, 4)), normal(12, 3), normal(16, 4)), ValueError,
          r"w_ih must have shape \(16, 3\)"),
-        (lambda: nn.LSTM(2, 3, num_layers=2, rng=rng()), ValueError,
-         "num_layers must be 1, got 2; stack several"),
+        (lambda: nn.LSTM(2, 3, 0, rng=rng()), ValueError, "num_layers must be an integer of at least 1, got 0"),
+        (lambda: nn.LSTM(2, 3, dropout=2, rng=rng()), ValueError, "LSTM: dropout must be between 0 and 1, got 2"),
         (lambda: nn.LSTM(0, 3, rng=rng()), ValueError, "input_size and hidden_size must be at least 1, got 0"),
         (lambda: nn.LSTM(2, 3, rng=rng())(normal(4, 2)), ValueError, "input must have 3 axes"),
         (lambda: nn.LSTM(2, 3, rng=rng())(normal(0, 4, 2)), ValueError, "at least one step"),

@@ -72,21 +72,37 @@ def _three_steps(layer, x):
     return state
 
 
-@given(sizes, sizes, sizes, sizes, st.booleans(), st.booleans(), st.booleans(), dtypes, seeds)
+@given(sizes, sizes, sizes, sizes, st.integers(1, 3), st.booleans(), st.booleans(), st.booleans(), st.booleans(),
+       dtypes, seeds)  # fmt: skip
 @FEW
-def test_lstm(steps, n, inputs, hidden, bias, batch_first, states, dtype, seed):
-    settings = {"bias": bias, "batch_first": batch_first}
+def test_lstm(steps, n, inputs, hidden, layers, bidirectional, bias, batch_first, states, dtype, seed):
+    settings = {"num_layers": layers, "bidirectional": bidirectional, "bias": bias, "batch_first": batch_first}
     ours, theirs = pair_of(
         nn.LSTM(inputs, hidden, **settings, rng=np.random.default_rng(0)),
         torch.nn.LSTM(inputs, hidden, **settings), seed, dtype)  # fmt: skip
     rng = np.random.default_rng(seed)
-    shapes = [(n, steps, inputs) if batch_first else (steps, n, inputs), *[(1, n, hidden)] * (2 * states)]
+    shapes = [
+        (n, steps, inputs) if batch_first else (steps, n, inputs),
+        *[(layers * (1 + bidirectional), n, hidden)] * (2 * states),
+    ]
 
     def run(layer, x, *state):
         output, (h, c) = layer(x, state or None)
         return output, h, c
 
     compare(run, ours, theirs, [rng.standard_normal(s).astype(dtype) for s in shapes], seed)
+
+
+def test_dropout_is_between_the_layers_in_training_alone():
+    rng = np.random.default_rng
+    x = leaf(rng(0).standard_normal((4, 2, 3), np.float32))
+    dropped, plain = (nn.LSTM(3, 5, 2, dropout=p, rng=rng(1)) for p in (0.5, 0.0))
+    plain.load_state_dict(dropped.state_dict())
+    h = plain(x)[0].numpy()
+    assert abs(dropped(x)[0].numpy() - h).max() > 1e-3
+    np.testing.assert_array_equal(dropped.eval()(x)[0].numpy(), h)
+    one, alone = (nn.LSTM(3, 5, dropout=p, rng=rng(1)) for p in (0.5, 0.0))  # no layer after it: nothing is dropped
+    np.testing.assert_array_equal(one(x)[0].numpy(), alone(x)[0].numpy())
 
 
 @pytest.mark.parametrize("name", ["cell", "sequence"])

@@ -8,6 +8,7 @@ Parameters are float32; `Module.to(np.float64)` converts. Names are PyTorch's, a
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -92,43 +93,78 @@ class LSTMCell(Module):
 
 
 class LSTM(Module):
-    """An LSTM over a sequence, in one layer. Parameters are named as PyTorch's: weight_ih_l0, ..."""
+    """LSTMs over a sequence, each layer on the outputs of the one before. Parameters are named as PyTorch's.
+
+    That is weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0, and so for l1, ..; bidirectional: a second LSTM in each
+    layer goes from the last step to the first, its parameters end in _reverse, and a layer's outputs are those of both
+    side by side. dropout: the probability with which, in training, an output that goes into another layer is zeroed;
+    `rng` draws.
+    """
 
     def __init__(
-        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True,
-        batch_first: bool = False, *, rng: np.random.Generator,
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
+        dropout: float = 0.0, bidirectional: bool = False, *, rng: np.random.Generator,
     ) -> None:  # fmt: skip
-        if num_layers != 1:
-            raise ValueError(f"LSTM: num_layers must be 1, got {num_layers}; stack several LSTMs instead")
+        if not isinstance(num_layers, int) or num_layers < 1:
+            raise ValueError(f"LSTM: num_layers must be an integer of at least 1, got {num_layers!r}")
         self.input_size, self.hidden_size, self.batch_first = input_size, hidden_size, batch_first
-        parameters = _gates(input_size, hidden_size, bias, rng)
-        self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.bias_hh_l0 = parameters
+        self.num_layers, self.bidirectional, self.bias = num_layers, bidirectional, bias
+        if not 0 <= dropout <= 1:
+            raise ValueError(f"LSTM: dropout must be between 0 and 1, got {dropout}")
+        self.dropout, self.rng = dropout, rng
+        for layer, end in self._runs():
+            inputs = hidden_size * (1 + bidirectional) if layer else input_size
+            for name, parameter in zip(_NAMES, _gates(inputs, hidden_size, bias, rng), strict=True):
+                setattr(self, f"{name}_l{layer}{end}", parameter)
+
+    def _runs(self) -> list[tuple[int, str]]:
+        """Of each layer and direction: the layer's number, and how the names of its parameters end."""
+        return [(layer, end) for layer in range(self.num_layers) for end in ("", "_reverse")[: 1 + self.bidirectional]]
 
     def forward(self, input: Tensor, hx: Any = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """input: (T, N, input_size), or (N, T, input_size) with batch_first -> (output, (h, c)).
 
-        output: h after every step, (T, N, hidden_size), or (N, T, hidden_size). h and c, in hx before the
-        first step (zeros if None), in the result after the last one: (1, N, hidden_size). Steps come first in
-        memory: with batch_first the input is copied into that order, and the output is a view.
+        output: the last layer's h after every step, (T, N, D hidden_size), or (N, T, D hidden_size), with D = 2 if
+        bidirectional, else 1. h and c, in hx before the first step (zeros if None), in the result after the last one:
+        (D num_layers, N, hidden_size). Steps come first in memory: with batch_first the input is copied into that
+        order, and the output is a view.
         """
         if input.ndim != 3:
             raise ValueError(f"LSTM: input must have 3 axes (steps, batch, features), got shape {input.shape}")
-        if self.batch_first:
-            input = ops.transpose(input, 0, 1)
-        steps, n, _ = input.shape
-        if not steps:
+        x = ops.transpose(input, 0, 1) if self.batch_first else input
+        if not len(x):
             raise ValueError(f"LSTM: input must have at least one step, got shape {input.shape}")
-        size = (1, n, self.hidden_size)
+        runs, last = self._runs(), []
+        outputs: list[Tensor] = []
+        size = (len(runs), x.shape[1], self.hidden_size)
         if hx is not None and any(state.shape != size for state in hx):
             raise ValueError(f"LSTM: h and c must have shape {size}, got {hx[0].shape} and {hx[1].shape}")
-        first = (None, None) if hx is None else (hx[0][0], hx[1][0])
-        bias = None if self.bias_ih_l0 is None else self.bias_ih_l0 + self.bias_hh_l0
-        h, c = lstm_states(input, self.weight_hh_l0, *first, 0, self.weight_ih_l0, bias)
-        return h.transpose(0, 1) if self.batch_first else h, (h[-1:], c[-1:])
+        for i, (layer, end) in enumerate(runs):
+            back = end != ""
+            if layer and not back:
+                x = F.dropout(_beside(outputs), self.dropout, self.training, rng=self.rng)
+                outputs = []
+            w_ih, w_hh, b_ih, b_hh = (getattr(self, f"{name}_l{layer}{end}") for name in _NAMES)
+            states = (None, None) if hx is None else (hx[0][i], hx[1][i])
+            h, c = lstm_states(
+                ops.flip(x, 0) if back else x, w_hh, *states, 0, w_ih, b_ih + b_hh if self.bias else None
+            )
+            last.append((h[-1:], c[-1:]))
+            outputs.append(ops.flip(h, 0) if back else h)
+        output, (h, c) = _beside(outputs), (_beside(parts, 0) for parts in zip(*last, strict=True))
+        return output.transpose(0, 1) if self.batch_first else output, (h, c)
 
     def extra_repr(self) -> str:
-        bias = "" if self.bias_ih_l0 is not None else ", bias=False"
-        return f"{self.input_size}, {self.hidden_size}{bias}{', batch_first=True' if self.batch_first else ''}"
+        usual = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False}
+        more = "".join(f", {name}={getattr(self, name)}" for name in usual if getattr(self, name) != usual[name])
+        return f"{self.input_size}, {self.hidden_size}{more}"
+
+
+def _beside(parts: Sequence[Tensor], dim: int = 2) -> Tensor:
+    return ops.cat(*parts, dim=dim) if len(parts) > 1 else parts[0]
+
+
+_NAMES = "weight_ih", "weight_hh", "bias_ih", "bias_hh"  # an LSTM's parameters
 
 
 def _gates(inputs: int, hidden: int, bias: bool, rng: np.random.Generator) -> list[Any]:
