@@ -56,7 +56,8 @@ def draw_grid(grid: ImageGrid, levels: int, side: int = SIDE) -> Any:
         *(math.ceil(text.size(word)[0] / width) for under in grid.under for word in under.split()),
     )
     under = [text.wrapped(name, width * scale, text.font) for name in grid.under]
-    high, wide = height * scale + GAP + max((text.size(name)[1] + GAP for name in under), default=0), width * scale + GAP
+    below = max((text.size(name)[1] + GAP for name in under), default=0)
+    high, wide = height * scale + GAP + below, width * scale + GAP
     picture = np.round(images * (255 / (levels - 1))).astype(np.uint8).transpose(0, 2, 3, 1)
     picture = picture.repeat(scale, axis=1).repeat(scale, axis=2)
     left, top = text.margins(columns * wide + GAP)
