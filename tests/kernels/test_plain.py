@@ -31,11 +31,7 @@ def plain(tmp_path_factory):
     def run(s, x, w):
         sizes = (ctypes.c_int64 * len(vars(s)))(*(vars(s)[name] for name in FIELDS))
         y = np.full((s.n, s.oh, s.ow, s.co), np.nan)
-        function(
-            sizes,
-            *(ctypes.c_void_p(np.ascontiguousarray(a).ctypes.data) for a in (x, w)),
-            ctypes.c_void_p(y.ctypes.data),
-        )
+        function(sizes, *(ctypes.c_void_p(a.ctypes.data) for a in (x, w, y)))
         return y
 
     return run

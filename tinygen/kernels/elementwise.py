@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from tinygen.array import inverse, memory_order
 from tinygen.kernels import layout, library
 from tinygen.pool import new
@@ -27,3 +29,14 @@ def run(kernel: str, *arrays: Any, numbers: Sequence[float] = ()) -> Any:
     out = new(inputs[0].shape, last)
     library.call(kernel, last, last.size, *numbers, *inputs, out)
     return out.transpose(inverse(axes))
+
+
+def of_one(kernel: str, x: Any) -> Any:
+    """`run` of one array, which for small ones in C order takes a shorter way: where NumPy needs several steps."""
+    if x.__class__ is not np.ndarray or x.size >= library.SMALL or not x.ndim or not library.accepts(x):
+        return run(kernel, x)
+    if not (x.flags.c_contiguous and x.flags.aligned and x.size):
+        return NotImplemented
+    out = np.empty_like(x)
+    library.call_small(kernel, x, out)
+    return out

@@ -61,7 +61,7 @@ def sigmoid(x):
     return n.maximum(e, x >= 0) / (e + _constant(1, x))
 
 
-sigmoid.kernel(partial(kernels.elementwise.run, "tg_sigmoid"), least=kernels.library.SMALL)
+sigmoid.kernel(partial(kernels.elementwise.of_one, "tg_sigmoid"))
 
 
 @sigmoid.vjp("x")
