@@ -377,7 +377,7 @@ class SlowGenerator(Pix2Pix):
 FAILURES = {
     "collapse: the outputs differ": lambda: (new(Blind, dropout=0.0), 20, 1e-3),
     "the input is ignored": lambda: (new(Shuffled, cycle=0.0), 40, 5e-3),
-    "steganography: inputs come back": lambda: (new(adversarial=0.02, identity=0.0, width=8), 100, 5e-3),
+    "steganography: inputs come back": lambda: (new(adversarial=0.02, identity=0.0, width=8), 80, 5e-3),
     "the discriminator has won": lambda: (new(SlowGenerator, width=8), 60, 5e-3),
     "the discriminator is blind": lambda: (new(Pix2Pix), 5, 1e-8),
     "diverging: D's values have reached": lambda: (new(CycleGAN), 10, 100.0),

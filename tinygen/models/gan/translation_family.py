@@ -59,7 +59,7 @@ def diagnosis(parts: Mapping[str, float], chance: float) -> list[str]:
         if parts.get("returned", 1.0) < RETURNED:
             found.append(f"another mapping: inputs come back, but {far}; any one-to-one mapping has a small cycle loss")
         else:
-            found.append(f"the input is ignored: {far}; a lower --adversarial, or train longer")
+            found.append(f"the input is ignored: {far}; train longer, or with a larger --l1 or --identity")
     if d_loss < WON * chance:
         found.append("the discriminator has won: it tells nearly all patches apart; raise --adversarial or lower --lr")
     if d_loss > BLIND * chance:
