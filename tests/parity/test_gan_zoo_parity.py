@@ -54,7 +54,7 @@ class TwinACGAN:
 
     def g_loss(self, fake: torch.Tensor) -> torch.Tensor:
         made, c = self.judged(fake)
-        return real_or_fake(made, 1) + c
+        return real_or_fake(made, 1) + 0.1 * c
 
     def take(self, state: dict[str, np.ndarray]) -> None:
         """The model's weights; and new optimizers, one for D, one for all others."""
@@ -94,7 +94,10 @@ class TwinInfoGAN(TwinACGAN):
     def information(self, out: torch.Tensor) -> torch.Tensor:
         normal = torch.distributions.Normal(out[:, 1 + K : 3 + K], (out[:, 3 + K :] / 2).exp())
         numbers = normal.log_prob(self.z[:, :2]).sum(1).mean()
-        return torch.distributions.Categorical(logits=out[:, 1 : 1 + K]).log_prob(self.category).mean() + 0.1 * numbers
+        return (
+            torch.distributions.Categorical(logits=out[:, 1 : 1 + K]).log_prob(self.category).mean() * 0.3
+            + 0.1 * numbers
+        )
 
     def d_loss(self, x: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
         real, made = self.d(x).flatten(1), self.d(fake).flatten(1)

@@ -53,7 +53,7 @@ def diagnosis(parts: dict[str, float], objective: Objective, missing: int = 0, c
         found.append("BEGAN's k is at its limit 1: the generator fools the autoencoder; lower --lr")
     if parts.get("beyond", 0.0) > BEYOND:
         found.append(f"EBGAN's margin is passed: D learns nothing from {parts['beyond']:.0%} of the images; lower --lr")
-    if parts.get("g_class", 0.0) > GUESS * math.log(max(objective.heads, 1)):
+    if parts.get("d_class", 0.0) > 2 * GUESS * math.log(max(objective.heads, 1)):  # of real and of generated images
         found.append("the images don't show their class: D's head can only guess it; lower --lr")
     if missing:
         found.append(f"mode collapse: {missing} of {classes} classes missing")

@@ -79,7 +79,8 @@ class InfoGANFamily(GANFamily):
 
     def diagnostics(self, model: Any, parts: dict[str, float]) -> list[str]:
         found, entropy = super().diagnostics(model, parts), math.log(model.categories)
-        if (bound := entropy - parts["g_category"]) < UNREAD * entropy:
+        bound = entropy - parts["g_category"] / model.pair.objective.shares[0]
+        if bound < UNREAD * entropy:
             found.append(f"the images don't show the code: of {entropy:.2f} nats {bound:.2f} can be read; lower --lr")
         return found
 

@@ -88,7 +88,7 @@ class GAN(Model):
             discriminator = Autoencoder([discriminator, self.new_generator(rules.code, width, False, rng)])
         elif rules.heads:
             discriminator = Headed(discriminator)
-        generator = self.new_generator(codes + classes, width, not rules.code, rng)
+        generator = self.new_generator(codes + classes, width, not rules.bare, rng)
         return {"generator": generator, "discriminator": discriminator}
 
     def new_generator(self, inputs: int, width: int, batch_norm: bool, rng: np.random.Generator) -> nn.Module:

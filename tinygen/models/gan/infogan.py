@@ -1,9 +1,9 @@
 """InfoGAN: codes that say something of the image, found without labels (the GAN zoo, lecture slide 134).
 
 G is told noise z and a code c, and is to keep c readable in its image: the information I(c; G(z, c)) is bounded from
-below by L_I = E log Q(c | G(z, c)) + H(c), where Q is a head of D. D and Q maximize V + L_I, G maximizes L_I - V.
-c is a category out of K, all alike, and some normal numbers, the first ones of z (the paper's are uniform). What each
-category stands for comes out by itself.
+below by L_I = E log Q(c | G(z, c)) + H(c), where Q is a head of D. D and Q maximize V + lambda L_I, G maximizes
+lambda L_I - V. c is a category out of K, all alike, and some normal numbers, the first ones of z (the paper's are
+uniform). What each category stands for comes out by itself.
 
 Source: Chen et al., InfoGAN: Interpretable Representation Learning by Information Maximizing GANs (2016), sections 4
 to 6; Q's density of a number is a normal one.
@@ -32,18 +32,18 @@ class Information(NonSaturating):
         categories: K, how many there are. numbers: how many normal numbers the code has besides.
     """
 
-    share = 0.1  # lambda of the numbers; that of the category is 1
+    shares = 0.3, 0.1  # lambda of the category and of the numbers; with 1 all images of a category come out alike
 
     def __init__(self, categories: int, numbers: int) -> None:
         self.categories, self.numbers, self.heads = categories, numbers, categories + 2 * numbers
 
     def code_losses(self, fake: Verdict) -> tuple[Tensor, Tensor]:
-        """-E log Q of the category, and of all the normal numbers together times lambda, 0-d, in nats."""
+        """-lambda E log Q of the category, and of all the normal numbers together, 0-d."""
         k, m = self.categories, self.categories + self.numbers
         mean, log_variance = fake.head[:, k:m], fake.head[:, m:]
         errors = (fake.head.new_tensor(fake.z[:, : self.numbers]) - mean) ** 2 * (-log_variance).exp()
         nats = ((errors + log_variance + math.log(2 * math.pi)) / 2).sum() / len(fake.z)
-        return F.cross_entropy(fake.head[:, :k], fake.z[:, -k:].argmax(1)), self.share * nats
+        return self.shares[0] * F.cross_entropy(fake.head[:, :k], fake.z[:, -k:].argmax(1)), self.shares[1] * nats
 
     def d_parts(self, real: Verdict, fake: Verdict) -> dict[str, Tensor]:
         category, numbers = self.code_losses(fake)

@@ -44,6 +44,7 @@ class Objective(nn.Module):
         steps: the discriminator's for each of the generator: k of algorithm 1.
         betas: Adam's.
         by_image: whether D must see each image by itself: no batch norm in it.
+        bare: whether G must do without batch norm, too.
         code: how many numbers the code has of the autoencoder that D is; 0: D isn't one.
         categories: how many there are that a generated image is told one of, in its code z.
         heads: how many numbers D's head has.
@@ -56,7 +57,7 @@ class Objective(nn.Module):
 
     steps = 1
     betas = (0.5, 0.999)  # Radford et al. 2016, section 4
-    told, by_image, logits = True, False, False
+    told, by_image, bare, logits = True, False, False, False
     code = categories = heads = 0
     chance: float | None = None
     best = 0.0
@@ -198,7 +199,7 @@ class BEGAN(Energy):
     images badly, and G falls for what D learns first.
     """
 
-    betas = (0.0, 0.9)  # G follows a D that changes as fast as k does
+    bare, betas = True, (0.0, 0.9)  # G follows a D that changes as fast as k does
     gamma, rate = 1.0, 0.1
     k: Tensor
 
