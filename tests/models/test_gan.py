@@ -63,7 +63,7 @@ PAPERS = {  # the papers' own words: D's loss from D(x) and D(G(z)), G's loss fr
     "wgan": (lambda r, f: f.mean() - r.mean(), lambda f: -f.mean()),
     "wgan-gp": (lambda r, f: f.mean() - r.mean(), lambda f: -f.mean()),
     "began": (lambda r, f: r.mean() - 0.3 * f.mean(), lambda f: f.mean()),
-    "ebgan": (lambda r, f: r.mean() + np.maximum(0, 0.2 - f).mean(), lambda f: f.mean()),
+    "ebgan": (lambda r, f: r.mean() + np.maximum(0, 0.4 - f).mean(), lambda f: f.mean()),
     "fgan-kl": (lambda r, f: np.exp(f - 1).mean() - r.mean(), lambda f: -f.mean()),
     "fgan-reverse-kl": (lambda r, f: np.exp(-r).mean() + f.mean() - 1, lambda f: np.exp(-f).mean()),
     "fgan-pearson": (lambda r, f: (f**2 / 4 + f).mean() - r.mean(), lambda f: -f.mean()),

@@ -224,7 +224,7 @@ class EBGAN(Energy):
     Generative Adversarial Network (2017), sections 2.1 and 2.4; there the energy is the squared error.
     """
 
-    margin, pulling = 0.2, 0.1
+    margin, pulling = 0.4, 0.1
     chance = margin
 
     def d_loss(self, real: Tensor, fake: Tensor) -> Tensor:
