@@ -35,6 +35,7 @@ from tinygen.training.config import Config
 
 OWN: dict[str, tuple[dict[str, Any], float]] = {  # options and learning rates, where others are better
     "wgan-gp": ({}, 4e-4), "began": ({"width": 32}, 1e-3), "ebgan": ({"width": 32}, 1e-3),
+    "bigan": ({}, 1e-3),
 }  # fmt: skip
 MODELS = {  # games that are models of their own, with the plots that only they have
     "acgan": (), "infogan": ("categories", "numbers"), "bigan": ("reconstruct",), "cogan": ("pairs",),

@@ -94,7 +94,7 @@ def test_no_player_of_three_touches_another():
         return parts
 
     step = SimpleNamespace(batch=run.batch, minimize=watched, rng=run.rng)
-    assert {"d_grad", "g_grad", "e_grad", "e_loss", "code_spread"} <= set(model.pair.training_step(step, model.scale))
+    assert {"d_grad", "g_grad", "e_grad", "e_loss"} <= set(model.pair.training_step(step, model.scale))
     assert moved == [("discriminator", True), ("generator", True), ("encoder", True)]
 
 
@@ -106,6 +106,7 @@ def test_a_bigan_encodes_what_it_decodes():
     assert z.shape == (5, model.latent)
     np.testing.assert_allclose(model.encode(images[2:3])[0], z[2], rtol=1e-4, atol=1e-6)  # each image by itself
     assert model.training
+    assert training(model, batch_size=1).advance(0.0)["e_loss"] > 0  # and one image alone can be trained on
 
 
 # --------------------------------------------------------------------------------------------------------------- CoGAN

@@ -113,7 +113,7 @@ class TwinBiGAN(TwinACGAN):
 
     def __init__(self) -> None:
         self.g, self.features = players(0, HIDDEN)
-        _, self.e = players(0, LATENT)
+        self.e = nn.Sequential(players(0, LATENT)[1], nn.BatchNorm2d(LATENT, affine=False).double())
         self.joint = nn.Sequential(
             nn.LeakyReLU(0.2), nn.Linear(HIDDEN + LATENT, HIDDEN), nn.LeakyReLU(0.2), nn.Linear(HIDDEN, 1)
         ).double()

@@ -17,12 +17,12 @@ from tinygen.metrics.quality import MOST, quality
 from tinygen.models.family import Family, PlotOf
 from tinygen.models.gan import plots
 from tinygen.models.gan.anogan import detection
-from tinygen.models.gan.diagnostics import ALIKE, LOOK, diagnosis
+from tinygen.models.gan.diagnostics import LOOK, diagnosis
 from tinygen.models.gan.objectives import gradient_norms
 from tinygen.models.vae.plots import reconstructions
 
 READ = 2000  # images whose codes are read
-APART = 0.1  # the correlation, beyond that of other images, below which an image and an outline are no pair
+APART = 0.1  # a correlation, beyond that of others, below which an image and an outline, two codes, are no pair
 UNREAD = 0.1  # of the categories' entropy: a bound on their information below which nothing can be read
 
 
@@ -108,15 +108,15 @@ class BiGANFamily(GANFamily):
 
     def diagnostics(self, model: Any, parts: dict[str, float]) -> list[str]:
         found = super().diagnostics(model, parts)
-        if parts["code_spread"] < ALIKE:
-            share = f"{parts['code_spread']:.0%}"
-            found.append(
-                f"the encoder has collapsed: its codes differ {share} as much as those of the prior; lower --lr"
-            )
+        if (fit := inversion(model, LOOK, np.random.default_rng(0))) < APART:
+            found.append(f"the encoder doesn't invert the generator: z and E(G(z)) correlate by {fit:.2f}; more steps")
         return found
 
     def metrics(self, model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> list[Metric]:
-        """A GAN's; with labelled data, how many test images keep their class when G makes them from their codes."""
+        """A GAN's; with labelled data, how many test images keep their class when G makes them from their codes.
+
+        And the mean correlation of the numbers in codes z and in E(G(z)).
+        """
         found = super().metrics(model, train, test, rng)
         if has_features(train):
             images, labels = test.images[:READ], np.asarray(test.labels)[:READ]
@@ -126,7 +126,16 @@ class BiGANFamily(GANFamily):
             )
             known = {"real images": real, "chance": 100 * float(np.square(np.bincount(labels) / len(labels)).sum())}
             found.append(Metric("classes kept by G(E(x))", kept, "%", baselines=known, lower_is_better=False))
-        return found
+        fit = inversion(model, READ, rng)
+        return [*found, Metric("correlation of z and E(G(z))", fit, baselines={"inverse": 1.0}, lower_is_better=False)]
+
+
+def inversion(model: Any, n: int, rng: np.random.Generator) -> float:
+    """The mean correlation of each number of n codes z with that of E(G(z))."""
+    z = model.codes(n, rng)
+    found = model.encode(model.images(z)).astype(np.float64)
+    z, found = ((x - x.mean(0)) / np.maximum(x.std(0), 1e-9) for x in (z, found))
+    return float((z * found).mean())
 
 
 class CoGANFamily(GANFamily):
