@@ -107,7 +107,7 @@ def test_train_and_sample(data):
     assert sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()) == [
         "best.safetensors", "complete.png", "config.toml", "environment.toml", "last.safetensors", "log.txt",
         "metrics.csv", "report.html", "results.json", "samples.png",
-        *(f"samples/step-00000{i}.png" for i in range(1, 6)),
+        *(f"samples/step-00000{i}.png" for i in range(1, 6)), "typicality.png",
     ]  # fmt: skip
     lines = first.stdout.splitlines()
     said = [line[21:] for line in (folder / "log.txt").read_text().splitlines()]
