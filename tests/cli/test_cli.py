@@ -123,11 +123,12 @@ def test_train_and_sample(data):
     assert nats == pytest.approx(bits * 16 * np.log(2), rel=1e-3)
     assert 1 < bits < 3
     assert 1.5 < floor < 1.8  # of noise: log2(3), and a little for what 36 images don't tell
-    assert lines[-3:] == [
+    assert lines[-4:-2] == [
         f"samples: {folder}/samples.png",
         f"Test images, and four completions of their upper halves: {folder}/complete.png",
-        f"all of it: {folder}/report.html; more samples: tinygen sample {folder}",
     ]
+    assert lines[-2].endswith(f": {folder}/typicality.png")
+    assert lines[-1] == (f"all of it: {folder}/report.html; more samples: tinygen sample {folder}")
     assert "100%  step 5  " in first.stderr
     assert len(set(size(folder / "samples.png"))) == 1
     assert size(folder / "samples.png")[0] > 400
