@@ -446,7 +446,7 @@ def biggan_step(n: int, **options: Any) -> Case:
 
         return biggan_steps(make, images, labels, noise)
 
-    flops = 181e6  # an image of the two batches of a step, as `tinygen train biggan --dry-run` says
+    flops = 127e6  # an image of the two batches of a step, as `tinygen train biggan --dry-run` says
     return Case(
         f"BigGAN, 28x28, N {n}", "Training steps", {"training step": 2 * n * flops},
         functools.partial(pair_steps, make, Batch(images, labels), noise, np.zeros(n), 1e-3), theirs, bound=1e-3,

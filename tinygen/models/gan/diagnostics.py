@@ -42,7 +42,7 @@ def diagnosis(parts: dict[str, float], objective: Objective, missing: int = 0, c
         if parts["g_grad"] < FLAT:
             why = "the generator gets no gradient any more; --objective non-saturating gives it one"
         else:
-            why = "it tells nearly all images apart; give it a smaller --width or a penalty (--objective wgan-gp)"
+            why = "it tells nearly all images apart; give it a smaller --width, or --objective wgan-gp if it has that"
         found.append(f"the discriminator has won: {why}")
     if lost > BLIND:
         found.append("the discriminator is blind: it does no better than chance; try more --critic-steps")

@@ -85,7 +85,7 @@ class LAPGAN(GAN):
     """
 
     family = PyramidFamily()
-    lr = 1e-3
+    lr = 3e-3
 
     def __init__(
         self, image_shape: tuple[int, int, int], levels: int, *, objective: objectives.Name = "wgan-gp",

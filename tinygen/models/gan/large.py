@@ -76,6 +76,7 @@ def tradeoff(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator
         for tau, (precision, recall) in zip(taus, found, strict=True):
             name = "whole codes" if tau == math.inf else f"{tau:g}"
             axes.annotate(name, (recall, precision), (6, 4), textcoords="offset points")
+        axes.margins(0.15)
         axes.set(xlabel="recall", ylabel="precision")
 
     return Chart(draw, "Codes cut off closer to 0: better images, and fewer kinds of them")

@@ -159,7 +159,7 @@ class ProgressiveGAN(GAN):
     """
 
     family = GrowingFamily()
-    lr = 1e-3
+    lr = 3e-3
 
     def __init__(
         self, image_shape: tuple[int, int, int], levels: int, *, latent: int = 64, width: int = 16, fade: float = 0.5,
