@@ -151,7 +151,7 @@ def measure_all(results: dict[str, Any], chosen: list[Case], panels: list[Growth
         results["rows"] += rows
         if case.memory:
             results["memory"] += measure_memory(case, all_threads[-1], quick, torch is not None)
-        results["peaks"].append(timing.quick_peak())
+        results["peaks"].append(timing.share_of_peak())
         report.save(results, folder)
     timing.use_threads(1, torch)
     for panel in (p for p in panels if p.name not in done):

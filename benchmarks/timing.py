@@ -102,15 +102,13 @@ def use_threads(n: int, torch: Any = None) -> None:
         torch.set_num_threads(n)
 
 
-def quick_peak() -> float:
-    """GFLOP/s of one thread now, of multiply-adds in registers: how much of the processor this run has."""
-    if not kernels.available():
-        return 0.0
-    rates = []
-    for _ in range(5):
-        start = time.perf_counter()
-        rates.append(kernels.library.lib.tg_peak(1) / (time.perf_counter() - start) / 1e9)
-    return max(rates)
+def share_of_peak() -> float:
+    """GFLOP/s of one thread over the next tenth of a second, of multiply-adds in registers, whoever else runs."""
+    operations, spent, start = 0, 0.0, time.perf_counter()
+    while kernels.available() and spent < 0.1:
+        operations += kernels.library.lib.tg_peak(1)
+        spent = time.perf_counter() - start
+    return operations / spent / 1e9 if spent else 0.0
 
 
 def peak(seconds: float, torch: Any = None) -> dict[str, float]:
