@@ -72,9 +72,9 @@ def build(folder: Path, flags: tuple[str, ...]) -> Path:
     """A copy of tinygen and of the kernels' tests in folder, whose tinygen._native is built with these flags."""
     shutil.copytree(ROOT / "tinygen", folder / "tinygen", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     (folder / "tests").mkdir()
-    for name in ("__init__.py", "conftest.py"):
+    for name in ("__init__.py", "conftest.py", "browser.py"):
         shutil.copy(ROOT / "tests" / name, folder / "tests")
-    others = shutil.ignore_patterns("test_sanitize.py", "test_layout.py", "__pycache__")
+    others = shutil.ignore_patterns("test_sanitize.py", "test_layout.py", "test_plain.py", "__pycache__")
     shutil.copytree(ROOT / "tests" / "kernels", folder / "tests" / "kernels", ignore=others)
     for name in ("pyproject.toml", "setup.py"):
         shutil.copy(ROOT / name, folder)
