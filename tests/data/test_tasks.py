@@ -76,17 +76,17 @@ def test_hues_are_drawn_as_the_table_says():
 
 def test_the_input_is_the_targets_brightness():
     images = np.random.default_rng(0).integers(0, 256, (50, 1, 3, 3)).astype(np.uint8)
-    grey, colored = made("color", images, np.zeros(50, int))
+    gray, colored = made("color", images, np.zeros(50, int))
     assert colored.shape == (50, 3, 3, 3)
-    np.testing.assert_array_equal(grey, images)  # the largest channel of each color is the image's own value
+    np.testing.assert_array_equal(gray, images)  # the largest channel of each color is the image's own value
     photos = np.random.default_rng(1).integers(0, 256, (5, 3, 2, 2)).astype(np.uint8)
-    grey, kept = made("color", photos)
+    gray, kept = made("color", photos)
     assert kept is photos
-    np.testing.assert_array_equal(grey[:, 0], photos.max(axis=1))
+    np.testing.assert_array_equal(gray[:, 0], photos.max(axis=1))
 
 
-def test_grey_images_without_labels_have_no_hue():
-    with pytest.raises(ValueError, match="task color: draws a grey image's hue given its class, but the images have"):
+def test_gray_images_without_labels_have_no_hue():
+    with pytest.raises(ValueError, match="task color: draws a gray image's hue given its class, but the images have"):
         made("color", np.zeros((1, 1, 2, 2)))
 
 

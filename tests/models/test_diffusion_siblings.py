@@ -86,14 +86,14 @@ def langevin_moments(steps):
     """The mean and the covariance of what Langevin's chain draws with the exact score."""
     r, mean, covariance = rate(SIGMAS, steps), np.zeros(2), 25.0 * np.eye(2)
 
-    def towards(mean, covariance, share, sigma):
+    def toward(mean, covariance, share, sigma):
         gain = np.eye(2) - share * sigma**2 * np.linalg.inv(COVARIANCE + sigma**2 * np.eye(2))
         return MEAN + gain @ (mean - MEAN), gain @ covariance @ gain.T
 
     for sigma in [s for s in SIGMAS for _ in range(steps)]:
-        mean, covariance = towards(mean, covariance, r, sigma)
+        mean, covariance = toward(mean, covariance, r, sigma)
         covariance = covariance + 2 * r * sigma**2 * np.eye(2)
-    return towards(mean, covariance, 1, sigma)  # the last noise is taken out
+    return toward(mean, covariance, 1, sigma)  # the last noise is taken out
 
 
 @pytest.mark.parametrize("steps", [1, 3])

@@ -50,7 +50,7 @@ def test_the_page_holds_the_images_and_the_key_knows_them_apart(timed, channels)
     assert (again.page, again.timed) == (key.page, timed)
 
 
-def test_levels_are_spread_over_all_of_grey():
+def test_levels_are_spread_over_all_of_gray():
     image = np.arange(4, dtype=np.uint8).reshape(1, 1, 2, 2)
     hype.write(Path("page.html"), image, image, 4, "x", False)
     content = json.loads(re.search(r"const PAGE = (.*);</script>", Path("page.html").read_text())[1])

@@ -34,16 +34,16 @@ def edges(
 def color(
     images: np.ndarray, labels: np.ndarray | None, levels: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Grey images -> colored ones: of color images, the largest of their three values -> themselves.
+    """Gray images -> colored ones: of color images, the largest of their three values -> themselves.
 
-    Grey images are colored: each is multiplied by one of six colors of `TINTS`, drawn with the probabilities of its
+    Gray images are colored: each is multiplied by one of six colors of `TINTS`, drawn with the probabilities of its
     class, `hues`. So it is known how well the colors can be told.
 
-    Raises ValueError for grey images without labels.
+    Raises ValueError for gray images without labels.
     """
     if images.shape[1] == 1:
         if labels is None:
-            raise ValueError("task color: draws a grey image's hue given its class, but the images have no labels")
+            raise ValueError("task color: draws a gray image's hue given its class, but the images have no labels")
         chance = hues(int(labels.max(initial=0)) + 1).cumsum(axis=1)
         hue = (rng.random(len(images))[:, None] < chance[labels]).argmax(axis=1)
         images = np.round(images * TINTS[hue][:, :, None, None]).astype(np.uint8)
@@ -95,8 +95,8 @@ def outlines(images: np.ndarray, levels: int) -> np.ndarray:
 
     Source: Sobel & Feldman, A 3x3 isotropic gradient operator for image processing (1968).
     """
-    grey = images.mean(axis=1, dtype=np.float32) * np.float32(1 / (levels - 1))
-    x = np.pad(grey, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    gray = images.mean(axis=1, dtype=np.float32) * np.float32(1 / (levels - 1))
+    x = np.pad(gray, ((0, 0), (1, 1), (1, 1)), mode="edge")
     across, down = x[:, :, 2:] - x[:, :, :-2], x[:, 2:] - x[:, :-2]  # each of two pixels, and 1 + 2 + 1 of them below
     dx = (across[:, :-2] + 2 * across[:, 1:-1] + across[:, 2:]) / 8
     dy = (down[:, :, :-2] + 2 * down[:, :, 1:-1] + down[:, :, 2:]) / 8

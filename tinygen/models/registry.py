@@ -46,7 +46,7 @@ MODELS = {
     "dcgan": Entry("gan.dcgan:DCGAN", "a GAN of strided and transposed convolutions"),
     "acgan": Entry("gan.acgan:ACGAN", "a DCGAN that is told the class, whose discriminator has to find it"),
     "bigan": Entry("gan.bigan:BiGAN", "a DCGAN with an encoder, against a discriminator of images and codes"),
-    "cogan": Entry("gan.cogan:CoGAN", "two coupled DCGANs: pairs of images and outlines, learnt without any pair"),
+    "cogan": Entry("gan.cogan:CoGAN", "two coupled DCGANs: pairs of images and outlines, learned without any pair"),
     "infogan": Entry("gan.infogan:InfoGAN", "a DCGAN with a code that can be read in its images, found without labels"),
     "lapgan": Entry("gan.lapgan:LAPGAN", "a GAN of small images, and one for each detail that makes them larger"),
     "biggan": Entry("gan.biggan:BigGAN", "a residual GAN that is told the class in every norm, with truncation"),

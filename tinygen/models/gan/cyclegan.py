@@ -52,7 +52,7 @@ class CycleGAN(TwoWays):
 
     Args:
         image_shape: height and width must be even. levels: see `Model`.
-        task: what it translates: edges to images, grey images to colored ones, the upper half to the whole.
+        task: what it translates: edges to images, gray images to colored ones, the upper half to the whole.
         adversarial: the weight of the loss by which D is to take G's images for real; the paper's loss is twice
             `LeastSquares`'s.
         cycle: the weight of the distance of an image from what comes back of it, lambda.

@@ -22,7 +22,7 @@ class DiscoGAN(TwoWays):
 
     Args:
         image_shape: height and width must be even. levels: see `Model`.
-        task: what it translates: edges to images, grey images to colored ones, the upper half to the whole.
+        task: what it translates: edges to images, gray images to colored ones, the upper half to the whole.
         adversarial: the weight of the loss by which D is to take G's images for real.
         cycle: the weight of the squared distance of an image from what comes back of it.
         features: the weight of the distance between D's hidden layers' means over real and over made images.

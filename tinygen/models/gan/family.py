@@ -87,7 +87,7 @@ class InfoGANFamily(GANFamily):
     def metrics(self, model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> list[Metric]:
         """A GAN's, and the bound L_I on what an image says of its category, in nats: E log Q(c | x) + H(c).
 
-        With labelled data, too, how pure the categories are: how many images are of their category's commonest class.
+        With labeled data, too, how pure the categories are: how many images are of their category's commonest class.
         """
         found, z = super().metrics(model, train, test, rng), model.codes(READ, rng)
         images, k = model.images(z), model.categories
@@ -113,7 +113,7 @@ class BiGANFamily(GANFamily):
         return found
 
     def metrics(self, model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> list[Metric]:
-        """A GAN's; with labelled data, how many test images keep their class when G makes them from their codes.
+        """A GAN's; with labeled data, how many test images keep their class when G makes them from their codes.
 
         And the mean correlation of the numbers in codes z and in E(G(z)).
         """

@@ -27,7 +27,7 @@ class Pix2Pix(Translation):
 
     Args:
         image_shape: height and width must be even. levels: see `Model`.
-        task: what it translates: edges to images, grey images to colored ones, the upper half to the whole.
+        task: what it translates: edges to images, gray images to colored ones, the upper half to the whole.
         adversarial: the weight of the loss by which D is to take G's images for real; 0: L1 regression.
         l1: the weight of the distance from the target, lambda.
         dropout: the probability that a value of the smallest scale is zeroed, also in testing; 0: no noise.

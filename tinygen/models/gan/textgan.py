@@ -7,7 +7,7 @@ too (GAN-CLS); G learns from texts between two captions, too (GAN-INT):
     G:  -log D(G(z, t), t) - log D(G(z, t'), t'),    phi(t') = (phi(t1) + phi(t2)) / 2
 
 Source: Reed et al., Generative Adversarial Text to Image Synthesis (2016), algorithm 1 and equation 5. There phi is
-learnt before, and D's last layers see it beside the image's features; here it learns with D, G takes it as it is, and D
+learned before, and D's last layers see it beside the image's features; here it learns with D, G takes it as it is; D
 multiplies it with the features (Miyato & Koyama, cGANs with Projection Discriminator, 2018, equation 4): so D reads the
 captions after some hundred steps. G's losses are the non-saturating ones.
 """
