@@ -34,18 +34,18 @@ class Modulated(nn.Module):
 class Block(nn.Module):
     """The convolutions of a residual block."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, bias: bool) -> None:
         super().__init__()
-        self.conv1 = spectral_norm(nn.Conv2d(inputs, outputs, 3, padding=1))
-        self.conv2 = spectral_norm(nn.Conv2d(outputs, outputs, 3, padding=1))
-        self.shortcut = spectral_norm(nn.Conv2d(inputs, outputs, 1))
+        self.conv1 = spectral_norm(nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias))
+        self.conv2 = spectral_norm(nn.Conv2d(outputs, outputs, 3, padding=1, bias=bias))
+        self.shortcut = spectral_norm(nn.Conv2d(inputs, outputs, 1, bias=bias))
 
 
 class UpBlock(Block):
     """G's: twice the sides."""
 
     def __init__(self, inputs: int, outputs: int, size: int) -> None:
-        super().__init__(inputs, outputs)
+        super().__init__(inputs, outputs, False)
         self.norm1, self.norm2 = Modulated(inputs, size), Modulated(outputs, size)
 
     def forward(self, x: Any, v: Any) -> Any:
@@ -58,7 +58,7 @@ class DownBlock(Block):
     """D's: half the sides, but for the last one."""
 
     def __init__(self, inputs: int, outputs: int, first: bool, last: bool) -> None:
-        super().__init__(inputs, outputs)
+        super().__init__(inputs, outputs, True)
         self.first, self.last = first, last
 
     def forward(self, x: Any) -> Any:

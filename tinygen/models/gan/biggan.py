@@ -69,14 +69,14 @@ def orthogonality(weight: Tensor) -> Tensor:
 
 
 class UpBlock(nn.Module):
-    """G's block: (N, inputs, H, W), vectors (N, size) -> (N, outputs, 2H, 2W)."""
+    """G's block: (N, inputs, H, W), vectors (N, size) -> (N, outputs, 2H, 2W). Norms that follow would undo biases."""
 
     def __init__(self, inputs: int, outputs: int, size: int, rng: np.random.Generator) -> None:
         self.norm1 = Modulated(nn.BatchNorm2d(inputs, affine=False), inputs, size, rng=rng)
-        self.conv1 = spectral(nn.Conv2d(inputs, outputs, 3, padding=1, rng=rng), rng)
+        self.conv1 = spectral(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False, rng=rng), rng)
         self.norm2 = Modulated(nn.BatchNorm2d(outputs, affine=False), outputs, size, rng=rng)
-        self.conv2 = spectral(nn.Conv2d(outputs, outputs, 3, padding=1, rng=rng), rng)
-        self.shortcut = spectral(nn.Conv2d(inputs, outputs, 1, rng=rng), rng)
+        self.conv2 = spectral(nn.Conv2d(outputs, outputs, 3, padding=1, bias=False, rng=rng), rng)
+        self.shortcut = spectral(nn.Conv2d(inputs, outputs, 1, bias=False, rng=rng), rng)
 
     def forward(self, x: Tensor, v: Tensor) -> Tensor:
         h = conv_of_enlarged(self.conv1, F.relu(self.norm1(x, v)))
