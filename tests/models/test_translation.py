@@ -15,14 +15,14 @@ from tinygen.cli.main import main
 from tinygen.data import Dataset, load, subset, tasks
 from tinygen.metrics.metric import Metric
 from tinygen.models.family import Batch
-from tinygen.models.gan.cyclegan import CycleGAN
-from tinygen.models.gan.discogan import DiscoGAN
 from tinygen.models.gan.objectives import LeastSquares
-from tinygen.models.gan.pix2pix import Pix2Pix
-from tinygen.models.gan.translation import LOSSES, Direction
-from tinygen.models.gan.translation_family import diagnosis
-from tinygen.models.gan.translation_networks import Generator, ImagePool, PatchDiscriminator
 from tinygen.models.model import Translates
+from tinygen.models.translation.base import LOSSES, Direction
+from tinygen.models.translation.cyclegan import CycleGAN
+from tinygen.models.translation.discogan import DiscoGAN
+from tinygen.models.translation.family import diagnosis
+from tinygen.models.translation.networks import Generator, ImagePool, PatchDiscriminator
+from tinygen.models.translation.pix2pix import Pix2Pix
 from tinygen.nn import functional as F
 from tinygen.report.images import LABELED, draw_grid
 from tinygen.training.config import Config

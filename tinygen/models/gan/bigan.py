@@ -17,9 +17,9 @@ from typing import ClassVar
 import numpy as np
 
 from tinygen import Tensor, cat, nn
+from tinygen.models.gan.base import ROWS, evaluating
 from tinygen.models.gan.dcgan import DCGAN
 from tinygen.models.gan.family import BiGANFamily
-from tinygen.models.gan.gan import ROWS, evaluating
 from tinygen.models.gan.objectives import Objective, Verdict
 from tinygen.models.gan.pair import AdversarialPair, Losses
 from tinygen.models.networks.encoders import in_batches

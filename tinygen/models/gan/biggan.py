@@ -27,9 +27,9 @@ from tinygen import Tensor, cat, nn, tensor
 from tinygen.metrics.features import feature_net, has_features
 from tinygen.models.averages import Averaged
 from tinygen.models.gan import objectives
+from tinygen.models.gan.base import AdversarialModel
 from tinygen.models.gan.dcgan import halvings
 from tinygen.models.gan.diagnostics import LOOK
-from tinygen.models.gan.gan import GAN
 from tinygen.models.gan.large import LargeFamily
 from tinygen.models.gan.layers import conv_of_enlarged, mean_of_conv
 from tinygen.models.gan.pair import AdversarialPair, Losses
@@ -168,7 +168,7 @@ class BigPair(AdversarialPair):
         return {"generator": generator}
 
 
-class BigGAN(GAN):
+class BigGAN(AdversarialModel):
     """BigGAN of few channels: conditional batch norm, a projection, spectral norm, the hinge loss, averaged weights.
 
     Args:

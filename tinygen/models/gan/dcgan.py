@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tinygen import nn
-from tinygen.models.gan.gan import GAN
+from tinygen.models.gan.base import AdversarialModel
 from tinygen.models.gan.objectives import Name
 from tinygen.nn import init
 
@@ -101,7 +101,7 @@ def initialized(net: nn.Sequential, rng: np.random.Generator) -> nn.Sequential:
     return net
 
 
-class DCGAN(GAN):
+class DCGAN(AdversarialModel):
     """DCGAN: convolutional players by five guidelines, each with a switch, for any of seven objectives.
 
     Args:

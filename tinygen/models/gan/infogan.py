@@ -17,9 +17,9 @@ from collections.abc import Callable
 import numpy as np
 
 from tinygen import Tensor
+from tinygen.models.gan.base import ROWS, evaluating
 from tinygen.models.gan.dcgan import DCGAN
 from tinygen.models.gan.family import InfoGANFamily
-from tinygen.models.gan.gan import ROWS, evaluating
 from tinygen.models.gan.objectives import NonSaturating, Verdict
 from tinygen.models.networks.encoders import in_batches
 from tinygen.nn import functional as F

@@ -15,10 +15,11 @@ import numpy as np
 
 from tinygen import Tensor, cat, nn
 from tinygen.models.gan import objectives
+from tinygen.models.gan.base import AdversarialModel
 from tinygen.models.gan.dcgan import halvings
-from tinygen.models.gan.gan import GAN, perceptron
 from tinygen.models.gan.large import PyramidFamily
 from tinygen.models.gan.pair import AdversarialPair
+from tinygen.models.gan.players import perceptron
 from tinygen.models.gan.pyramid import Coarse, Pyramid
 from tinygen.models.networks.encoders import FromImage, ToImage
 
@@ -69,7 +70,7 @@ def detail_pair(
     return AdversarialPair(players, rules, (1, h, w), steps, Coarse())
 
 
-class LAPGAN(GAN):
+class LAPGAN(AdversarialModel):
     """LAPGAN: a GAN of small images, and for each doubling of their sides one of the details that this adds.
 
     In minutes WGAN-GP comes further than the paper's plain GAN, for which there is --objective non-saturating.

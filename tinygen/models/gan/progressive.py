@@ -20,8 +20,8 @@ import numpy as np
 
 from tinygen import Tensor, nn, tensor
 from tinygen.models.averages import Averaged
+from tinygen.models.gan.base import AdversarialModel
 from tinygen.models.gan.dcgan import halvings
-from tinygen.models.gan.gan import GAN
 from tinygen.models.gan.large import GrowingFamily
 from tinygen.models.gan.layers import EqualizedConv2d, EqualizedConvTranspose2d, MinibatchStdDev, PixelNorm
 from tinygen.models.gan.objectives import Objective, WassersteinGP
@@ -146,7 +146,7 @@ def after() -> list[nn.Module]:
     return [nn.LeakyReLU(0.2), PixelNorm()]
 
 
-class ProgressiveGAN(GAN):
+class ProgressiveGAN(AdversarialModel):
     """Progressive GAN: both players begin with small images and grow, by WGAN-GP; samples are by G's average weights.
 
     Args:

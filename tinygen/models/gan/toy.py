@@ -18,9 +18,9 @@ from tinygen.data.plane import DENSITIES
 from tinygen.metrics.metric import Chart
 from tinygen.models.family import Batch
 from tinygen.models.gan import objectives
-from tinygen.models.gan.gan import Autoencoder, perceptron
 from tinygen.models.gan.objectives import Minimax, NonSaturating
 from tinygen.models.gan.pair import AdversarialPair
+from tinygen.models.gan.players import Autoencoder, perceptron
 
 REACH, FIELD = 3.0, 120  # half the width of what is drawn, and at how many points across D is looked at
 

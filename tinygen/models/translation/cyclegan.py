@@ -18,8 +18,8 @@ import numpy as np
 
 from tinygen.data import tasks
 from tinygen.models.gan.objectives import LeastSquares, Objective
-from tinygen.models.gan.translation import Direction, Translation
-from tinygen.models.gan.translation_networks import Generator, ImagePool, PatchDiscriminator
+from tinygen.models.translation.base import Direction, Translation
+from tinygen.models.translation.networks import Generator, ImagePool, PatchDiscriminator
 
 
 class TwoWays(Translation):

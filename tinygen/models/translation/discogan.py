@@ -13,7 +13,7 @@ import numpy as np
 
 from tinygen import Tensor
 from tinygen.data import tasks
-from tinygen.models.gan.cyclegan import TwoWays
+from tinygen.models.translation.cyclegan import TwoWays
 from tinygen.nn import functional as F
 
 

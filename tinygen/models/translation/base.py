@@ -25,10 +25,10 @@ from tinygen.models.family import Batch
 from tinygen.models.gan.diagnostics import gradient_norm, spread
 from tinygen.models.gan.objectives import NonSaturating, Objective
 from tinygen.models.gan.pair import first_then
-from tinygen.models.gan.translation_family import TranslationFamily, errors
-from tinygen.models.gan.translation_networks import ImagePool
 from tinygen.models.model import Model, Step
 from tinygen.models.networks.encoders import in_batches
+from tinygen.models.translation.family import TranslationFamily, errors
+from tinygen.models.translation.networks import ImagePool
 from tinygen.nn import functional as F
 
 ROWS = 500  # images that are translated at once

@@ -18,8 +18,8 @@ import numpy as np
 
 from tinygen import Tensor
 from tinygen.data import tasks
-from tinygen.models.gan.translation import Direction, Translation
-from tinygen.models.gan.translation_networks import Generator, PatchDiscriminator
+from tinygen.models.translation.base import Direction, Translation
+from tinygen.models.translation.networks import Generator, PatchDiscriminator
 
 
 class Pix2Pix(Translation):

@@ -1,0 +1,1 @@
+"""From images to images of another domain, by pairs and without."""
