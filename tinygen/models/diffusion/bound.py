@@ -70,9 +70,11 @@ def estimate(
     """The terms "L_T", "L_t" (which is L_1 + .. + L_(T-1)) and "L_0", means over images in nats, with both variances.
 
     L_t by one time of each of so many strata, the same for all these images: so the sum is unbiased, but these images
-    are one draw of it, not N.
+    are one draw of it, not N. Strata are narrow near the image, where nearly all of the sum is: with equal ones its
+    error is many times as large.
     """
-    edges = np.round(np.linspace(2, len(schedule) + 1, min(strata, len(schedule) - 1) + 1)).astype(int)
+    edges = 2 + (len(schedule) - 1) * np.linspace(0, 1, strata + 1) ** 3
+    edges = np.unique(np.round(edges).astype(int))
     drawn = [(int(rng.integers(low, high)), int(high - low)) for low, high in itertools.pairwise(edges)]
     first = float(prior_term(schedule, image).mean())
     terms: dict[Variance, dict[str, float]] = {v: {"L_T": first, "L_t": 0.0, "L_0": 0.0} for v in VARIANCES}
