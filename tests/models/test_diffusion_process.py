@@ -283,6 +283,23 @@ def test_the_estimate_of_the_bound_is_unbiased():
     assert set(found[0]["beta"]) == {"L_T", "L_t", "L_0"}
 
 
+def test_the_estimate_is_near_the_sum_over_all_times_also_where_the_first_ones_have_nearly_all_of_it():
+    """Of whole pixels, and a denoiser that only scales: with equal strata it would mostly miss those times."""
+    schedule, image = cosine(1000), rng().choice([-1.0, 0.0, 1.0], (20, 64))
+
+    def predict(x, t):
+        return np.clip(x / schedule.signal[t], -1, 1)
+
+    total = bound.prior_term(schedule, image).mean()
+    for t in range(1, 1001):
+        x = bound.noised(schedule, image, rng(t).standard_normal(image.shape), t)
+        total += bound.term(schedule, image, predict(x, t), t, bound.level_nats(3), "beta").mean()
+    found = [bound.estimate(predict, schedule, image, bound.level_nats(3), 20, rng(i))["beta"] for i in range(40)]
+    sums = np.array([sum(terms.values()) for terms in found])
+    assert sums.std() < 0.1 * total
+    assert abs(sums.mean() - total) < 4 * sums.std() / math.sqrt(len(sums)) + 0.01 * total
+
+
 @pytest.mark.parametrize("sigma", [1e-3, 0.01, 0.3, 5.0])
 @pytest.mark.parametrize("levels", [2, 17, 256])
 def test_probabilities_of_levels_sum_to_one(levels, sigma):
