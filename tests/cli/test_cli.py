@@ -476,11 +476,11 @@ def test_data_that_cannot_be_used(capsys):
 @pytest.mark.parametrize(
     "variables", [{"LC_ALL": "C"}, {"PYTHONIOENCODING": "ascii"}, {"PYTHONUTF8": "0", "LC_ALL": "C"}]
 )
-def test_paths_with_spaces_and_any_letters_in_any_locale(data, variables):
+def test_paths_with_spaces_and_any_letters_in_any_locale(data, variables, tmp_path):
     folder = Path("zwei Wörter ☃")
     folder.mkdir()
     shutil.copy(data, folder / "дата.npz")
-    env = os.environ | {"NO_COLOR": "1", "HOME": "/nowhere"} | variables
+    env = os.environ | {"NO_COLOR": "1", "HOME": str(tmp_path / "none")} | variables
     args = ["--data", "дата.npz", "--out", "læuf 1", *TINY]
     done = tinygen("train", "pixelcnn", *args, cwd=folder, env=env, encoding="utf-8", errors="replace")
     assert done.returncode == 0, done.stderr

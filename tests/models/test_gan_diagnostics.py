@@ -12,7 +12,7 @@ from tests.models.test_gan import new, training
 from tinygen import optim
 from tinygen.data import load, subset
 from tinygen.metrics.features import feature_net
-from tinygen.models.gan import gan
+from tinygen.models.gan import base
 from tinygen.models.gan.acgan import ACGAN
 from tinygen.models.gan.bigan import BiGAN
 from tinygen.models.gan.cogan import CoGAN
@@ -144,7 +144,7 @@ def test_a_look_takes_place_at_its_steps_and_changes_no_random_number(monkeypatc
         run = training(model)
         run.step = LOOK - 3
         if not looking:
-            monkeypatch.setattr(gan, "rare_classes", lambda *_, seed: (0, 0))
+            monkeypatch.setattr(base, "rare_classes", lambda *_, seed: (0, 0))
         rows = [run.advance(0.0) for _ in range(5)]
         return model, [{k: v for k, v in row.items() if k != "missing"} for row in rows], [r["missing"] for r in rows]
 

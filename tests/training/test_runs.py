@@ -430,7 +430,10 @@ def test_complete_keeps_what_is_given(monkeypatch):
 def test_a_command_that_a_model_does_not_offer(capsys):
     trained()
     assert cli.main(["plot", "run", "traverse"]) == 2
-    assert capsys.readouterr().err.splitlines()[-1] == "tinygen plot: pixelcnn has no traverse; it offers: complete"
+    assert (
+        capsys.readouterr().err.splitlines()[-1]
+        == "tinygen plot: pixelcnn has no traverse; it offers: complete, typicality"
+    )
 
 
 def test_a_model_that_cannot_be_sampled_says_so(monkeypatch, capsys):
@@ -443,7 +446,7 @@ def test_a_model_that_cannot_be_sampled_says_so(monkeypatch, capsys):
     assert cli.main(["sample", "run"]) == 2
     assert (
         capsys.readouterr().err.splitlines()[-1]
-        == "tinygen sample: pixelcnn cannot be sampled from; it offers: complete"
+        == "tinygen sample: pixelcnn cannot be sampled from; it offers: complete, typicality"
     )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -98,7 +98,8 @@ class BiGAN(DCGAN):
         channels, height, side = self.image_shape
         shape = channels, height, side
         features = self.new_discriminator(shape, HIDDEN, width, True, rng)
-        encoder = self.new_discriminator(shape, codes, width, True, rng)
+        encoder: Any = self.new_discriminator(shape, codes, width, True, rng)
+        encoder[-1].bias = None  # the norm of the codes would undo it
         return {
             "generator": self.new_generator(codes, width, True, rng),
             "discriminator": JointDiscriminator(features, codes, rng),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -83,10 +83,21 @@ def tradeoff(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator
 
 
 def truncated(model: Any, train: Dataset, test: Dataset, tau: float, rng: np.random.Generator) -> tuple[float, float]:
-    """Precision and recall of as many samples as test images (2,000 at most), of codes without numbers beyond +-tau."""
-    n, net = min(len(test), COMPARED), feature_net(train)
+    """Precision and recall of as many samples as test images (2,000 at most), of codes without numbers beyond +-tau.
+
+    Both need four images; fewer test images are repeated.
+    """
+    n, seen = min(max(len(test), 4), COMPARED), _features(train)
+    known = np.resize(test.images, (n, *test.images.shape[1:]))
     images = model.images(model.codes(n, rng, tau), model.condition.draw(n, rng))
-    return precision_recall(net.of(test.images[:n])[0], net.of(images)[0])
+    return precision_recall(seen(known), seen(images))
+
+
+def _features(train: Dataset) -> Callable[[np.ndarray], np.ndarray]:
+    """What images are compared by: features of the network, or where there is none, their pixels."""
+    if has_features(train):
+        return lambda images: feature_net(train).of(images)[0]
+    return lambda images: images.reshape(len(images), -1).astype(np.float64)
 
 
 class LargeFamily(GANFamily):
