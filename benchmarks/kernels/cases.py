@@ -40,7 +40,7 @@ from tinygen.models.vae.vae import VAE
 from tinygen.nn import functional as F
 
 Runs = dict[str, Callable[[], Any]]  # what is measured -> a call of it
-LOSSES = {"pix2pix": ("d_loss", "adversarial", "l1"), "cyclegan": ("d_loss", "adversarial", "cycle", "identity")}
+TRANSLATED = {"pix2pix": ("d_loss", "adversarial", "l1"), "cyclegan": ("d_loss", "adversarial", "cycle", "identity")}
 DEVICE = "cpu"  # where tinygen's side is set up
 
 
@@ -404,12 +404,12 @@ def pair_steps(make: Callable[[], Any], batch: Batch, noise: np.ndarray, mix: np
 
     def step() -> Any:
         parts = pair.training_step(training, model.scale)
-        return np.array([sum(parts.get(name, 0.0) for name in names) for names in LOSSES])
+        return np.array([sum(parts.get(name, 0.0) for name in names) for names in PLAYED])
 
     return {"training step": step}
 
 
-LOSSES = ("d_loss", "penalty"), ("g_loss", "orthogonality")  # of D, of G
+PLAYED = ("d_loss", "penalty"), ("g_loss", "orthogonality")  # the losses of D, of G
 
 
 def gan_step(objective: Any, n: int, **options: Any) -> Case:
@@ -508,7 +508,7 @@ def translation_step(name: str, n: int, **options: Any) -> Case:
 
         def step() -> Any:
             parts = model.training_step(training)
-            return np.array([parts[key] for key in LOSSES[name]])
+            return np.array([parts[key] for key in TRANSLATED[name]])
 
         return {"training step": step}
 

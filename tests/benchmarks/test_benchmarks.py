@@ -267,3 +267,18 @@ class TestTiming:
     def test_slope_is_the_exponent(self):
         xs = [1, 2, 4, 8, 16]
         assert report.slope(xs, [x**2.5 for x in xs]) == pytest.approx(2.5)
+
+
+STEPS = [
+    cases.flow_step("realnvp", 2), cases.diffusion_step(2), cases.translation_step("pix2pix", 2),
+    cases.translation_step("cyclegan", 2), cases.biggan_step(2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", STEPS, ids=lambda case: case.name)
+def test_a_training_step_of_a_model_gives_its_losses(case):
+    (what,) = case.flops
+    step = case.ours()[what]
+    first, second = (np.asarray(x.numpy() if hasattr(x, "numpy") else x) for x in (step(), step()))
+    assert np.isfinite(first).all()
+    assert not np.array_equal(first, second)  # it learns
