@@ -7,7 +7,7 @@ import signal
 import pytest
 from hypothesis import settings
 
-from tests import browser
+from tests.browser import Browser, found
 from tinygen import kernels
 
 settings.register_profile("default", deadline=None)
@@ -15,7 +15,7 @@ settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 _TORCH = importlib.util.find_spec("torch") is not None
-_CHROMIUM = browser.found() is not None
+_CHROMIUM = found() is not None
 collect_ignore_glob = [*([] if _TORCH else ["parity/*"]), *([] if _CHROMIUM else ["*_browser.py"])]
 
 
@@ -35,6 +35,13 @@ def pytest_report_header(config):
     if not _CHROMIUM:
         missing.append("pages in a browser: not run, there is no chromium (apt-get install chromium)")
     return missing
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """A Chromium for the tests of one page, in files named *_browser.py."""
+    with Browser(tmp_path_factory.mktemp("profile")) as chromium:
+        yield chromium
 
 
 @pytest.fixture(autouse=True)

@@ -251,7 +251,7 @@ def test_the_page_is_whole_by_itself(pixelcnn, tmp_path):
 def test_gradients_stand_beside_finite_differences():
     config = Config.of({"model": "dcgan", "options": {"width": 4}, "batch_size": 2, "epochs": 1.0})
     _, tape, _ = recorded("dcgan", width=4)
-    found = recording.checked(config, tape)
+    found = recording.checked(config, config.sets()[0], tape)
     assert len(found) >= 8
     assert {c.leaf.split(".")[1] for c in found} == {"generator", "discriminator"}
     for c in found:
@@ -260,7 +260,7 @@ def test_gradients_stand_beside_finite_differences():
 
 def test_what_the_middle_pixel_sees_is_what_the_proof_of_causality_says():
     config = Config.of({"model": "pixelcnn", "options": {"hidden": 2, "blocks": 1}, "epochs": 1.0})
-    *layers, whole = recording.fields(config)
+    *layers, whole = recording.fields(config, config.sets()[0])
     model = build(config, config.sets()[0], np.random.default_rng(0)).to(np.float64).eval()
     matrix = dependencies(lambda x: model.logits(x), np.zeros(model.image_shape))
     np.testing.assert_array_equal(np.array(whole.values) > 0, matrix[4 * 8 + 4].reshape(8, 8) > 0)

@@ -5,17 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.browser import Browser
 from tinygen import nn, optim, tensor
 from tinygen.learn import Tape
 
 LEFT, RIGHT, G, N, F, P = ("ArrowLeft", 37), ("ArrowRight", 39), ("g", 71), ("n", 78), ("f", 70), ("p", 80)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with Browser(tmp_path_factory.mktemp("profile")) as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

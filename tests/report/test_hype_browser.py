@@ -20,12 +20,6 @@ FULL = os.environ.get("TINYGEN_FULL") == "1"
 ENTER, R, G = ("Enter", 13), ("r", 82), ("g", 71)
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with Browser(tmp_path_factory.mktemp("profile")) as found:
-        yield found
-
-
 @pytest.fixture(autouse=True)
 def _in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinygen.learn import details
 from tinygen.learn.details import number, text
 
 REACH = 3.0  # half the width of the square that is shown
 SIDE, POINTS, ARROWS = 32, 250, 60  # of D's field; generated points; arrows on some of them
-POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'"
 
 
 class Moment(NamedTuple):
@@ -47,10 +47,7 @@ def write(path: Path, title: str, real: np.ndarray, moments: Sequence[Moment]) -
     )
     head = f"<tr><th>step{''.join(f'<th>{text(name)}' for name in names)}"
     Path(path).write_text(
-        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f'<meta http-equiv=Content-Security-Policy content="{POLICY}"><title>{text(title)}</title>'
-        f"<style>{files.joinpath('tape.css').read_text()}</style><h1>{text(title)}</h1>"
-        f"{files.joinpath('moments.html').read_text()}"
+        f"{details.head(title)}<h1>{text(title)}</h1>{files.joinpath('moments.html').read_text()}"
         f"<section><h2>The numbers</h2><table class=numbers>{head}{rows}</table></section>"
         f"<script type=application/json id=data>{json.dumps(data).replace('<', chr(92) + 'u003c')}</script>"
         f"<script>{files.joinpath('moments.js').read_text()}</script></html>\n",

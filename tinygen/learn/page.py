@@ -12,11 +12,10 @@ from tinygen.learn import details, fold
 from tinygen.learn.details import size, text
 from tinygen.learn.fold import Row
 from tinygen.learn.record import Event, Recording
-from tinygen.learn.sources import Excerpt, of_code, of_kernel, of_op
+from tinygen.learn.sources import Excerpt, of_code, of_kernel, of_op, short
 from tinygen.tape import REGISTRY
 
 ROWS = 40  # at most, of the first view
-POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
 
 
 class Check(NamedTuple):
@@ -62,9 +61,7 @@ def _page(tape: Recording, title: str, about: str, checks: Sequence[Check], fiel
     files = resources.files("tinygen.learn")
     counts = {p: sum(e.phase == p for e in tape.events) for p in ("forward", "backward", "accumulate")}
     peak = max((e.held for e in tape.events), default=0)
-    yield '<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">'
-    yield f'<meta http-equiv=Content-Security-Policy content="{POLICY}"><title>{text(title)}</title>'
-    yield f"<style>{files.joinpath('tape.css').read_text()}</style>"
+    yield details.head(title)
     yield f"<header><h1>{text(title)}</h1><p>{text(about)}</p>"
     yield f"<p>{counts['forward']} ops ran forward. Backward, the same list was read upward: {counts['backward']} "
     yield f"gradient rules ran, and {counts['accumulate']} times a gradient was added to another one, or summed to its "
@@ -126,7 +123,7 @@ def _row(tape: Recording, row: Row, opened: set[int], prefix: str) -> str:
         scope = tape.scopes[row.scope]
         about = scope.about.partition(",")[0] if scope.kind == "module" else ""
         name = text(scope.name.removeprefix(prefix).lstrip("."))
-        source = f"<a href=#fn-{_codes(tape).index(scope.code)}>source</a>" if of_code(scope.code) else ""
+        source = f"<a href='#{_anchor(scope.code)}'>source</a>" if of_code(scope.code) else ""
         summary = f"<b>{name}</b> <span class=name>{text(about)} {source}</span> {count}"
         inner = _list(tape, row.rows, opened, scope.name if scope.kind == "module" else prefix)
     flag = " open" if id(row) in opened else ""
@@ -161,9 +158,9 @@ def _memory(events: Sequence[Event], peak: int) -> str:
 def _sources(tape: Recording) -> str:
     """The functions within which ops ran, and definition, rules and kernels of each op that ran: each once."""
     found = []
-    for number, code in enumerate(_codes(tape)):
+    for code in dict.fromkeys(scope.code for scope in tape.scopes):
         if excerpt := of_code(code):
-            found.append(f"<details id=fn-{number}><summary><b>{text(code.co_qualname)}</b></summary>")
+            found.append(f"<details id='{_anchor(code)}'><summary><b>{text(code.co_qualname)}</b></summary>")
             found.append(f"{_excerpt(excerpt)}</details>")
     found.append("<h2>The source of the ops</h2>")
     for name in sorted({e.op for e in tape.events}):
@@ -176,9 +173,9 @@ def _sources(tape: Recording) -> str:
     return f"<section id=sources><h2>The source of the model</h2>{''.join(found)}</section>"
 
 
-def _codes(tape: Recording) -> list[Any]:
-    """The code of all scopes, each once."""
-    return list(dict.fromkeys(scope.code for scope in tape.scopes))
+def _anchor(code: Any) -> str:
+    """Where a function's source stands in the page."""
+    return text(f"fn-{short(code.co_filename)}:{code.co_firstlineno}").replace(" ", "_")
 
 
 def _excerpt(excerpt: Excerpt) -> str:

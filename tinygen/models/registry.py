@@ -51,7 +51,7 @@ MODELS = {
     "lapgan": Entry("gan.lapgan:LAPGAN", "a GAN of small images, and one for each detail that makes them larger"),
     "biggan": Entry("gan.biggan:BigGAN", "a residual GAN that is told the class in every norm, with truncation"),
     "progressive": Entry("gan.progressive:ProgressiveGAN", "a GAN that begins with small images and grows"),
-    "pix2pix": Entry("translation.pix2pix:Pix2Pix", "images to images by pairs: a U-Net against a judge of patches"),
+    "pix2pix": Entry("translation.pix2pix:Pix2Pix", "images to images by pairs: a U-Net, a discriminator of patches"),
     "cyclegan": Entry("translation.cyclegan:CycleGAN", "images to images without pairs: there and back"),
     "discogan": Entry("translation.discogan:DiscoGAN", "images to images without pairs, by matching features"),
 }

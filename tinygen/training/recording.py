@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from tinygen import Tensor, grad, nn, tensor
+from tinygen.data import Dataset
 from tinygen.learn import Tape
 from tinygen.learn.page import Check, Field
-from tinygen.models.model import Causal
+from tinygen.models.model import Causal, Model
 from tinygen.models.registry import model_class
 from tinygen.training.config import Config
 from tinygen.training.environment import environment
@@ -39,13 +40,13 @@ def record(config: Config, out: Path) -> Tape:
     made = environment()
     about = f"The first step of {config.model}, {config.batch_size} images of {sets[0].name}, seed {config.seed}, "
     about += f"kernels {made['kernels']}, tinygen {made['tinygen']}: {said}"
-    tape.write(out, f"{config.model}: one training step", about, checked(config, tape), list(fields(config)))
+    tape.write(out, f"{config.model}: one training step", about, checked(config, sets[0], tape),
+               list(fields(config, sets[0])))  # fmt: skip
     return tape
 
 
-def checked(config: Config, tape: Tape) -> list[Check]:
+def checked(config: Config, data: Dataset, tape: Tape) -> list[Check]:
     """One element of each of some parameters: its gradient in float64, and finite differences of the step's loss."""
-    data = config.sets()[0]
     rng = np.random.default_rng(config.seed)
     model = build(config, data, rng)
     model.to(np.float64)
@@ -59,10 +60,12 @@ def checked(config: Config, tape: Tape) -> list[Check]:
 class _Checking(Trainer):
     """A trainer that holds gradients against finite differences before it takes its step."""
 
-    wanted: list[str]
+    def __init__(self, config: Config, model: Model, data: Dataset, rng: np.random.Generator) -> None:
+        super().__init__(config, model, data, rng)
+        self.wanted: list[str] = []
+        self.found: list[Check] = []
 
     def minimize(self, closure: Callable[[], dict[str, Tensor]], optimizer: str = "adam") -> dict[str, float]:
-        self.found: list[Check] = vars(self).get("found", [])
         done = {check.leaf for check in self.found}
         own = {n: p for n, p in self._parameters[optimizer].items() if n in self.wanted and n not in done}
         state = self.rng.bit_generator.state
@@ -96,9 +99,8 @@ def _check(name: str, p: Tensor, gradient: np.ndarray, loss: Callable[[], Tensor
     return Check(name, tuple(int(i) for i in place), float(gradient[place]), difference, bound)
 
 
-def fields(config: Config) -> Iterator[Field]:
+def fields(config: Config, data: Dataset) -> Iterator[Field]:
     """What the middle pixel of each layer's output sees, of a model that gives each value those before it."""
-    data = config.sets()[0]
     model: Any = build(config, data, np.random.default_rng(config.seed)).to(np.float64).eval()
     if not issubclass(model_class(config.model), Causal):
         return
