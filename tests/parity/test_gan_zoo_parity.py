@@ -113,7 +113,9 @@ class TwinBiGAN(TwinACGAN):
 
     def __init__(self) -> None:
         self.g, self.features = players(0, HIDDEN)
-        self.e = nn.Sequential(players(0, LATENT)[1], nn.BatchNorm2d(LATENT, affine=False).double())
+        encoder = players(0, LATENT)[1]
+        encoder[-1].bias = None  # as in `BiGAN`: the norm of the codes would undo it
+        self.e = nn.Sequential(encoder, nn.BatchNorm2d(LATENT, affine=False).double())
         self.joint = nn.Sequential(
             nn.LeakyReLU(0.2), nn.Linear(HIDDEN + LATENT, HIDDEN), nn.LeakyReLU(0.2), nn.Linear(HIDDEN, 1)
         ).double()
