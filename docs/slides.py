@@ -14,11 +14,11 @@ ROOT = DOCS.parent
 HEAD = """# The lecture, slide by slide
 
 What {lecture} says, the command that shows
-it, where it is computed, and the test that proves it. `python docs/slides.py` makes this page of slides.toml; a test
+it, where it is computed, the test that proves it, and the page with its figures. `python docs/slides.py` makes this page of slides.toml; a test
 holds each command, name, test and picture against the code.
 
-| slides | what they say | see it | where it is computed | proved by |
-| --- | --- | --- | --- | --- |
+| slides | what they say | see it | where it is computed | proved by | figures |
+| --- | --- | --- | --- | --- | --- |
 """
 
 
@@ -46,7 +46,8 @@ def _line(row: dict[str, Any]) -> str:
     test = f"[{name.removeprefix('test_').replace('_', ' ')}](../{path})"
     file = inspect.getsourcefile(importlib.import_module(row["source"].partition(":")[0]))
     source = f"[{row['source'].partition(':')[2] or Path(str(file)).stem}](../{Path(str(file)).relative_to(ROOT)})"
-    return f"| {_numbers(row)} | {row['says']} | `{row['command']}` | {source} | {test} |\n"
+    page = f"[{row['page'].partition('.')[0]}]({row['page']})"
+    return f"| {_numbers(row)} | {row['says']} | `{row['command']}` | {source} | {test} | {page} |\n"
 
 
 def _picture(row: dict[str, Any]) -> str:

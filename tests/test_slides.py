@@ -49,11 +49,12 @@ def test_its_command_is_one(row):
 
 
 @pytest.mark.parametrize("row", SHOWN, ids=ids)
-def test_its_source_test_and_picture_are_there(row):
+def test_its_source_test_page_and_picture_are_there(row):
     module, _, name = row["source"].partition(":")
     found = importlib.import_module(module)
     if name:
         operator.attrgetter(name)(found)
     path, _, test = row["proof"].partition("::")
     assert f"def {test}(" in (ROOT / path).read_text()
+    assert (ROOT / "docs" / row["page"].partition("#")[0]).exists()  # the site's build holds its heading against it
     assert (ROOT / "docs" / row.get("picture", "slides.toml")).exists()
