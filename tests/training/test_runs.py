@@ -28,6 +28,7 @@ from tinygen.geometry import Geometry, channel_mask
 from tinygen.models.autoregressive.gated import GatedPixelCNN
 from tinygen.models.autoregressive.pixelcnn import PixelCNN
 from tinygen.models.family import Batch, Family
+from tinygen.models.gan.progressive import ProgressiveGAN
 from tinygen.models.model import Model
 from tinygen.report.images import save_plot
 from tinygen.training import callbacks, checkpoint, commands, config, cost, environment, loop
@@ -219,6 +220,20 @@ def test_operations_are_counted_twice_a_multiply_add_and_thrice_where_gradients_
     assert found.flops == 3 * 2 * (first + 3 * (conv + up + linear))
     assert (found.batches, found.images) == (1, 3)
     assert found.parameters == 27 + 65 + 42 + 231
+
+
+def test_the_cost_of_a_model_that_grows_is_of_all_its_sizes(monkeypatch):
+    data = Dataset(np.zeros((4, 1, 16, 16), np.uint8), levels=256)
+    rng = np.random.default_rng(0)
+    model = ProgressiveGAN((1, 16, 16), 256, latent=3, width=2, rng=rng)
+    training = Trainer(Config("progressive", batch_size=2), model, data, rng)
+    whole = cost.measure(training).flops
+    parts = []
+    for moment in cost.MOMENTS:
+        monkeypatch.setattr(cost, "MOMENTS", (moment,))
+        parts.append(cost.measure(training).flops)
+    assert whole == pytest.approx(sum(parts) / 3)
+    assert parts[0] < parts[-1]
 
 
 def test_measuring_changes_nothing_and_a_dry_run_leaves_nothing(monkeypatch, capsys):

@@ -18,7 +18,7 @@ from tinygen.modes import hook
 from tinygen.tape import Call, Op
 from tinygen.training.trainer import Trainer
 
-TIMED = 3, 2.0  # at most so many steps are timed, and no more once so many seconds have passed
+MOMENTS, LONGEST = (1 / 6, 1 / 2, 5 / 6), 2.0  # parts of the training done when steps are timed; none after so many s
 
 
 class Cost(NamedTuple):
@@ -49,10 +49,10 @@ class Cost(NamedTuple):
 def measure(trainer: Trainer) -> Cost:
     """Take a few steps of a copy of the model, with learning rates of 0: the training itself isn't touched.
 
-    A multiply-add counts as two operations, the backward pass as twice the forward one; elementwise work isn't counted.
+    They are of the beginning, the middle and the end of the training, since there are models that grow. A multiply-add
+    counts as two operations, the backward pass as twice the forward one; elementwise work isn't counted.
     """
     config, model = dataclasses.replace(trainer.config, lr=0.0), copy.deepcopy(trainer.model)
-    trial = Trainer(config, model, trainer.dataset, np.random.default_rng(config.seed))
     model.train()
     flops = 0.0
 
@@ -64,16 +64,20 @@ def measure(trainer: Trainer) -> Cost:
             flops += (3 if tracked else 1) * _operations(call.op.count_flops, call.op, call.inputs, out)
         return out
 
-    with np.errstate(all="ignore"), hook(count):
-        trial.advance(0.0)
-        images, batches = trial.images, trial.drawn
-        times: list[float] = []
+    times: list[float] = []
     with np.errstate(all="ignore"):
-        while len(times) < TIMED[0] and sum(times) < TIMED[1]:
+        for done in MOMENTS:
+            trial = Trainer(config, model, trainer.dataset, np.random.default_rng(config.seed))
+            with hook(count):
+                trial.advance(done)
+            images, batches = trial.images, trial.drawn
             start = time.perf_counter()
-            trial.advance(0.0)
+            trial.advance(done)
             times.append(time.perf_counter() - start)
-    return Cost(sum(p.numel() for p in model.parameters()), flops, min(times), batches, images)
+            if sum(times) > LONGEST:
+                break
+    parameters = sum(p.numel() for p in model.parameters())
+    return Cost(parameters, flops / len(times), sum(times) / len(times), batches, images)
 
 
 def _operations(count: Callable[..., float], op: Op, inputs: Sequence[Any], out: Any) -> float:
