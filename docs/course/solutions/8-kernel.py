@@ -1,4 +1,4 @@
-"""Chapter 7: down to C. Write the kernel's loop, then run `tinygen gradcheck exercise.py`. It needs gcc and cffi.
+"""Chapter 8: down to C. Write the kernel's loop, then run `tinygen gradcheck exercise.py`. It needs gcc and cffi.
 
     dx[i] = gradient[i] * (1 - y[i] * y[i])        for i from 0 to n - 1
 
@@ -16,8 +16,11 @@ import numpy as np
 
 
 def loop():
-    """Exercise 7.1: the C between the braces of the function, as a string. Its arguments: dx, gradient, y and n."""
-    raise NotImplementedError("exercise 7.1")
+    """Exercise 8.1: the C between the braces of the function, as a string. Its arguments: dx, gradient, y and n."""
+    return """
+        for (long i = 0; i < n; i++)
+            dx[i] = gradient[i] * (1 - y[i] * y[i]);
+    """
 
 
 @functools.cache

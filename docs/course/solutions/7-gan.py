@@ -1,4 +1,4 @@
-"""Chapter 6: two players. Write what is missing, then run `tinygen gradcheck exercise.py`.
+"""Chapter 7: two players. Write what is missing, then run `tinygen gradcheck exercise.py`.
 
 D gives a logit for each image, (N,): the probability that it is real is 1 / (1 + exp(-logit)).
 """
@@ -16,8 +16,9 @@ def discriminator_forward(real, fake):
 
 
 def discriminator_backward(dout, cache):
-    """Exercise 6.1: the gradients by both logits. Which way does each push?"""
-    raise NotImplementedError("exercise 6.1")
+    """Exercise 7.1: the gradients by both logits. Which way does each push?"""
+    real, fake = cache
+    return dout * (sigmoid(real) - 1), dout * sigmoid(fake)
 
 
 def discriminator_inputs():
@@ -32,8 +33,9 @@ def minimax_forward(fake):
 
 
 def minimax_backward(dout, cache):
-    """Exercise 6.2: the gradient by the logit. What is left of it where D is sure, at a logit of -10?"""
-    raise NotImplementedError("exercise 6.2")
+    """Exercise 7.2: the gradient by the logit. What is left of it where D is sure, at a logit of -10?"""
+    fake = cache
+    return -dout * sigmoid(fake)
 
 
 def saturation_forward(fake):
@@ -42,8 +44,9 @@ def saturation_forward(fake):
 
 
 def saturation_backward(dout, cache):
-    """Exercise 6.3: the gradient by the logit. And now, at a logit of -10?"""
-    raise NotImplementedError("exercise 6.3")
+    """Exercise 7.3: the gradient by the logit. And now, at a logit of -10?"""
+    fake = cache
+    return dout * (sigmoid(fake) - 1)
 
 
 def penalty_forward(x, w):
@@ -55,11 +58,16 @@ def penalty_forward(x, w):
 
 
 def penalty_backward(dout, cache):
-    """Exercise 6.4: the gradients by x and by w: gradients through a gradient.
+    """Exercise 7.4: the gradients by x and by w: gradients through a gradient.
 
     w stands in it twice: in the slope's factor w, and within t = tanh(x w).
     """
-    raise NotImplementedError("exercise 6.4")
+    x, w, t, slope, norm = cache
+    dslope = (dout * 2 * (norm - 1) / norm)[:, None] * slope
+    dw = ((1 - t * t)[:, None] * dslope).sum(axis=0)
+    dt = -2 * t * (dslope * w).sum(axis=1)
+    da = dt * (1 - t * t)  # of a = x w
+    return da[:, None] * w, dw + x.T @ da
 
 
 def penalty_inputs():

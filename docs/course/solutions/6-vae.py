@@ -1,4 +1,4 @@
-"""Chapter 5: what a VAE adds. Write what is missing, then run `tinygen gradcheck exercise.py`."""
+"""Chapter 6: what a VAE adds. Write what is missing, then run `tinygen gradcheck exercise.py`."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ def kl_forward(mean, log_var):
 
 
 def kl_backward(dout, cache):
-    """Exercise 5.1: the gradients by mean and by log_var. Where are both 0? At the prior."""
+    """Exercise 6.1: the gradients by mean and by log_var. Where are both 0? At the prior."""
     mean, log_var = cache
     return dout * mean, dout * 0.5 * (np.exp(log_var) - 1)
 
@@ -27,7 +27,7 @@ def reparameterize_forward(mean, log_var):
 
 
 def reparameterize_backward(dout, cache):
-    """Exercise 5.2: the gradients by mean and by log_var: the noise is a constant, so they flow."""
+    """Exercise 6.2: the gradients by mean and by log_var: the noise is a constant, so they flow."""
     log_var, noise = cache
     return dout, dout * 0.5 * np.exp(log_var / 2) * noise
 
@@ -39,7 +39,7 @@ def reparameterize_inputs():
 
 
 def bernoulli_loss(x, y):
-    """Exercise 5.3: -log p(y) of logits x (N, D), pixels y of 0 or 1: summed over D, a mean over N; its gradient by x.
+    """Exercise 6.3: -log p(y) of logits x (N, D), pixels y of 0 or 1: summed over D, a mean over N; its gradient by x.
 
     log(1 + exp(x)) overflows for large x: np.logaddexp(0, x) doesn't.
     """
