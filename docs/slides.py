@@ -14,8 +14,8 @@ ROOT = DOCS.parent
 HEAD = """# The lecture, slide by slide
 
 What {lecture} says, the command that shows
-it, where it is computed, the test that proves it, and the page with its figures. `python docs/slides.py` makes this page of slides.toml; a test
-holds each command, name, test and picture against the code.
+it, where it is computed, the test that proves it, and the page with its figures. `python docs/slides.py` makes this
+page of slides.toml; a test holds each command, name, test and picture against the code.
 
 | slides | what they say | see it | where it is computed | proved by | figures |
 | --- | --- | --- | --- | --- | --- |
