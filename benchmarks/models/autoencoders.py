@@ -31,7 +31,8 @@ from tinygen.metrics.metric import Chart
 from tinygen.metrics.quality import calibration
 from tinygen.models.family import Batch
 from tinygen.models.model import Model
-from tinygen.models.vae.autoencoder import Autoencoder, accuracy, classifier, fit
+from tinygen.models.probing import fine_tuned
+from tinygen.models.vae.autoencoder import Autoencoder
 from tinygen.models.vae.estimates import ACTIVE, activity, elbo, importance_bound, prior_estimate
 from tinygen.report.images import save_plot
 
@@ -126,21 +127,13 @@ def autoencoder(out: Path) -> str:
 def finetuning(out: Path) -> str:
     """Slides 47 and 48: classifiers from the autoencoder's encoder and from scratch, with few labels."""
     (pretrained, _), (train, test) = trained(4, 256, "autoencoder", 2e-3, latent=64), data(256)
-    weights, rows = pretrained.state_dict(), []
+    rows = []
     for labels in (100, 1000):
         found: dict[bool, list[float]] = {True: [], False: []}
         for seed in SEEDS:
-            chosen = np.random.default_rng([seed, labels])
-            index = np.concatenate([chosen.choice(np.flatnonzero(train.labels == c), labels // 10, replace=False)
-                                    for c in range(10)])  # fmt: skip
-            for started in found:
-                rng = np.random.default_rng(seed)
-                model = Autoencoder(train.images.shape[1:], 256, latent=64, rng=rng)
-                if started:
-                    model.load_state_dict(weights)
-                net = classifier(model, 10, rng)
-                fit(net, model.network_input(train.images[index]), train.labels[index], rng)
-                found[started].append(accuracy(net, model.network_input(test.images), test.labels))
+            new = Autoencoder(train.images.shape[1:], 256, latent=64, rng=np.random.default_rng(seed))
+            for started, model in ((True, pretrained), (False, new)):
+                found[started].append(fine_tuned(model, train, test, labels, seed))
         gain = np.subtract(found[True], found[False])
         rows.append((labels, *(spread(found[k], 100) for k in (True, False)), spread(list(gain), 100)))
     return table(f"labels, {len(SEEDS)} seeds | accuracy from the autoencoder, % | from scratch, % | gain", rows)

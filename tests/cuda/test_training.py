@@ -12,7 +12,8 @@ from tinygen.data import Dataset
 from tinygen.models.energy import family as energy
 from tinygen.models.energy.chain import MarkovChain
 from tinygen.models.family import Batch
-from tinygen.models.model import Samples, Translates
+from tinygen.models.model import HasFeatures, Samples, Translates
+from tinygen.models.probing import features
 from tinygen.training.run import Config
 from tinygen.training.trainer import Trainer
 
@@ -56,6 +57,8 @@ def test_it_draws_and_judges_on_the_device_as_on_the_cpu(name, device):
             drawn.append(model.sample(3, np.random.default_rng(2), labels=labels))
         if isinstance(model, Translates):
             drawn.append(model.translate(images, np.random.default_rng(2)))
+        if isinstance(model, HasFeatures):
+            drawn.append(features(model, images))
         if model.family.validation_unit:
             judged.append(model.family.validation(model, Batch(images[:5], np.arange(5) % 3), np.random.default_rng(3)))
     assert drawn or judged

@@ -11,7 +11,7 @@ from tinygen.gradcheck import check_module
 from tinygen.metrics.metric import Chart
 from tinygen.models.family import Batch
 from tinygen.models.networks import encoders
-from tinygen.models.vae.autoencoder import Autoencoder, accuracy, classifier, fit
+from tinygen.models.vae.autoencoder import Autoencoder
 
 
 def trained(images, levels, steps, **options):
@@ -83,19 +83,6 @@ def test_the_loss_is_the_squared_error_of_an_image():
         loss = model.loss(Batch(images), np.random.default_rng(0))["squared_error"].item()
     assert loss == pytest.approx(((restored - images / 4) ** 2).sum() / 6, rel=1e-5)
     assert model.family.progress(model, {"squared_error": 16.0}) == "mean squared error 1.00000"
-
-
-def test_a_classifier_starts_from_the_encoder_and_all_of_it_is_tuned():
-    train, test = load("digits")
-    model = trained(train.images, 17, 150, latent=16, hidden=16)
-    rng = np.random.default_rng(0)
-    net = classifier(model, 10, rng)
-    before = {name: p.numpy().copy() for name, p in net.named_parameters()}
-    chosen = np.concatenate([np.flatnonzero(train.labels == c)[:20] for c in range(10)])
-    fit(net, model.network_input(train.images[chosen]), train.labels[chosen], rng, steps=150)
-    assert accuracy(net, model.network_input(test.images), test.labels) > 0.6  # with 200 labels; chance is .1
-    for name, p in net.named_parameters():
-        assert not np.array_equal(p.numpy(), before[name]), name
 
 
 def test_pictures_and_samples():

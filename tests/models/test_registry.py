@@ -4,7 +4,7 @@ import pytest
 
 from tests.models.small import SMALL, new
 from tinygen.models.family import Family
-from tinygen.models.model import Model, Samples, Translates
+from tinygen.models.model import HasFeatures, Model, Samples, Translates
 from tinygen.models.registry import MODELS, model_class
 
 
@@ -16,7 +16,7 @@ def test_every_model_of_the_registry_is_among_the_small_ones():
 def test_a_model_keeps_to_the_frame(name):
     model = new(name, (1, 8, 8), 17)
     assert isinstance(model, Model)
-    assert isinstance(model, (Samples, Translates))
+    assert isinstance(model, (Samples, Translates, HasFeatures))
     assert type(model.family) is not Family
     assert model.family.progress.__qualname__ != Family.progress.__qualname__
 

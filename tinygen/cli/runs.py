@@ -1,4 +1,4 @@
-"""The commands that work on run folders: sample, evaluate, plot, export, hype, compare."""
+"""The commands that work on run folders: sample, evaluate, plot, export, probe, hype, compare."""
 
 from __future__ import annotations
 
@@ -29,8 +29,15 @@ def add(commands: Any) -> None:
     plot.add_argument("name", metavar="NAME", nargs="?", help="such as complete, reconstruct, interpolate")
     _add_out(plot, "NAME-SEED.png")
     _add_out(_add(commands, "export", "write the weights for PyTorch", _export), "weights.safetensors")
+    _add_probe(commands)
     _add_hype(commands)
     _add_compare(commands)
+
+
+def _add_probe(commands: Any) -> None:
+    probe = _add(commands, "probe", "say how many classes a model's features tell by few labels", _probe)
+    probe.add_argument("--labels", type=whole_number, default=100, help="how many are used (default %(default)s)")
+    probe.add_argument("--seeds", type=whole_number, default=5, help="how often they are drawn (default %(default)s)")
 
 
 def _add_hype(commands: Any) -> None:
@@ -88,6 +95,13 @@ def _plot(args: argparse.Namespace) -> None:
 
 def _export(args: argparse.Namespace) -> None:
     _commands().export(_run(args), args.out)
+
+
+def _probe(args: argparse.Namespace) -> None:
+    need_packages()
+    from tinygen.training import probed
+
+    probed.probe(_run(args), args.labels, range(args.seed, args.seed + args.seeds))
 
 
 def _hype(args: argparse.Namespace) -> None:

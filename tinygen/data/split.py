@@ -7,14 +7,14 @@ import numpy as np
 SEED = 0  # the same images are held out whatever the seed of a training
 
 
-def held_out(count: int, total: int, labels: np.ndarray | None = None) -> np.ndarray:
-    """Which `count` of `total` images are held out: a mask (total,), always the same one.
+def held_out(count: int, total: int, labels: np.ndarray | None = None, seed: int = SEED) -> np.ndarray:
+    """Which `count` of `total` images are held out: a mask (total,), always the same one for a seed.
 
     labels: integers (total,): each class gives in proportion to its size, rounded up or down. Every class keeps an
     image at least, and gives one at least if it has two and `count` suffices. So fewer than `count` are held out where
     there are too many classes of one image; where all images are such, the labels are left aside.
     """
-    rng = np.random.default_rng(SEED)
+    rng = np.random.default_rng(seed)
     labels = np.zeros(total, np.int8) if labels is None else labels
     sizes = np.unique(labels, return_counts=True)[1]
     if len(sizes) == total:

@@ -62,6 +62,11 @@ class Averaged(nn.Module):
             else:
                 array[...] = copied[name]._array
 
+    def settle(self) -> None:
+        """From now on there is one network, whose weights are the average: for what is trained further."""
+        self.network.load_state_dict(self.average.state_dict())
+        self.average = self.network
+
 
 def buffered(network: nn.Module) -> nn.Module:
     """A copy of a network whose parameters are buffers. One that several layers share is shared there, too."""

@@ -195,3 +195,11 @@ class Translates(Protocol):
 
     def translate(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Images of the other domain, (N, C, H, W) uint8."""
+
+
+@runtime_checkable
+class HasFeatures(Protocol):
+    """A model with features of images, that other tasks can go on from: see `tinygen.models.probing`."""
+
+    def features(self, x: Tensor) -> Tensor:
+        """The features of scaled images (N, C, H, W), (N, F)."""

@@ -54,6 +54,7 @@ MODELS = {
     "pix2pix": Entry("translation.pix2pix:Pix2Pix", "images to images by pairs: a U-Net, a discriminator of patches"),
     "cyclegan": Entry("translation.cyclegan:CycleGAN", "images to images without pairs: there and back"),
     "discogan": Entry("translation.discogan:DiscoGAN", "images to images without pairs, by matching features"),
+    "simclr": Entry("selfsupervised.simclr:SimCLR", "features: two views of an image alike, unlike all others"),
 }
 
 

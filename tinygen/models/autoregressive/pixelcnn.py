@@ -64,3 +64,7 @@ class PixelCNN(Autoregressive):
     def forward(self, x: Tensor) -> Tensor:
         """Scaled images (N, C, H, W) -> logits (N, levels, C, H, W)."""
         return self.by_level(self.layers(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        """The last hidden layer of scaled images (N, C, H, W), its mean over the pixels, (N, 2 hidden)."""
+        return self.layers[:-1](x).mean((2, 3))

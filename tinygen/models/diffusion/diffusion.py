@@ -18,13 +18,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from tinygen import no_grad
+from tinygen import Tensor, no_grad
 from tinygen.models.diffusion import predictions, process, schedules
 from tinygen.models.diffusion.base import Denoiser, Lesson, in_chunks, spread
 from tinygen.models.diffusion.family import DiffusionFamily, GuidedFamily
 from tinygen.models.diffusion.process import Predict
 from tinygen.models.diffusion.schedules import Schedule
 
+CLEAR = 0.1  # of all times: the one at which features are read
 ITERATIONS = 3  # of the noise at a place that isn't known yet, in `encode`
 
 
@@ -132,6 +133,15 @@ class Diffusion(Denoiser):
         labels = self.none(len(images)) if labels is None else labels
         states = self.states(self.noise(len(images), rng), labels, rng, temperature, replaced)
         return self.levels.round(self.last(states, f"completing {len(images):,} images"))
+
+    def features(self, x: Tensor) -> Tensor:
+        """The middle of the U-Net for scaled images (N, C, H, W) at an early time, without noise, (N, channels).
+
+        Source: Baranchuk et al., Label-efficient semantic segmentation with diffusion models (2022), in this form.
+        """
+        network, t = self.network.current, max(1, round(CLEAR * len(self.noising)))
+        time = network.time(self.noising.times[t : t + 1])
+        return network.middle(x * float(self.noising.signal[t]), time, self.none(len(x)))
 
     # -- images as noise: without noise on the way, each image has its own
 

@@ -58,8 +58,17 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, labels: np.ndarray | None = None) -> Tensor:
         """x: (N, C, H, W). time: what `time` gives, (N, size), or (1, size) for all. labels: (N,), if there are any."""
-        vector = time if self.classes is None else time + self.classes(labels)
-        if self.patch == 1:
-            return self.unet(x, F.silu(vector))
-        patches = F.pixel_unshuffle(x, self.patch)
-        return F.pixel_shuffle(self.unet(patches, F.silu(vector)), self.patch)
+        out = self.unet(self.patches(x), self.vector(time, labels))
+        return out if self.patch == 1 else F.pixel_shuffle(out, self.patch)
+
+    def middle(self, x: Tensor, time: Tensor, labels: np.ndarray | None = None) -> Tensor:
+        """The U-Net's smallest scale, its mean over the places, (N, channels)."""
+        return self.unet.middle(self.patches(x), self.vector(time, labels))[0].mean((2, 3))
+
+    def patches(self, x: Tensor) -> Tensor:
+        """Images as the U-Net sees them."""
+        return x if self.patch == 1 else F.pixel_unshuffle(x, self.patch)
+
+    def vector(self, time: Tensor, labels: np.ndarray | None) -> Tensor:
+        """What the U-Net's blocks are told."""
+        return F.silu(time if self.classes is None else time + self.classes(labels))

@@ -106,8 +106,11 @@ class BiGAN(DCGAN):
             "encoder": nn.Sequential(encoder, nn.BatchNorm2d(codes, affine=False)),
         }
 
+    def features(self, x: Tensor) -> Tensor:
+        """E(x) of scaled images (N, C, H, W), (N, latent)."""
+        return self.pair.players["encoder"](x).reshape(len(x), -1)
+
     def encode(self, images: np.ndarray) -> np.ndarray:
         """E(x): the codes of images (N, C, H, W) uint8, (N, latent), by the running statistics of batch norm."""
-        encoder: nn.Module = self.pair.players["encoder"]
-        with evaluating(encoder):
-            return in_batches(lambda x: encoder(self.network_input(x)).reshape(len(x), -1), images, ROWS)
+        with evaluating(self.pair.players["encoder"]):
+            return in_batches(lambda x: self.features(self.network_input(x)), images, ROWS)

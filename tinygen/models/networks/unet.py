@@ -112,13 +112,18 @@ class UNet(nn.Module):
         if (vector is None) != (self.size == 0):
             expected = f"a vector of {self.size} numbers" if self.size else "no vector"
             raise ValueError(f"UNet: it takes {expected}, got {'none' if vector is None else vector.shape}")
+        x, across = self.middle(x, vector)
+        x = self.up[-1](x, vector)
+        for i in reversed(range(self.scales - 1)):
+            x = self.up[i](cat(self.upsample[i](x), across[i], dim=1), vector)
+        return self.output(self.norm(x))
+
+    def middle(self, x: Tensor, vector: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+        """What comes down to the smallest scale, (N, channels[-1], H', W'), and what goes across at the others."""
         x, across = self.input(x), list[Tensor]()
         for i, block in enumerate(self.down):
             x = block(x, vector)
             if i < self.scales - 1:
                 across.append(x)
                 x = self.downsample[i](x)
-        x = self.up[-1](self.attention(x), vector)
-        for i in reversed(range(self.scales - 1)):
-            x = self.up[i](cat(self.upsample[i](x), across[i], dim=1), vector)
-        return self.output(self.norm(x))
+        return self.attention(x), across

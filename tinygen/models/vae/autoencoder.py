@@ -2,21 +2,20 @@
 
     encoder: 4 convolutions -> code -> decoder: 4 transposed convolutions,        loss: squared error (L2)
 
-What it learns serves a classifier with few labels (`classifier`, slides 47 and 48). It can't generate, since nobody
-knows which codes mean something (slide 49): its samples show that.
+What it learns serves a classifier with few labels (`models/probing.py`, slides 47 and 48). It can't generate, since
+nobody knows which codes mean something (slide 49): its samples show that.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
-from tinygen import Tensor, nn, optim
+from tinygen import Tensor
 from tinygen.baselines.pca import PCA
-from tinygen.data import Dataset, Minibatches
+from tinygen.data import Dataset
 from tinygen.metrics.metric import ImageGrid, Metric, Plot
 from tinygen.models.family import Batch, Family, PlotOf
 from tinygen.models.interpolation import interpolation
@@ -107,6 +106,10 @@ class Autoencoder(Model):
         restored = self.decode(self.encode(images))
         return float(np.mean(((restored - images) / (self.levels - 1)) ** 2))
 
+    def features(self, x: Tensor) -> Tensor:
+        """The codes of scaled images (N, C, H, W), (N, latent): a start for a classifier (slides 47 and 48)."""
+        return self.encoder(x)
+
     def encode(self, images: np.ndarray) -> np.ndarray:
         """The code of each image, (N, latent)."""
         return encoders.in_batches(lambda x: self.encoder(self.network_input(x)), images)
@@ -128,24 +131,3 @@ class Autoencoder(Model):
         """n standard normal codes, times temperature, decoded: (n, C, H, W) uint8. labels: None, there are none."""
         self.condition.check(labels, n, type(self).__name__)
         return self.levels.round(self._outputs(temperature * self.codes(n, rng)))
-
-
-def classifier(model: Autoencoder, classes: int, rng: np.random.Generator) -> nn.Sequential:
-    """The encoder itself with a linear layer on top: scaled images -> logits (N, classes). Slides 47 and 48."""
-    return nn.Sequential(model.encoder, nn.Linear(model.latent, classes, rng=rng))
-
-
-def fit(net: nn.Module, x: Tensor, labels: np.ndarray, rng: np.random.Generator, steps: int = 300) -> None:
-    """Train all of a classifier with Adam, 32 at a time, on scaled images x (N, C, H, W) and labels (N,)."""
-    optimizer = optim.Adam(net.parameters(), lr=1e-3)
-    batches = Minibatches((x.numpy(), labels), 32, rng)
-    epochs = itertools.chain.from_iterable(itertools.repeat(batches))
-    for images, targets in itertools.islice(epochs, steps):
-        optimizer.zero_grad()
-        F.cross_entropy(net(x.new_tensor(images)), targets).backward()
-        optimizer.step()
-
-
-def accuracy(net: nn.Module, x: Tensor, labels: np.ndarray) -> float:
-    """The share of scaled images (N, C, H, W) whose likeliest class is their label."""
-    return float((encoders.in_batches(net, x).argmax(axis=1) == labels).mean())

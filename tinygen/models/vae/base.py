@@ -133,6 +133,10 @@ class LatentVariableModel(Model):
         output = self.decoder(z.reshape(-1, self.size))
         return -self.likelihood.nats(output.reshape(*z.shape[:-1], *output.shape[1:]), x).sum((-3, -2, -1))
 
+    def features(self, x: Tensor) -> Tensor:
+        """The middle of q(z | x) of scaled images (N, C, H, W), (N, size)."""
+        return self.middle(self.encoder(x))
+
     def encode(self, images: np.ndarray) -> np.ndarray:
         """The middle of q(z | x) of each image, (N, size)."""
         return encoders.in_batches(lambda x: self.middle(self.encoded(x)), images)
