@@ -48,21 +48,23 @@ def trained(name, device, steps=STEPS):
 
 @every_model
 def test_it_draws_and_judges_on_the_device_as_on_the_cpu(name, device):
-    drawn, judged = [], []
+    found = []
     for where in ("cpu", "cuda"):
         model, images = built(name)
         model.to(where).eval()
-        labels = model.condition.in_turn(3)
+        labels, numbers = model.condition.in_turn(3), []
+        found.append(numbers)
         if isinstance(model, Samples):
-            drawn.append(model.sample(3, np.random.default_rng(2), labels=labels))
+            numbers.append(model.sample(3, np.random.default_rng(2), labels=labels))
         if isinstance(model, Translates):
-            drawn.append(model.translate(images, np.random.default_rng(2)))
+            numbers.append(model.translate(images, np.random.default_rng(2)))
         if isinstance(model, HasFeatures):
-            drawn.append(features(model, images))
+            numbers.append(features(model, images))
         if model.family.validation_unit:
-            judged.append(model.family.validation(model, Batch(images[:5], np.arange(5) % 3), np.random.default_rng(3)))
-    assert drawn or judged
-    for on_cpu, there in (found for found in (drawn, judged) if found):
+            some = Batch(images[:5], np.arange(5) % 3)
+            numbers.append(model.family.validation(model, some, np.random.default_rng(3)))
+    assert found[0]
+    for on_cpu, there in zip(*found, strict=True):
         np.testing.assert_allclose(there, on_cpu, rtol=1e-4)
 
 

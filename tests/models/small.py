@@ -57,7 +57,7 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {  # the model's name in the regi
     "pix2pix": ("pix2pix", {"width": 3}),
     "cyclegan": ("cyclegan", {"width": 3}),
     "discogan": ("discogan", {"width": 3}),
-    "simclr": ("simclr", {"latent": 3, "hidden": 2}),
+    "simclr": ("simclr", {"latent": 8, "hidden": 6}),
 }
 AUTOREGRESSIVE = [name for name, (model, _) in SMALL.items() if issubclass(model_class(model), Causal)]
 

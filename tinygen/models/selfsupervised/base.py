@@ -28,7 +28,7 @@ class SelfSupervised(Model):
     """
 
     family = SelfSupervisedFamily()
-    lr: ClassVar[float] = 1e-3
+    lr: ClassVar[float] = 2e-3
     batch_size: ClassVar[int] = 128
 
     def __init__(

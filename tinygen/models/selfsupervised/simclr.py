@@ -45,7 +45,7 @@ class SimCLR(SelfSupervised):
     """
 
     def __init__(
-        self, image_shape: tuple[int, int, int], levels: int, *, latent: int = 64, hidden: int = 32,
+        self, image_shape: tuple[int, int, int], levels: int, *, latent: int = 64, hidden: int = 16,
         temperature: float = 0.2, rng: np.random.Generator,
     ) -> None:  # fmt: skip
         if not temperature > 0:
