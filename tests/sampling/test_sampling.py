@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
@@ -339,3 +340,15 @@ def test_arrays_that_do_not_fit_never_reach_the_kernel():
         a = arguments(new("pixelcnn", (1, 3, 3), 4))
         with pytest.raises(ValueError, match="tg_sample"):
             kernels.sample.sample(**(vars(a) | change))
+
+
+def test_the_memory_of_a_nades_steps_grows_with_its_numbers_not_with_their_square():
+    model = small.new("nade", (1, 14, 14), 64)
+    tracemalloc.start()
+    try:
+        model.sample(1, np.random.default_rng(0))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    logits = 14 * 14 * 64
+    assert peak < 1000 * logits  # bytes; with all numbers kept for each value there were more

@@ -29,10 +29,13 @@ class PCA:
                              f"got {components} of {x.shape}")  # fmt: skip
         self.mean = x.mean(axis=0)
         x -= self.mean  # in place: x is a copy
-        values, vectors = np.linalg.eigh(x.T @ x / (len(x) - 1))
-        self.variance = np.maximum(values[::-1][:components], 0)
-        self.components = vectors.T[::-1][:components]
-        total = values.sum()
+        if components <= len(x) < x.shape[1]:  # no matrix of D x D
+            _, lengths, vectors = np.linalg.svd(x, full_matrices=False)
+            values = lengths**2 / (len(x) - 1)
+        else:
+            values, vectors = np.linalg.eigh(x.T @ x / (len(x) - 1))
+            values, vectors = np.maximum(values[::-1], 0), vectors.T[::-1]
+        self.variance, self.components, total = values[:components], vectors[:components], values.sum()
         self.explained = self.variance.cumsum() / total if total > 0 else np.ones(components)
 
     def encode(self, x: np.ndarray) -> np.ndarray:

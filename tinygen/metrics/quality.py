@@ -108,7 +108,7 @@ def blurred(images: np.ndarray) -> np.ndarray:
 
 def gaussian(train: Dataset, n: int, components: int = 64, seed: int = 0) -> np.ndarray:
     """n images from the Gaussian with the mean and principal components of the training images, (n, C, H, W) uint8."""
-    pca = PCA(train.images, min(components, train.images[0].size))
+    pca = PCA(train.images, min(components, len(train), train.images[0].size))
     z = np.random.default_rng(seed).standard_normal((n, len(pca.variance)))[:, ::-1]  # the least component's come first
     x = pca.decode(z * np.sqrt(pca.variance))
     return np.round(np.clip(x, 0, train.levels - 1)).astype(np.uint8).reshape(n, *train.images.shape[1:])

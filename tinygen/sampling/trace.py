@@ -353,14 +353,15 @@ class Trace:
         total, hidden = self.new(1, 1, len(bias)), self.new(1, 1, len(bias))  # for one value after the other
         out, here = self.new(1, *output.shape[:2]), np.zeros(1, np.int64)
         first, shift = total.numbers[0, :, 0], np.zeros(output.shape[1], output.dtype)
+        results = out.numbers[0]  # made once: what is noted are views of it
         for d, time in enumerate(np.concatenate([[0], known[:-1]])[:, None]):
             taps = [Tap(0, 0, d - 1, weight[d - 1 : d])] if d else []
             self.product(source, taps, here, here, bias, first, first if d else None, time, here + 3 * d)
             self.time[total.numbers] = time
             self.note("sigmoid", hidden.numbers, total.numbers, total.numbers, here + 3 * d + 1)
-            self.time[out.numbers[0, d]] = time
-            tap, result = Tap(0, 0, 0, output[d].T), out.numbers[0, d, :1]
-            self.product(hidden, [tap], here, here, shift, result, None, time, here + 3 * d + 2)
+            self.time[results[d]] = time
+            tap = Tap(0, 0, 0, output[d].T)
+            self.product(hidden, [tap], here, here, shift, results[d, :1], None, time, here + 3 * d + 2)
         return self.placeholders(out.numbers)
 
     # -- recurrence

@@ -19,6 +19,8 @@ from tinygen import Tensor, nn, where
 from tinygen.models.autoregressive.base import Autoregressive
 from tinygen.nn import functional as F
 
+MOST = 1 << 30  # direct weights: 4 GiB, and with their gradient and Adam's moments 16 GiB
+
 
 class MaskedLinear(nn.Linear):
     """A linear layer in which an output sees an input exactly if seen[output, input]. Other weights aren't used."""
@@ -41,6 +43,8 @@ class MADE(Autoregressive):
         levels: values run from 0 to levels - 1. D values take D * (hidden * levels + D * (levels - 1)) weights.
         hidden: how many hidden units; their degrees are spread evenly over 1 .. D - 1. 0 for an FVSBN.
         rng: draws the initial weights.
+
+    Raises ValueError for more direct weights than `MOST`, which photographs of 256 levels would take.
     """
 
     def __init__(
@@ -49,6 +53,11 @@ class MADE(Autoregressive):
         super().__init__(image_shape, levels)
         if hidden < 0:
             raise ValueError(f"hidden must not be negative, got {hidden}")
+        if (weights := self.dimensions**2 * (levels - 1)) > MOST:
+            raise ValueError(
+                f"MADE joins every value with every other: images {'x'.join(map(str, image_shape))} of {levels} levels "
+                f"take {weights:,} weights, more than {MOST:,}; take fewer levels (--levels 2) or smaller images"
+            )
         value = np.arange(1, self.dimensions + 1)  # d, the place of a value in the order
         output = value.repeat(levels - 1)[:, None]
         self.direct = MaskedLinear(output > value, rng=rng)
