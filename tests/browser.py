@@ -15,6 +15,7 @@ import shlex
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -122,10 +123,14 @@ class Browser:
 
     def wait(self, condition: str) -> None:
         """Until the condition, in JavaScript, holds."""
+        self.wait_for(lambda: self.evaluate(f"!!({condition})"), condition)
+
+    def wait_for(self, done: Callable[[], Any], what: str = "") -> None:
+        """Until done() is true."""
         end = time.monotonic() + PATIENCE
-        while not self.evaluate(f"!!({condition})"):
+        while not done():
             if time.monotonic() > end:
-                raise TimeoutError(f"never became true: {condition}; thrown in the page: {self.errors}")
+                raise TimeoutError(f"never became true: {what}; thrown in the page: {self.errors}")
             time.sleep(0.005)
 
     def press(self, key: str, code: int) -> None:

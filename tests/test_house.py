@@ -166,7 +166,7 @@ TINYGEN = (
     ("errors", "kernels"),
     ("console", "cuda", "data", "pool"),
     ("array", "geometry", "nvcc"),
-    ("cache",),
+    ("cache", "markup"),
 )
 
 

@@ -10,11 +10,13 @@ from typing import Any
 from tinygen.cli.parser import DEVICES, WHERE, device, need_packages, seed, temperature, whole_number
 from tinygen.training.run import Run
 
+IMAGES = 64  # that `sample` draws
+
 
 def add(commands: Any) -> None:
     """Add the commands to the top parser's."""
     sample = _add(commands, "sample", "draw images from a trained model", _sample)
-    sample.add_argument("-n", type=whole_number, default=64, help="how many (default 64)")
+    sample.add_argument("-n", type=whole_number, default=IMAGES, help="how many (default %(default)s)")
     sample.add_argument("--temperature", type=temperature, default=1.0, help="below 1: likelier images (default 1)")
     told = sample.add_mutually_exclusive_group()
     told.add_argument("--label", type=seed, help="of that class, for models of classes: 0, 1, ...")
@@ -24,6 +26,8 @@ def add(commands: Any) -> None:
     sample.add_argument("--eta", type=temperature, help="noise on the way, for diffusion: 0 (DDIM) to 1 (DDPM)")
     sample.add_argument("--guidance", type=temperature, help="by how much to overdo the class, for diffusion: 0, 1, ..")
     _add_out(sample, "samples-SEED.png, with what else is given in its name")
+    sample.add_argument("--page", type=Path, metavar="FILE", help="instead, how one image is drawn value by "
+                        "value: a page to play and to step through, of autoregressive models")  # fmt: skip
     _add(commands, "evaluate", "measure a trained model on the test set, beside trivial models", _evaluate)
     plot = _add(commands, "plot", "draw one of a model's plots; without a name: list them", _plot)
     plot.add_argument("name", metavar="NAME", nargs="?", help="such as complete, reconstruct, interpolate")
@@ -79,6 +83,11 @@ def _add_out(p: argparse.ArgumentParser, file: str) -> None:
 def _sample(args: argparse.Namespace) -> None:
     drawing = {name: getattr(args, name) for name in ("steps", "eta", "guidance")}
     label = args.label if args.caption is None else args.caption
+    if args.page:
+        if args.out or args.n != IMAGES:
+            raise ValueError("--page shows how one image is drawn, without -n and --out")
+        _commands().draw(_run(args), args.seed, args.temperature, label, args.page, **drawing)
+        return
     _commands().sample(_run(args), args.n, args.seed, args.temperature, label, args.out, **drawing)
 
 

@@ -63,23 +63,23 @@ def _toy(args: argparse.Namespace) -> None:
 
 def _train(args: argparse.Namespace, points: Any) -> None:
     """Train a GAN of points; with --page keep what is seen at some moments, more of them at the start."""
-    from tinygen.learn import moments
+    from tinygen.learn import plane
 
     if not args.page:
         points.train(args.steps)
         return
     kept = {1, *(round(args.steps * (i / MOMENTS) ** 2) for i in range(1, MOMENTS + 1))}
-    found: list[moments.Moment] = []
+    found: list[plane.Moment] = []
 
     def seen(step: int, parts: dict[str, float]) -> None:
         if step in kept:
-            generated = points.sample(moments.POINTS, np.random.default_rng(args.seed))  # of the same codes
-            pushes = points.pushes(generated[: moments.ARROWS])
-            found.append(moments.Moment(step, points.field(moments.SIDE), generated, pushes, parts))
+            generated = points.sample(plane.POINTS, np.random.default_rng(args.seed))  # of the same codes
+            pushes = points.pushes(generated[: plane.ARROWS])
+            found.append(plane.Moment(step, points.field(plane.SIDE), generated, pushes, parts))
 
     points.train(args.steps, seen)
     real = points.density(500, np.random.default_rng(args.seed))
-    moments.write(args.page, f"A GAN in the plane: {points.name}", real, found)
+    plane.write(args.page, f"A GAN in the plane: {points.name}", real, found)
     say(f"{len(found)} moments of the training: {args.page}")
 
 

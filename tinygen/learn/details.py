@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import html
 import inspect
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from typing import Any
 
+from tinygen import markup
 from tinygen.learn.arrays import Summary
 from tinygen.learn.record import Event, Leaf, Recording
 from tinygen.learn.sources import short
 from tinygen.learn.terms import Terms
+from tinygen.markup import text
 from tinygen.tape import REGISTRY
-
-POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
-
-
-def text(value: Any) -> str:
-    """As HTML."""
-    return html.escape(str(value))
 
 
 def head(title: str) -> str:
-    """How a page begins. Its policy lets it load nothing: that it needs nothing else is the browser's to see to."""
-    style = resources.files("tinygen.learn").joinpath("tape.css").read_text()
-    return (
-        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f'<meta http-equiv=Content-Security-Policy content="{POLICY}"><title>{text(title)}</title>'
-        f"<style>{style}</style>"
-    )
+    """How a page begins."""
+    return markup.head(title, resources.files("tinygen.learn").joinpath("tape.css").read_text())
 
 
 def size(n: int) -> str:

@@ -1,61 +1,22 @@
 "use strict";
-(() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
-  const byId = id => document.getElementById(id), plane = byId("plane"), at = byId("at"), play = byId("play");
-  const bytes = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
-  const size = plane.width, context = plane.getContext("2d"), real = bytes(data.real), last = data.moments.length - 1;
-  const small = document.createElement("canvas");
-  small.width = small.height = data.side;
-  at.max = last;
-  let timer = 0;
+// A recording, and what plays it: a page's own script follows, and calls `player` with what shows a moment and says it.
+const byId = id => document.getElementById(id), data = JSON.parse(byId("data").textContent);
+const bytes = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
 
-  function field(values) {
-    const image = new ImageData(data.side, data.side);
-    values.forEach((v, i) => {
-      const t = v / 127.5 - 1, fade = 255 * (1 - Math.abs(t) * .75);  // blue, white, orange
-      image.data.set(t < 0 ? [fade, fade * .8 + 51, 255, 255] : [255, fade * .6 + 102, fade, 255], 4 * i);
-    });
-    small.getContext("2d").putImageData(image, 0, 0);
-    context.imageSmoothingEnabled = true;
-    context.drawImage(small, 0, 0, size, size);
-  }
-  const x = v => v / 255 * size, y = v => size - v / 255 * size;
-  function dots(values, color, radius) {
-    context.fillStyle = color;
-    for (let i = 0; i < values.length; i += 2) {
-      context.beginPath();
-      context.arc(x(values[i]), y(values[i + 1]), radius, 0, 7);
-      context.fill();
-    }
-  }
-  function show(i) {
-    const m = data.moments[i], points = bytes(m.points), pushes = bytes(m.pushes);
-    field(bytes(m.field));
-    dots(real, "#50555c", 1.6);
-    context.strokeStyle = "#3a2a00";
-    context.lineWidth = 1;
-    context.beginPath();
-    for (let k = 0; k < pushes.length; k += 2) {
-      const dx = (pushes[k] << 24 >> 24) / 127 * 16, dy = (pushes[k + 1] << 24 >> 24) / 127 * 16;
-      context.moveTo(x(points[k]), y(points[k + 1]));
-      context.lineTo(x(points[k]) + dx, y(points[k + 1]) - dy);
-    }
-    context.stroke();
-    dots(points, "#d6a400", 2.4);
-    at.value = i;
-    const numbers = data.names.map((name, k) => `${name} ${m.parts[k]}`).join(", ");
-    byId("says").textContent = `Step ${m.step}: ${numbers}; mean push ${m.push}`;
-  }
-  const go = step => { stop(); show(Math.max(0, Math.min(last, +at.value + step))); };
-  function stop() { clearInterval(timer); timer = 0; play.textContent = "Play"; }
-  function start() {
-    if (+at.value === last) at.value = 0;
+function player(show, wait) {
+  const at = byId("at"), play = byId("play"), last = data.moments.length - 1;
+  let timer = 0;
+  const go = i => { at.value = Math.max(0, Math.min(last, i)); byId("says").textContent = show(+at.value); };
+  const stop = () => { clearInterval(timer); timer = 0; play.textContent = "Play"; };
+  const start = () => {
+    if (+at.value === last) go(0);
     play.textContent = "Pause";
-    timer = setInterval(() => { show(+at.value + 1); if (+at.value === last) stop(); }, 80);
-  }
+    timer = setInterval(() => { go(+at.value + 1); if (+at.value === last) stop(); }, wait);
+  };
+  at.max = last;
   play.addEventListener("click", () => timer ? stop() : start());
-  byId("back").addEventListener("click", () => go(-1));
-  byId("next").addEventListener("click", () => go(1));
-  at.addEventListener("input", () => { stop(); show(+at.value); });
-  show(0);
-})();
+  byId("back").addEventListener("click", () => { stop(); go(+at.value - 1); });
+  byId("next").addEventListener("click", () => { stop(); go(+at.value + 1); });
+  at.addEventListener("input", () => { stop(); go(+at.value); });
+  go(0);
+}

@@ -1,75 +1,54 @@
-"""The training of a GAN in the plane as one HTML page: recorded moments, to play, to stop, and to step through."""
+"""Recorded moments as one HTML page, to play, to stop, and to step through.
+
+What is seen is a page's own: NAME.html has what stands around it, NAME.js draws a moment into it. The controls, in
+moments.html and moments.js, are the same for all.
+"""
 
 from __future__ import annotations
 
 import base64
-import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from tinygen.learn import details
-from tinygen.learn.details import number, text
+from tinygen.markup import data, text
 
-REACH = 3.0  # half the width of the square that is shown
-SIDE, POINTS, ARROWS = 32, 250, 60  # of D's field; generated points; arrows on some of them
+ROWS = 64  # of the table, about
 
 
-class Moment(NamedTuple):
-    """What is seen at one step.
+def write(
+    path: Path, name: str, title: str, content: dict[str, Any], columns: Sequence[str], rows: Sequence[Iterable[Any]],
+    about: str = "",
+) -> None:  # fmt: skip
+    """Write a page.
 
-    field: D's values over the square, (side, side), the largest y first. points: generated ones, (N, 2). pushes: of the
-    first points, the direction in which the generator's loss falls, (M, 2). parts: the step's numbers.
+    Args:
+        name: of the files that show it. content: what its script reads; "moments" is a list.
+        columns, rows: the numbers as a table, a row for each moment; of many, every so many are shown.
+        about: a line on what was recorded.
     """
-
-    step: int
-    field: np.ndarray
-    points: np.ndarray
-    pushes: np.ndarray
-    parts: dict[str, float]
-
-
-def write(path: Path, title: str, real: np.ndarray, moments: Sequence[Moment]) -> None:
-    """Write the page. real: points of the data, (N, 2), the same at every moment."""
-    names = list(moments[0].parts)
-    low, high = (float(np.percentile([m.field for m in moments], q)) for q in (2, 98))
-    data = {
-        "names": names, "real": _placed(real), "side": len(moments[0].field), "low": low, "high": high,
-        "moments": [_packed(m, low, high) for m in moments],
-    }  # fmt: skip
     files = resources.files("tinygen.learn")
-    rows = "".join(
-        f"<tr><td>{m.step}{''.join(f'<td>{number(m.parts[name])}' for name in names)}"
-        for m in moments[:: len(moments) // 20 or 1]
-    )
-    head = f"<tr><th>step{''.join(f'<th>{text(name)}' for name in names)}"
+    view, controls, player, script = (files.joinpath(f"{part}").read_text(encoding="utf-8")
+        for part in (f"{name}.html", "moments.html", "moments.js", f"{name}.js"))  # fmt: skip
+    head = "".join(f"<th scope=col>{text(column)}" for column in columns)
+    body = "".join(f"<tr>{''.join(f'<td>{text(v)}' for v in row)}" for row in rows[:: -(-len(rows) // ROWS) or 1])
     Path(path).write_text(
-        f"{details.head(title)}<h1>{text(title)}</h1>{files.joinpath('moments.html').read_text()}"
-        f"<section><h2>The numbers</h2><table class=numbers>{head}{rows}</table></section>"
-        f"<script type=application/json id=data>{json.dumps(data).replace('<', chr(92) + 'u003c')}</script>"
-        f"<script>{files.joinpath('moments.js').read_text()}</script></html>\n",
+        f"{details.head(title)}<main class=moments><h1>{text(title)}</h1>{f'<p>{text(about)}</p>' if about else ''}"
+        f"{view}{controls}<h2>The numbers</h2><table class=numbers><tr>{head}{body}</table></main>\n"
+        f"{data(content)}<script>\n{player}{script}</script></html>\n",
         encoding="utf-8",
     )
 
 
-def _packed(m: Moment, low: float, high: float) -> dict[str, Any]:
-    share = np.clip((m.field - low) / max(high - low, 1e-12), 0, 1)
-    lengths = np.linalg.norm(m.pushes, axis=1, keepdims=True)
-    unit = m.pushes / np.maximum(lengths, 1e-30)
-    return {
-        "step": m.step, "field": _bytes(np.rint(255 * share).astype(np.uint8)), "points": _placed(m.points),
-        "pushes": _bytes(np.rint(127 * unit).astype(np.int8)), "parts": [float(f"{v:.4g}") for v in m.parts.values()],
-        "push": float(f"{lengths.mean():.3g}"),
-    }  # fmt: skip
-
-
-def _placed(points: np.ndarray) -> str:
-    """Points as pairs of bytes: 0 .. 255 over the square's sides."""
-    return _bytes(np.rint(np.clip((points / REACH + 1) / 2, 0, 1) * 255).astype(np.uint8))
-
-
-def _bytes(array: np.ndarray) -> str:
+def packed(array: np.ndarray) -> str:
+    """An array of bytes as text."""
     return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
+
+
+def shares(values: np.ndarray, low: float = 0.0, high: float = 1.0) -> str:
+    """Numbers, packed: 0 to 255 between two bounds."""
+    return packed(np.rint(255 * np.clip((values - low) / max(high - low, 1e-12), 0, 1)).astype(np.uint8))

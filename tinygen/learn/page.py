@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinygen.learn import details, fold
-from tinygen.learn.details import size, text
+from tinygen.learn.details import size
 from tinygen.learn.fold import Row
 from tinygen.learn.record import Event, Recording
 from tinygen.learn.sources import Excerpt, of_code, of_kernel, of_op, short
+from tinygen.markup import data, text
 from tinygen.tape import REGISTRY
 
 ROWS = 40  # at most, of the first view
@@ -76,7 +76,7 @@ def _page(tape: Recording, title: str, about: str, checks: Sequence[Check], fiel
     yield details.checks(checks)
     yield details.fields(fields)
     yield _sources(tape)
-    yield f"<script type=application/json id=data>{_data(tape)}</script>"
+    yield data(_stepping(tape))
     yield f"<script>{files.joinpath('tape.js').read_text()}</script></html>\n"
 
 
@@ -183,10 +183,10 @@ def _excerpt(excerpt: Excerpt) -> str:
     return f"<h4>{text(excerpt.title)} <span class=name>{where}</span></h4><pre>{text(excerpt.text)}</pre>"
 
 
-def _data(tape: Recording) -> str:
+def _stepping(tape: Recording) -> dict[str, Any]:
     """What stepping needs: for each event its phase, its row, the sentence that is said, and the saved bytes."""
     events = [
         [e.phase[0], details.row_of(tape, i), details.sentence(tape, i), e.held] for i, e in enumerate(tape.events)
     ]
     peak = max((e.held for e in tape.events), default=0)
-    return json.dumps({"events": events, "peak": peak}, separators=(",", ":")).replace("<", "\\u003c")
+    return {"events": events, "peak": peak}

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinygen.console import duration
+from tinygen.markup import text
 from tinygen.report.curves import Curve, curves
 from tinygen.report.files import write_text
-from tinygen.report.parts import cost, digits, image, images, page, read_columns, read_toml, section, text, units
+from tinygen.report.parts import cost, digits, image, images, page, read_columns, read_toml, section, units
 from tinygen.report.style import COLORS
 
 

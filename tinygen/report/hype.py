@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinygen.markup import text
 from tinygen.report.files import write_text
 from tinygen.report.parts import page as whole_page
-from tinygen.report.parts import text
 
 TIMINGS = {
     False: "Take as long as you like for each.",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tinygen.console import duration
+from tinygen.markup import text
 from tinygen.report.curves import Curve, curves
 from tinygen.report.files import write_text
 from tinygen.report.parts import (
@@ -19,7 +20,6 @@ from tinygen.report.parts import (
     read_toml,
     section,
     table,
-    text,
     units,
 )  # fmt: skip
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import csv
-import html
 import math
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygen.markup import head, text
 from tinygen.models.registry import MODELS, model_class
 from tinygen.report.style import COLORS, INK, QUIET, RULE
 
@@ -67,11 +67,6 @@ def units(model: str) -> Mapping[str, str]:
 # -------------------------------------------------------------------------------------------------- HTML of its parts
 
 
-def text(value: Any) -> str:
-    """A value as text, whatever is in it."""
-    return html.escape(str(value).encode("utf-8", "backslashreplace").decode())
-
-
 def section(title: str, body: str) -> str:
     """A part of the page with a heading; nothing if it is empty."""
     return f"<section><h2>{title}</h2>{body}</section>" if body else ""
@@ -114,19 +109,14 @@ def images(figures: Iterable[str], kind: str = "") -> str:
 
 def page(title: str, body: Iterable[str]) -> str:
     """The whole page, of the parts that aren't empty."""
-    return _PAGE.replace("{title}", text(title)).replace("{body}", "\n".join(filter(None, body)))
+    inner = "\n".join(filter(None, body))
+    return f"{head(title, _STYLE)}<body>\n{inner}\n</body>\n</html>\n"
 
 
 _RUNS = "\n".join(f".run{i} {{ --line: {color}; }}" for i, color in enumerate(COLORS))
 _DARK = "\n".join(f"  .run{i} {{ --line: color-mix(in oklab, {c} 75%, white); }}" for i, c in enumerate(COLORS))
-_PAGE = (
-    """<!doctype html>
-<html lang=en>
-<meta charset=utf-8>
-<meta name=viewport content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-:root { color-scheme: light dark; --page: #fff; --line: #1769c5; """
+_STYLE = (
+    """:root { color-scheme: light dark; --page: #fff; --line: #1769c5; """
     f"--ink: {INK}; --quiet: {QUIET}; --rule: {RULE}; }}\n{_RUNS}\n@media (prefers-color-scheme: dark) {{\n"
     "  :root { --page: #16181b; --ink: #e6e7e9; --quiet: #9aa0a8; --rule: #32363c; --line: #6fb1ff; }\n"
     f"{_DARK}\n}}"
@@ -163,10 +153,5 @@ th { color: var(--quiet); font-weight: normal; white-space: nowrap; }
 .key { display: inline-block; width: .8em; height: .8em; border-radius: 2px; background: var(--line); }
 pre { overflow-x: auto; font-size: .8rem; }
 ul { margin: 0; padding-left: 1.2rem; }
-</style>
-<body>
-{body}
-</body>
-</html>
 """
 )

@@ -13,10 +13,11 @@ import numpy as np
 
 from tinygen.console import Bar, say
 from tinygen.data import Dataset, in_memory
+from tinygen.learn import drawing as strip
 from tinygen.metrics.metric import ImageGrid
 from tinygen.models.condition import Text
 from tinygen.models.family import Batch, PlotOf
-from tinygen.models.model import HasLogProb, Model, Samples, Translates
+from tinygen.models.model import Causal, HasLogProb, Model, Samples, Translates
 from tinygen.models.typicality import typicality
 from tinygen.report import compare as comparison
 from tinygen.report import page
@@ -119,6 +120,18 @@ def sample(
     grid = picture(model, lambda: config.sets()[2], n, seed, temperature, label)
     save_plot(path, grid, model.levels)
     run.say(f"{n} samples: {path}")
+
+
+def draw(run: Run, seed: int, temperature: float, label: int | str | None, path: Path, **drawing: float | None) -> None:
+    """Draw one image, and write a page on how its values came one after the other."""
+    config, model, _ = run.load()
+    path = _writable(path)
+    if isinstance(label, str) or any(v is not None for v in drawing.values()) or not isinstance(model, Causal):
+        raise ValueError(f"--page shows models that draw value by value, such as pixelcnn; got {config.model}")
+    with Bar():
+        found = strip.drawing(model, np.random.default_rng(seed), temperature, label)
+    strip.write(path, f"How {config.model} draws an image", found)
+    run.say(f"{len(found.order)} values of an image, one after the other: {path}")
 
 
 def _short(value: float | str) -> str:

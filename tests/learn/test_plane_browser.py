@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tinygen.learn.moments import Moment, write
+from tinygen.learn.plane import Moment, write
 
 
 @pytest.fixture(scope="module")
@@ -50,5 +50,5 @@ def test_it_can_be_stepped_through_and_played(browser, page):
 def test_a_screen_reader_finds_its_controls(browser, page):
     browser.open(page)
     roles = browser.spoken()
-    for role, name in (("button", "Play"), ("button", "one moment on"), ("slider", "moment of the training")):
+    for role, name in (("button", "Play"), ("button", "one moment on"), ("slider", "moment")):
         assert (role, name) in roles
