@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 
 import numpy as np
@@ -83,3 +84,11 @@ def test_results_of_another_length_are_not_mixed(run, models, tmp_path):
 def test_a_name_that_no_model_has_lists_them(models, capsys):
     assert models.main(["--only", "pixelrnnn"]) == 2
     assert "Row LSTM" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["autoencoders", "energy", "games"])
+def test_a_command_without_names_takes_all(module, monkeypatch):
+    module = importlib.import_module(f"benchmarks.models.{module}")
+    monkeypatch.setattr(module.kernels, "set_num_threads", lambda n: 1 / 0)  # the first thing after its arguments
+    with pytest.raises(ZeroDivisionError):
+        module.main([])

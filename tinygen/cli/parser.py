@@ -36,6 +36,10 @@ class Parser(argparse.ArgumentParser):
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return namespace, unknown
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if value != []:  # of nargs="*", if nothing is named: Python 3.11 holds even that against the choices
+            super()._check_value(action, value)
+
     def error(self, message: str) -> NoReturn:
         """Exit 2, with the nearest known word for each that isn't one."""
         known = [s for action in self._actions for s in (*action.option_strings, *map(str, action.choices or ()))]
