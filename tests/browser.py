@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import fcntl
+import importlib.util
 import itertools
 import json
 import os
@@ -30,6 +31,15 @@ PATIENCE = 30  # seconds that anything may take
 def found() -> str | None:
     """The Chromium of this machine, if there is one."""
     return next(filter(None, map(shutil.which, NAMES)), None)
+
+
+def axe() -> Path | None:
+    """axe-core's script, which tests whether everybody can use a page, if it is installed.
+
+    https://github.com/dequelabs/axe-core. It comes with axe-playwright-python, of which nothing else is used.
+    """
+    package = importlib.util.find_spec("axe_playwright_python")
+    return Path(package.submodule_search_locations[0]) / "axe.min.js" if package else None
 
 
 class Browser:
@@ -144,6 +154,15 @@ class Browser:
         nodes = self.call("Accessibility.getFullAXTree")["nodes"]
         seen = [n for n in nodes if not n.get("ignored") and n.get("name", {}).get("value")]
         return [(n["role"]["value"], n["name"]["value"].strip()) for n in seen]
+
+    def serious(self) -> list[str]:
+        """What axe-core finds in the page that keeps people from using it: a line for each place, and its rule."""
+        self.evaluate(f"{axe().read_text()}; 0")
+        found = self.evaluate("axe.run().then(result => result.violations)")
+        return [
+            f"{rule['id']} ({rule['impact']}): {node['html'][:120]}: {node['failureSummary']}"
+            for rule in found if rule["impact"] in ("serious", "critical") for node in rule["nodes"]
+        ]  # fmt: skip
 
     def screenshot(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))

@@ -7,7 +7,7 @@ import signal
 import pytest
 from hypothesis import settings
 
-from tests.browser import Browser, found
+from tests.browser import Browser, axe, found
 from tinygen import kernels
 
 settings.register_profile("default", deadline=None)
@@ -16,7 +16,11 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 _TORCH = importlib.util.find_spec("torch") is not None
 _CHROMIUM = found() is not None
-collect_ignore_glob = [*([] if _TORCH else ["parity/*"]), *([] if _CHROMIUM else ["*_browser.py"])]
+_AXE = axe() is not None
+collect_ignore_glob = [
+    *([] if _TORCH else ["parity/*"]), *([] if _CHROMIUM else ["*_browser.py"]), *([] if _AXE else ["*_axe_browser.py"])
+]  # fmt: skip
+GET_AXE = "pip install --no-deps axe-playwright-python"
 
 
 def pytest_configure(config):
@@ -26,6 +30,8 @@ def pytest_configure(config):
         raise pytest.UsageError("TINYGEN_REQUIRE_PARITY=1, but PyTorch isn't installed (pip install torch)")
     if not _CHROMIUM and os.environ.get("TINYGEN_REQUIRE_BROWSER") == "1":
         raise pytest.UsageError("TINYGEN_REQUIRE_BROWSER=1, but there is no chromium (apt-get install chromium)")
+    if not _AXE and os.environ.get("TINYGEN_REQUIRE_BROWSER") == "1":
+        raise pytest.UsageError(f"TINYGEN_REQUIRE_BROWSER=1, but axe-core isn't installed ({GET_AXE})")
 
 
 def pytest_report_header(config):
@@ -34,6 +40,8 @@ def pytest_report_header(config):
         missing.append("parity with PyTorch: not run, PyTorch isn't installed (pip install torch)")
     if not _CHROMIUM:
         missing.append("pages in a browser: not run, there is no chromium (apt-get install chromium)")
+    elif not _AXE:
+        missing.append(f"whether everybody can use the pages: not run, axe-core isn't installed ({GET_AXE})")
     return missing
 
 

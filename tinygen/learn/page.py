@@ -123,9 +123,9 @@ def _row(tape: Recording, row: Row, opened: set[int], prefix: str) -> str:
         scope = tape.scopes[row.scope]
         about = scope.about.partition(",")[0] if scope.kind == "module" else ""
         name = text(scope.name.removeprefix(prefix).lstrip("."))
-        source = f"<a href='#{_anchor(scope.code)}'>source</a>" if of_code(scope.code) else ""
-        summary = f"<b>{name}</b> <span class=name>{text(about)} {source}</span> {count}"
-        inner = _list(tape, row.rows, opened, scope.name if scope.kind == "module" else prefix)
+        source = f"<a class=source href='#{_anchor(scope.code)}'>source of {name}</a>" if of_code(scope.code) else ""
+        summary = f"<b>{name}</b> <span class=name>{text(about)}</span> {count}"
+        inner = source + _list(tape, row.rows, opened, scope.name if scope.kind == "module" else prefix)
     flag = " open" if id(row) in opened else ""
     return (
         f"<li class={row.kind} data-to={within[-1]}><details{flag}><summary>{summary}</summary>{inner}</details></li>"
@@ -167,7 +167,7 @@ def _sources(tape: Recording) -> str:
         op = REGISTRY[name]
         kernels = sorted({k for e in tape.events if e.op == name for k in e.kernels})
         excerpts = [*of_op(op), *(x for k in kernels for x in of_kernel(k))]
-        said = f"<pre class=doc>{text((op.body.__doc__ or '').strip())}</pre>"
+        said = f"<pre class=doc tabindex=0>{text((op.body.__doc__ or '').strip())}</pre>"
         lines = said + "".join(_excerpt(x) for x in excerpts)
         found.append(f"<details id='op-{name}'><summary><b>{name}</b></summary>{lines}</details>")
     return f"<section id=sources><h2>The source of the model</h2>{''.join(found)}</section>"
@@ -180,7 +180,7 @@ def _anchor(code: Any) -> str:
 
 def _excerpt(excerpt: Excerpt) -> str:
     where = f"{text(excerpt.file)}:{excerpt.first}"
-    return f"<h4>{text(excerpt.title)} <span class=name>{where}</span></h4><pre>{text(excerpt.text)}</pre>"
+    return f"<h4>{text(excerpt.title)} <span class=name>{where}</span></h4><pre tabindex=0>{text(excerpt.text)}</pre>"
 
 
 def _stepping(tape: Recording) -> dict[str, Any]:

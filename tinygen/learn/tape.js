@@ -79,7 +79,7 @@
     bar.append(button);
   }
   document.addEventListener("keydown", e => {
-    if (e.ctrlKey || e.metaKey || e.altKey) return;
+    if (e.ctrlKey || e.metaKey || e.altKey || e.target.closest("pre")) return;  // which scrolls
     const found = actions.find(a => a[2] === e.key);
     if (found) { e.preventDefault(); found[3](); }
   });

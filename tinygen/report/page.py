@@ -76,7 +76,7 @@ def _log(path: Path) -> str:
     if not path.exists():
         return ""
     log = path.read_text(encoding="utf-8", errors="replace")
-    return f"<details><summary>what was said</summary><pre>{text(log)}</pre></details>"
+    return f"<details><summary>what was said</summary><pre tabindex=0>{text(log)}</pre></details>"
 
 
 def _in_order(path: Path) -> tuple[int, str]:

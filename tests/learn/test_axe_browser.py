@@ -1,0 +1,41 @@
+"""Everybody can use the pages: axe-core finds nothing serious in them, in light and in dark, folded and unfolded."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.models.small import new
+from tinygen.cli.main import main
+from tinygen.learn import drawing
+from tinygen.report import hype
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """A page of each kind, by name."""
+    folder, rng = tmp_path_factory.mktemp("pages"), np.random.default_rng(0)
+    found = {name: folder / f"{name}.html" for name in ("tape", "toy", "drawing", "hype", "compare")}
+    assert main(["tape", "pixelcnn", "--hidden", "8", "--blocks", "2", "--out", str(found["tape"])]) == 0
+    toy = ["toy", "--steps", "3", "--page", str(found["toy"]), "--out", str(folder / "toy.png")]
+    assert main(toy) == 0
+    drawing.write(found["drawing"], "Drawing", drawing.drawing(new("made", (1, 3, 3), 4).eval(), rng))
+    images = rng.integers(0, 256, (2, 4, 1, 5, 5)).astype(np.uint8)
+    hype.write(found["hype"], *images, 256, "noise", timed=False)
+    for name in ("a", "b"):
+        assert main(["train", "made", "--hidden", "4", "--epochs", "0.02", "--out", str(folder / name)]) == 0
+    assert main(["compare", str(folder / "a"), str(folder / "b"), "--out", str(found["compare"])]) == 0
+    return found | {"report": folder / "a" / "report.html"}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["tape", "toy", "drawing", "hype", "report", "compare"])
+def test_nothing_serious(browser, pages, name, scheme):
+    browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    browser.open(pages[name])
+    assert browser.serious() == []
+    for _ in range(3):  # the tape shows an op
+        browser.press("ArrowRight", 39)
+    browser.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    browser.evaluate("document.getElementById('start')?.click()")  # of the page on which people judge
+    assert browser.serious() == []
