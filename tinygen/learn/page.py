@@ -123,9 +123,10 @@ def _row(tape: Recording, row: Row, opened: set[int], prefix: str) -> str:
         scope = tape.scopes[row.scope]
         about = scope.about.partition(",")[0] if scope.kind == "module" else ""
         name = text(scope.name.removeprefix(prefix).lstrip("."))
-        source = f"<a class=source href='#{_anchor(scope.code)}'>source of {name}</a>" if of_code(scope.code) else ""
+        anchor = f"<a class=source href='#{_anchor(scope.code)}' aria-label='source of {name}'>source</a>"
         summary = f"<b>{name}</b> <span class=name>{text(about)}</span> {count}"
-        inner = source + _list(tape, row.rows, opened, scope.name if scope.kind == "module" else prefix)
+        inner = _list(tape, row.rows, opened, scope.name if scope.kind == "module" else prefix)
+        inner = f"{anchor if of_code(scope.code) else ''}{inner}"
     flag = " open" if id(row) in opened else ""
     return (
         f"<li class={row.kind} data-to={within[-1]}><details{flag}><summary>{summary}</summary>{inner}</details></li>"
