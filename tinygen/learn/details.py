@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from typing import Any
 
 from tinygen import markup
+from tinygen.learn import sources
 from tinygen.learn.arrays import Summary
 from tinygen.learn.record import Event, Leaf, Recording
 from tinygen.learn.sources import short
 from tinygen.learn.terms import Terms
 from tinygen.markup import text
 from tinygen.tape import REGISTRY
+
+NAMED = 8  # places at most where gradients are added that the page's head names
 
 
 def head(title: str) -> str:
@@ -31,7 +35,7 @@ def size(n: int) -> str:
 
 def number(value: float) -> str:
     """With four digits."""
-    return f"{value:.4g}"
+    return f"{value + 0.0:.4g}"  # -0 is 0
 
 
 # ----------------------------------------------------------------------------------------------------------- an op
@@ -41,15 +45,23 @@ def op(tape: Recording, index: int) -> str:
     """All that is known of a forward op: its output, what it saved, how its gradient came."""
     event = tape.events[index]
     came = ", ".join(_link(tape, source) for source in event.came) or "nothing"
+    goes = ", ".join(_link(tape, user) for user in tape.users.get(index, []))
     attributes = "".join(f", {text(k)} = {text(v)}" for k, v in event.attributes.items())
-    kernels = f"<p>Kernels: {', '.join(f'<code>{k}</code>' for k in event.kernels)}</p>" if event.kernels else ""
     parts = [
         f"<p>From {came}{attributes}. Called at <code>{text(short(event.site))}</code>. "
-        f"<a href='#op-{event.op}'>Definition, rules, kernels</a></p>{kernels}",
-        _unfolded(event), *(array("Output", s) for s in event.out), _saved(event), _terms(event.terms),
+        f"<a href='#op-{event.op}'>Definition, rules, kernels</a></p>",
+        f"<p>Its output is taken by {goes}.</p>" if goes else "",
+        f"<p>{_kernels(event)}</p>" if event.kernels else "",
+        _unfolded(event), *(array("Output", s) for s in event.out), _saved(tape, index), _terms(event.terms),
         *_backward(tape, index),
     ]  # fmt: skip
     return f"<div class=body>{''.join(parts)}</div>"
+
+
+def _kernels(event: Event) -> str:
+    """The C functions that ran, and where they multiply and add."""
+    told = {k: f" (multiplies and adds at {sources.adds(k)})" if sources.adds(k) else "" for k in event.kernels}
+    return f"Kernels: {', '.join(f'<code>{k}</code>{where}' for k, where in told.items())}."
 
 
 def _link(tape: Recording, source: int | str) -> str:
@@ -70,19 +82,23 @@ def _unfolded(event: Event) -> str:
     return f"<p>One op does: {' &rarr; '.join(steps)}.</p>" if len(steps) > 2 else ""
 
 
-def _saved(event: Event) -> str:
+def _saved(tape: Recording, index: int) -> str:
+    event = tape.events[index]
     if not event.saved:
         return "<p>It saved nothing.</p>"
     rows = []
+    given = {argument for i in tape.about.get(index, []) for argument in tape.events[i].wanted}
     for s in event.saved:
         what = text(s.text) if s.shape is None else f"{'x'.join(map(str, s.shape)) or 'a number'}, {size(s.bytes)}"
-        rows.append(f"<tr><td><code>{text(s.name)}</code><td>{what}<td>{text(_why(event.op, s.name))}")
-    return f"<h4>Saved</h4><table class=saved>{''.join(rows)}</table>"
+        rows.append(f"<tr><td><code>{text(s.name)}</code><td>{what}<td>{text(_why(event.op, s.name, given))}")
+    head = "<h4>Saved, since the gradient rules compute with it</h4>"
+    return f"{head}<table class=saved>{''.join(rows)}</table>"
 
 
-def _why(op: str, name: str) -> str:
-    """Which gradients need it: those whose rules have a parameter of this name."""
-    wanted = [t for targets, rule in REGISTRY[op].rules if name in inspect.signature(rule).parameters for t in targets]
+def _why(op: str, name: str, given: set[str]) -> str:
+    """Which gradients need it, of those that were asked for: whose rules have a parameter of this name."""
+    rules = [targets for targets, rule in REGISTRY[op].rules if name in inspect.signature(rule).parameters]
+    wanted = [t for targets in rules for t in targets if t in given or not given]
     return f"for the gradient by {', '.join(wanted)}" if wanted else ""
 
 
@@ -102,12 +118,15 @@ def _terms(terms: Terms | None) -> str:
 
 def _backward(tape: Recording, index: int) -> list[str]:
     parts = []
-    for i, e in enumerate(tape.events):
-        if e.phase == "accumulate" and e.of == index:
-            what = "summed to the shape of the output" if e.op == "sum_to" else "added to what had come before"
+    uses = len(tape.users.get(index, []))
+    for i in tape.about.get(index, []):
+        e = tape.events[i]
+        if e.phase == "accumulate":
+            why = f": it was taken {uses} times, so as many gradients meet" if uses > 1 else ""
+            what = "summed to the shape of the output" if e.op == "sum_to" else f"added to what had come before{why}"
             parts.append(f"<p>Event {i}: a gradient of this output was {what}.</p>{array('The sum', e.out[0])}")
-        if e.phase == "backward" and e.of == index:
-            kernels = f" Kernels: {', '.join(f'<code>{k}</code>' for k in e.kernels)}." if e.kernels else ""
+        if e.phase == "backward":
+            kernels = f" {_kernels(e)}" if e.kernels else ""
             parts += [f"<h4>Backward, event {i}</h4>", *(array("Gradient of the output", s) for s in e.took)]
             parts += [f"<p>The rule ran.{kernels}</p>"]
             goes = zip(e.goes, e.out, strict=False)
@@ -189,12 +208,35 @@ def fields(found: Sequence[Any]) -> str:
         )  # fmt: skip
         h, w = len(f.values), len(f.values[0])
         pictures.append(
-            f"<figure class=field><svg viewBox='0 0 {w} {h}' role=img aria-label='{seen} pixels seen'><rect class=all "
+            f"<figure class=field><svg viewBox='0 0 {w} {h}' aria-hidden=true><rect class=all "
             f"width={w} height={h} />{cells}<circle cx={f.middle[1] + 0.5} cy={f.middle[0] + 0.5} r=.3 /></svg>"
-            f"<figcaption>{text(f.layer)}: sees {seen} pixels</figcaption></figure>"
+            f"<figcaption>{text(f.layer)}: {seen} pixels{_spans(f.values)}</figcaption></figure>"
         )
-    said = "The dot is the middle pixel. Colored are the pixels that its output depends on, as gradients say."
+    y, x = found[0].middle
+    said = (
+        f"The dot is the middle pixel, row {y}, column {x}. Colored are the pixels of the image that the output there "
+    )
+    said += "depends on, as gradients say: of the first layer, then of all layers up to each, and of the whole model."
     return f"<section id=fields><h2>What the middle pixel sees</h2><p>{said}</p>{''.join(pictures)}</section>"
+
+
+def _spans(values: Sequence[Sequence[float]]) -> str:
+    """Where numbers above 0 stand: "; rows 1 to 3: columns 1 to 7; row 4: columns 1 to 3"."""
+    ends = [(min(xs), max(xs)) if (xs := [x for x, v in enumerate(row) if v > 0]) else None for row in values]
+    told, rows = "", enumerate(ends)
+    for span, group in itertools.groupby(rows, key=lambda row: row[1]):
+        if span:
+            ys = [y for y, _ in group]
+            told += f"; row{f's {ys[0]} to' if len(ys) > 1 else ''} {ys[-1]}: columns {span[0]} to {span[1]}"
+    return told
+
+
+def meetings(tape: Recording) -> str:
+    """Where gradients are added, as links to the rows in whose details it stands."""
+    found = dict.fromkeys(e.of for e in tape.events if e.phase == "accumulate" and e.op == "add")
+    links = [_link(tape, owner) for owner in found if owner != -1]
+    more = f" and {len(links) - NAMED} more" if len(links) > NAMED else ""
+    return f": of {', '.join(links[:NAMED])}{more}, each of which was taken more than once" if links else ""
 
 
 # ------------------------------------------------------------------------------------------------------- stepping

@@ -65,7 +65,7 @@ def _page(tape: Recording, title: str, about: str, checks: Sequence[Check], fiel
     yield f"<header><h1>{text(title)}</h1><p>{text(about)}</p>"
     yield f"<p>{counts['forward']} ops ran forward. Backward, the same list was read upward: {counts['backward']} "
     yield f"gradient rules ran, and {counts['accumulate']} times a gradient was added to another one, or summed to its "
-    yield f"shape. At most {size(peak)} were saved for the rules at one time.</p></header>"
+    yield f"shape{details.meetings(tape)}. At most {size(peak)} were saved for the rules at one time.</p></header>"
     yield "<nav id=bar hidden></nav><p id=says role=status aria-live=polite></p><main><section id=rows aria-label=Ops>"
     yield "<h2>The tape</h2>"
     rows = fold.rows(tape)
@@ -181,6 +181,7 @@ def _anchor(code: Any) -> str:
 
 def _excerpt(excerpt: Excerpt) -> str:
     where = f"{text(excerpt.file)}:{excerpt.first}"
+    where += f"; line {excerpt.line} multiplies and adds" if excerpt.line else ""
     return f"<h4>{text(excerpt.title)} <span class=name>{where}</span></h4><pre tabindex=0>{text(excerpt.text)}</pre>"
 
 

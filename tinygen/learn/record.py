@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -53,6 +54,7 @@ class Event:
     came: for each array that it took, the number of the event that made it, or a leaf's name, or "" (from outside).
     goes: backward, for each gradient that it gave, the forward event, or the leaf, whose gradient it is (a part of).
     of: backward, the forward event whose rule ran. accumulate: as `goes`, of the one sum.
+    wanted: backward, the arguments by which it gives gradients, as the op names them.
     """
 
     phase: str
@@ -62,6 +64,7 @@ class Event:
     came: list[int | str] = field(default_factory=list)
     goes: list[int | str] = field(default_factory=list)
     of: int | str = -1
+    wanted: list[str] = field(default_factory=list)
     attributes: dict[str, str] = field(default_factory=dict)
     took: list[Summary] = field(default_factory=list)  # backward: the gradients of the outputs
     out: list[Summary] = field(default_factory=list)
@@ -130,6 +133,24 @@ class Recording:
         self._made.clear()
         self._tensors.clear()
 
+    @functools.cached_property
+    def users(self) -> dict[int | str, list[int]]:
+        """For each event and leaf, the forward events that took what it made, once for each time. Once all is over."""
+        found: dict[int | str, list[int]] = {}
+        for i, event in enumerate(self.events):
+            for source in event.came:
+                found.setdefault(source, []).append(i)
+        return found
+
+    @functools.cached_property
+    def about(self) -> dict[int | str, list[int]]:
+        """For each forward event and leaf, the events of its gradient: sums, and its rule. Once all is over."""
+        found: dict[int | str, list[int]] = {}
+        for i, event in enumerate(self.events):
+            if event.phase != "forward":
+                found.setdefault(event.of, []).append(i)
+        return found
+
     # -- what happens
 
     def _see(self, call: Call, run: Callable[[], Any]) -> Any:
@@ -194,6 +215,8 @@ class Recording:
             event.scope, event.site = self.events[event.of].scope, self.events[event.of].site
         owners = [self._owner(parent) for parent in node.parents]
         event.goes = [owner for owner, g in zip(owners, outs, strict=True) if g is not None]
+        names = [node.plan.op.argument(i, node.plan.n).partition("[")[0] for i in node.plan.tracked]
+        event.wanted = [name for name, g in zip(names, outs, strict=True) if g is not None]
         self._going = [(g, owner) for owner, g in zip(owners, outs, strict=True) if g is not None]
 
     def _accumulate(self, event: Event, call: Call, outs: tuple[Any, ...]) -> None:

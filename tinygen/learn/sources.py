@@ -13,6 +13,12 @@ from tinygen.tape import Op
 
 CSRC = Path(__file__).parents[2] / "csrc"  # in a clone of the repository; an installed wheel has none
 LONGEST = 60  # lines of an excerpt
+_RAN = "as it ran", "tile.inc", "sum[m][v] += x * wide[v];"
+PRODUCTS = {  # where sums of products come about: in words, the file, and the line
+    "tg_conv2d": (("as its formula says it", "plain.h", "*y += x["), _RAN),
+    "tg_conv_transpose2d": (_RAN,),
+    "tg_conv2d_weight": (("as it ran", "tile.inc", "sum[m][v] += s * wide[v];"),),
+}
 
 
 class Excerpt(NamedTuple):
@@ -22,6 +28,7 @@ class Excerpt(NamedTuple):
     file: str
     first: int  # number of the first line
     text: str
+    line: int = 0  # number of the one that multiplies and adds, if that is told
 
 
 def of_op(op: Op) -> list[Excerpt]:
@@ -56,13 +63,14 @@ def short(path: str) -> str:
 
 @functools.cache
 def of_kernel(name: str) -> tuple[Excerpt, ...]:
-    """A kernel's declaration with the comment above it, and its C and CUDA functions; empty without csrc/."""
+    """A kernel's declaration with the comment above it, its C and CUDA functions, and its loop; empty without csrc/."""
     header = CSRC / "tinygen.h"
     if not header.exists():
         return ()
     found = [_declaration(header, name)]
     for suffix, title in ((".c", "in C"), (".cu", "in CUDA")):
         found += [_definition(path, name, title) for path in sorted(CSRC.glob(f"*{suffix}"))]
+    found += _loops(name)
     return tuple(excerpt for excerpt in found if excerpt)
 
 
@@ -85,6 +93,29 @@ def _definition(path: Path, name: str, title: str) -> Excerpt | None:
         last = next((i for i in range(at, len(lines)) if lines[i] == "}"), at)
         return Excerpt(f"{name}, {title}", short(str(path)), at + 1, "\n".join(lines[at : min(last + 1, at + LONGEST)]))
     return None
+
+
+def _loops(name: str) -> list[Excerpt]:
+    """The functions in which a kernel's numbers come about; of sums of products also the line that adds them up."""
+    item = f"{name.removeprefix('tg_')}_item"
+    wanted = PRODUCTS.get(name, [("its loop", path.name, item) for path in sorted(CSRC.glob("*.inc"))])
+    found = []
+    for words, file, text in wanted:
+        lines = (CSRC / file).read_text().splitlines()
+        at = next((i for i, line in enumerate(lines) if re.search(rf"(?<!\w){re.escape(text)}", line)), None)
+        if at is not None:
+            first = next(i for i in range(at, -1, -1) if re.match(r"\w", lines[i]))
+            whole = not lines[at].startswith("EACH(")  # a macro that makes the loop of one line
+            last = next(i for i in range(at, len(lines)) if lines[i] == "}") if whole else at
+            excerpt, line = "\n".join(lines[first : last + 1][:LONGEST]), at + 1 if name in PRODUCTS else 0
+            found.append(Excerpt(f"{name}, {words}", short(str(CSRC / file)), first + 1, excerpt, line))
+    return found
+
+
+@functools.cache
+def adds(kernel: str) -> str:
+    """The line at which a kernel multiplies and adds: "csrc/tile.inc:46"; empty for one without sums of products."""
+    return next((f"{x.file}:{x.line}" for x in reversed(of_kernel(kernel)) if x.line), "")
 
 
 def _starts(lines: list[str], name: str) -> Iterator[int]:
