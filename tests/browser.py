@@ -25,7 +25,7 @@ FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--hide-scrollbars",
     "--disable-background-networking", "--disable-component-update", "--remote-debugging-pipe", "about:blank",
 )  # fmt: skip
-PATIENCE = 30  # seconds that anything may take
+PATIENCE = 120  # seconds that anything may take, on a busy machine
 
 
 def found() -> str | None:
@@ -155,10 +155,11 @@ class Browser:
         seen = [n for n in nodes if not n.get("ignored") and n.get("name", {}).get("value")]
         return [(n["role"]["value"], n["name"]["value"].strip()) for n in seen]
 
-    def serious(self) -> list[str]:
-        """What axe-core finds in the page that keeps people from using it: a line for each place, and its rule."""
+    def serious(self, rules: list[str] | None = None) -> list[str]:
+        """What axe-core finds in the page that keeps people from using it: a line for each place. rules: only these."""
         self.evaluate(f"{axe().read_text()}; 0")
-        found = self.evaluate("axe.run().then(result => result.violations)")
+        options = {"resultTypes": ["violations"]} | ({"runOnly": rules} if rules else {})
+        found = self.evaluate(f"axe.run({json.dumps(options)}).then(result => result.violations)")
         return [
             f"{rule['id']} ({rule['impact']}): {node['html'][:120]}: {node['failureSummary']}"
             for rule in found if rule["impact"] in ("serious", "critical") for node in rule["nodes"]
