@@ -57,6 +57,9 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {  # the model's name in the regi
     "pix2pix": ("pix2pix", {"width": 3}),
     "cyclegan": ("cyclegan", {"width": 3}),
     "discogan": ("discogan", {"width": 3}),
+    "rotation": ("rotation", {"latent": 8, "hidden": 6}),
+    "inpainting": ("inpainting", {"latent": 8, "hidden": 6}),
+    "colorization": ("colorization", {"latent": 8, "hidden": 6}),
     "simclr": ("simclr", {"latent": 8, "hidden": 6}),
 }
 AUTOREGRESSIVE = [name for name, (model, _) in SMALL.items() if issubclass(model_class(model), Causal)]

@@ -21,6 +21,9 @@ Task = Callable[[np.ndarray, np.ndarray | None, int, np.random.Generator], tuple
 EDGE = 0.2  # how steep an edge is at least: a part of all levels from one pixel to the next
 TINTS = np.array([[1, p, q] for p, q in ((0.2, 0.2), (0.6, 0.2))])  # red and orange; the others have the channels moved
 TINTS = np.concatenate([np.roll(TINTS, shift, axis=1) for shift in range(3)])  # (hues, 3), the largest of each is 1
+PALETTE = np.concatenate([TINTS, np.ones((1, 3))])  # the six tints, and gray
+DARK = 8  # a pixel below one of so many parts of the greatest value has no color that one could tell
+NONE = -100  # the color of such pixels, which the loss leaves out
 LIKELY = 0.7, 0.2, 0.1  # the probabilities of a class's three hues
 
 
@@ -112,6 +115,17 @@ def hues(classes: int) -> np.ndarray:
     for step, p in zip((0, 2, 3), LIKELY, strict=True):
         table[np.arange(classes), (np.arange(classes) + step) % len(TINTS)] = p
     return table
+
+
+def colors(gray: np.ndarray, colored: np.ndarray, levels: int) -> np.ndarray:
+    """The color of the palette nearest to that of each pixel, (N, H, W), `NONE` where it is dark.
+
+    gray: (N, 1, H, W) the largest of a pixel's values, colored: (N, 3, H, W).
+    """
+    dots = np.einsum("nchw,qc->nqhw", colored.astype(np.float32), PALETTE.astype(np.float32))
+    squares = (PALETTE**2).sum(axis=1).astype(np.float32)[:, None, None]
+    nearest = (squares * gray - 2 * dots).argmin(axis=1)  # |x - g p|^2 less |x|^2, over g
+    return np.where(gray[:, 0] >= max(1, levels // DARK), nearest, NONE)
 
 
 def hole(height: int, width: int) -> np.ndarray:

@@ -54,6 +54,9 @@ MODELS = {
     "pix2pix": Entry("translation.pix2pix:Pix2Pix", "images to images by pairs: a U-Net, a discriminator of patches"),
     "cyclegan": Entry("translation.cyclegan:CycleGAN", "images to images without pairs: there and back"),
     "discogan": Entry("translation.discogan:DiscoGAN", "images to images without pairs, by matching features"),
+    "rotation": Entry("selfsupervised.rotation:Rotation", "features: by how much is an image turned?"),
+    "inpainting": Entry("selfsupervised.inpainting:ContextEncoder", "features: half of an image, from the other half"),
+    "colorization": Entry("selfsupervised.colorization:Colorization", "features: the colors of gray images"),
     "simclr": Entry("selfsupervised.simclr:SimCLR", "features: two views of an image alike, unlike all others"),
 }
 

@@ -141,9 +141,15 @@ def rows(model: Any, batch: Batch, rng: np.random.Generator, most: int = COLUMNS
     lines = {"input": batch.images, "output": made, "target": np.asarray(batch.target)}
     if len(model.directions()) > 1:
         lines["and back"] = model.translate_back(made, rng)
-    columns, channels = min(most, len(made)), max(images.shape[1] for images in lines.values())
-    missing = -len(made) % columns  # of the last row: white
-    full = [np.pad(np.broadcast_to(x, (len(x), channels, *x.shape[2:])), ((0, missing), *[(0, 0)] * 3),
-                   constant_values=model.levels - 1) for x in lines.values()]  # fmt: skip
+    return in_rows(lines, model.levels, most)
+
+
+def in_rows(lines: Mapping[str, np.ndarray], levels: int, most: int = COLUMNS) -> ImageGrid:
+    """A grid of rows by name, images (N, C, H, W) each, of which all have the same N; `most` at a time."""
+    n, channels = len(next(iter(lines.values()))), max(images.shape[1] for images in lines.values())
+    columns = min(most, n)
+    missing = -n % columns  # of the last row: white
+    full = [np.pad(np.broadcast_to(x, (n, channels, *x.shape[2:])), ((0, missing), *[(0, 0)] * 3),
+                   constant_values=levels - 1) for x in lines.values()]  # fmt: skip
     blocks = np.stack([x.reshape(-1, columns, *x.shape[1:]) for x in full], axis=1)
     return ImageGrid(blocks.reshape(-1, *blocks.shape[3:]), columns, rows=[*lines] * len(blocks))
