@@ -22,6 +22,7 @@ from tinygen.models.vae import estimates
 from tinygen.models.vae.categorical import CategoricalVAE
 from tinygen.models.vae.estimates import activity, elbo, importance_bound, kl_by_variable, prior_estimate
 from tinygen.models.vae.iwae import IWAE, MixtureIWAE
+from tinygen.models.vae.m2 import M2
 from tinygen.models.vae.mixture import MixtureVAE
 from tinygen.models.vae.normal import gaussian_kl, log_normal, log_prior
 from tinygen.models.vae.vae import VAE
@@ -48,6 +49,10 @@ def log_p(model, images):
         choices = itertools.product(np.eye(model.categories), repeat=model.latent)
         z = np.array([np.concatenate(c) for c in choices])
         log_mass = np.full(len(z), -model.latent * np.log(model.categories))
+    elif isinstance(model, M2):
+        y = np.repeat(np.eye(model.classes), len(GRID), axis=0)
+        z = np.concatenate([np.tile(GRID, model.classes)[:, None], y], axis=1)
+        log_mass = log_prior(tensor(z[:, :1])).numpy() + np.log(STEP / model.classes)
     else:
         z = GRID[:, None]
         log_mass = log_prior(tensor(z)).numpy() + np.log(STEP)
@@ -200,6 +205,7 @@ BOUNDED = [
     (VAE, {"likelihood": "logistic"}),
     (MixtureVAE, {"likelihood": "bernoulli", "components": 2}),
     (CategoricalVAE, {"likelihood": "bernoulli", "categories": 3, "latent": 2}),
+    (M2, {"likelihood": "bernoulli", "classes": 3}),
 ]
 
 
@@ -218,7 +224,7 @@ def test_elbo_then_tighter_bounds_then_the_likelihood(kind, options):
     elbos = -np.stack([np.sum(elbo(model, ALL_2X2, rng), axis=0) for _ in range(400)])
     spread = [np.stack([importance_bound(model, ALL_2X2, k, rng) for _ in range(400)]) for k in (1, 4, 16)]
     means = [elbos.mean(axis=0), *(s.mean(axis=0) for s in spread), importance_bound(model, ALL_2X2, 20000, rng)]
-    if kind is not MixtureVAE:  # which draws from every component once even for K = 1
+    if kind not in (MixtureVAE, M2):  # which draw from every component, of every class, once even for K = 1
         assert within((elbos - spread[0]).ravel(), 0)
     rising = [m.mean() for m in means[1:]]
     assert all(a < b - 1e-4 for a, b in itertools.pairwise(rising))
@@ -518,6 +524,7 @@ def test_a_training_step_converts_no_array(options):
         (MixtureVAE, {"components": 0}, "components must be at least 1, got 0"),
         (CategoricalVAE, {"categories": 1}, "categories must be at least 2, got 1"),
         (VAE, {"beta": -1.0}, r"beta must not be negative, got -1\.0"),
+        (M2, {"classes": 1}, "classes must be at least 2, got 1"),
         (IWAE, {"draws": 0}, "draws must be at least 1, got 0"),
         (MixtureIWAE, {"draws": -1}, "draws must be at least 1, got -1"),
     ],

@@ -19,6 +19,7 @@ from tinygen.models.gan import plots
 from tinygen.models.gan.anogan import detection
 from tinygen.models.gan.diagnostics import LOOK, diagnosis
 from tinygen.models.gan.objectives import gradient_norms
+from tinygen.models.semisupervised import accuracy
 from tinygen.models.vae.plots import reconstructions
 
 READ = 2000  # images whose codes are read
@@ -136,6 +137,15 @@ def inversion(model: Any, n: int, rng: np.random.Generator) -> float:
     found = model.encode(model.images(z)).astype(np.float64)
     z, found = ((x - x.mean(0)) / np.maximum(x.std(0), 1e-9) for x in (z, found))
     return float((z * found).mean())
+
+
+class SemiGANFamily(GANFamily):
+    """Of GANs that tell classes by few labels: how many they tell rightly."""
+
+    def metrics(self, model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> list[Metric]:
+        """A GAN's; and how many test images are told rightly, beside the same network on the labels alone."""
+        found = super().metrics(model, train, test, rng)
+        return found if test.labels is None else [*found, accuracy(model, train, test)]
 
 
 class CoGANFamily(GANFamily):

@@ -156,6 +156,10 @@ class LatentVariableModel(Model):
         temperature: of p(x | z); at 0 its middle. labels: None, there are no classes.
         """
         self.condition.check(labels, n, type(self).__name__)
+        return self.draw_images(self.codes(n, rng), rng, temperature)
+
+    def draw_images(self, z: np.ndarray, rng: np.random.Generator, temperature: float) -> np.ndarray:
+        """Images drawn from p(x | z), one for each of the codes (N, size), as `sample` draws them."""
         if not temperature >= 0:
             raise ValueError(f"temperature must not be negative, got {temperature}")
-        return self.likelihood.sample(self._outputs(self.codes(n, rng)), rng, temperature)
+        return self.likelihood.sample(self._outputs(z), rng, temperature)

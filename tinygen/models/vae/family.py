@@ -11,16 +11,18 @@ from tinygen.baselines.independent import independent_nats
 from tinygen.data import Dataset
 from tinygen.metrics.metric import Metric, mean_and_error
 from tinygen.models.family import Batch, Family, PlotOf
+from tinygen.models.semisupervised import accuracy
 from tinygen.models.vae import plots
 from tinygen.models.vae.estimates import ACTIVE, activity, elbo, importance_bound, prior_estimate
 
-EVALUATED = 1000, 500  # test images and draws of z for the importance-weighted bound
+EVALUATED = 1000  # test images, for the importance-weighted bound
 PARTS = "reconstruction", "kl", "tightening", "penalty"  # of the loss; the last two where a model has them
 
 
 class VAEFamily(Family):
     """Of the models of base.py."""
 
+    draws: ClassVar[int] = 500  # of z for each, for the importance-weighted bound
     validation_unit = "nats an image"
     units: ClassVar[Mapping[str, str]] = dict.fromkeys(PARTS, "nats an image")
     plots: ClassVar[Mapping[str, PlotOf]] = plots.PLOTS
@@ -41,7 +43,7 @@ class VAEFamily(Family):
     def metrics(self, model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> list[Metric]:
         """-ELBO of all test images and its parts; tighter bounds of the first ones; how many variables are used."""
         reconstruction, kl = elbo(model, test.images, rng)
-        images, draws = test.images[: EVALUATED[0]], EVALUATED[1]
+        images, draws = test.images[:EVALUATED], self.draws
         bound = -importance_bound(model, images, draws, rng)
         prior = -prior_estimate(model, images, draws, rng)
         unit, baselines = "nats an image", self.baselines(model, train, test)
@@ -56,7 +58,6 @@ class VAEFamily(Family):
             f"-ELBO of these {len(images):,} images": float((reconstruction + kl)[: len(images)].mean()),
             "from the prior": float(prior.mean()),
         }
-        used = float((activity(model, test.images) > ACTIVE).sum())
         return [
             Metric("-ELBO", mean, unit, error, baselines, True),
             Metric(
@@ -65,5 +66,22 @@ class VAEFamily(Family):
             in_nats("reconstruction", reconstruction),
             in_nats("KL", kl),
             in_nats(f"importance-weighted bound, K = {draws}", bound, **tighter)._replace(lower_is_better=True),
-            Metric("active variables", used, f"of {model.latent}"),
+            *self.of_codes(model, train, test),
         ]
+
+    def of_codes(self, model: Any, train: Dataset, test: Dataset) -> list[Metric]:
+        """What is measured of codes alone: how many variables are used."""
+        return [Metric("active variables", float((activity(model, test.images) > ACTIVE).sum()), f"of {model.latent}")]
+
+
+class M2Family(VAEFamily):
+    """Of a VAE with classes that it is told for few images: whether it can tell them for others."""
+
+    draws = 50  # of each class
+    units: ClassVar[Mapping[str, str]] = dict.fromkeys((*PARTS, "labeled", "class"), "nats an image")
+    plots: ClassVar[Mapping[str, PlotOf]] = {
+        name: plots.PLOTS[name] for name in ("reconstruct", "prior", "interpolate", "scatter")
+    } | {"analogies": plots.analogies}
+
+    def of_codes(self, model: Any, train: Dataset, test: Dataset) -> list[Metric]:
+        return [accuracy(model, train, test)] if test.labels is not None else []

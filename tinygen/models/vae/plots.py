@@ -124,6 +124,17 @@ def variables(model: Any, train: Dataset, test: Dataset, rng: np.random.Generato
     return Chart(draw, caption)
 
 
+def analogies(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
+    """test images, and below each its z with every class y in turn"""
+    columns = min(10, len(test))
+    images, names = test.images[:columns], class_names(train)
+    z = np.tile(model.encode(images)[:, : model.latent], (model.classes, 1))
+    z = model.of_classes(z, np.repeat(np.arange(model.classes), columns))
+    shown = np.concatenate([model.levels.to_gray(images), _decoded(model, z)])
+    caption = "Test images, and what has their z and another class"
+    return ImageGrid(shown, columns, caption, 256, ["test image", *names[: model.classes]])
+
+
 def _most_used(model: Any, test: Dataset) -> np.ndarray:
     return kl_by_variable(model, test.images[:1000]).argsort()[::-1]
 

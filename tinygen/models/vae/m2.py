@@ -1,0 +1,146 @@
+"""M2: a VAE whose code has a class, told for few images, summed over for all others (semi-supervised learning).
+
+    p(x) = sum over y of p(y) times the integral of p(z) p(x | y, z) over z,     q(y, z | x) = q(y | x) q(z | x, y)
+
+    labeled     -log p(x, y) <= L(x, y) = -E log p(x | y, z) + KL(q(z | x, y), p(z)) - log p(y)
+    unlabeled   -log p(x)    <= U(x)    = sum over y of q(y | x) L(x, y) - H(q(y | x))
+    training    U, of all images, + share L, of the labeled ones, - alpha log q(y | x)
+
+q(y | x) is the classifier that comes of it. Encoder and classifier share their layers; what y adds to the mean and the
+log variance of z is a row of a table. The sum over y is exact.
+
+Source: Kingma, Rezende, Mohamed & Welling, Semi-supervised learning with deep generative models (2014), section 3.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tinygen import Tensor, cat, exp, nn
+from tinygen.models import likelihoods
+from tinygen.models.condition import Condition
+from tinygen.models.family import Batch
+from tinygen.models.model import Step
+from tinygen.models.networks import encoders
+from tinygen.models.semisupervised import told
+from tinygen.models.vae.base import Draws, LatentVariableModel
+from tinygen.models.vae.family import M2Family
+from tinygen.models.vae.normal import gaussian_kl, log_normal, log_prior
+from tinygen.nn import functional as F
+
+
+class M2(LatentVariableModel):
+    """A VAE of codes z and classes y, told only so many labels.
+
+    The other arguments are those of all VAEs, see `LatentVariableModel`.
+
+    Args:
+        labels: how many training images' labels it is told.
+        classes: how many classes there are.
+        alpha: how much -log q(y | x) of the labeled images counts.
+        draw_of_labels: the seed by which the images are drawn whose labels are told.
+
+    Raises ValueError for fewer than two classes, too.
+    """
+
+    family = M2Family()
+
+    def __init__(
+        self, image_shape: tuple[int, int, int], levels: int, *, network: encoders.Kind = "mlp", latent: int = 20,
+        hidden: int | None = None, likelihood: likelihoods.Kind = "logistic", sigma: float | None = None,
+        labels: int = 100, classes: int = 10, alpha: float = 30.0, draw_of_labels: int = 0, rng: np.random.Generator,
+    ) -> None:  # fmt: skip
+        if classes < 2:
+            raise ValueError(f"classes must be at least 2, got {classes}")
+        self.classes = classes
+        super().__init__(image_shape, levels, network=network, latent=latent, hidden=hidden, likelihood=likelihood,
+                         sigma=sigma, rng=rng)  # fmt: skip
+        self.condition = Condition(classes)
+        self.labels, self.alpha, self.draw_of_labels = labels, alpha, draw_of_labels
+        self.network, self.shape, self.hidden = network, image_shape, hidden
+        self.table = nn.Linear(classes, 2 * latent, bias=False, rng=rng)
+
+    def sizes(self, latent: int) -> tuple[int, int]:
+        return latent + self.classes, self.classes + 2 * latent
+
+    def log_q(self, h: Tensor) -> Tensor:
+        """log q(y | x), (N, classes)."""
+        return F.log_softmax(h[:, : self.classes], 1)
+
+    def posterior(self, h: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean and the log variance of z under q(z | x, y), of y (S, N, classes): both (S, N, latent)."""
+        both = h[:, self.classes :] + self.table(y)
+        return both[..., : self.latent], both[..., self.latent :]
+
+    def each(self, n: int, times: int = 1) -> Tensor:
+        """All classes for each of n images, so many times, (times * classes, n, classes)."""
+        return self.tensor(np.tile(np.eye(self.classes)[:, None], (times, n, 1)))
+
+    def joint(self, x: np.ndarray, h: Tensor, y: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """L(x, y) + log p(y) of y (S, N, classes) as -E log p(x | y, z), by one draw, and KL, both (S, N)."""
+        mean, log_var = self.posterior(h, y)
+        z = mean + exp(log_var / 2) * self.normal(rng, *mean.shape)
+        return -self.log_likelihood(x, cat(z, y, dim=2)), gaussian_kl(mean, log_var).sum(2)
+
+    def summed(self, h: Tensor, part: Tensor) -> Tensor:
+        """The sum over y of q(y | x) times a part (classes, N): (N,)."""
+        return (exp(self.log_q(h)) * part.permute(1, 0)).sum(1)
+
+    def kl_of_class(self, h: Tensor) -> Tensor:
+        """KL(q(y | x), p(y)) with p(y) alike for all, (N,)."""
+        return math.log(self.classes) + self.summed(h, self.log_q(h).permute(1, 0))
+
+    def negative_elbo(self, x: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        h = self.encoded(x)
+        reconstruction, kl = (self.summed(h, part) for part in self.joint(x, h, self.each(len(x)), rng))
+        return reconstruction, kl + self.kl_of_class(h)  # together U(x)
+
+    def training_step(self, step: Step) -> dict[str, float]:
+        batch, few = step.batch(), told(step, self.labels, self.draw_of_labels)
+        share = self.labels / len(step.dataset)
+        return step.minimize(lambda: self.loss(batch, step.rng) | self.labeled_loss(few, share, step.rng))
+
+    def labeled_loss(self, few: Batch, share: float, rng: np.random.Generator) -> dict[str, Tensor]:
+        """{"labeled": share times L(x, y), "class": alpha times -log q(y | x)}, means over labeled images."""
+        h, labels = self.encoded(few.images), np.asarray(self.condition.check(few.labels, len(few.images), "M2"))
+        reconstruction, kl = self.joint(few.images, h, self.tensor(self.condition.one_hot(labels)[None]), rng)
+        bound = (reconstruction + kl).mean() + math.log(self.classes)
+        return {"labeled": share * bound, "class": self.alpha * F.cross_entropy(h[:, : self.classes], labels)}
+
+    def draw(self, x: np.ndarray, samples: int, rng: np.random.Generator) -> Draws:
+        h, y = self.encoded(x), self.each(len(x), samples)
+        mean, log_var = self.posterior(h, y)  # (samples * classes, N, latent)
+        z = mean + exp(log_var / 2) * self.normal(rng, *mean.shape)
+        log_q = cat(*[self.log_q(h).permute(1, 0)] * samples)
+        log_ratio = log_q + math.log(self.classes) + log_normal(z, mean, log_var) - log_prior(z)
+        kl = self.summed(h, gaussian_kl(mean, log_var).sum(2)[: self.classes]) + self.kl_of_class(h)
+        return Draws(self.log_likelihood(x, cat(z, y, dim=2)), log_ratio, log_q - math.log(samples), kl)
+
+    def middle(self, h: Tensor) -> Tensor:
+        """The mean of z, and q(y | x) behind it."""
+        q = exp(self.log_q(h))
+        return cat((h[:, self.classes :] + self.table(q))[:, : self.latent], q, dim=1)
+
+    def codes(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        return self.of_classes(rng.standard_normal((n, self.latent)), rng.integers(0, self.classes, n))
+
+    def of_classes(self, z: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+        """Codes of z (N, latent) and classes (N,)."""
+        return np.concatenate([z, np.eye(self.classes)[self.condition.check(labels, len(z), "M2")]], axis=1)
+
+    def sample(self, n: int, rng: np.random.Generator, temperature: float = 1.0, labels: Any = None) -> np.ndarray:
+        """As of any VAE. labels: (n,), drawn if not given."""
+        z = self.codes(n, rng)
+        z = z if labels is None else self.of_classes(z[:, : self.latent], labels)
+        return self.draw_images(z, rng, temperature)
+
+    def logits(self, images: np.ndarray) -> Tensor:
+        """What says of images which class they have, (N, classes)."""
+        return self.encoded(images)[:, : self.classes]
+
+    def classifier(self, rng: np.random.Generator) -> nn.Module:
+        """The network of q(y | x), anew."""
+        return encoders.encoder(self.network, self.shape, self.classes, self.hidden, rng)
