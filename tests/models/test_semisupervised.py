@@ -13,6 +13,7 @@ from tinygen.models.gan.objectives import NonSaturating, Verdict
 from tinygen.models.gan.semigan import ClassesOrGenerated, SemiGAN
 from tinygen.models.semisupervised import accuracy, labeled
 from tinygen.models.vae.m2 import M2
+from tinygen.models.vae.normal import gaussian_kl
 from tinygen.training.config import Config
 from tinygen.training.trainer import Trainer
 
@@ -38,8 +39,9 @@ IMAGES = rng(3).integers(0, 4, (5, 1, 4, 4)).astype(np.uint8)
 def bound(model, labels):
     """L(x, y) of each image, (5,)."""
     y = model.tensor(np.eye(3)[labels][None])
-    reconstruction, kl = model.joint(IMAGES, model.encoded(IMAGES), y, rng())
-    return (reconstruction + kl).numpy()[0] + np.log(3)
+    mean, log_var, z = model.code(model.encoded(IMAGES), y, rng())
+    reconstruction = -model.log_likelihood(IMAGES, tinygen.cat(z, y, dim=2))
+    return (reconstruction + gaussian_kl(mean, log_var).sum(2)).numpy()[0] + np.log(3)
 
 
 # ------------------------------------------------------------------------------------------------------------------ M2

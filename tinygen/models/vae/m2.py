@@ -70,33 +70,25 @@ class M2(LatentVariableModel):
         """log q(y | x), (N, classes)."""
         return F.log_softmax(h[:, : self.classes], 1)
 
-    def posterior(self, h: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean and the log variance of z under q(z | x, y), of y (S, N, classes): both (S, N, latent)."""
+    def code(self, h: Tensor, y: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """q(z | x, y) of y (S, N, classes): the mean, the log variance, and a draw of z, (S, N, latent) each."""
         both = h[:, self.classes :] + self.table(y)
-        return both[..., : self.latent], both[..., self.latent :]
+        mean, log_var = both[..., : self.latent], both[..., self.latent :]
+        return mean, log_var, mean + exp(log_var / 2) * self.normal(rng, *mean.shape)
 
-    def each(self, n: int, times: int = 1) -> Tensor:
-        """All classes for each of n images, so many times, (times * classes, n, classes)."""
-        return self.tensor(np.tile(np.eye(self.classes)[:, None], (times, n, 1)))
-
-    def joint(self, x: np.ndarray, h: Tensor, y: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """L(x, y) + log p(y) of y (S, N, classes) as -E log p(x | y, z), by one draw, and KL, both (S, N)."""
-        mean, log_var = self.posterior(h, y)
-        z = mean + exp(log_var / 2) * self.normal(rng, *mean.shape)
-        return -self.log_likelihood(x, cat(z, y, dim=2)), gaussian_kl(mean, log_var).sum(2)
-
-    def summed(self, h: Tensor, part: Tensor) -> Tensor:
-        """The sum over y of q(y | x) times a part (classes, N): (N,)."""
-        return (exp(self.log_q(h)) * part.permute(1, 0)).sum(1)
-
-    def kl_of_class(self, h: Tensor) -> Tensor:
-        """KL(q(y | x), p(y)) with p(y) alike for all, (N,)."""
-        return math.log(self.classes) + self.summed(h, self.log_q(h).permute(1, 0))
+    def draw(self, x: np.ndarray, samples: int, rng: np.random.Generator) -> Draws:
+        """So many draws of z of every class, each as likely as q(y | x) says: (samples * classes, N)."""
+        h, y = self.encoded(x), self.tensor(np.tile(np.eye(self.classes)[:, None], (samples, len(x), 1)))
+        mean, log_var, z = self.code(h, y, rng)
+        log_q = cat(*[self.log_q(h).permute(1, 0)] * samples)
+        of_class = log_q + math.log(self.classes)  # log q(y | x) - log p(y)
+        log_ratio = of_class + log_normal(z, mean, log_var) - log_prior(z)
+        kl = (exp(log_q) * (of_class + gaussian_kl(mean, log_var).sum(2))).sum(0) / samples
+        return Draws(self.log_likelihood(x, cat(z, y, dim=2)), log_ratio, log_q - math.log(samples), kl)
 
     def negative_elbo(self, x: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        h = self.encoded(x)
-        reconstruction, kl = (self.summed(h, part) for part in self.joint(x, h, self.each(len(x)), rng))
-        return reconstruction, kl + self.kl_of_class(h)  # together U(x)
+        draws = self.draw(x, 1, rng)
+        return draws.reconstruction(), draws.kl  # together U(x)
 
     def training_step(self, step: Step) -> dict[str, float]:
         batch, few = step.batch(), told(step, self.labels, self.draw_of_labels)
@@ -106,18 +98,11 @@ class M2(LatentVariableModel):
     def labeled_loss(self, few: Batch, share: float, rng: np.random.Generator) -> dict[str, Tensor]:
         """{"labeled": share times L(x, y), "class": alpha times -log q(y | x)}, means over labeled images."""
         h, labels = self.encoded(few.images), np.asarray(self.condition.check(few.labels, len(few.images), "M2"))
-        reconstruction, kl = self.joint(few.images, h, self.tensor(self.condition.one_hot(labels)[None]), rng)
-        bound = (reconstruction + kl).mean() + math.log(self.classes)
-        return {"labeled": share * bound, "class": self.alpha * F.cross_entropy(h[:, : self.classes], labels)}
-
-    def draw(self, x: np.ndarray, samples: int, rng: np.random.Generator) -> Draws:
-        h, y = self.encoded(x), self.each(len(x), samples)
-        mean, log_var = self.posterior(h, y)  # (samples * classes, N, latent)
-        z = mean + exp(log_var / 2) * self.normal(rng, *mean.shape)
-        log_q = cat(*[self.log_q(h).permute(1, 0)] * samples)
-        log_ratio = log_q + math.log(self.classes) + log_normal(z, mean, log_var) - log_prior(z)
-        kl = self.summed(h, gaussian_kl(mean, log_var).sum(2)[: self.classes]) + self.kl_of_class(h)
-        return Draws(self.log_likelihood(x, cat(z, y, dim=2)), log_ratio, log_q - math.log(samples), kl)
+        y = self.tensor(self.condition.one_hot(labels)[None])
+        mean, log_var, z = self.code(h, y, rng)
+        bound = gaussian_kl(mean, log_var).sum(2) - self.log_likelihood(few.images, cat(z, y, dim=2))
+        classes = self.alpha * F.cross_entropy(h[:, : self.classes], labels)
+        return {"labeled": share * (bound.mean() + math.log(self.classes)), "class": classes}
 
     def middle(self, h: Tensor) -> Tensor:
         """The mean of z, and q(y | x) behind it."""
