@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from tinygen import cuda
-from tinygen.cli import causal, runs, tape, toy, train
+from tinygen.cli import causal, families, runs, tape, toy, train
 from tinygen.cli.parser import Parser
 from tinygen.console import say
 
@@ -48,6 +48,7 @@ def parser() -> Parser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     train.add(commands)
     runs.add(commands)
+    families.add(commands)
     causal.add(commands)
     toy.add(commands)
     tape.add(commands)

@@ -106,6 +106,16 @@ def blurred(images: np.ndarray) -> np.ndarray:
     return np.round(x).astype(np.uint8)
 
 
+def sharpness(images: np.ndarray) -> float:
+    """The variance of the Laplacian of images (N, C, H, W), a pixel less its neighbors' mean; blurring lowers it.
+
+    Source: as a measure of focus, Pech-Pacheco, Cristobal, Chamorro-Martinez & Fernandez-Valdivia (2000).
+    """
+    x = images.astype(np.float32)
+    around = x[..., :-2, 1:-1] + x[..., 2:, 1:-1] + x[..., 1:-1, :-2] + x[..., 1:-1, 2:]
+    return float((x[..., 1:-1, 1:-1] - around / 4).var())
+
+
 def gaussian(train: Dataset, n: int, components: int = 64, seed: int = 0) -> np.ndarray:
     """n images from the Gaussian with the mean and principal components of the training images, (n, C, H, W) uint8."""
     pca = PCA(train.images, min(components, len(train), train.images[0].size))

@@ -72,6 +72,10 @@ class Family:
         """The test metrics, after training and by `tinygen evaluate`. Called in evaluation mode."""
         return []
 
+    def likelihood(self, model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Metric | None:
+        """-log p of the test set in bits/dim, as exact as the model's `density` says; None where it says "none"."""
+        return None
+
     def snapshot(self, model: Any, batch: Batch, rng: np.random.Generator) -> Plot:
         """A plot drawn while it trains: as many samples as the batch has images, or what the model makes of those."""
         return ImageGrid(model.sample(len(batch.images), rng))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -79,12 +79,14 @@ def build(config: Config, data: Dataset, rng: np.random.Generator, device: str =
     return model.to(device)
 
 
-def fit(trainer: Trainer, callbacks: Sequence[Callback]) -> bool:
+def fit(trainer: Trainer, callbacks: Sequence[Callback], clock: Callable[[], float] = time.monotonic) -> bool:
     """Take steps until the epochs or the minutes are over: whether they are, or Ctrl-C or SIGTERM ended it before.
 
     Those let the step finish. Raises FloatingPointError when the loss or a gradient is no longer finite.
+
+    clock: by which the minutes pass, in seconds.
     """
-    start, before = time.monotonic(), trainer.seconds
+    start, before = clock(), trainer.seconds
     trainer.model.train()
     # what isn't finite is noticed anyway
     with np.errstate(all="ignore"), interruptions() as came, contextlib.ExitStack() as stack:
@@ -93,7 +95,7 @@ def fit(trainer: Trainer, callbacks: Sequence[Callback]) -> bool:
         while trainer.done < 1 and not came:
             row = {"step": trainer.step + 1, **trainer.advance(trainer.done)}
             if trainer.config.minutes is not None:
-                trainer.seconds = before + time.monotonic() - start
+                trainer.seconds = before + clock() - start
             for callback in callbacks:
                 callback.step(row)
     trainer.model.eval()

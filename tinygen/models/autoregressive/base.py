@@ -10,6 +10,7 @@ use it.
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from tinygen import Tensor, no_grad
 from tinygen.console import progress
 from tinygen.models.autoregressive.family import AutoregressiveFamily
 from tinygen.models.family import Batch
-from tinygen.models.model import Model
+from tinygen.models.model import Density, Model
 from tinygen.nn import functional as F
 from tinygen.sampling.sampler import Sampler, draw
 from tinygen.sampling.trace import NotTraceable
@@ -32,6 +33,7 @@ class Autoregressive(Model):
     """
 
     family = AutoregressiveFamily()
+    density: ClassVar[Density] = "exact"
     mixtures = 0  # of logistics whose parameters the network gives in place of logits, as csrc/tinygen.h has them
 
     def network(self, x: Tensor, labels: np.ndarray | None = None) -> Tensor:

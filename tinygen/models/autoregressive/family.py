@@ -33,6 +33,9 @@ class AutoregressiveFamily(Family):
         """Bits per dimension."""
         return model.bits_per_dim(-float(model.log_prob(batch.images, model.condition.used(batch.labels)).mean()))
 
+    def likelihood(self, model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Metric:
+        return self.metrics(model, train, test, rng)[0]
+
     def metrics(self, model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> list[Metric]:
         """The test likelihood in bits/dim and in nats, with the standard error of the mean over images."""
         mean, error = mean_and_error(-model.log_prob(test.images, model.condition.used(test.labels)))

@@ -34,6 +34,9 @@ class FlowFamily(Family):
         """Bits per dimension, at most: see `metrics`."""
         return model.bits_per_dim(-float(model.log_prob(batch.images).mean()))
 
+    def likelihood(self, model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Metric:
+        return FlowFamily.metrics(self, model, train, test, rng)[0]
+
     def metrics(self, model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> list[Metric]:
         """The test likelihood in bits/dim and in nats, with the standard error of the mean over images.
 

@@ -6,14 +6,14 @@ They differ in q(z | x), what an encoder says of an image's code, and in the bou
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from tinygen import Tensor, exp, logsumexp
 from tinygen.models import likelihoods
 from tinygen.models.family import Batch
-from tinygen.models.model import Model
+from tinygen.models.model import Density, Model
 from tinygen.models.networks import encoders
 from tinygen.models.vae.family import VAEFamily
 
@@ -60,6 +60,7 @@ class LatentVariableModel(Model):
     """
 
     family = VAEFamily()
+    density: ClassVar[Density] = "bound"
 
     def __init__(
         self, image_shape: tuple[int, int, int], levels: int, *, network: encoders.Kind = "mlp", latent: int = 20,

@@ -40,6 +40,13 @@ class VAEFamily(Family):
         reconstruction, kl = elbo(model, batch.images, rng)
         return float((reconstruction + kl).mean())
 
+    def likelihood(self, model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Metric:
+        """-ELBO."""
+        mean, error = mean_and_error(sum(elbo(model, test.images, rng), np.zeros(len(test))))
+        scale, baselines = model.bits_per_dim(1.0), self.baselines(model, train, test)
+        known = {name: value * scale for name, value in baselines.items()}
+        return Metric("-ELBO", mean * scale, "bits/dim", error * scale, known, True)
+
     def metrics(self, model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> list[Metric]:
         """-ELBO of all test images and its parts; tighter bounds of the first ones; how many variables are used."""
         reconstruction, kl = elbo(model, test.images, rng)

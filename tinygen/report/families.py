@@ -1,0 +1,143 @@
+"""families.html: members of all families beside each other, and what of the lecture's claims their figures show."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tinygen.metrics.metric import Chart
+from tinygen.models.model import SIGNS
+from tinygen.report.charts import save_chart
+from tinygen.report.claims import BITS, Member, findings
+from tinygen.report.files import write_text
+from tinygen.report.parts import image, images, page, read_toml, section, text
+
+PAGE = "families.html"
+COLUMNS = {  # of the table: metrics by their beginning, or by their unit
+    BITS: "-log p(x), bits/dim", "FD*": "FD*", "precision": "precision", "recall": "recall",
+    "sharpness": "sharpness", "a sample": "ms a sample", "a sample, drawn alone": "ms a sample, alone",
+    "a training image": "ms a training image", "memory": "MiB",
+}  # fmt: skip
+NOTES = (
+    "-log p(x) without a sign is exact. <= is a bound, which can only be too large: a worse bound needn't be a worse "
+    "model. ~ rests on an estimate of log Z, which errs to the good side. Where there is a dash, the model says "
+    "nothing of p(x), and no other figure takes its place.",
+    "FD*, precision and recall rest on features that were learned on this data set, and on the number of samples: they "
+    "can be compared within this table, and with nothing published.",
+    "Of a VAE the means of p(x given z) are drawn, as it is usually shown; with each pixel's own noise FD* is worse.",
+    "Sharpness is the variance of the Laplacian, over that of real images: below 1 is blurred, above 1 is noise.",
+    "Each model has its default size and rates, which were not chosen for this budget: other ones could change the "
+    "order. Times are CPU time of one thread, of a sample in drawing all of them together, and alone.",
+    "Memory is the peak of the whole process in training, the data set included.",
+)
+
+
+def write(path: Path, members: Sequence[Member]) -> None:
+    """Write the page of what is measured so far."""
+    known = [m for m in members if m.results.get("metrics")]
+    config = read_toml(members[0].folder / "config.toml")
+    data = Path(str(config.get("data", "?"))).stem
+    title = f"Families of models on {data}"
+    seeds = len({m.seed for m in known})
+    samples = known[0].results["samples"] if known else 0
+    about = (f"Each trained for {config.get('minutes', 0):g} CPU minutes, with {seeds} seed{'s' * (seeds != 1)}; "
+             f"{samples:,} samples of each are measured.")  # fmt: skip
+    pictures = [image(m.folder / "samples.png", f"{m.model}, seed {m.seed}") for m in known]
+    body = [
+        f"<header><h1>{text(title)}</h1><p>{text(about)}</p></header>",
+        section("Figures", _table(known) + _notes(members)),
+        section("Quality and time", _charts(known)),
+        section("What the lecture says", _claims(known)),
+        section("Samples", images(pictures, "side")),
+        section("Machine", _machine(members)),
+    ]
+    write_text(path, page(title, body))
+
+
+def _by_model(members: Sequence[Member]) -> dict[str, list[Member]]:
+    found: dict[str, list[Member]] = {}
+    for member in members:
+        found.setdefault(member.model, []).append(member)
+    return found
+
+
+def _table(members: Sequence[Member]) -> str:
+    """A row for each model: of several seeds the mean, and below it all."""
+    if not members:
+        return ""
+    head = "".join(f"<th>{text(name)}</th>" for name in ("model", "family", *COLUMNS.values(), "images seen"))
+    lines = [f"<tr>{head}</tr>"]
+    baselines = (members[0].metric("FD*") or {}).get("baselines", {})
+    for name in baselines:
+        known = [(members[0].metric(column) or {}).get("baselines", {}).get(name) for column in COLUMNS]
+        cells = "".join(f"<td>{'' if value is None else f'{value:.3g}'}</td>" for value in known)
+        lines.append(f"<tr><th>{text(name)}</th><td></td>{cells}<td></td></tr>")
+    for model, own in _by_model(members).items():
+        cells = "".join(f"<td>{_cell(own, column)}</td>" for column in COLUMNS)
+        seen = f"{sum(m.results['images'] for m in own) / len(own):,.0f}"
+        lines.append(f"<tr><th>{text(model)}</th><td>{own[0].family}</td>{cells}<td>{seen}</td></tr>")
+    return f"<div class=wide><table>{''.join(lines)}</table></div>"
+
+
+def _cell(own: Sequence[Member], column: str) -> str:
+    values = [m.value(column) for m in own if m.metric(column)]
+    if not values:
+        return "-"
+    sign = SIGNS[own[0].results["density"]] if column == BITS else ""
+    every = f" <small>({', '.join(f'{v:.3g}' for v in values)})</small>" if len(values) > 1 else ""
+    return f"{text(sign)}{sum(values) / len(values):.3g}{every}"
+
+
+def _notes(members: Sequence[Member]) -> str:
+    missing = [f"{m.model}, seed {m.seed}, is missing: {m.results['failed']}" for m in members if "failed" in m.results]
+    said = [
+        f"{m.model}, seed {m.seed}: {message['text']}" for m in members for message in m.results.get("messages", [])
+    ]
+    return f"<ul>{''.join(f'<li>{text(note)}</li>' for note in (*NOTES, *missing, *said))}</ul>"
+
+
+def _charts(members: Sequence[Member]) -> str:
+    """FD* over the time of a sample, and over that of a training image: a point for each run."""
+    parts = []
+    with tempfile.TemporaryDirectory() as folder:
+        for column, label in (("a sample", "ms a sample"), ("a training image", "ms a training image")):
+            shown = [m for m in members if m.metric("FD*") and m.metric(column)]
+            if shown:
+                path = Path(folder) / "chart.png"
+                save_chart(path, _scatter(shown, column, label))
+                parts.append(image(path, f"FD* over {label}: down and to the left is better"))
+    return images(parts, "large")
+
+
+def _scatter(members: Sequence[Member], column: str, label: str) -> Chart:
+    def draw(axes: Any) -> None:
+        for model, own in _by_model(members).items():
+            x, y = [m.value(column) for m in own], [m.value("FD*") for m in own]
+            axes.scatter(x, y, label=model, s=50)
+        known = (members[0].metric("FD*") or {}).get("baselines", {})
+        for name in ("PCA-Gaussian", "real images"):
+            if name in known:
+                axes.axhline(known[name], color="0.6", linestyle=":")
+                axes.annotate(name, (1, known[name]), xycoords=("axes fraction", "data"), ha="right", va="bottom")
+        axes.set(xscale="log", yscale="log", xlabel=f"{label}, CPU time", ylabel="FD*")
+        axes.legend()
+
+    return Chart(draw, f"Quality and time: FD* over {label}")
+
+
+def _claims(members: Sequence[Member]) -> str:
+    rows = [
+        f"<tr><td>{f.claim.slide}</td><td>{text(f.claim.text)}</td><td><b>{text(f.verdict)}</b></td>"
+        f"<td>{text(f.claim.words)}</td><td>{text(f.figures)}</td></tr>"
+        for f in sorted(findings(members), key=lambda f: f.claim.slide)
+    ]  # fmt: skip
+    head = "".join(f"<th>{name}</th>" for name in ("slide", "it says", "found", "rule", "figures"))
+    return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
+
+
+def _machine(members: Sequence[Member]) -> str:
+    made = read_toml(members[0].folder / "environment.toml")
+    said = [f"{name} {made[name]}" for name in ("processor", "kernels", "tinygen", "commit") if name in made]
+    return f"<p>{text(', '.join(said))}</p>"

@@ -1,0 +1,201 @@
+"""Members of all families beside each other, after equal CPU time on one data set: `tinygen compare-families`.
+
+Each is trained as `tinygen train` builds it, by one thread, for so many minutes of its own CPU time: so it matters
+little what else the machine does. It has a process of its own, whose memory is its own, and leaves a run folder,
+OUT/MODEL-SEED; what is there is taken up. What is measured stands in the run's results.json, as metrics; the page of
+them all is `tinygen.report.families`.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinygen import kernels
+from tinygen.console import Bar, say
+from tinygen.data import Dataset, in_memory
+from tinygen.metrics.metric import ImageGrid, Metric
+from tinygen.metrics.quality import quality, sharpness
+from tinygen.models.model import Samples
+from tinygen.models.registry import model_class
+from tinygen.models.vae.base import LatentVariableModel
+from tinygen.report import families
+from tinygen.report.claims import Member
+from tinygen.report.images import save_plot
+from tinygen.training.callbacks import Checkpoints, MetricsFile
+from tinygen.training.config import Config
+from tinygen.training.interrupt import interruptions
+from tinygen.training.loop import build, fit
+from tinygen.training.progress import Progress
+from tinygen.training.run import Run
+from tinygen.training.sets import check_labels
+from tinygen.training.trainer import Trainer
+
+MEMBERS = ("pixelcnn", "vae", "glow", "rbm", "diffusion", "flow-matching", "dcgan")  # of each family one, or two
+SHOWN, ALONE = 64, 3  # samples in a picture; how often one is drawn alone
+STOPPED = 130  # exit code of a process that was told to stop, and saved its work
+
+
+def compare_families(asked: Sequence[Config], samples: int, out: Path) -> Path:
+    """Train and measure what hasn't been yet, one after the other, and write the page after each.
+
+    asked: models with their seeds. samples: how many are drawn of each. Gives the page.
+
+    Raises ValueError for a model that no images can be drawn from, and for a folder that holds other settings' runs.
+    """
+    runs = [Run(out / f"{config.model}-{config.seed}") for config in asked]
+    for config, run in zip(asked, runs, strict=True):
+        if not issubclass(model_class(config.model), Samples):
+            raise ValueError(f"{config.model} cannot be sampled from, so there is nothing to compare")
+        if (run.folder / "config.toml").exists() and (before := Config.read(run.folder / "config.toml")) != config:
+            raise ValueError(f"{run.folder} is of other settings ({_difference(before, config)}): name another --out")
+    asked[0].datasets()  # what is wrong with them is said before anything else
+    out.mkdir(parents=True, exist_ok=True)
+    for config, run in zip(asked, runs, strict=True):
+        if run.read_results().get("samples") != samples:
+            _apart(config, run, samples)
+        families.write(out / families.PAGE, _read(asked, runs))
+    return out / families.PAGE
+
+
+def _difference(before: Config, now: Config) -> str:
+    differs = [name for name, value in vars(now).items() if getattr(before, name) != value]
+    return ", ".join(f"{name} {getattr(before, name)}, not {getattr(now, name)}" for name in differs)
+
+
+def _read(asked: Sequence[Config], runs: Sequence[Run]) -> list[Member]:
+    """What is known of each run so far."""
+    return [Member(config.model, config.seed, run.folder, run.read_results())
+            for config, run in zip(asked, runs, strict=True)]  # fmt: skip
+
+
+# ----------------------------------------------------------------------------------------------- a process for a member
+
+
+def _apart(config: Config, run: Run, samples: int) -> None:
+    """Train and measure a member in a process of its own. What goes wrong there is kept as the run's "failed".
+
+    Raises KeyboardInterrupt after the process has saved its work, if it or this one was told to stop.
+    """
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy's own threads, read when it is imported
+    process = multiprocessing.get_context("spawn").Process(target=_member, args=(config, run.folder, samples))
+    with interruptions() as came:
+        process.start()
+        while process.is_alive():
+            process.join(0.5)
+            if came:
+                process.terminate()
+                process.join()
+    if came or process.exitcode == STOPPED:
+        raise KeyboardInterrupt("what was trained is saved; the same command goes on")
+    if process.exitcode and process.exitcode < 0:
+        failed = f"the process was ended by signal {-process.exitcode}, as a system does that is out of memory"
+        run.write_results(run.read_results() | {"failed": failed})
+        say(f"{run.folder.name}: {failed}", sys.stderr)
+
+
+def _member(config: Config, folder: Path, samples: int) -> None:
+    """In a process of its own: train and measure."""
+    os.setpgrp()  # a terminal's Ctrl-C is for the process that waits, which says so here
+    kernels.set_num_threads(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    run = Run(folder)
+    try:
+        with run.held():
+            if not train_and_measure(config, run, samples):
+                sys.exit(STOPPED)
+    except (ValueError, ArithmeticError, MemoryError, OSError) as e:
+        failed = f"{type(e).__name__}: {e}"
+        run.write_results(run.read_results() | {"failed": failed})
+        say(f"{folder.name}: {failed}", sys.stderr)
+        sys.exit(1)
+
+
+def train_and_measure(config: Config, run: Run, samples: int) -> bool:
+    """Train, or go on where it was stopped, then measure: whether it wasn't told to stop.
+
+    The run's results: the metrics; "samples": of how many; what the model says of p(x), "density".
+    """
+    sets, rng = config.sets(), np.random.default_rng(config.seed)
+    if run.checkpoint.exists():
+        _, model, state = run.load(run.checkpoint)
+        trainer = Trainer(config, model, sets[0], rng, sets[1])
+        trainer.restore(run, state)
+    else:
+        model = build(config, sets[0], rng)
+        check_labels(model, sets)
+        trainer = Trainer(config, model, sets[0], rng, sets[1])
+        run.begin(config)
+    metrics = MetricsFile(run, False)
+    progress = Progress(trainer, lambda parts: f"{run.folder.name}  {model.family.progress(model, parts)}")
+    if not fit(trainer, [metrics, _Saved(trainer, run, metrics), progress], time.process_time):
+        return False
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB, on Linux
+    memory = max(memory, run.read_results().get("memory", 0.0))
+    with Bar():
+        found = measured(model, in_memory(sets[0]), sets[2], samples, config.seed)
+    cost = [
+        Metric("a training image", 1000 * trainer.seconds / trainer.images, "ms"),
+        Metric("memory", memory, "MiB"),
+    ]
+    save_plot(run.samples, ImageGrid(_drawn(model, SHOWN, np.random.default_rng(config.seed))), model.levels)
+    run.write_results({
+        "step": trainer.step, "images": trainer.images, "seconds": round(trainer.seconds, 3), "memory": memory,
+        "parameters": sum(p.numel() for p in model.parameters()), "samples": samples, "density": model.density,
+        "messages": [{"step": trainer.step, "text": text} for text in _faults(model, progress.parts)],
+        "metrics": [metric.json() for metric in found + cost],
+    })  # fmt: skip
+    return True
+
+
+class _Saved(Checkpoints):
+    """Checkpoints of which nothing is said: the same command goes on, not `tinygen train --resume`."""
+
+    def __enter__(self) -> Any:
+        self.save()
+        return self
+
+
+def _faults(model: Any, parts: dict[str, float]) -> list[str]:
+    return model.family.diagnostics(model, parts) if parts else []
+
+
+# ------------------------------------------------------------------------------------------------------------- measured
+
+
+def measured(model: Any, train: Dataset, test: Dataset, samples: int, seed: int) -> list[Metric]:
+    """The likelihood, if it has one; the quality of so many samples, and the CPU time that one takes.
+
+    Of a VAE the means of p(x | z) are drawn, as people show them: what p(x | z) adds is noise of each pixel alone.
+    """
+    rng = np.random.default_rng(seed)
+    likelihood = model.family.likelihood(model, train, test, rng)
+    alone = []
+    for _ in range(1 + ALONE):
+        start = time.process_time()
+        _drawn(model, 1, rng)
+        alone.append(time.process_time() - start)
+    start = time.process_time()
+    images = _drawn(model, samples, rng)
+    spent = time.process_time() - start
+    real = sharpness(test.images)
+    return [
+        *([] if likelihood is None else [likelihood]),
+        *quality(images, train, test),
+        Metric("sharpness", sharpness(images) / real, "of real images'", lower_is_better=None),
+        Metric("a sample", 1000 * spent / samples, "ms", lower_is_better=True),
+        Metric("a sample, drawn alone", 1000 * min(alone[1:]), "ms", lower_is_better=True),
+    ]
+
+
+def _drawn(model: Any, n: int, rng: np.random.Generator) -> np.ndarray:
+    images: np.ndarray = model.sample(n, rng, 0.0 if isinstance(model, LatentVariableModel) else 1.0)
+    return images
