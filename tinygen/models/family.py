@@ -73,7 +73,7 @@ class Family:
         return []
 
     def likelihood(self, model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Metric | None:
-        """-log p of the test set in bits/dim, as exact as the model's `density` says; None where it says "none"."""
+        """-log p of the test set in bits/dim, as exact as the model's `evidence` says; None where it says "none"."""
         return None
 
     def snapshot(self, model: Any, batch: Batch, rng: np.random.Generator) -> Plot:

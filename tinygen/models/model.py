@@ -17,8 +17,8 @@ from tinygen.data import Dataset, Levels
 from tinygen.models.condition import Condition
 from tinygen.models.family import Batch, Family
 
-Density = Literal["exact", "bound", "estimate", "estimated bound", "none"]
-SIGNS: dict[Density, str] = {"exact": "", "bound": "<= ", "estimate": "~ ", "estimated bound": "~<= "}  # before -log p
+Evidence = Literal["exact", "bound", "estimate", "estimated bound", "none"]
+SIGNS: dict[Evidence, str] = {"exact": "", "bound": "<= ", "estimate": "~ ", "estimated bound": "~<= "}  # before -log p
 
 
 class Step(Protocol):
@@ -59,7 +59,7 @@ class Model(nn.Module):
         warmup: over how many steps at the start they rise from zero; 0: they start in full.
         clip: the norm that the gradient of a step is scaled down to where it is larger; None: it isn't looked at.
         condition: the classes of images that the model is told; none unless a model sets it.
-        density: what it says of log p(x): exactly that; a bound; an estimate, as log Z of an energy is, which errs to
+        evidence: what it says of log p(x): exactly that; a bound; an estimate, as log Z of an energy is, which errs to
             the good side; or nothing. `Family.likelihood` measures it.
         drawing: names of attributes that say how it draws, which may be changed when it is trained (`draw_with`).
 
@@ -73,7 +73,7 @@ class Model(nn.Module):
     clip: ClassVar[float | None] = None
     family: Family = Family()
     condition: Condition = Condition()
-    density: ClassVar[Density] = "none"
+    evidence: ClassVar[Evidence] = "none"
     drawing: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, image_shape: tuple[int, int, int], levels: int) -> None:

@@ -103,9 +103,9 @@ def _missing(claim: Claim, seed: Seed) -> str:
 # --------------------------------------------------------------------------------------------------------------- rules
 
 
-def density(family: str, *kinds: str) -> Rule:
+def evidence(family: str, *kinds: str) -> Rule:
     """What the family's member says of p(x) is one of these kinds."""
-    return lambda seed: ((found := seed[family].results["density"]) in kinds and (True, found)) or (False, found)
+    return lambda seed: ((found := seed[family].results["evidence"]) in kinds and (True, found)) or (False, found)
 
 
 def codes(family: str, wanted: bool) -> Rule:
@@ -123,8 +123,8 @@ def no_inference(seed: Seed) -> tuple[bool, str]:
     """The GAN's class says nothing of p(x), and has no codes of images."""
     model = model_class(seed["gan"].model)
     encodes = issubclass(model, Encodes)
-    return model.density == "none" and not encodes, (
-        f"{model.__name__}: p(x) {model.density}, p(z given x) {'by encode()' if encodes else 'none'}"
+    return model.evidence == "none" and not encodes, (
+        f"{model.__name__}: p(x) {model.evidence}, p(z given x) {'by encode()' if encodes else 'none'}"
     )
 
 
@@ -173,16 +173,16 @@ def directly(seed: Seed) -> tuple[bool, str]:
     member = seed["autoregressive"]
     metric = member.metric(BITS) or {}
     known = metric["baselines"]["independent pixels"]
-    return member.results["density"] == "exact" and metric["value"] < known, (
-        f"{member.results['density']}: {_listed({member.model: metric['value'], 'independent pixels': known}, BITS)}"
+    return member.results["evidence"] == "exact" and metric["value"] < known, (
+        f"{member.results['evidence']}: {_listed({member.model: metric['value'], 'independent pixels': known}, BITS)}"
     )
 
 
 def looser(seed: Seed) -> tuple[bool, str]:
     """The VAE says a bound, and the bound is worse than the autoregressive model's exact figure."""
     a, b = seed["vae"], seed["autoregressive"]
-    shown = ", ".join(f"{m.model} {SIGNS[m.results['density']]}{m.value(BITS):.3f}" for m in (b, a))
-    return a.results["density"] == "bound" and a.value(BITS) > b.value(BITS), f"{BITS}: {shown}"
+    shown = ", ".join(f"{m.model} {SIGNS[m.results['evidence']]}{m.value(BITS):.3f}" for m in (b, a))
+    return a.results["evidence"] == "bound" and a.value(BITS) > b.value(BITS), f"{BITS}: {shown}"
 
 
 def _listed(found: Mapping[str, float], what: str) -> str:
@@ -213,7 +213,7 @@ CLAIMS = (
     Claim(99, "Variational: learns rich latent codes", "its class has codes, but what they are worth no figure of this "
           "table says: see the pages on autoencoders and on features without labels"),
     Claim(139, "GANs: don't work with an explicit density function", "its class says nothing of p(x)", [(GAN, "")],
-          density(GAN, "none")),
+          evidence(GAN, "none")),
     Claim(139, "GANs: beautiful, state-of-the-art samples", "its FD* is the least of all in the table", [(GAN, "FD*")],
           least(GAN, "FD*")),
     Claim(139, "GANs: can't solve inference queries such as p(x), p(z given x)", "its class says nothing of p(x) and "

@@ -85,9 +85,10 @@ def _cell(own: Sequence[Member], column: str) -> str:
     values = [m.value(column) for m in own if m.metric(column)]
     if not values:
         return "-"
-    sign = SIGNS[own[0].results["density"]] if column == BITS else ""
-    every = f" <small>({', '.join(f'{v:.3g}' for v in values)})</small>" if len(values) > 1 else ""
-    return f"{text(sign)}{sum(values) / len(values):.3g}{every}"
+    sign = SIGNS[own[0].results["evidence"]] if column == BITS else ""
+    kind = ".3f" if column == BITS else ".3g"
+    every = f" <small>({', '.join(f'{v:{kind}}' for v in values)})</small>" if len(values) > 1 else ""
+    return f"{text(sign)}{sum(values) / len(values):{kind}}{every}"
 
 
 def _notes(members: Sequence[Member]) -> str:

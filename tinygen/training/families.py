@@ -90,7 +90,7 @@ def _apart(config: Config, run: Run, samples: int) -> None:
     with interruptions() as came:
         process.start()
         while process.is_alive():
-            process.join(0.5)
+            process.join(0.1)
             if came:
                 process.terminate()
                 process.join()
@@ -122,7 +122,7 @@ def _member(config: Config, folder: Path, samples: int) -> None:
 def train_and_measure(config: Config, run: Run, samples: int) -> bool:
     """Train, or go on where it was stopped, then measure: whether it wasn't told to stop.
 
-    The run's results: the metrics; "samples": of how many; what the model says of p(x), "density".
+    The run's results: the metrics; "samples": of how many; what the model says of p(x), "evidence".
     """
     sets, rng = config.sets(), np.random.default_rng(config.seed)
     if run.checkpoint.exists():
@@ -149,7 +149,7 @@ def train_and_measure(config: Config, run: Run, samples: int) -> bool:
     save_plot(run.samples, ImageGrid(_drawn(model, SHOWN, np.random.default_rng(config.seed))), model.levels)
     run.write_results({
         "step": trainer.step, "images": trainer.images, "seconds": round(trainer.seconds, 3), "memory": memory,
-        "parameters": sum(p.numel() for p in model.parameters()), "samples": samples, "density": model.density,
+        "parameters": sum(p.numel() for p in model.parameters()), "samples": samples, "evidence": model.evidence,
         "messages": [{"step": trainer.step, "text": text} for text in _faults(model, progress.parts)],
         "metrics": [metric.json() for metric in found + cost],
     })  # fmt: skip

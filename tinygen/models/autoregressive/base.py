@@ -18,7 +18,7 @@ from tinygen import Tensor, no_grad
 from tinygen.console import progress
 from tinygen.models.autoregressive.family import AutoregressiveFamily
 from tinygen.models.family import Batch
-from tinygen.models.model import Density, Model
+from tinygen.models.model import Evidence, Model
 from tinygen.nn import functional as F
 from tinygen.sampling.sampler import Sampler, draw
 from tinygen.sampling.trace import NotTraceable
@@ -33,7 +33,7 @@ class Autoregressive(Model):
     """
 
     family = AutoregressiveFamily()
-    density: ClassVar[Density] = "exact"
+    evidence: ClassVar[Evidence] = "exact"
     mixtures = 0  # of logistics whose parameters the network gives in place of logits, as csrc/tinygen.h has them
 
     def network(self, x: Tensor, labels: np.ndarray | None = None) -> Tensor:

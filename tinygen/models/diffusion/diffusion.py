@@ -24,7 +24,7 @@ from tinygen.models.diffusion.base import Denoiser, Lesson, in_chunks, spread
 from tinygen.models.diffusion.family import DiffusionFamily, GuidedFamily
 from tinygen.models.diffusion.process import Predict
 from tinygen.models.diffusion.schedules import Schedule
-from tinygen.models.model import Density
+from tinygen.models.model import Evidence
 
 CLEAR = 0.1  # of all times: the one at which features are read
 ITERATIONS = 3  # of the noise at a place that isn't known yet, in `encode`
@@ -49,7 +49,7 @@ class Diffusion(Denoiser):
     Raises ValueError for numbers out of range and names that there aren't.
     """
 
-    density: ClassVar[Density] = "bound"
+    evidence: ClassVar[Evidence] = "bound"
     drawing: ClassVar[tuple[str, ...]] = ("steps", "eta", "guidance")
 
     def __init__(

@@ -25,7 +25,7 @@ from tinygen import Tensor, cat, no_grad
 from tinygen.models.energy.family import EnergyFamily
 from tinygen.models.energy.machine import Bernoulli, SideBySide, Units
 from tinygen.models.energy.rbm import RBM
-from tinygen.models.model import Density
+from tinygen.models.model import Evidence
 from tinygen.nn import functional as F
 
 MOST, TOLERANCE = 50, 1e-4  # updates of the mean field, and how little a mean changes in the last one
@@ -45,7 +45,7 @@ class DBM(RBM):
     """
 
     family = EnergyFamily("bound of log p")
-    density: ClassVar[Density] = "estimated bound"
+    evidence: ClassVar[Evidence] = "estimated bound"
 
     def __init__(
         self, image_shape: tuple[int, int, int], levels: int, *, hidden: int = 256, top: int = 128, chains: int = 100,

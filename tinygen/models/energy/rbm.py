@@ -29,7 +29,7 @@ from tinygen.models.averages import Averaged
 from tinygen.models.energy.chain import MarkovChain
 from tinygen.models.energy.family import EnergyFamily
 from tinygen.models.energy.machine import Bernoulli, Gaussian, Machine, Units
-from tinygen.models.model import Density, Step
+from tinygen.models.model import Evidence, Step
 from tinygen.nn import init
 
 DECAY = 0.999  # of the weights' average
@@ -60,7 +60,7 @@ class RBM(MarkovChain):
     """
 
     family = EnergyFamily()
-    density: ClassVar[Density] = "estimate"
+    evidence: ClassVar[Evidence] = "estimate"
     lr: ClassVar[float] = 0.2
     batch_size: ClassVar[int] = 20
     chains: Tensor  # the states of the persistent chains, (chains, visible)

@@ -24,7 +24,7 @@ from tinygen.models.flow.family import FlowFamily
 from tinygen.models.flow.layers import Layer
 from tinygen.models.flow.pixels import Scaling, dequantize
 from tinygen.models.flow.priors import Prior
-from tinygen.models.model import Density, Model
+from tinygen.models.model import Evidence, Model
 from tinygen.models.networks.encoders import in_batches
 
 ROWS = 256  # images at once in evaluation
@@ -62,7 +62,7 @@ class Flow(Model):
     warmup: ClassVar[int] = 100  # most of what goes wrong with flows goes wrong in the first steps
     clip: ClassVar[float | None] = 1000.0
     family = FlowFamily()
-    density: ClassVar[Density] = "bound"  # of whole numbers; of dequantized ones it is exact
+    evidence: ClassVar[Evidence] = "bound"  # of whole numbers; of dequantized ones it is exact
 
     def __init__(
         self, image_shape: tuple[int, int, int], levels: int, layers: Layer, scaling: Scaling, prior: Prior

@@ -13,7 +13,7 @@ import numpy as np
 from tinygen import Tensor, exp, logsumexp
 from tinygen.models import likelihoods
 from tinygen.models.family import Batch
-from tinygen.models.model import Density, Model
+from tinygen.models.model import Evidence, Model
 from tinygen.models.networks import encoders
 from tinygen.models.vae.family import VAEFamily
 
@@ -60,7 +60,7 @@ class LatentVariableModel(Model):
     """
 
     family = VAEFamily()
-    density: ClassVar[Density] = "bound"
+    evidence: ClassVar[Evidence] = "bound"
 
     def __init__(
         self, image_shape: tuple[int, int, int], levels: int, *, network: encoders.Kind = "mlp", latent: int = 20,
