@@ -78,7 +78,7 @@ def _table(members: Sequence[Member]) -> str:
         cells = "".join(f"<td>{_cell(own, column)}</td>" for column in COLUMNS)
         seen = f"{sum(m.results['images'] for m in own) / len(own):,.0f}"
         lines.append(f"<tr><th>{text(model)}</th><td>{own[0].family}</td>{cells}<td>{seen}</td></tr>")
-    return f"<div class=wide><table>{''.join(lines)}</table></div>"
+    return f'<div class="wide tight"><table>{"".join(lines)}</table></div>'
 
 
 def _cell(own: Sequence[Member], column: str) -> str:
@@ -113,6 +113,8 @@ def _charts(members: Sequence[Member]) -> str:
 
 
 def _scatter(members: Sequence[Member], column: str, label: str) -> Chart:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     def draw(axes: Any) -> None:
         for model, own in _by_model(members).items():
             x, y = [m.value(column) for m in own], [m.value("FD*") for m in own]
@@ -123,6 +125,10 @@ def _scatter(members: Sequence[Member], column: str, label: str) -> Chart:
                 axes.axhline(known[name], color="0.6", linestyle=":")
                 axes.annotate(name, (1, known[name]), xycoords=("axes fraction", "data"), ha="right", va="bottom")
         axes.set(xscale="log", yscale="log", xlabel=f"{label}, CPU time", ylabel="FD*")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter(NullFormatter())
         axes.legend()
 
     return Chart(draw, f"Quality and time: FD* over {label}")
@@ -130,7 +136,7 @@ def _scatter(members: Sequence[Member], column: str, label: str) -> Chart:
 
 def _claims(members: Sequence[Member]) -> str:
     rows = [
-        f"<tr><td>{f.claim.slide}</td><td>{text(f.claim.text)}</td><td><b>{text(f.verdict)}</b></td>"
+        f"<tr><td>{f.claim.slide}</td><td>{text(f.claim.text)}</td><th><b>{text(f.verdict)}</b></th>"
         f"<td>{text(f.claim.words)}</td><td>{text(f.figures)}</td></tr>"
         for f in sorted(findings(members), key=lambda f: f.claim.slide)
     ]  # fmt: skip
