@@ -87,6 +87,17 @@ def test_what_is_measured(model, monkeypatch, tmp_path):
     assert (tmp_path / "samples.png").exists()
 
 
+def test_all_are_trained_on_the_same_images_and_measured_by_the_same_features(monkeypatch, tmp_path):
+    monkeypatch.setattr(features, "STEPS", 5)
+    named = set()
+    for model in ("made", "gan"):  # of which one would hold images out to validate
+        config = Config.of({"model": model, "data": "labeled.npz", "minutes": 0.001})
+        (tmp_path / model).mkdir()
+        families.train_and_measure(config, run := Run(tmp_path / model), 8)
+        named |= {metric["name"] for metric in run.read_results()["metrics"] if metric["name"].startswith("FD*")}
+    assert len(named) == 1
+
+
 def test_a_model_that_cannot_be_sampled_and_data_that_there_are_not(capsys):
     assert cli.main([*COMMAND, "1", "pix2pix"]) == 2
     assert capsys.readouterr().err == (

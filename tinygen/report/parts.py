@@ -150,7 +150,7 @@ th { color: var(--quiet); font-weight: normal; white-space: nowrap; }
 .wide { overflow-x: auto; }
 .wide td { font-variant-numeric: tabular-nums; white-space: nowrap; }
 .wide th { white-space: normal; min-width: 7rem; }
-.tight th { min-width: 0; } .tight th, .tight td { padding-right: .8rem; }
+.tight th { min-width: 0; } .tight th, .tight td { padding-right: .8rem; overflow-wrap: normal; }
 .key { display: inline-block; width: .8em; height: .8em; border-radius: 2px; background: var(--line); }
 pre { overflow-x: auto; font-size: .8rem; }
 ul { margin: 0; padding-left: 1.2rem; }

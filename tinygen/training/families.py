@@ -31,7 +31,7 @@ from tinygen.report import families
 from tinygen.report.claims import Member
 from tinygen.report.images import save_plot
 from tinygen.training.callbacks import Checkpoints, MetricsFile
-from tinygen.training.config import Config
+from tinygen.training.config import Config, Sets
 from tinygen.training.interrupt import interruptions
 from tinygen.training.loop import build, fit
 from tinygen.training.progress import Progress
@@ -124,7 +124,7 @@ def train_and_measure(config: Config, run: Run, samples: int) -> bool:
 
     The run's results: the metrics; "samples": of how many; what the model says of p(x), "evidence".
     """
-    sets, rng = config.sets(), np.random.default_rng(config.seed)
+    sets, rng = _sets(config), np.random.default_rng(config.seed)
     if run.checkpoint.exists():
         _, model, state = run.load(run.checkpoint)
         trainer = Trainer(config, model, sets[0], rng, sets[1])
@@ -141,7 +141,7 @@ def train_and_measure(config: Config, run: Run, samples: int) -> bool:
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB, on Linux
     memory = max(memory, run.read_results().get("memory", 0.0))
     with Bar():
-        found = measured(model, in_memory(sets[0]), sets[2], samples, config.seed)
+        found = measured(model, trainer.dataset, sets[2], samples, config.seed)
     cost = [
         Metric("a training image", 1000 * trainer.seconds / trainer.images, "ms"),
         Metric("memory", memory, "MiB"),
@@ -154,6 +154,12 @@ def train_and_measure(config: Config, run: Run, samples: int) -> bool:
         "metrics": [metric.json() for metric in found + cost],
     })  # fmt: skip
     return True
+
+
+def _sets(config: Config) -> Sets:
+    """All training images are trained on, whatever the family: so all FD* are of the same features."""
+    train, test = config.datasets()
+    return train, None, in_memory(test)
 
 
 class _Saved(Checkpoints):
