@@ -8,11 +8,13 @@
  *   conv_transpose2d    one product for each phase (y mod stride_h, x mod stride_w) of the large image, whose
  *                       pixels all meet the same taps and step by 1 through the small image; B = w transposed
  *
- * B is packed into panels as wide as the widest register tile (tile.h), with 0 where w is masked. Threads share out
- * the regions of the source, and panels where there are few regions; an item is one of each, in any order. */
+ * B is packed into panels as wide as the widest register tile (tile.h), with 0 where w is masked. Threads share out the
+ * regions of the source, and panels where there are few regions; an item is one of each, in any order. For dense 3 x 3
+ * kernels between many channels there is a faster way: winograd.c. */
 #include <string.h>
 #include "matmul.h"
 #include "source.h"
+#include "winograd.h"
 
 enum { LINE = 64, DIRECT = 128 };           /* bytes of a cache line; pixels for which packing w doesn't pay */
 
@@ -65,8 +67,7 @@ static void plan_transposed(correlation *c)
     for (int64_t ry = 0; ry < min64(s->stride_h, s->h); ry++)
         for (int64_t rx = 0; rx < min64(s->stride_w, s->w); rx++) {
             phase *p = &c->phase[c->phases++];
-            *p = (phase){.rows = ceil_div(s->h - ry, s->stride_h),
-                         .columns = ceil_div(s->w - rx, s->stride_w),
+            *p = (phase){.rows = ceil_div(s->h - ry, s->stride_h), .columns = ceil_div(s->w - rx, s->stride_w),
                          .target = (ry * s->w + rx) * s->ci, .first_tap = taps};
             for (int64_t t = kept_taps(s) - 1; t >= 0; t--) {
                 int64_t dy = ry + s->pad_h - t / s->kw * s->dil_h, dx = rx + s->pad_w - t % s->kw * s->dil_w;
@@ -346,8 +347,7 @@ static void fill_lists(const correlation *c)
             int64_t rows = rows_of(c, f);
             list_pixels(c->from + filled, c->s.images, rows, f->columns, c->s.image,
                         c->s.step_y * c->s.row, c->s.step_x * c->s.channels);
-            list_pixels(c->to + filled, c->s.images, rows, f->columns, c->out_image, c->out_row,
-                        c->out_column);
+            list_pixels(c->to + filled, c->s.images, rows, f->columns, c->out_image, c->out_row, c->out_column);
             filled += c->s.images * rows * f->columns;
         }
 }
@@ -407,6 +407,8 @@ int tg_conv2d(int dtype, const tg_conv_shape *s, int relu, const void *x, const 
                     .add = add, .c = y};
         return multiply_matrices(dtype, &p, clamp_threads(threads));
     }
+    if (winograd_suits(s))
+        return winograd_conv2d(dtype, s, relu, x, w, bias, add, y, clamp_threads(threads));
     tg_conv_shape back = reversed(s);
     correlation c = {.shape = s, .k = tiles(dtype), .threads = clamp_threads(threads), .weight = w,
                      .add = add, .output = y, .columns = s->co, .out_column = s->co,
@@ -435,10 +437,11 @@ int tg_conv_transpose2d(int dtype, const tg_conv_shape *s, const void *y, const 
                     .bias = bias, .positive = positive, .c = x};
         return multiply_matrices(dtype, &p, clamp_threads(threads));
     }
-    correlation c = {.shape = s, .k = tiles(dtype), .threads = clamp_threads(threads), .weight = w,
-                     .positive = positive, .output = x, .columns = s->ci, .transposed = 1,
-                     .out_column = s->stride_w * s->ci, .out_row = s->stride_h * s->w * s->ci,
-                     .out_image = s->h * s->w * s->ci};
+    if (winograd_suits(s))
+        return winograd_transpose(dtype, s, y, w, bias, positive, x, clamp_threads(threads));
+    correlation c = {.shape = s, .k = tiles(dtype), .threads = clamp_threads(threads), .weight = w, .positive = positive,
+                     .output = x, .columns = s->ci, .transposed = 1, .out_column = s->stride_w * s->ci,
+                     .out_row = s->stride_h * s->w * s->ci, .out_image = s->h * s->w * s->ci};
     c.s = (source){.data = y, .size = element_size(dtype), .n = s->n, .h = s->oh, .w = s->ow,
                    .channels = s->co, .step_y = 1, .step_x = 1};
     if (!positive)

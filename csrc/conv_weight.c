@@ -13,6 +13,7 @@
 #include <string.h>
 #include "matmul.h"
 #include "source.h"
+#include "winograd.h"
 
 enum {
     LARGE = 1 << 20,                /* bytes of a gw that has no private copies */
@@ -313,6 +314,8 @@ int tg_conv2d_weight(int dtype, const tg_conv_shape *s, int relu, const void *x,
     int64_t pixels = s->n * s->oh * s->ow;
     if (is_pointwise(s) && s->co && pixels && (s->ci * s->co * element_size(dtype) > LARGE || pixels < FEW))
         return multiply_weight(dtype, s, relu, x, gy, gw, gbias, clamp_threads(threads));
+    if (winograd_suits(s) && 9 * s->ci * s->co * element_size(dtype) <= 4 * LARGE)
+        return winograd_weight(dtype, s, relu, x, gy, gw, gbias, clamp_threads(threads));
     weight_sum g = {.shape = s, .k = tiles(dtype), .gy = gy, .gw = gw, .gbias = gbias};
     g.s = (source){.data = x, .size = element_size(dtype), .n = s->n, .h = s->h, .w = s->w, .channels = s->ci,
                    .step_y = s->stride_h, .step_x = s->stride_w, .relu = relu ? g.k->relu : NULL};

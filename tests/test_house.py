@@ -18,7 +18,7 @@ MOST_LINES, A_SCREEN = 450, 60  # of a file, of a function
 CSRC = (
     ("recurrent", "sample"),
     ("conv", "conv_weight", "elementwise", "loss", "normalize", "optim"),
-    ("matmul", "plain", "source"),
+    ("matmul", "plain", "source", "winograd"),
     ("mask", "tile"),
     ("runtime/cuda", "runtime/isa", "runtime/memory", "runtime/parallel", "runtime/variants"),
     ("runtime/internal", "runtime/types"),

@@ -111,13 +111,13 @@ def maybe(rng, value, chance=0.7):
 # --------------------------------------------------------------------------------------------------------- convolution
 
 _CHANNELS = (1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 24, 31, 32, 33, 48, 64, 65, 70)
-_WORK = 1 << 21  # multiply-adds of a case at most
+_WORK = 1 << 23  # multiply-adds of a case at most
 
 
 def conv_shape(rng, **wanted) -> SimpleNamespace:
     """Any sizes that the header allows, of moderate work: also crops, gaps, outputs that only see padding, no image."""
     for _ in range(1000):
-        s = _masked(rng) if rng.random() < 0.3 else _plain(rng)
+        s = rng.choice([_masked, _dense, _plain], p=[0.3, 0.1, 0.6])(rng)
         vars(s).update(wanted)
         if s.n * s.oh * s.ow * s.kh * s.kw * s.ci * s.co <= _WORK and s.n * s.h * s.w * s.ci < 1 << 19:
             return s
@@ -149,6 +149,19 @@ def _plain(rng):
             )
         )
     return s
+
+
+def _dense(rng):
+    """3 x 3 taps between many channels, for which there is an algorithm of its own."""
+    pick = rng.choice
+    h, w = (int(pick((4, 5, 6, 7, 8))) for _ in range(2))
+    n = -(-56 // (((h + 1) // 2) * ((w + 1) // 2))) + int(pick(2))
+    ci, co = (int(c) for c in pick(((32, 32), (32, 48), (48, 32), (32, 80), (80, 32))))
+    pad_h, pad_w = (int(pick((1, 1, 0, 3, -1))) for _ in range(2))
+    return SimpleNamespace(
+        n=n, h=h, w=w, ci=ci, oh=h, ow=w, co=co, kh=3, kw=3, stride_h=1, stride_w=1, pad_h=pad_h, pad_w=pad_w,
+        dil_h=1, dil_w=1, mask=0, groups=1,
+    )  # fmt: skip
 
 
 def _masked(rng):

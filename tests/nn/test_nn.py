@@ -576,6 +576,20 @@ def test_a_masked_convolution_of_relu_and_a_sum_are_the_same_as_separate_ops(ker
         np.testing.assert_allclose(got.numpy(), want.numpy(), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("conv", "shape", "kernel"),
+    [(F.conv2d, (2, 3, 5, 4), (3, 1)), (F.conv2d, (3, 5, 4), (1, 3)), (F.conv1d, (2, 3, 6), (3,))],
+)
+def test_a_convolution_and_a_sum_are_the_same_as_separate_ops(conv, shape, kernel):
+    x, weight, bias = normal(*shape), normal(4, 3, *kernel, seed=1), normal(4, seed=2)
+    add = normal(*conv(x, weight).shape, seed=3)
+    one, several = conv(x, weight, bias, add=add), conv(x, weight, bias) + add
+    np.testing.assert_allclose(one.numpy(), several.numpy(), rtol=1e-12, atol=1e-12)
+    inputs, g = [x, weight, bias, add], rng(4).standard_normal(one.shape)
+    for got, want in zip(tinygen.grad(one, inputs, g), tinygen.grad(several, inputs, g), strict=True):
+        np.testing.assert_allclose(got.numpy(), want.numpy(), rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize(("mask", "channels"), [("A", 1), ("B", 1), ("A", 3), ("B", 3)])
 def test_weights_of_hidden_taps_do_not_matter_and_get_no_gradient(mask, channels):
     weight = normal(6, 3, 3, 5)

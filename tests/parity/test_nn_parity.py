@@ -297,7 +297,9 @@ def parameters(function):
     return {} if any(p.kind is p.VAR_KEYWORD for p in found) else {p.name: p for p in found}
 
 
-OURS = {("group_norm", "silu"), ("GroupNorm", "silu")}  # arguments that PyTorch doesn't have
+OURS = {  # arguments that PyTorch doesn't have
+    ("conv1d", "add"), ("conv2d", "add"), ("group_norm", "silu"), ("GroupNorm", "silu"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(F, TF), (nn, torch.nn), (nn.init, torch.nn.init)])

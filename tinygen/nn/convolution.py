@@ -13,24 +13,26 @@ from tinygen.nn.windows import pad
 
 def conv2d(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
-    dilation: Any = 1, groups: int = 1,
+    dilation: Any = 1, groups: int = 1, *, add: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Convolution. input: (N, I, H, W), weight: (O, I / groups, KH, KW), bias: (O,) -> (N, O, OH, OW).
 
     OH = (H + 2 padding - dilation (KH - 1) - 1) // stride + 1, and so OW. stride, padding and dilation are
     integers or pairs; padding may be "valid" (none) or "same" (the output is as big as the input; of an odd number of
     zeros the last is at the end). groups: into how many the channels of both sides fall, each seeing its own only.
+    add: what is added to the result, of its shape, without a pass over memory of its own: PyTorch doesn't have it.
     An input (I, H, W) without a batch gives (O, OH, OW).
     """
     if len(input.shape) == 3 and len(weight.shape) == 4:
-        return conv2d(_batch(input), weight, bias, stride, padding, dilation, groups)[0]
+        rest = None if add is None else _batch(add)
+        return conv2d(_batch(input), weight, bias, stride, padding, dilation, groups, add=rest)[0]
     named = isinstance(padding, str) and padding in ("same", "valid")
     geometry = Geometry.of("conv2d", stride, 0 if named else padding, dilation, groups)
     _check_conv("conv2d", input, weight)
     _check_channels("conv2d", input, weight, bias, groups)
     if padding == "same":
         input, geometry = _same(input, geometry, weight.shape[2:])
-    return ops.conv2d(input, weight, bias, geometry)
+    return ops.conv2d(input, weight, bias, geometry, False, add)
 
 
 def conv_transpose2d(
@@ -70,16 +72,17 @@ def conv_transpose2d(
 
 def conv1d(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
-    dilation: Any = 1, groups: int = 1,
+    dilation: Any = 1, groups: int = 1, *, add: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Convolution of lines: (N, I, L) -> (N, O, OL), or without a batch. weight: (O, I / groups, K), bias: (O,).
 
-    As `conv2d` of images one pixel high.
+    As `conv2d` of images one pixel high, also what is added.
     """
     if len(input.shape) not in (2, 3) or len(weight.shape) != 3:
         raise ValueError(f"conv1d: input must be (N, I, L), weight (O, I, K), got {input.shape} and {weight.shape}")
     options = _along("conv1d", stride=stride, padding=padding, dilation=dilation)
-    return _line(conv2d(_image(input), _image(weight), bias, **options, groups=groups))
+    rest = None if add is None else _image(add)
+    return _line(conv2d(_image(input), _image(weight), bias, **options, groups=groups, add=rest))
 
 
 def conv_transpose1d(

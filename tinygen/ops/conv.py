@@ -40,7 +40,8 @@ def conv2d(x, weight, bias=None, geometry=UNIT, relu=False, add=None):
     -> (N, O, OH, OW), and so add, or None. OH = (H + 2 padding - dilation (KH - 1) - 1) // stride + 1, and so OW.
     relu: of max(x, 0) in x's place. An x of integers counts as one of weight's dtype.
 
-    Accuracy: 16 ulps of the largest element; long sums are added in blocks, so it hardly grows with their length.
+    Accuracy: 16 ulps of the largest element; long sums are added in blocks, so it hardly grows with their length. What
+    a mask in `geometry` leaves out is left out exactly; what weights of 0 leave out, up to rounding (csrc/winograd.c).
     """
     size, x = geometry.out_size(x.shape[2:], weight.shape[2:]), real(x, weight)
     geometry.check_groups(x.shape[1], len(weight), weight.shape[1])

@@ -19,6 +19,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from tinygen import Tensor, cat, nn
 from tinygen.nn import functional as F
 from tinygen.nn import init
 
+Layer = TypeVar("Layer", bound=nn.Module)
 GROUPS = 8  # of the channels of a norm, at most
 
 
@@ -34,7 +36,7 @@ def norm(channels: int, silu: bool = True) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(GROUPS, max(channels // 4, 1), channels), channels, silu=silu)
 
 
-def zero(layer: nn.Module) -> nn.Module:
+def zero(layer: Layer) -> Layer:
     """The layer, whose weights are set to zero."""
     for p in layer.parameters():
         init.zeros_(p)
@@ -56,7 +58,7 @@ class Block(nn.Module):
         h = self.conv1(self.norm1(x))
         if self.told is not None and vector is not None:
             h = h + self.told(vector).reshape(-1, h.shape[1], 1, 1)
-        return self.skip(x) + self.conv2(self.norm2(h))
+        return F.conv2d(self.norm2(h), self.conv2.weight, self.conv2.bias, padding=1, add=self.skip(x))
 
 
 class Attention(nn.Module):
