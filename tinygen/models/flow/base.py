@@ -22,7 +22,7 @@ from tinygen.console import progress
 from tinygen.models.family import Batch
 from tinygen.models.flow.family import FlowFamily
 from tinygen.models.flow.layers import Layer
-from tinygen.models.flow.pixels import Scaling, dequantize
+from tinygen.models.flow.pixels import Logit, dequantize
 from tinygen.models.flow.priors import Prior
 from tinygen.models.model import Evidence, Model
 from tinygen.models.networks.encoders import in_batches
@@ -65,7 +65,7 @@ class Flow(Model):
     evidence: ClassVar[Evidence] = "bound"  # of whole numbers; of dequantized ones it is exact
 
     def __init__(
-        self, image_shape: tuple[int, int, int], levels: int, layers: Layer, scaling: Scaling, prior: Prior
+        self, image_shape: tuple[int, int, int], levels: int, layers: Layer, scaling: Logit, prior: Prior
     ) -> None:
         super().__init__(image_shape, levels)
         self.scaling, self.density = scaling, ChangeOfVariables(layers, prior)

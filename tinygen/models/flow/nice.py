@@ -17,15 +17,19 @@ import numpy as np
 from tinygen.models.flow.base import Flow
 from tinygen.models.flow.layers import ActNorm, AdditiveCoupling, Chain, Flatten, Halves, Permute
 from tinygen.models.flow.networks import perceptron
-from tinygen.models.flow.pixels import UnitInterval
+from tinygen.models.flow.pixels import Logit
 from tinygen.models.flow.priors import StandardLogistic
+
+ALPHA = 1e-5  # the logits of black's noise run from -12 to -6, those of white's from 6 on
 
 
 class NICE(Flow):
     """Four or more couplings by perceptrons.
 
     The scaling is an `ActNorm` of each number: started from the first batch, as the paper's exp(s) that starts at 1 is
-    too far from where it has to go; its shift is one more than the paper has.
+    too far from where it has to go; its shift is one more than the paper has. Pixels go through a logit first, which
+    the paper's don't: a pixel that is dark in nearly all images would have a scale by which a bright one is hundreds
+    of deviations away.
 
     Args:
         image_shape: (C, H, W), of at least two values.
@@ -57,4 +61,4 @@ class NICE(Flow):
             *(AdditiveCoupling(Halves(exchanged=bool(i % 2)), m) for i, m in enumerate(networks)),
             ActNorm(d),  # section 3.3
         ])  # fmt: skip
-        super().__init__(image_shape, levels, layers, UnitInterval(levels), StandardLogistic())
+        super().__init__(image_shape, levels, layers, Logit(levels, ALPHA), StandardLogistic())

@@ -22,21 +22,6 @@ def dequantize(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return images + rng.random(images.shape)
 
 
-class UnitInterval:
-    """y = x / levels, in 0 .. 1, for dequantized pixels x in 0 .. levels."""
-
-    def __init__(self, levels: int) -> None:
-        self.levels = levels
-
-    def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """y, and log |det dy/dx| of each image, (N,), both float64."""
-        return x / self.levels, np.full(len(x), -math.log(self.levels) * math.prod(x.shape[1:]))
-
-    def inverse(self, y: np.ndarray) -> np.ndarray:
-        """x."""
-        return y * self.levels
-
-
 class Logit:
     """y = logit(p), p = alpha + (1 - 2 alpha) x / levels: on the whole line, for dequantized pixels x in 0 .. levels.
 
@@ -59,6 +44,3 @@ class Logit:
     def inverse(self, y: np.ndarray) -> np.ndarray:
         """x, beyond 0 .. levels where y is beyond what a pixel can have."""
         return (np.tanh(y / 2) / 2 + 0.5 - self.alpha) * (self.levels / (1 - 2 * self.alpha))
-
-
-Scaling = UnitInterval | Logit
