@@ -77,7 +77,8 @@ def test_what_is_stopped_goes_on(capfd):
 def test_what_is_measured(model, monkeypatch, tmp_path):
     monkeypatch.setattr(features, "STEPS", 5)
     config = Config.of({"model": model, "data": "labeled.npz", "minutes": 0.002})
-    assert families.train_and_measure(config, run := Run(tmp_path), 8)
+    run = Run(tmp_path)
+    assert families.train_and_measure(config, run, 8)
     member = Member(model, 0, run.folder, run.read_results())
     for name in ("FD*", "precision", "recall", "sharpness", "a sample", "a sample, drawn alone", "a training image",
                  "memory"):  # fmt: skip
