@@ -48,11 +48,10 @@ def commands(text):
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_command_lines_are_understood(name, tmp_path, monkeypatch):
-    """Each command with its flags, by the parser that would run it; trainings on the digits are dry runs."""
-    from tinygen.cli.main import main, parser
+def test_command_lines_are_understood(name):
+    """Each command with its flags, by the parser that would run it."""
+    from tinygen.cli.main import parser
 
-    monkeypatch.chdir(tmp_path)
     for line in commands(PAGES[name]):
         program, *args = shlex.split(line, comments=True) or [""]
         if Path(program).name == "tinygen" and args[0] != "gradcheck":  # which has a parser of its own
@@ -60,8 +59,6 @@ def test_command_lines_are_understood(name, tmp_path, monkeypatch):
                 assert parser().parse_args(args).command == args[0]
             except SystemExit as e:
                 raise AssertionError(f"{name}: {line}") from e
-            if args[0] == "train" and not {"--data", "--resume", "--device"} & {*args}:
-                assert main([*args, "--dry-run"]) == 0
 
 
 def test_the_source_is_laid_out_as_it_says():

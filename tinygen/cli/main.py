@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from tinygen import cuda
-from tinygen.cli import causal, families, runs, tape, toy, train
+from tinygen.cli import causal, families, models, runs, tape, toy, train
 from tinygen.cli.parser import Parser
 from tinygen.console import say
 
@@ -49,6 +49,7 @@ def parser() -> Parser:
     train.add(commands)
     runs.add(commands)
     families.add(commands)
+    models.add(commands)
     causal.add(commands)
     toy.add(commands)
     tape.add(commands)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinygen import Tensor, nn, no_grad, optim, tensor
+from tinygen import Tensor, enable_grad, nn, no_grad, optim, tensor
 from tinygen.cache import cache_folder
 from tinygen.data import Dataset, Minibatches
 from tinygen.nn import functional as F
@@ -84,7 +84,8 @@ def feature_net(train: Dataset, seed: int = 0) -> FeatureNet:
     key = hashlib.sha256(train.images.tobytes() + train.labels.tobytes() + f"{train.levels} {seed}".encode())
     path = cache_folder() / f"features-{key.hexdigest()[:16]}.npz"
     if not _load(path, net):
-        _train(net, train, np.random.default_rng(seed))
+        with enable_grad():  # whoever asks may be without a tape
+            _train(net, train, np.random.default_rng(seed))
         _save(path, net)
     net.eval()
     return net

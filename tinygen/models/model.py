@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from tinygen.models.condition import Condition
 from tinygen.models.family import Batch, Family
 
 Evidence = Literal["exact", "bound", "estimate", "estimated bound", "none"]
+Passes = Literal["one", "one for each value", "a chain", "many steps"]
 SIGNS: dict[Evidence, str] = {"exact": "", "bound": "<= ", "estimate": "~ ", "estimated bound": "~<= "}  # before -log p
 
 
@@ -61,6 +62,7 @@ class Model(nn.Module):
         condition: the classes of images that the model is told; none unless a model sets it.
         evidence: what it says of log p(x): exactly that; a bound; an estimate, as log Z of an energy is, which errs to
             the good side; or nothing. `Family.likelihood` measures it.
+        passes: of the network, one after the other, that a sample takes.
         drawing: names of attributes that say how it draws, which may be changed when it is trained (`draw_with`).
 
     Raises ValueError for an image_shape that isn't three sizes of at least 1, and for levels outside 2 to 256.
@@ -74,6 +76,7 @@ class Model(nn.Module):
     family: Family = Family()
     condition: Condition = Condition()
     evidence: ClassVar[Evidence] = "none"
+    passes: ClassVar[Passes] = "one"
     drawing: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, image_shape: tuple[int, int, int], levels: int) -> None:
@@ -106,6 +109,12 @@ class Model(nn.Module):
                 known = f"it takes {', '.join(self.drawing)}" if self.drawing else "it takes no such setting"
                 raise ValueError(f"{type(self).__name__} draws without {name}; {known}")
             setattr(self, name, value)
+
+    if not TYPE_CHECKING:  # or any name would do
+
+        def __getattr__(self, name: str) -> Any:
+            """What isn't there: AttributeError. Asked what it can't answer, a model says what it can (`QUESTIONS`)."""
+            raise AttributeError(refusal(type(self), name), name=name, obj=self)
 
     # -- images
 
@@ -166,6 +175,17 @@ class HasLogProb(Protocol):
 
 
 @runtime_checkable
+class Completes(Protocol):
+    """A model that draws the rest of an image of which a part is known."""
+
+    def complete(
+        self, images: np.ndarray, known: int, rng: np.random.Generator, temperature: float = 1.0,
+        labels: np.ndarray | None = None,
+    ) -> np.ndarray:  # fmt: skip
+        """The images with their first `known` rows kept and the rest drawn, (N, C, H, W) uint8."""
+
+
+@runtime_checkable
 class Causal(Protocol):
     """A model that gives each value given those before it: the chain rule."""
 
@@ -209,3 +229,36 @@ class HasFeatures(Protocol):
 
     def features(self, x: Tensor) -> Tensor:
         """The features of scaled images (N, C, H, W), (N, F)."""
+
+
+# ------------------------------------------------------------------------------------------- what models may be asked
+
+QUESTIONS: dict[str, tuple[str, Any]] = {  # by the method that answers: in words, and the protocol that has it
+    "log_prob": ("p(x)", HasLogProb),
+    "encode": ("p(z given x)", Encodes),
+    "complete": ("x given a part of x", Completes),
+    "decode": ("images between images", Decodes),
+    "sample": ("samples", Samples),
+    "translate": ("images of another domain", Translates),
+    "features": ("features", HasFeatures),
+}
+OFFERED: dict[Evidence, str] = {
+    "exact": "p(x)", "bound": "a bound of p(x)", "estimate": "an estimate of p(x)",
+    "estimated bound": "an estimated bound of p(x)",
+}  # fmt: skip
+
+
+def offers(model: Any) -> list[str]:
+    """What models of a class answer, in words."""
+    known = OFFERED.get(model.evidence)
+    others = [
+        words for words, protocol in QUESTIONS.values() if protocol is not HasLogProb and issubclass(model, protocol)
+    ]
+    return [known, *others] if known else others
+
+
+def refusal(model: type, name: str) -> str:
+    """Why a model of a class has no such attribute: one sentence."""
+    if name not in QUESTIONS:
+        return f"{model.__name__!r} object has no attribute {name!r}"
+    return f"{model.__name__} can't give {QUESTIONS[name][0]}: it has no {name}(); it offers {', '.join(offers(model))}"

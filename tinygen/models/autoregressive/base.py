@@ -18,7 +18,7 @@ from tinygen import Tensor, no_grad
 from tinygen.console import progress
 from tinygen.models.autoregressive.family import AutoregressiveFamily
 from tinygen.models.family import Batch
-from tinygen.models.model import Evidence, Model
+from tinygen.models.model import Evidence, Model, Passes
 from tinygen.nn import functional as F
 from tinygen.sampling.sampler import Sampler, draw
 from tinygen.sampling.trace import NotTraceable
@@ -34,6 +34,7 @@ class Autoregressive(Model):
 
     family = AutoregressiveFamily()
     evidence: ClassVar[Evidence] = "exact"
+    passes: ClassVar[Passes] = "one for each value"
     mixtures = 0  # of logistics whose parameters the network gives in place of logits, as csrc/tinygen.h has them
 
     def network(self, x: Tensor, labels: np.ndarray | None = None) -> Tensor:

@@ -17,7 +17,7 @@ from tinygen.models.condition import Condition
 from tinygen.models.diffusion.family import DenoiserFamily
 from tinygen.models.diffusion.network import Network
 from tinygen.models.family import Batch
-from tinygen.models.model import Model, Step
+from tinygen.models.model import Model, Passes, Step
 from tinygen.nn import functional as F
 
 ROWS = 128  # images at once in evaluation
@@ -52,6 +52,7 @@ class Denoiser(Model):
     warmup: ClassVar[int] = 100
     clip: ClassVar[float | None] = 1.0
     family = DenoiserFamily()
+    passes: ClassVar[Passes] = "many steps"
     drawing: ClassVar[tuple[str, ...]] = ("steps", "guidance")
 
     def __init__(

@@ -9,7 +9,7 @@ import numpy as np
 
 from tinygen import no_grad
 from tinygen.console import progress
-from tinygen.models.model import Model
+from tinygen.models.model import Model, Passes
 
 ROWS = 1000  # chains that run at once
 
@@ -22,6 +22,7 @@ class MarkovChain(Model):
     """
 
     burn_in: ClassVar[int] = 1000
+    passes: ClassVar[Passes] = "a chain"
 
     def start(self, n: int, rng: np.random.Generator) -> Any:
         """The states of n chains before their first transition: all pixels are independent."""

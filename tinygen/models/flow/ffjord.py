@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from tinygen.models.flow.layers import Flatten, Layer
 from tinygen.models.flow.ode import State, dopri5, rk4
 from tinygen.models.flow.pixels import Logit, dequantize
 from tinygen.models.flow.priors import StandardNormal
+from tinygen.models.model import Passes
 
 
 class Velocity(nn.Module):
@@ -176,6 +177,7 @@ class FFJORD(Flow):
     """
 
     family = FFJORDFamily()
+    passes: ClassVar[Passes] = "many steps"  # of the solver
 
     def __init__(
         self, image_shape: tuple[int, int, int], levels: int, *, hidden: int = 128, steps: int = 4,
