@@ -21,7 +21,7 @@ import numpy as np
 
 from tinygen import kernels
 from tinygen.console import Bar, say
-from tinygen.data import Dataset, in_memory
+from tinygen.data import Dataset, held_out, in_memory, subset
 from tinygen.metrics.metric import ImageGrid, Metric
 from tinygen.metrics.quality import quality, sharpness
 from tinygen.models.model import Samples
@@ -47,7 +47,7 @@ STOPPED = 130  # exit code of a process that was told to stop, and saved its wor
 def compare_families(asked: Sequence[Config], samples: int, out: Path) -> Path:
     """Train and measure what hasn't been yet, one after the other, and write the page after each.
 
-    asked: models with their seeds. samples: how many are drawn of each. Gives the page.
+    asked: models with their seeds. samples: how many are drawn of each, at most as many as test images. Gives the page.
 
     Raises ValueError for a model that no images can be drawn from, and for a folder that holds other settings' runs.
     """
@@ -57,7 +57,7 @@ def compare_families(asked: Sequence[Config], samples: int, out: Path) -> Path:
             raise ValueError(f"{config.model} cannot be sampled from, so there is nothing to compare")
         if (run.folder / "config.toml").exists() and (before := Config.read(run.folder / "config.toml")) != config:
             raise ValueError(f"{run.folder} is of other settings ({_difference(before, config)}): name another --out")
-    asked[0].datasets()  # what is wrong with them is said before anything else
+    samples = min(samples, len(asked[0].datasets()[1]))  # what is wrong with the data is said before anything else
     out.mkdir(parents=True, exist_ok=True)
     for config, run in zip(asked, runs, strict=True):
         if run.read_results().get("samples") != samples:
@@ -180,6 +180,9 @@ def _faults(model: Any, parts: dict[str, float]) -> list[str]:
 def measured(model: Any, train: Dataset, test: Dataset, samples: int, seed: int) -> list[Metric]:
     """The likelihood, if it has one; the quality of so many samples, and the CPU time that one takes.
 
+    They are held against as many test images, drawn in proportion to the classes; so are real images and the linear
+    model, since FD* falls with the number of images.
+
     Of a VAE the means of p(x | z) are drawn, as people show them: what p(x | z) adds is noise of each pixel alone.
     """
     rng = np.random.default_rng(seed)
@@ -192,11 +195,11 @@ def measured(model: Any, train: Dataset, test: Dataset, samples: int, seed: int)
     start = time.process_time()
     images = _drawn(model, samples, rng)
     spent = time.process_time() - start
-    real = sharpness(test.images)
+    some = subset(test, held_out(samples, len(test), test.labels)) if samples < len(test) else test
     return [
         *([] if likelihood is None else [likelihood]),
-        *quality(images, train, test),
-        Metric("sharpness", sharpness(images) / real, "of real images'", lower_is_better=None),
+        *quality(images, train, some),
+        Metric("sharpness", sharpness(images) / sharpness(test.images), "of real images'", lower_is_better=None),
         Metric("a sample", 1000 * spent / samples, "ms", lower_is_better=True),
         Metric("a sample, drawn alone", 1000 * min(alone[1:]), "ms", lower_is_better=True),
     ]
