@@ -1,5 +1,6 @@
 """The page of an image that is drawn value by value: what it says is what the model said as it drew."""
 
+import contextlib
 import json
 import re
 
@@ -18,8 +19,8 @@ SHAPE = (3, 2, 3)
 @pytest.mark.parametrize("name", AUTOREGRESSIVE)
 def test_an_images_chances_are_those_by_which_it_was_drawn(name):
     model = new(name, SHAPE, 3).eval()
-    found = drawing(model, np.random.default_rng(1), temperature=0.7)
     labels = model.condition.in_turn(1)
+    found = drawing(model, np.random.default_rng(1), 0.7, labels)
     np.testing.assert_array_equal(found.image, model.sample(1, np.random.default_rng(1), 0.7, labels)[0])
     uniform, x = np.random.default_rng(1).random(found.image.size), np.zeros(SHAPE, np.uint8)
     with no_grad():
@@ -35,7 +36,7 @@ def test_an_images_chances_are_those_by_which_it_was_drawn(name):
 @pytest.mark.parametrize("name", AUTOREGRESSIVE)
 def test_nats_add_up_to_the_images_and_no_value_looks_ahead(name):
     model = new(name, SHAPE, 3).eval()
-    found = drawing(model, np.random.default_rng(1))
+    found = drawing(model, np.random.default_rng(1), labels=model.condition.in_turn(1))
     drawn = found.image.transpose(1, 2, 0).ravel()[found.order]
     nats = -np.log(found.chances[np.arange(18), drawn]).sum()
     assert nats == pytest.approx(-model.log_prob(found.image[None], model.condition.in_turn(1))[0], abs=1e-4)
@@ -60,26 +61,36 @@ def test_many_levels_are_shown_together(levels, tmp_path):
     assert -(-levels // data["per"]) <= bars <= 33
 
 
-def test_sample_writes_the_page_of_a_run(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert (
-        main(
-            ["train", "gated", "--hidden", "4", "--layers", "1", "--classes", "10", "--epochs", "0.02", "--out", "run"]
-        )
-        == 0
-    )
-    assert main(["sample", "run", "--label", "3", "--page", "page.html"]) == 0
-    assert "64 values of an image, one after the other: page.html" in capsys.readouterr().out
-    text = (tmp_path / "page.html").read_text()
-    assert text.count("<tr><td>") == 64
-    assert main(["sample", "run", "-n", "3", "--page", "page.html"]) == 2
-    assert "--page shows how one image is drawn, without -n and --out" in capsys.readouterr().err
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Runs by their models' names."""
+    folder = tmp_path_factory.mktemp("runs")
+    small = {"gan": ["--width", "4"], "gated": ["--hidden", "4", "--layers", "1", "--classes", "10"]}
+    for model, options in small.items():
+        assert main(["train", model, *options, "--epochs", "0.02", "--out", str(folder / model)]) == 0
+    return folder
 
 
-@pytest.mark.parametrize("more", [[], ["--caption", "a bag"], ["--steps", "3"]])
-def test_only_models_that_draw_value_by_value_have_the_page(more, tmp_path, monkeypatch, capsys):
+def test_sample_writes_the_page_of_a_run(runs, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    assert main(["sample", str(runs / "gated"), "--label", "3", "--page", str(page)]) == 0
+    assert f"64 values of an image, one after the other: {page}" in capsys.readouterr().out
+    assert page.read_text().count("<tr><td>") == 64
+
+
+@pytest.mark.parametrize(
+    ("model", "flags", "said"),
+    [
+        ("gan", "", "--page shows models that draw value by value, such as pixelcnn; got gan"),
+        ("gated", "-n 3", "--page shows how one image is drawn, without -n and --out"),
+        ("gated", "--caption bag", "--caption: GatedPixelCNN reads no captions"),
+        ("gated", "--steps 3", "GatedPixelCNN draws without steps"),
+        ("gated", "--page no/p.html", "--page: must be a file in a folder that exists, got 'no/p.html'"),
+    ],
+)
+def test_what_has_no_page_is_told_why(model, flags, said, runs, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    model = ["made", "--hidden", "4"] if more else ["gan", "--width", "4"]
-    assert main(["train", *model, "--epochs", "0.02", "--out", "run"]) == 0
-    assert main(["sample", "run", "--page", "page.html", *more]) == 2
-    assert f"--page shows models that draw value by value, such as pixelcnn; got {model[0]}" in capsys.readouterr().err
+    with contextlib.suppress(SystemExit):  # by which the parser refuses
+        assert main(["sample", str(runs / model), "--page", "page.html", *flags.split()]) == 2
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import math
 from collections.abc import Callable
+from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
@@ -109,6 +110,14 @@ def temperature(text: str) -> float:
         if 0 <= float(text) < math.inf:
             return float(text)
     raise argparse.ArgumentTypeError(f"must be a number, at least 0, got {text!r}")
+
+
+def file(text: str) -> Path:
+    """One to write: said now, since what it will hold can take long to make."""
+    path = Path(text)
+    if path.is_dir() or not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"must be a file in a folder that exists, got {text!r}")
+    return path
 
 
 def number(text: str) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tinygen.cli.parser import DEVICES, WHERE, device, need_packages, seed, temperature, whole_number
+from tinygen.cli.parser import DEVICES, WHERE, device, file, need_packages, seed, temperature, whole_number
 from tinygen.training.run import Run
 
 IMAGES = 64  # that `sample` draws
@@ -26,7 +26,7 @@ def add(commands: Any) -> None:
     sample.add_argument("--eta", type=temperature, help="noise on the way, for diffusion: 0 (DDIM) to 1 (DDPM)")
     sample.add_argument("--guidance", type=temperature, help="by how much to overdo the class, for diffusion: 0, 1, ..")
     _add_out(sample, "samples-SEED.png, with what else is given in its name")
-    sample.add_argument("--page", type=Path, metavar="FILE", help="instead, how one image is drawn value by "
+    sample.add_argument("--page", type=file, metavar="FILE", help="instead, how one image is drawn value by "
                         "value: a page to play and to step through, of autoregressive models")  # fmt: skip
     _add(commands, "evaluate", "measure a trained model on the test set, beside trivial models", _evaluate)
     plot = _add(commands, "plot", "draw one of a model's plots; without a name: list them", _plot)

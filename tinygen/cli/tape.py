@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tinygen.cli.parser import Parser, add_options, need_packages, seed, whole_number
+from tinygen.cli.parser import Parser, add_options, file, need_packages, seed, whole_number
 from tinygen.console import say
 from tinygen.models.registry import MODELS, model_class
 from tinygen.training.config import Config, located, options
@@ -28,7 +28,7 @@ def _add_flags(p: Parser, name: str) -> None:
     p.add_argument("--levels", type=whole_number, help="quantize to so many (2: threshold); default: the data's own")
     p.add_argument("--batch-size", type=whole_number, default=4, help="images of the step (default %(default)s)")
     p.add_argument("--seed", type=seed, default=0, help="of all random numbers (default %(default)s)")
-    p.add_argument("--out", type=Path, default=Path("tape.html"), help="the page to write (default %(default)s)")
+    p.add_argument("--out", type=file, default=Path("tape.html"), help="the page to write (default %(default)s)")
     add_options(p, model_class(name))
     p.set_defaults(run=_tape)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygen.cli.parser import Parser, need_packages, number, seed, whole_number
+from tinygen.cli.parser import Parser, file, need_packages, number, seed, whole_number
 from tinygen.console import Bar, say
 
 MOMENTS = 100  # of a training, in a page
@@ -33,9 +33,9 @@ def _add_flags(p: Parser) -> None:
     p.add_argument("--lr", type=number, help="learning rate at the start (default 1e-3, of a flow 1e-2)")
     p.add_argument("--seed", type=seed, default=0, help="of all random numbers (default %(default)s)")
     p.add_argument("--losses", action="store_true", help="instead draw both of the generator's losses over D(G(z))")
-    p.add_argument("--out", type=Path, default=Path("toy.png"), help="the PNG to write (default %(default)s); "
+    p.add_argument("--out", type=file, default=Path("toy.png"), help="the PNG to write (default %(default)s); "
                    "a flow's grid goes into another beside it, toy-grid.png")  # fmt: skip
-    p.add_argument("--page", type=Path, metavar="FILE", help="a GAN's training as a page, to play and to step through")
+    p.add_argument("--page", type=file, metavar="FILE", help="a GAN's training as a page, to play and to step through")
     p.set_defaults(run=_toy)
 
 

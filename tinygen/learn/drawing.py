@@ -32,17 +32,18 @@ class Drawing(NamedTuple):
     seen: np.ndarray
 
 
-def drawing(model: Any, rng: np.random.Generator, temperature: float = 1.0, label: int | None = None) -> Drawing:
+def drawing(
+    model: Any, rng: np.random.Generator, temperature: float = 1.0, labels: np.ndarray | None = None
+) -> Drawing:
     """Draw an image, and look at how it came about.
 
-    model: one that is `Causal` and `Samples` (`tinygen.models.model`), in evaluation. seen: |d log p / d pixel|, at
-    temperature 1, summed over a pixel's colors.
+    model: one that is `Causal` and `Samples` (`tinygen.models.model`), in evaluation; labels: (1,), if it is one of
+    classes. seen: |d log p / d pixel|, at temperature 1, summed over a pixel's colors.
     """
-    labels = model.condition.in_turn(1) if label is None else np.array([label])
     images = model.sample(1, rng, temperature, labels)
     x = model.scale(images).detach()
     x.requires_grad = True
-    logits = model.logits(x, model.condition.used(labels))
+    logits = model.logits(x, labels)
     log_p = -F.cross_entropy(logits, images, reduction="none")  # (1, C, H, W)
     order, rows = model.order(), []
     channels, _, width = model.image_shape

@@ -125,11 +125,12 @@ def sample(
 def draw(run: Run, seed: int, temperature: float, label: int | str | None, path: Path, **drawing: float | None) -> None:
     """Draw one image, and write a page on how its values came one after the other."""
     config, model, _ = run.load()
-    path = _writable(path)
-    if isinstance(label, str) or any(v is not None for v in drawing.values()) or not isinstance(model, Causal):
+    if not isinstance(model, Causal):
         raise ValueError(f"--page shows models that draw value by value, such as pixelcnn; got {config.model}")
+    model.draw_with(**{name: value for name, value in drawing.items() if value is not None})
+    labels = model.condition.in_turn(1) if label is None else _told(model, 1, label)
     with Bar():
-        found = strip.drawing(model, np.random.default_rng(seed), temperature, label)
+        found = strip.drawing(model, np.random.default_rng(seed), temperature, labels)
     strip.write(path, f"How {config.model} draws an image", found)
     run.say(f"{len(found.order)} values of an image, one after the other: {path}")
 
