@@ -125,7 +125,8 @@ def sample(
 def draw(run: Run, seed: int, temperature: float, label: int | str | None, path: Path, **drawing: float | None) -> None:
     """Draw one image, and write a page on how its values came one after the other."""
     config, model, _ = run.load()
-    if not isinstance(model, Causal):
+    by_value = isinstance(model, Causal)
+    if not by_value:
         raise ValueError(f"--page shows models that draw value by value, such as pixelcnn; got {config.model}")
     model.draw_with(**{name: value for name, value in drawing.items() if value is not None})
     labels = model.condition.in_turn(1) if label is None else _told(model, 1, label)
