@@ -163,6 +163,7 @@ TINYGEN = (
     ("tape",),
     ("modes",),
     ("_tensor",),
+    ("parallel",),
     ("errors", "kernels"),
     ("console", "cuda", "data", "pool"),
     ("array", "geometry", "nvcc"),

@@ -11,10 +11,11 @@ import threading
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from tinygen import cuda
-from tinygen.cli import causal, families, models, runs, tape, toy, train
+from tinygen import cuda, parallel
+from tinygen.cli import causal, families, models, runs, scale, tape, toy, train
 from tinygen.cli.parser import Parser
 from tinygen.console import say
+from tinygen.parallel.mpi import job, wait_for_turn
 
 USAGE = (ValueError, NotImplementedError, FileNotFoundError, FileExistsError)  # what was asked for can't be done
 
@@ -29,14 +30,24 @@ def main(argv: list[str] | None = None) -> int:
         from tinygen.gradcheck.command import main as gradcheck
 
         return gradcheck(argv[1:])
-    args = parser().parse_args(argv)
+    with job() as codes:
+        codes.append(_run(parser().parse_args(argv)))
+    return codes[-1]
+
+
+def _run(args: argparse.Namespace) -> int:
+    """Run a command, and say why it can't be done."""
     try:
+        if parallel.current().size > 1 and args.command not in ("train", "scale"):
+            raise ValueError("only tinygen train can be shared by several ranks: start this one without mpiexec")
         with _terminable():
             return args.run(args) or 0
     except KeyboardInterrupt as e:
+        wait_for_turn()
         say(f"interrupted{f': {e}' if e.args else ''}", sys.stderr)
         return 130
     except (*USAGE, ArithmeticError, MemoryError, OSError, cuda.CudaError) as e:  # mended by the user
+        wait_for_turn()
         say(f"tinygen {args.command}: {_told(e)}", sys.stderr)
         return 2 if isinstance(e, USAGE) else 1
 
@@ -53,6 +64,7 @@ def parser() -> Parser:
     causal.add(commands)
     toy.add(commands)
     tape.add(commands)
+    scale.add(commands)
     commands.add_parser("gradcheck", help="check the gradients in a Python file, and say what is wrong with them")
     doctor = commands.add_parser("doctor", help="say what this machine has, and whether every kernel is right on it")
     doctor.set_defaults(run=_doctor)

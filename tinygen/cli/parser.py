@@ -12,6 +12,7 @@ from types import UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 from tinygen import cuda
+from tinygen.parallel.mpi import own_gpu, wait_for_turn
 from tinygen.training.config import kind, nearest, option_texts, options
 
 DEVICES, WHERE = ("cpu", "cuda", "auto"), "where it computes; auto: on the GPU if there is one (default cpu)"
@@ -48,6 +49,7 @@ class Parser(argparse.ArgumentParser):
         words = [w.partition("=")[0].strip("',:()") for w in unknown.partition("(choose")[0].split()]
         guesses = [m for w in words if w not in known for m in nearest(w, known)]
         hint = f" (did you mean {guesses[0]}?)" if guesses else ""
+        wait_for_turn()
         self.exit(2, f"{self.prog}: {message}{hint}\n")
 
 
@@ -76,7 +78,9 @@ def _reads(annotation: Any) -> dict[str, Any]:
 
 def device(args: argparse.Namespace) -> str:
     """The device asked for. Raises tinygen.cuda.CudaError where CUDA can't be used."""
-    return cuda.resolve(args.device or "cpu")
+    if (where := cuda.resolve(args.device or "cpu")) == "cuda":
+        own_gpu()
+    return where
 
 
 def need_packages() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ class Minibatches:
         whose batches are arrays; or a tuple of arrays of one length, whose batches are tuples. Always copies.
     batch_size: B; the last batch of an epoch is smaller if B doesn't divide N, left out with `drop_last`.
     rng: draws one permutation at the start of each epoch, and nothing else.
+    share: of the images of each minibatch, as a slice, those that are to be read; None: all of them.
 
     An iteration that was left early is taken up where it stood: the next `for` gives the rest of that epoch.
     `state_dict()` holds that place. The generator is shared with the rest of the training, so whoever saves
@@ -31,6 +32,7 @@ class Minibatches:
         batch_size: int,
         rng: np.random.Generator,
         drop_last: bool = False,
+        share: Callable[[int], slice] | None = None,
     ) -> None:
         self._arrays = (data.images, data.labels) if isinstance(data, Dataset) else data
         arrays = self._arrays if isinstance(self._arrays, tuple) else (self._arrays,)
@@ -46,7 +48,7 @@ class Minibatches:
             raise ValueError(f"Minibatches: batch_size must be 1{most}, got {batch_size}")
         self.batch_size = batch_size
         self.drop_last = drop_last
-        self.rng = rng
+        self.rng, self.share = rng, share
         self._permutation = np.arange(self.size, dtype=np.int64)
         self._position = self.size
 
@@ -62,6 +64,8 @@ class Minibatches:
             index = self._permutation[self._position : self._position + self.batch_size]
             # before the yield, so that a state saved in the loop's body is past this batch
             self._position += len(index)
+            if self.share is not None:
+                index = index[self.share(len(index))]
             if isinstance(self._arrays, tuple):
                 yield tuple(None if array is None else array[index] for array in self._arrays)
             else:

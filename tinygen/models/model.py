@@ -63,6 +63,7 @@ class Model(nn.Module):
         evidence: what it says of log p(x): exactly that; a bound; an estimate, as log Z of an energy is, which errs to
             the good side; or nothing. `Family.likelihood` measures it.
         passes: of the network, one after the other, that a sample takes.
+        unshared: why several ranks can't train it; empty if they can.
         drawing: names of attributes that say how it draws, which may be changed when it is trained (`draw_with`).
 
     Raises ValueError for an image_shape that isn't three sizes of at least 1, and for levels outside 2 to 256.
@@ -73,6 +74,7 @@ class Model(nn.Module):
     schedule: ClassVar[Literal["cosine", "constant"]] = "cosine"
     warmup: ClassVar[int] = 0
     clip: ClassVar[float | None] = None
+    unshared: ClassVar[str] = ""
     family: Family = Family()
     condition: Condition = Condition()
     evidence: ClassVar[Evidence] = "none"

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygen import Tensor, nn
+from tinygen import Tensor, nn, parallel
 from tinygen.data import Dataset
 from tinygen.metrics.metric import Metric
 from tinygen.models import probing
@@ -32,7 +32,7 @@ def labeled(train: Dataset, labels: int, seed: int = SEED) -> Dataset:
 def told(step: Step, labels: int, seed: int = SEED) -> Batch:
     """A step's labeled images, drawn from those whose labels are told."""
     few = labeled(step.dataset, labels, seed)
-    index = step.rng.integers(0, len(few), BATCH)
+    index = parallel.whole(step.rng).integers(0, len(few), BATCH)
     return Batch(few.images[index], np.asarray(few.labels)[index])
 
 

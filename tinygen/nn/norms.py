@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygen import ops
+from tinygen import ops, parallel
 from tinygen._tensor import Array, Tensor
 from tinygen.ops.normalize import batch_norm as _batch_norm
 from tinygen.ops.normalize import divide_by_rms, standardize
@@ -22,7 +22,7 @@ def batch_norm(
 
     In training by the batch's own mean and variance, toward which running_mean and running_var (if given; tensors or
     arrays) move, in place, by the fraction momentum (the variance that is recorded is the unbiased one); otherwise by
-    running_mean and running_var.
+    running_mean and running_var. The batch is that of all ranks (`tinygen.parallel`), as in PyTorch's SyncBatchNorm.
 
     Raises ValueError for shapes that don't fit, and in training for a single value per channel.
     """
@@ -35,13 +35,27 @@ def batch_norm(
         scale = 1 / std if weight is None else weight / std
         shift = -running_mean * scale if bias is None else bias - running_mean * scale
         return input * ops.reshape(scale, shape) + ops.reshape(shift, shape)
+    alone = parallel.current().size == 1
     count = math.prod(input.shape) // max(input.shape[1], 1)
+    count = count if alone else int(parallel.total(count))
     if count < 2:
         raise ValueError(f"batch_norm: training takes more than 1 value per channel, got input of shape {input.shape}")
-    out, mean, var = _batch_norm(input, weight, bias, eps)
+    out, mean, var = (_batch_norm if alone else _synchronized)(input, weight, bias, eps)
     _move(running_mean, _raw(mean), momentum)
     _move(running_var, _raw(var), momentum, count / (count - 1))
     return out
+
+
+def _synchronized(input: Tensor, weight: Any, bias: Any, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The same of all ranks' inputs: each rank's sums are added up, on the way forward and, for gradients, back."""
+    axes, shape = (0, *range(2, input.ndim)), (1, -1, *[1] * (input.ndim - 2))
+    count = float(parallel.total(math.prod(input.shape) // max(input.shape[1], 1)))
+    mean = ops.all_reduce(ops.sum(input, axes)) / count
+    centered = input - ops.reshape(mean, shape)
+    var = ops.all_reduce(ops.sum(ops.square(centered), axes)) / count
+    scale = ops.rsqrt(var + eps) if weight is None else ops.rsqrt(var + eps) * weight
+    out = centered * ops.reshape(scale, shape)
+    return (out if bias is None else out + ops.reshape(bias, shape)), mean, var
 
 
 def group_norm(

@@ -19,6 +19,7 @@ from tinygen.ops.linalg import linear, matmul, outer
 from tinygen.ops.matrices import cholesky, inverse
 from tinygen.ops.nade import nade
 from tinygen.ops.norms import norm
+from tinygen.ops.ranks import all_reduce, batch_logsumexp, batch_mean
 from tinygen.ops.order import argsort, max, min, sort, topk
 from tinygen.ops.reduce import (
     amax, amin, argmax, argmin, cumsum, log_softmax, logsumexp, mean, softmax, sum,

@@ -74,7 +74,7 @@ def measure(trainer: Trainer) -> Cost:
             start = time.perf_counter()
             trial.advance(done)
             times.append(time.perf_counter() - start)
-            if sum(times) > LONGEST:
+            if trial.ranks.broadcast(sum(times)) > LONGEST:
                 break
     parameters = sum(p.numel() for p in model.parameters())
     return Cost(parameters, flops / len(times), sum(times) / len(times), batches, images)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tinygen import parallel
 from tinygen.console import say
 from tinygen.data import Dataset, subset
 from tinygen.models.family import Batch
@@ -33,6 +34,8 @@ def train(config: Config, out: Path | None = None, dry: bool = False, device: st
     Everything random comes from generators seeded with `config.seed`: the same seed gives the same bytes on one
     machine, if the run is bounded by epochs rather than by minutes.
 
+    On several ranks (`tinygen.parallel`) rank 0 does all but the steps, and it alone has the run.
+
     dry: only say what it would cost. device: "cpu" or "cuda".
     """
     sets = config.sets()
@@ -41,6 +44,10 @@ def train(config: Config, out: Path | None = None, dry: bool = False, device: st
     check_labels(model, sets)
     trainer = Trainer(config, model, sets[0], rng, sets[1])
     cost = measure(trainer)
+    if trainer.ranks.rank:
+        if not dry:
+            fit(trainer, [])
+        return None
     if dry:
         say(f"{about(config.model, sets)}\n{notes(sets[0])}{cost}; {cost.estimate(trainer)}")
         return None
@@ -52,7 +59,7 @@ def train(config: Config, out: Path | None = None, dry: bool = False, device: st
     return run
 
 
-def resume(path: Path, device: str = "cpu") -> Run:
+def resume(path: Path, device: str = "cpu") -> Run | None:
     """Go on with a run at the step of its last checkpoint, as if it had never stopped: the same losses, the same bytes.
 
     path: a run folder, or "last" for the one of runs/ that was saved last.
@@ -60,14 +67,19 @@ def resume(path: Path, device: str = "cpu") -> Run:
     Raises FileNotFoundError where there is no run, CheckpointError if its checkpoint is damaged or doesn't fit (it says
     what differs), FileExistsError while another process trains it.
     """
-    run = Run.existing(path)
+    ranks = parallel.current()
+    run = ranks.broadcast(None if ranks.rank else Run.existing(path))
     run.device = device
-    with run.held():
+    with contextlib.nullcontext() if ranks.rank else run.held():
         config, model, state = run.load(run.checkpoint)
         sets = config.sets()
         trainer = Trainer(config, model, sets[0], np.random.default_rng(config.seed), sets[1])
         trainer.restore(run, state)
-        _go(run, trainer, sets, measure(trainer), f"{run.folder} goes on at step {trainer.step}")
+        cost = measure(trainer)
+        if ranks.rank:
+            fit(trainer, [])
+            return None
+        _go(run, trainer, sets, cost, f"{run.folder} goes on at step {trainer.step}")
     return run
 
 
@@ -82,7 +94,8 @@ def build(config: Config, data: Dataset, rng: np.random.Generator, device: str =
 def fit(trainer: Trainer, callbacks: Sequence[Callback], clock: Callable[[], float] = time.monotonic) -> bool:
     """Take steps until the epochs or the minutes are over: whether they are, or Ctrl-C or SIGTERM ended it before.
 
-    Those let the step finish. Raises FloatingPointError when the loss or a gradient is no longer finite.
+    Those let the step finish; a signal to one of several ranks stops all of them. The callbacks are one rank's own.
+    Raises FloatingPointError when the loss or a gradient is no longer finite.
 
     clock: by which the minutes pass, in seconds.
     """
@@ -90,27 +103,37 @@ def fit(trainer: Trainer, callbacks: Sequence[Callback], clock: Callable[[], flo
     trainer.model.train()
     # what isn't finite is noticed anyway
     with np.errstate(all="ignore"), interruptions() as came, contextlib.ExitStack() as stack:
-        for callback in callbacks:
-            stack.enter_context(callback)
-        while trainer.done < 1 and not came:
-            row = {"step": trainer.step + 1, **trainer.advance(trainer.done)}
-            if trainer.config.minutes is not None:
-                trainer.seconds = before + clock() - start
+        with parallel.using(parallel.Alone()):
             for callback in callbacks:
-                callback.step(row)
+                stack.enter_context(callback)
+        stopped = False
+        while trainer.done < 1 and not stopped:
+            row = {"step": trainer.step + 1, **trainer.advance(trainer.done)}
+            seconds = 0.0 if trainer.ranks.rank else before + clock() - start
+            signals, seconds = parallel.total([len(came), seconds]).tolist()  # so that all ranks stop at the same step
+            stopped = signals > 0
+            if trainer.config.minutes is not None:
+                trainer.seconds = seconds
+            with parallel.using(parallel.Alone()):
+                for callback in callbacks:
+                    callback.step(row)
     trainer.model.eval()
-    return not came
+    return not stopped
 
 
 def _go(run: Run, trainer: Trainer, sets: Sets, cost: Cost, where: str) -> None:
     """Train, then say how good the result is and draw it."""
     train, test = trainer.dataset, sets[2]
+    where += f", on {trainer.ranks.size} ranks" if trainer.ranks.size > 1 else ""
     run.say(f"{about(trainer.config.model, sets)}; {where}\n{notes(sets[0])}{cost}; {cost.estimate(trainer)}")
     try:
-        if not fit(trainer, _callbacks(run, trainer, sets, cost)):
+        with parallel.using(parallel.Alone()):
+            callbacks = _callbacks(run, trainer, sets, cost)
+        if not fit(trainer, callbacks):
             raise KeyboardInterrupt(f"saved at step {trainer.step}; to go on: tinygen train --resume {run.quoted}")
         try:
-            commands.finish(run, train, test)
+            with parallel.using(parallel.Alone()):
+                commands.finish(run, train, test)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"it is trained; its test figures: tinygen evaluate {run.quoted}") from None
     except (KeyboardInterrupt, ArithmeticError, OSError) as e:

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from tinygen import Tensor
+from tinygen import Tensor, parallel
 from tinygen.data import Dataset, Minibatches, in_memory
 from tinygen.debug import detect_nan, not_finite
 from tinygen.errors import describe
 from tinygen.models.family import Batch
 from tinygen.models.model import Model
 from tinygen.optim import Optimizer, clip_grad_norm_
+from tinygen.training.buckets import Buckets
 from tinygen.training.checkpoint import CheckpointError
 from tinygen.training.config import Config
 from tinygen.training.run import Run
@@ -46,14 +47,20 @@ class Trainer:
     def __init__(
         self, config: Config, model: Model, data: Dataset, rng: np.random.Generator, held: Dataset | None = None
     ) -> None:
-        self.config, self.model, self.dataset, self.rng = config, model, in_memory(data), rng
-        self.batches = Minibatches(data, config.batch_size, rng)
+        self.ranks = parallel.current()
+        if self.ranks.size > 1 and model.unshared:
+            raise ValueError(f"{config.model} can't be trained by {self.ranks.size} ranks: {model.unshared}")
+        self.draws = None if self.ranks.size == 1 else parallel.SharedDraws(rng.bit_generator, self.ranks)
+        self.config, self.model, self.dataset, self.rng = config, model, in_memory(data), self.draws or rng
+        self.batches = Minibatches(data, config.batch_size, rng, share=self._share if self.draws else None)
         self.optimizers = model.optimizers(config.lr)
         self.step, self.drawn, self.seconds, self.moment, self.progress = 0, 0, 0.0, 0, 0.0
         self.best: float | None = None
         self._read = data, held
         self._images = itertools.chain.from_iterable(itertools.repeat(self.batches))  # epoch after epoch
+        self._taken: set[int] = set()  # sizes of the minibatches since the last step of an optimizer
         self._parameters = {name: _named(o, model) for name, o in self.optimizers.items()}
+        self._buckets: dict[str, Buckets] = {}
         self._groups = [(g, g["lr"]) for o in self.optimizers.values() for g in o.param_groups]
 
     @functools.cached_property
@@ -80,9 +87,21 @@ class Trainer:
         return epochs * self.batches.size + rest * self.batches.batch_size
 
     def batch(self) -> Batch:
-        """The next images."""
+        """The next images; of several ranks this one's share of them."""
         self.drawn += 1
         return Batch(*next(self._images))
+
+    def _share(self, images: int) -> slice:
+        """Which of a minibatch's images are this rank's. ValueError if not every rank gets one."""
+        assert self.draws is not None
+        self._taken.add(images)
+        if images < self.ranks.size or len(self._taken) > 1:
+            why = f"{type(self.model).__name__} takes several a step, which can't be shared if they differ"
+            if images < self.ranks.size:
+                why = f"it has fewer than there are ranks, {self.ranks.size}"
+            raise ValueError(f"a minibatch of {images} images, the last of an epoch, can't be shared: {why}; "
+                             f"choose a --batch-size that divides the {self.batches.size:,} images")  # fmt: skip
+        return self.draws.share(images)
 
     def advance(self, done: float) -> dict[str, float]:
         """One step of the model, `done` (from 0 to 1) of the training being over: its numbers.
@@ -100,7 +119,14 @@ class Trainer:
             kind = type(self.model).__name__
             raise ValueError(f"{kind}.training_step must return a dict of numbers by name, got {describe([parts])}")
         self.step += 1
-        return parts
+        return self._means(parts)
+
+    def _means(self, numbers: dict[str, float]) -> dict[str, float]:
+        """The means over the ranks, each with the weight of its share of the minibatch."""
+        if self.draws is None:
+            return numbers
+        found = parallel.total([value * self.draws.weight for value in numbers.values()])
+        return dict(zip(numbers, found.tolist(), strict=True))
 
     def minimize(self, closure: Callable[[], dict[str, Tensor]], optimizer: str = "adam") -> dict[str, float]:
         """One step of an optimizer on the sum of the 0-d parts that closure() gives: the parts, as numbers.
@@ -115,10 +141,10 @@ class Trainer:
         with self._frozen(optimizer):
             chosen.zero_grad()
             parts = _checked(closure(), self.model)
-            values = {name: part.item() for name, part in parts.items()}
+            values = self._means({name: part.item() for name, part in parts.items()})
             what = next((f"the loss {k!r} became {v}" for k, v in values.items() if not math.isfinite(v)), "")
             if not what:
-                functools.reduce(operator.add, parts.values()).backward()
+                self._backward(functools.reduce(operator.add, parts.values()), optimizer)
                 spoiled = _first_not_finite({name: p.grad for name, p in self._parameters[optimizer].items()})
                 what = f"the gradient of {spoiled}" if spoiled else ""
             if what:
@@ -127,7 +153,17 @@ class Trainer:
         if self.model.clip is not None:
             values["gradient_norm"] = clip_grad_norm_(self._parameters[optimizer].values(), self.model.clip)
         chosen.step()
+        self._taken.clear()
         return values
+
+    def _backward(self, loss: Tensor, optimizer: str) -> None:
+        """The gradients of the loss; of several ranks those of the whole minibatch's."""
+        if self.draws is None:
+            loss.backward()
+            return
+        if optimizer not in self._buckets:
+            self._buckets[optimizer] = Buckets(self._parameters[optimizer].values(), self.ranks)
+        self._buckets[optimizer].backward(loss * self.draws.weight)
 
     @contextlib.contextmanager
     def _frozen(self, optimizer: str) -> Iterator[None]:
@@ -147,11 +183,15 @@ class Trainer:
         """Which parameter, or else which op, brought something that isn't finite into this step."""
         if spoiled := _first_not_finite(dict(self.model.named_parameters())):
             return f"parameter {spoiled}"
+        found = ""
         try:
-            with detect_nan():
+            with detect_nan(), parallel.using(parallel.Alone()):
                 functools.reduce(operator.add, closure().values()).backward()
         except FloatingPointError as e:
-            return str(e)
+            found = str(e)
+        for rank in range(self.ranks.size):  # it may be in the share of one alone
+            if said := self.ranks.broadcast(found, rank):
+                return said
         return "no op gave it: values too large were added up"
 
     def save(self, run: Run) -> None:
@@ -189,7 +229,8 @@ class Trainer:
         except (AttributeError, KeyError, TypeError, ValueError) as e:
             what = f"it has no {e}" if isinstance(e, KeyError) else e
             raise CheckpointError(f"{run.checkpoint}: can't go on from it: {what}") from e
-        run.rewind(self.step)
+        if not self.ranks.rank:
+            run.rewind(self.step)
 
 
 def _checked(parts: Any, model: Model) -> dict[str, Tensor]:

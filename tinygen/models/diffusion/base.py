@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from tinygen import Tensor, no_grad
+from tinygen import Tensor, no_grad, parallel
 from tinygen.console import progress
 from tinygen.models.averages import Averaged
 from tinygen.models.condition import Condition
@@ -168,7 +168,8 @@ def spread(n: int, rng: np.random.Generator) -> np.ndarray:
     So a batch sees all times, and its loss varies less. Source: Kingma et al., Variational diffusion models (2021),
     appendix I.1.
     """
-    return (np.arange(n) / max(n, 1) + rng.random()) % 1
+    places, all_of_them = parallel.positions(n, rng)
+    return (places / max(all_of_them, 1) + rng.random()) % 1
 
 
 def in_chunks(f: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tinygen import Tensor, nn, no_grad, optim, tensor, where
+from tinygen import Tensor, nn, no_grad, optim, parallel, tensor, where
 from tinygen.data import Dataset
 from tinygen.models.averages import Averaged
 from tinygen.models.energy.chain import MarkovChain
@@ -162,12 +162,12 @@ class RBM(MarkovChain):
     def training_step(self, step: Step) -> dict[str, float]:
         """A step of the loss: {"images": F of the batch, "chains": -F of the chains}, means."""
         if step.step == 0 and not self.visible_bias.numpy().any():
-            self.begin(step.dataset, step.rng)
+            self.begin(step.dataset, parallel.whole(step.rng))
         with no_grad():
             v = self.state(step.batch().images)
-            model = self.chains if self.persistent else v
+            model, rng = (self.chains, parallel.whole(step.rng)) if self.persistent else (v, step.rng)
             for _ in range(self.steps):
-                model = self.machine().gibbs(model, step.rng)
+                model = self.machine().gibbs(model, rng)
         parts = step.minimize(lambda: self.free_energies(v, model), "sgd")
         self.weights.update()
         if self.persistent:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tinygen import Tensor, cat, exp, index_select, nn, ops, tanh, tensor, where
+from tinygen import Tensor, cat, exp, index_select, nn, ops, parallel, tanh, tensor, where
 from tinygen.models.networks.encoders import FromImage, ToImage
 from tinygen.nn import functional as F
 
@@ -187,7 +187,8 @@ class ActNorm(Layer):
     def start(self, x: np.ndarray) -> None:
         """Set s and b from a batch. A channel that is the same all over keeps its scale."""
         axes = (0, *range(2, x.ndim))
-        mean, std = x.mean(axes, dtype=np.float64), x.std(axes, dtype=np.float64)
+        mean, variance = parallel.moments(x, axes)
+        std = np.sqrt(variance)
         log_s = -np.log(np.where(std > LEAST, std, 1.0))
         values = {"log_s": log_s, "b": -mean * np.exp(log_s), "started": np.ones((), np.int64)}
         self.load_state_dict(values)

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tinygen import Tensor, cat, nn
+from tinygen import Tensor, cat, nn, parallel
 from tinygen.models.gan.base import ROWS, evaluating
 from tinygen.models.gan.dcgan import DCGAN
 from tinygen.models.gan.family import BiGANFamily
@@ -54,7 +54,7 @@ class JointPair(AdversarialPair):
 
     def encode(self, x: Tensor) -> Tensor:
         """E(x): codes (N, latent) of images. One alone is normalized by the running statistics."""
-        with evaluating(self.encoder) if len(x) == 1 else nullcontext():
+        with evaluating(self.encoder) if parallel.total(len(x)) == 1 else nullcontext():
             return self.encoder(x).reshape(len(x), -1)
 
     def judge(self, x: Tensor, labels: np.ndarray | None = None, z: np.ndarray | None = None) -> Verdict:

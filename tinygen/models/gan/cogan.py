@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinygen import Tensor, cat, nn
+from tinygen import Tensor, cat, nn, parallel
 from tinygen.data.tasks import outlines
 from tinygen.models.gan.dcgan import DCGAN, discriminator_net, generator_net
 from tinygen.models.gan.family import CoGANFamily
@@ -95,7 +95,8 @@ class CoGAN(DCGAN):
 
     def seen(self, images: np.ndarray) -> Tensor:
         """Images, and beside them as a channel the outlines of others: of the batch's, moved on by one."""
-        return cat(self.scale(images), self.scale(np.roll(outlines(images, self.levels), 1, axis=0)), dim=1)
+        drawn, own = parallel.all_gather(outlines(images, self.levels))
+        return cat(self.scale(images), self.scale(np.roll(drawn, 1, axis=0)[own]), dim=1)
 
     def pairs(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The images of codes (N, latent) in both domains: (N, C, H, W) and (N, 1, H, W) uint8."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygen import Tensor, nn
+from tinygen import Tensor, nn, parallel
 from tinygen.data import Dataset
 from tinygen.metrics.features import class_names, feature_net
 from tinygen.models.gan.objectives import Objective
@@ -86,5 +86,5 @@ def gradient_norm(player: nn.Module) -> float:
 
 def spread(fake: Tensor, x: Tensor) -> float:
     """How much generated images differ, over how much real ones do: of standard deviations over the batch (N, ...)."""
-    variances = (float(images.numpy().var(axis=0, dtype=np.float64).mean()) for images in (fake, x))
+    variances = (float(parallel.moments(images.numpy(), (0,))[1].mean()) for images in (fake, x))
     return math.sqrt(next(variances) / max(next(variances), 1e-12))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygen import Tensor, cat, nn
+from tinygen import Tensor, cat, nn, ops
 from tinygen.nn import functional as F
 from tinygen.nn import init
 from tinygen.ops.normalize import divide_by_rms
@@ -33,7 +33,7 @@ class MinibatchStdDev(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         n, _, h, w = x.shape
-        variance = ((x - x.mean(0, keepdim=True)) ** 2).mean(0)
+        variance = ops.batch_mean((x - ops.batch_mean(x, keepdim=True)) ** 2)
         deviation = (variance + EPS).sqrt().mean()  # of equal images sqrt(EPS), where the gradient is finite
         return cat(x, deviation * x.new_tensor(np.ones((n, 1, h, w))), dim=1)
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from tinygen import Tensor, cat, grad, nn, tensor
+from tinygen import Tensor, cat, grad, nn, ops, parallel, tensor
 from tinygen.nn import functional as F
 
 Name = Literal[
@@ -239,8 +239,9 @@ class EBGAN(Energy):
 
 def alikeness(codes: Tensor) -> Tensor:
     """The mean squared cosine between two of the codes (N, K), 0-d: from 0, at right angles, to 1."""
-    n, unit = len(codes), codes / ((codes**2).sum(1, keepdim=True) + 1e-12).sqrt()
-    return (((unit @ unit.permute(1, 0)) ** 2).sum() - ((unit**2).sum(1) ** 2).sum()) / max(n * (n - 1), 1)
+    n, unit = float(parallel.total(len(codes))), codes / ((codes**2).sum(1, keepdim=True) + 1e-12).sqrt()
+    products = ops.all_reduce(unit.permute(1, 0) @ unit)  # whose squares add up to those of all cosines
+    return ((products**2).sum() - ops.all_reduce(((unit**2).sum(1) ** 2).sum())) / max(n * (n - 1), 1)
 
 
 class Softmax(Objective):
@@ -250,14 +251,14 @@ class Softmax(Objective):
     """
 
     def d_loss(self, real: Tensor, fake: Tensor) -> Tensor:
-        return cat(real, fake).logsumexp(0) - real.mean()
+        return ops.batch_logsumexp(cat(real, fake)) - real.mean()
 
     def g_parts(self, fake: Verdict, real: Callable[[], Verdict]) -> dict[str, Tensor]:
         values = cat(real().value, fake.value)
-        return {"g_loss": values.logsumexp(0) - values.mean()}
+        return {"g_loss": ops.batch_logsumexp(values) - values.mean()}
 
     def shown(self, real: Tensor, fake: Tensor) -> dict[str, float]:
-        r, f = (float(x.logsumexp(0).item()) for x in (real, fake))
+        r, f = (float(ops.batch_logsumexp(x).item()) for x in (real, fake))
         return super().shown(real, fake) | {"mass": 1 / (1 + math.exp(min(f - r, 700)))}  # of the softmax, on real ones
 
 
@@ -292,8 +293,8 @@ DIVERGENCES: dict[str, tuple[Function, Function, float]] = {  # of v = D(x): g_f
 
 
 def mean(values: Tensor) -> float:
-    """The mean, as a number."""
-    return float(values.numpy().mean())
+    """The mean, as a number; over all ranks."""
+    return float(ops.batch_mean(values.detach()).mean().item())
 
 
 def gradient_norms(d: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mix: np.ndarray) -> Tensor:

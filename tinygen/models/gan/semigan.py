@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygen import Tensor, nn
+from tinygen import Tensor, nn, ops
 from tinygen.models.gan.dcgan import DCGAN
 from tinygen.models.gan.family import SemiGANFamily
 from tinygen.models.gan.objectives import NonSaturating, Objective, Verdict
@@ -36,7 +36,7 @@ class ClassesOrGenerated(NonSaturating):
         return output.logsumexp(1)
 
     def g_parts(self, fake: Verdict, real: Callable[[], Verdict]) -> dict[str, Tensor]:
-        return {"g_features": ((real().head.mean(0) - fake.head.mean(0)) ** 2).sum()}
+        return {"g_features": ((ops.batch_mean(real().head) - ops.batch_mean(fake.head)) ** 2).sum()}
 
 
 class ClassLogits(nn.Module):

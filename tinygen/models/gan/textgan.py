@@ -14,7 +14,7 @@ captions after some hundred steps. G's losses are the non-saturating ones.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -42,6 +42,7 @@ class TextGAN(DCGAN):
         rng: draws the initial weights.
     """
 
+    unshared: ClassVar[str] = "which images it takes, and beside which texts, depends on the whole minibatch"
     family = TextFamily()
     game = TextPair
     condition: Text

@@ -12,6 +12,7 @@ possible loss is known: what the classes leave open, p(hue | class), and what th
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import numpy as np
 
@@ -36,6 +37,7 @@ class Colorization(SelfSupervised):
     Raises ValueError for another number of channels.
     """
 
+    unshared: ClassVar[str] = "its loss is a mean over pixels that aren't dark, of which shares have different numbers"
     family = ColorizationFamily()
 
     def __init__(

@@ -13,6 +13,7 @@ Source: Chen, Kornblith, Norouzi & Hinton, A simple framework for contrastive le
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import numpy as np
 
@@ -43,6 +44,8 @@ class SimCLR(SelfSupervised):
 
     Raises ValueError for a temperature of 0 or less.
     """
+
+    unshared: ClassVar[str] = "its loss compares all images of a minibatch with each other"
 
     def __init__(
         self, image_shape: tuple[int, int, int], levels: int, *, latent: int = 64, hidden: int = 16,

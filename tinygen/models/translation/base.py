@@ -19,7 +19,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from tinygen import Tensor, cat, nn, optim
+from tinygen import Tensor, cat, nn, ops, optim
 from tinygen.data import tasks
 from tinygen.models.family import Batch
 from tinygen.models.gan.diagnostics import gradient_norm, spread
@@ -88,7 +88,7 @@ def identity(model: Translation, side: Side) -> Tensor:
 def features(model: Translation, side: Side) -> Tensor:
     """The squared difference of the means over the batch of D's hidden layers, summed over them."""
     real, made = (side.there.judge(side.x, image)[1] for image in (side.y, side.made))
-    return sum(((a.mean(0) - b.mean(0)) ** 2).mean() for a, b in zip(real, made, strict=True))  # type: ignore[return-value]
+    return sum(((ops.batch_mean(a) - ops.batch_mean(b)) ** 2).mean() for a, b in zip(real, made, strict=True))  # type: ignore[return-value]
 
 
 LOSSES: dict[str, Callable[[Translation, Side], Tensor]] = {

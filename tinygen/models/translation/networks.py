@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from tinygen import Tensor, nn, tensor
+from tinygen import Tensor, nn, parallel, tensor
 from tinygen.models.networks.unet import UNet
 from tinygen.nn import functional as F
 
@@ -96,11 +96,11 @@ class ImagePool(nn.Module):
         """As many images as `fresh` (N, C, H, W) has: itself, but for those that an older one stands for.
 
         While the pool isn't full, an image is kept and given as it is. Then, each with probability 1/2, one of the
-        pool's is given, in whose place the image is kept.
+        pool's is given, in whose place the image is kept. Of several ranks each exchanges the images of all.
         """
-        size, out = len(self.images), fresh.new_tensor(fresh)
-        kept, given, filled = self.images.write(), out.write(), self.filled.write()
-        older, places = rng.random(len(out)) < 0.5, rng.integers(0, size, len(out))
+        size, rng, (images, own) = len(self.images), parallel.whole(rng), parallel.all_gather(fresh.numpy())
+        kept, given, filled = self.images.write(), fresh.new_tensor(images)._array, self.filled.write()
+        older, places = rng.random(len(given)) < 0.5, rng.integers(0, size, len(given))
         for i, place in enumerate(places):
             if filled < size:
                 kept[int(filled)] = given[i]
@@ -109,4 +109,4 @@ class ImagePool(nn.Module):
                 image = kept[place].copy()
                 kept[place] = given[i]
                 given[i] = image
-        return out
+        return fresh.new_tensor(given[own])

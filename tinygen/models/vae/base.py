@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from tinygen import Tensor, exp, logsumexp
+from tinygen import Tensor, exp, logsumexp, parallel
 from tinygen.models import likelihoods
 from tinygen.models.family import Batch
 from tinygen.models.model import Evidence, Model
@@ -122,8 +122,8 @@ class LatentVariableModel(Model):
         return self.encoder(self.network_input(x))
 
     def normal(self, rng: np.random.Generator, *shape: int) -> Tensor:
-        """Standard normal noise."""
-        return self.tensor(rng.standard_normal(shape))
+        """Standard normal noise (..., N, latent)."""
+        return self.tensor(parallel.along(-2, rng).standard_normal(shape))
 
     def equal_shares(self, samples: int, n: int) -> Tensor:
         """The logarithm of one of so many equal shares, (samples, n)."""

@@ -16,7 +16,7 @@ import math
 
 import numpy as np
 
-from tinygen import Tensor, exp
+from tinygen import Tensor, exp, parallel
 from tinygen.models import likelihoods
 from tinygen.models.networks import encoders
 from tinygen.models.vae.base import Draws, LatentVariableModel
@@ -69,8 +69,8 @@ class CategoricalVAE(LatentVariableModel):
         return Draws(self.log_likelihood(x, z), log_ratio, self.equal_shares(samples, len(x)), self.kl(h).sum(1))
 
     def gumbel(self, rng: np.random.Generator, *shape: int) -> Tensor:
-        """Standard Gumbel noise."""
-        return self.tensor(rng.gumbel(size=shape))
+        """Standard Gumbel noise (..., N, latent, categories)."""
+        return self.tensor(parallel.along(-3, rng).gumbel(size=shape))
 
     def relaxed(self, log_p: Tensor, noise: Tensor) -> Tensor:
         """Draws (..., N, size) by Gumbel noise (..., N, latent, categories): relaxed in training, else one-hot."""
