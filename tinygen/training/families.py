@@ -138,21 +138,19 @@ def train_and_measure(config: Config, run: Run, samples: int) -> bool:
     progress = Progress(trainer, lambda parts: f"{run.folder.name}  {model.family.progress(model, parts)}")
     if not fit(trainer, [metrics, _Saved(trainer, run, metrics), progress], time.process_time):
         return False
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB, on Linux
-    memory = max(memory, run.read_results().get("memory", 0.0))
+    before, peak = run.read_results(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # of KiB, on Linux
+    known = {
+        "step": trainer.step, "images": trainer.images, "seconds": round(trainer.seconds, 3),
+        "parameters": sum(p.numel() for p in model.parameters()), "memory": max(peak, before.get("memory", 0.0)),
+        "messages": _messages(trainer, progress.parts) or before.get("messages", []), "evidence": model.evidence,
+    }  # fmt: skip
+    run.write_results(known)  # now, for measuring may be stopped
     with Bar():
         found = measured(model, trainer.dataset, sets[2], samples, config.seed)
-    cost = [
-        Metric("a training image", 1000 * trainer.seconds / trainer.images, "ms"),
-        Metric("memory", memory, "MiB"),
-    ]
+    found.append(Metric("a training image", 1000 * trainer.seconds / trainer.images, "ms", lower_is_better=True))
+    found.append(Metric("memory", known["memory"], "MiB", lower_is_better=True))
     save_plot(run.samples, ImageGrid(_drawn(model, SHOWN, np.random.default_rng(config.seed))), model.levels)
-    run.write_results({
-        "step": trainer.step, "images": trainer.images, "seconds": round(trainer.seconds, 3), "memory": memory,
-        "parameters": sum(p.numel() for p in model.parameters()), "samples": samples, "evidence": model.evidence,
-        "messages": [{"step": trainer.step, "text": text} for text in _faults(model, progress.parts)],
-        "metrics": [metric.json() for metric in found + cost],
-    })  # fmt: skip
+    run.write_results(known | {"samples": samples, "metrics": [metric.json() for metric in found]})
     return True
 
 
@@ -170,8 +168,10 @@ class _Saved(Checkpoints):
         return self
 
 
-def _faults(model: Any, parts: dict[str, float]) -> list[str]:
-    return model.family.diagnostics(model, parts) if parts else []
+def _messages(trainer: Trainer, parts: dict[str, float]) -> list[dict[str, Any]]:
+    """What is wrong with the training, by its last numbers."""
+    found = trainer.model.family.diagnostics(trainer.model, parts) if parts else []
+    return [{"step": trainer.step, "text": text} for text in found]
 
 
 # ------------------------------------------------------------------------------------------------------------- measured
