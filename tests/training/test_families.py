@@ -76,6 +76,7 @@ def test_what_is_stopped_goes_on(capfd):
 @pytest.mark.parametrize("model", ["vae", "flow-matching"])
 def test_what_is_measured(model, monkeypatch, tmp_path):
     monkeypatch.setattr(features, "STEPS", 5)
+    monkeypatch.setattr(families, "LABELS", 10)
     config = Config.of({"model": model, "data": "labeled.npz", "minutes": 0.002})
     run = Run(tmp_path)
     assert families.train_and_measure(config, run, 8)
@@ -85,6 +86,7 @@ def test_what_is_measured(model, monkeypatch, tmp_path):
         assert np.isfinite(member.value(name))
     assert member.value("memory") > 10
     assert (member.metric(BITS) is None) == (model_class(model).evidence == "none")
+    assert (member.metric("linear probe") is None) == (model != "vae")
     assert (tmp_path / "samples.png").exists()
 
 

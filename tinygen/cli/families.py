@@ -29,7 +29,10 @@ def _add_flags(p: Parser) -> None:
     p.add_argument("--seeds", type=whole_number, default=1, help="how often each is trained (default %(default)s)")
     p.add_argument("--seed", type=seed, default=0, help="the first (default %(default)s)")
     p.add_argument(
-        "-n", type=whole_number, default=2000, help="samples of each that are measured (default %(default)s)"
+        "-n",
+        type=whole_number,
+        default=2000,
+        help="samples of each that are measured, at most as many as test images (default %(default)s)",
     )
     p.add_argument("--out", type=Path, default=Path("families"), help="a folder for the runs and the page "
                    "(default %(default)s)")  # fmt: skip
@@ -41,10 +44,11 @@ def _compare(args: argparse.Namespace) -> None:
     from tinygen.training.config import Config, located
     from tinygen.training.families import MEMBERS, compare_families
 
+    models = list(dict.fromkeys(args.models or MEMBERS))
     common = {"data": located(args.data), "levels": args.levels, "size": args.size, "minutes": args.minutes}
     asked = [
         Config.of({"model": model, "seed": args.seed + i, **common})
-        for i in range(args.seeds) for model in args.models or MEMBERS
+        for i in range(args.seeds) for model in models
     ]  # fmt: skip
-    say(f"{len(asked)} trainings of {args.minutes:g} CPU minutes: {', '.join(args.models or MEMBERS)}")
+    say(f"{len(asked)} trainings of {args.minutes:g} CPU minutes: {', '.join(models)}")
     say(f"all of it: {compare_families(asked, args.n, args.out)}")

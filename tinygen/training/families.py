@@ -22,9 +22,10 @@ import numpy as np
 from tinygen import kernels
 from tinygen.console import Bar, say
 from tinygen.data import Dataset, held_out, in_memory, subset
-from tinygen.metrics.metric import ImageGrid, Metric
+from tinygen.metrics.metric import ImageGrid, Metric, mean_and_error
 from tinygen.metrics.quality import quality, sharpness
-from tinygen.models.model import Samples
+from tinygen.models.model import Encodes, HasFeatures, Samples
+from tinygen.models.probing import probe
 from tinygen.models.registry import model_class
 from tinygen.models.vae.base import LatentVariableModel
 from tinygen.report import families
@@ -40,6 +41,7 @@ from tinygen.training.sets import check_labels
 from tinygen.training.trainer import Trainer
 
 MEMBERS = ("pixelcnn", "vae", "glow", "rbm", "diffusion", "flow-matching", "dcgan")  # of each family one, or two
+LABELS, DRAWS = 100, range(5)  # of the probe: so many, drawn so often
 SHOWN, ALONE = 64, 3  # samples in a picture; how often one is drawn alone
 STOPPED = 130  # exit code of a process that was told to stop, and saved its work
 
@@ -199,10 +201,22 @@ def measured(model: Any, train: Dataset, test: Dataset, samples: int, seed: int)
     return [
         *([] if likelihood is None else [likelihood]),
         *quality(images, train, some),
+        *_probed(model, train, test),
         Metric("sharpness", sharpness(images) / sharpness(test.images), "of real images'", lower_is_better=None),
         Metric("a sample", 1000 * spent / samples, "ms", lower_is_better=True),
         Metric("a sample, drawn alone", 1000 * min(alone[1:]), "ms", lower_is_better=True),
     ]
+
+
+def _probed(model: Any, train: Dataset, test: Dataset) -> list[Metric]:
+    """Of a model with codes: how many test images a linear classifier tells by few labels, mean over draws of these."""
+    if not (isinstance(model, Encodes) and isinstance(model, HasFeatures)):
+        return []
+    if train.labels is None or len(train) < LABELS or len(np.unique(train.labels)) > LABELS:
+        return []
+    found, pixels = (100 * probe(one, train, test, LABELS, DRAWS) for one in (model, None))
+    mean, error = mean_and_error(found)
+    return [Metric("linear probe", mean, "%", error, {"raw pixels": float(pixels.mean())}, False)]
 
 
 def _drawn(model: Any, n: int, rng: np.random.Generator) -> np.ndarray:
