@@ -374,7 +374,7 @@ def test_a_running_sum_and_its_gradient():
 EXACT = {
     "argmax", "argmin", "argsort", "amax", "amin", "where", "reshape", "permute", "transpose", "flip", "roll", "tril",
     "triu", "broadcast_to", "getitem", "gather", "index_select", "cat", "stack", "pad", "to", "transfer", "index_add",
-    "scatter_add", "select_add", "window_spread", "max_pool2d",
+    "scatter_add", "select_add", "window_spread", "max_pool2d", "all_reduce",
 }  # fmt: skip
 SUMS_OF_A_FEW = {"index_add", "scatter_add", "select_add", "window_spread"}
 LAPACK = {"cholesky", "inverse", "slogdet", "solve"}  # as exact as the matrix's condition number lets them be
