@@ -23,8 +23,9 @@ enum {
     CHANNELS = 32, TILES = 56,      /* fewer aren't worth the transforms */
     BLOCK_BYTES = 384 << 10,        /* of an item's components, about; */
     LEAST = 24, MOST_TILES = 96,    /* its tiles, multiples of LEAST, and so of the rows of each register tile */
+    AHEAD = 16,                     /* how many tiles before its use a tile is fetched into the cache */
     ROWS = 16,                      /* of w that are packed at a time */
-    PARTS = 16, COPIES = 1 << 20    /* of gw: copies at most, for every number of threads, and bytes of all of them */
+    PARTS = 16, COPIES = 1 << 19    /* of gw: copies at most, for every number of threads, and bytes of all of them */
 };
 
 typedef struct {
@@ -107,10 +108,22 @@ static void locate(const winograd *g, const images *of, int64_t tile, int side, 
         }
 }
 
+/* 2 x 2 pixels of the tile that comes AHEAD of the given one; for `in`, those that no tile before it has met. */
+static void fetch(const winograd *g, const images *of, int64_t tile, int64_t top, int64_t left)
+{
+    const void *pixel[4];
+    int64_t bytes = of->channels * g->size;
+    locate(g, of, min64(tile + AHEAD, g->tiles - 1), 2, top, left, g->zeros, pixel);
+    for (int i = 0; i < 4; i++)
+        for (int64_t line = 0; line < bytes; line += 64)
+            __builtin_prefetch((const char *)pixel[i] + line);
+}
+
 static void read_tiles(const winograd *g, int64_t first, int64_t count, char *to)
 {
     const void *pixel[16];
     for (int64_t i = 0; i < count; i++) {
+        fetch(g, &g->in, first + i, g->top + 2, g->left + 2);
         locate(g, &g->in, first + i, 4, g->top, g->left, g->zeros, pixel);
         g->f->read(pixel, g->in.channels, g->relu, to + i * g->in.channels * g->size, g->in_step);
     }
@@ -172,8 +185,10 @@ static void convolve_item(void *context, int64_t item, int slot)
         multiply(g, in + i * g->in_step * size, g->packed + i * weights * size, out + i * g->out_step * size, count);
     for (int64_t i = 0; i < count; i++) {
         const void *pixel[4];
+        fetch(g, &g->out, first + i, 0, 0);
         locate(g, &g->out, first + i, 2, 0, 0, NULL, pixel);
-        g->f->write(out + i * g->out.channels * size, g->out_step, g->out.channels, g->bias, g->positive, g->add, pixel);
+        g->f->write(out + i * g->out.channels * size, g->out_step, g->out.channels, g->bias, g->positive, g->add,
+                    pixel);
     }
 }
 
@@ -252,6 +267,7 @@ static void part_item(void *context, int64_t part, int slot)
         const void *pixel[4];
         read_tiles(g, tile, count, in);
         for (int64_t i = 0; i < count; i++) {
+            fetch(g, &g->out, tile + i, 0, 0);
             locate(g, &g->out, tile + i, 2, 0, 0, g->zeros, pixel);
             g->f->spread_pixels(pixel, co, out + i * co * size, g->out_step);
         }
