@@ -1,0 +1,56 @@
+"""M2 once more in PyTorch, with the same weights, batches and noise, one class after the other: the same losses."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch.distributions import Categorical, Normal, kl_divergence
+from torch.nn.functional import cross_entropy
+
+from tests.parity.side_by_side import STEPS, assert_one_training, train
+from tests.parity.test_vae_parity import TwinVAE
+from tinygen.data import load, threshold
+from tinygen.models.family import Batch
+from tinygen.models.vae.m2 import M2
+
+N, FEW, K, LATENT, ALPHA, SHARE = 12, 8, 10, 3, 5.0, 0.2
+
+
+class TwinM2(TwinVAE):
+    def bound(self, images, h, y, eps):
+        """L(x, y) of images whose classes are y (N,)."""
+        mean, log_var = (h[:, K:] + self.parameters["table.weight"].T[y]).chunk(2, 1)
+        z = mean + torch.from_numpy(eps) * torch.exp(log_var).sqrt()
+        code = torch.cat([z, torch.eye(K, dtype=z.dtype)[y]], 1)
+        kl = kl_divergence(Normal(mean, (log_var / 2).exp()), Normal(0.0, 1.0)).sum(1)
+        return self.nats(self.decode(code, 8), images).sum((1, 2, 3)) + kl + math.log(K)
+
+    def loss(self, images, few, labels, rng):
+        h, noise = self.encode(self.scaled(images)), rng.standard_normal((K, N, LATENT))
+        q = Categorical(logits=h[:, :K])
+        terms = [q.probs[:, y] * self.bound(images, h, torch.full((N,), y), noise[y]) for y in range(K)]
+        unlabeled = (sum(terms) - q.entropy()).mean()
+        h, y = self.encode(self.scaled(few)), torch.from_numpy(labels)
+        labeled = self.bound(few, h, y, rng.standard_normal((1, FEW, LATENT))[0]).mean()
+        return unlabeled + SHARE * labeled + ALPHA * cross_entropy(h[:, :K], y)
+
+
+def test_trained_side_by_side():
+    data = threshold(load("digits")[0])
+    options = {"likelihood": "bernoulli", "latent": LATENT, "hidden": 20, "alpha": ALPHA}
+    model = M2((1, 8, 8), 2, **options, rng=np.random.default_rng(0)).to(np.float64)
+    twin = TwinM2(model, False)
+    order, mine, theirs = (np.random.default_rng(seed) for seed in (1, 2, 2))
+
+    def both():
+        index = order.integers(0, len(data), N + FEW)
+        images, labels = data.images[index], data.labels[index]
+        few = Batch(images[N:], labels[N:])
+        parts = model.loss(Batch(images[:N]), mine) | model.labeled_loss(few, SHARE, mine)
+        return sum(parts.values()), twin.loss(images[:N], few.images, few.labels, theirs)
+
+    ours, torchs = train(model, twin, 5e-3, (both() for _ in range(STEPS)))
+    assert_one_training(model, twin, ours, torchs)
+    assert ours[-1] < ours[0] - 1
