@@ -70,27 +70,28 @@ def test_who_is_sure_of_the_class_has_the_bound_of_a_labeled_image():
     model.log_q = lambda h: model.tensor(np.where(np.eye(3)[labels], 0, -800.0))
     found = sum(part.numpy() for part in model.negative_elbo(IMAGES, rng()))
     np.testing.assert_allclose(found, bound(model, labels), rtol=1e-12)
-    parts = model.labeled_loss(Batch(IMAGES, labels), 0.25, rng())
-    assert parts["labeled"].item() == pytest.approx(0.25 * bound(model, labels).mean(), rel=1e-12)
+    parts = model.labeled_loss(Batch(IMAGES, labels), rng())
+    assert parts["labeled"].item() == pytest.approx(bound(model, labels).mean(), rel=1e-12)
 
 
 def test_the_class_loss_is_the_cross_entropy_of_q_times_alpha():
     model, labels = m2(alpha=7.0), np.array([0, 2, 1, 1, 0])
     log_q = model.log_q(model.encoded(IMAGES)).numpy()
-    found = model.labeled_loss(Batch(IMAGES, labels), 1.0, rng())["class"].item()
+    found = model.labeled_loss(Batch(IMAGES, labels), rng())["class"].item()
     assert found == pytest.approx(-7 * log_q[np.arange(5), labels].mean(), rel=1e-12)
 
 
 def test_a_class_that_is_asked_for_is_in_the_code():
-    model = new("m2", (1, 8, 8), 17)
-    asked = np.array([0, 1, 2, 2])
-    seen = []
-    model.draw_images = lambda z, *_: seen.append(z)
-    model.sample(4, rng(), labels=asked)
-    model.sample(4, rng())
-    assert (seen[0][:, 3:].argmax(axis=1) == asked).all()
-    assert (seen[0][:, :3] == seen[1][:, :3]).all()
-    assert (seen[1][:, 3:].sum(axis=1) == 1).all()
+    model, asked = new("m2", (1, 8, 8), 17), np.array([0, 1, 2, 2])
+    z = model.codes(4, rng())
+    assert (z[:, 3:].sum(axis=1) == 1).all()
+    told = model.given(z, asked)
+    assert (told[:, :3] == z[:, :3]).all()
+    assert (told[:, 3:].argmax(axis=1) == asked).all()
+    assert (told[:, 3:].sum(axis=1) == 1).all()
+    for labels, codes in ((None, z), (asked, told)):
+        drawn = model.sample(4, rng(), temperature=0.0, labels=labels)
+        np.testing.assert_array_equal(drawn, np.round(model.decode(codes)).astype(np.uint8))
     with pytest.raises(ValueError, match="labels must be from 0 to 2"):
         model.sample(1, rng(), labels=np.array([3]))
 

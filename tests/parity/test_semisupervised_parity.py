@@ -15,7 +15,7 @@ from tinygen.data import load, threshold
 from tinygen.models.family import Batch
 from tinygen.models.vae.m2 import M2
 
-N, FEW, K, LATENT, ALPHA, SHARE = 12, 8, 10, 3, 5.0, 0.2
+N, FEW, K, LATENT, ALPHA = 12, 8, 10, 3, 5.0
 
 
 class TwinM2(TwinVAE):
@@ -34,7 +34,7 @@ class TwinM2(TwinVAE):
         unlabeled = (sum(terms) - q.entropy()).mean()
         h, y = self.encode(self.scaled(few)), torch.from_numpy(labels)
         labeled = self.bound(few, h, y, rng.standard_normal((1, FEW, LATENT))[0]).mean()
-        return unlabeled + SHARE * labeled + ALPHA * cross_entropy(h[:, :K], y)
+        return unlabeled + labeled + ALPHA * cross_entropy(h[:, :K], y)
 
 
 def test_trained_side_by_side():
@@ -48,7 +48,7 @@ def test_trained_side_by_side():
         index = order.integers(0, len(data), N + FEW)
         images, labels = data.images[index], data.labels[index]
         few = Batch(images[N:], labels[N:])
-        parts = model.loss(Batch(images[:N]), mine) | model.labeled_loss(few, SHARE, mine)
+        parts = model.loss(Batch(images[:N]), mine) | model.labeled_loss(few, mine)
         return sum(parts.values()), twin.loss(images[:N], few.images, few.labels, theirs)
 
     ours, torchs = train(model, twin, 5e-3, (both() for _ in range(STEPS)))

@@ -106,6 +106,11 @@ class LatentVariableModel(Model):
         """n codes drawn from p(z), (n, size): of N(0, I) unless it is overridden."""
         return rng.standard_normal((n, self.size))
 
+    def given(self, z: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+        """Codes (N, size) with the classes `labels`, for models that have some. ValueError for labels of others."""
+        self.condition.check(labels, len(z), type(self).__name__)
+        return z
+
     # -- p(x | z), and what follows
 
     def loss(self, batch: Batch, rng: np.random.Generator) -> dict[str, Tensor]:
@@ -156,11 +161,7 @@ class LatentVariableModel(Model):
 
         temperature: of p(x | z); at 0 its middle. labels: None, there are no classes.
         """
-        self.condition.check(labels, n, type(self).__name__)
-        return self.draw_images(self.codes(n, rng), rng, temperature)
-
-    def draw_images(self, z: np.ndarray, rng: np.random.Generator, temperature: float) -> np.ndarray:
-        """Images drawn from p(x | z), one for each of the codes (N, size), as `sample` draws them."""
+        z = self.given(self.codes(n, rng), labels)
         if not temperature >= 0:
             raise ValueError(f"temperature must not be negative, got {temperature}")
         return self.likelihood.sample(self._outputs(z), rng, temperature)

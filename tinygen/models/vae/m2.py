@@ -4,18 +4,17 @@
 
     labeled     -log p(x, y) <= L(x, y) = -E log p(x | y, z) + KL(q(z | x, y), p(z)) - log p(y)
     unlabeled   -log p(x)    <= U(x)    = sum over y of q(y | x) L(x, y) - H(q(y | x))
-    training    U, of all images, + share L, of the labeled ones, - alpha log q(y | x)
+    training    U, of all images, + L - alpha log q(y | x), of the labeled ones, each a mean over a batch
 
-q(y | x) is the classifier that comes of it. Encoder and classifier share their layers; what y adds to the mean and the
-log variance of z is a row of a table. The sum over y is exact.
+Encoder and classifier share their layers; what y adds to mean and log variance of z is a row of a table.
 
 Source: Kingma, Rezende, Mohamed & Welling, Semi-supervised learning with deep generative models (2014), section 3.
+Our own: there L counts as much as there are labels.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -51,7 +50,7 @@ class M2(LatentVariableModel):
     def __init__(
         self, image_shape: tuple[int, int, int], levels: int, *, network: encoders.Kind = "mlp", latent: int = 20,
         hidden: int | None = None, likelihood: likelihoods.Kind = "logistic", sigma: float | None = None,
-        labels: int = 100, classes: int = 10, alpha: float = 30.0, draw_of_labels: int = 0, rng: np.random.Generator,
+        labels: int = 100, classes: int = 10, alpha: float = 100.0, draw_of_labels: int = 0, rng: np.random.Generator,
     ) -> None:  # fmt: skip
         if classes < 2:
             raise ValueError(f"classes must be at least 2, got {classes}")
@@ -92,17 +91,16 @@ class M2(LatentVariableModel):
 
     def training_step(self, step: Step) -> dict[str, float]:
         batch, few = step.batch(), told(step, self.labels, self.draw_of_labels)
-        share = self.labels / len(step.dataset)
-        return step.minimize(lambda: self.loss(batch, step.rng) | self.labeled_loss(few, share, step.rng))
+        return step.minimize(lambda: self.loss(batch, step.rng) | self.labeled_loss(few, step.rng))
 
-    def labeled_loss(self, few: Batch, share: float, rng: np.random.Generator) -> dict[str, Tensor]:
-        """{"labeled": share times L(x, y), "class": alpha times -log q(y | x)}, means over labeled images."""
+    def labeled_loss(self, few: Batch, rng: np.random.Generator) -> dict[str, Tensor]:
+        """{"labeled": L(x, y), "class": alpha times -log q(y | x)}, means over labeled images."""
         h, labels = self.encoded(few.images), np.asarray(self.condition.check(few.labels, len(few.images), "M2"))
         y = self.tensor(self.condition.one_hot(labels)[None])
         mean, log_var, z = self.code(h, y, rng)
         bound = gaussian_kl(mean, log_var).sum(2) - self.log_likelihood(few.images, cat(z, y, dim=2))
-        classes = self.alpha * F.cross_entropy(h[:, : self.classes], labels)
-        return {"labeled": share * (bound.mean() + math.log(self.classes)), "class": classes}
+        log_q = self.alpha * F.cross_entropy(h[:, : self.classes], labels)
+        return {"labeled": bound.mean() + math.log(self.classes), "class": log_q}
 
     def middle(self, h: Tensor) -> Tensor:
         """The mean of z, and q(y | x) behind it."""
@@ -110,17 +108,11 @@ class M2(LatentVariableModel):
         return cat((h[:, self.classes :] + self.table(q))[:, : self.latent], q, dim=1)
 
     def codes(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        return self.of_classes(rng.standard_normal((n, self.latent)), rng.integers(0, self.classes, n))
+        return self.given(rng.standard_normal((n, self.size)), rng.integers(0, self.classes, n))
 
-    def of_classes(self, z: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
-        """Codes of z (N, latent) and classes (N,)."""
-        return np.concatenate([z, np.eye(self.classes)[self.condition.check(labels, len(z), "M2")]], axis=1)
-
-    def sample(self, n: int, rng: np.random.Generator, temperature: float = 1.0, labels: Any = None) -> np.ndarray:
-        """As of any VAE. labels: (n,), drawn if not given."""
-        z = self.codes(n, rng)
-        z = z if labels is None else self.of_classes(z[:, : self.latent], labels)
-        return self.draw_images(z, rng, temperature)
+    def given(self, z: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+        y = z[:, self.latent :] if labels is None else np.eye(self.classes)[self.condition.check(labels, len(z), "M2")]
+        return np.concatenate([z[:, : self.latent], y], axis=1)
 
     def logits(self, images: np.ndarray) -> Tensor:
         """What says of images which class they have, (N, classes)."""

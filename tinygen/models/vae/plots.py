@@ -128,8 +128,7 @@ def analogies(model: Any, train: Dataset, test: Dataset, rng: np.random.Generato
     """test images, and below each its z with every class y in turn"""
     columns = min(10, len(test))
     images, names = test.images[:columns], class_names(train)
-    z = np.tile(model.encode(images)[:, : model.latent], (model.classes, 1))
-    z = model.of_classes(z, np.repeat(np.arange(model.classes), columns))
+    z = model.given(np.tile(model.encode(images), (model.classes, 1)), np.repeat(np.arange(model.classes), columns))
     shown = np.concatenate([model.levels.to_gray(images), _decoded(model, z)])
     caption = "Test images, and what has their z and another class"
     return ImageGrid(shown, columns, caption, 256, ["test image", *names[: model.classes]])
