@@ -37,7 +37,7 @@ NOTES = (
 
 
 def write(path: Path, members: Sequence[Member]) -> None:
-    """Write the page of what is measured so far."""
+    """Write the page of what is measured so far; and its tables as Markdown beside it, in families.md."""
     known = [m for m in members if m.results.get("metrics")]
     config = read_toml(members[0].folder / "config.toml")
     data = Path(str(config.get("data", "?"))).stem
@@ -49,13 +49,14 @@ def write(path: Path, members: Sequence[Member]) -> None:
     pictures = [image(m.folder / "samples.png", f"{m.model}, seed {m.seed}") for m in known]
     body = [
         f"<header><h1>{text(title)}</h1><p>{text(about)}</p></header>",
-        section("Figures", _table(known) + _notes(members)),
+        section("Figures", f'<div class="wide tight">{_html(figures(known), 0)}</div>{_notes(members)}'),
         section("Quality and time", _charts(known)),
-        section("What the lecture says", _claims(known)),
+        section("What the lecture says", _html(claims(known), 2)),
         section("Samples", images(pictures, "side")),
         section("Machine", _machine(members)),
     ]
     write_text(path, page(title, body))
+    write_text(path.with_suffix(".md"), markdown(known))
 
 
 def _by_model(members: Sequence[Member]) -> dict[str, list[Member]]:
@@ -65,22 +66,43 @@ def _by_model(members: Sequence[Member]) -> dict[str, list[Member]]:
     return found
 
 
-def _table(members: Sequence[Member]) -> str:
-    """A row for each model: of several seeds the mean, and below it all."""
-    if not members:
-        return ""
-    head = "".join(f"<th>{text(name)}</th>" for name in ("model", "family", *COLUMNS.values(), "images seen"))
-    lines = [f"<tr>{head}</tr>"]
+def figures(members: Sequence[Member]) -> list[list[str]]:
+    """The table: its head, trivial models, and a row for each model: of several seeds the mean, and all in brackets."""
     baselines = {column: _baselines(members, column) for column in COLUMNS}
+    rows = [["model", "family", *COLUMNS.values(), "images seen"]]
     for name in dict.fromkeys(name for known in baselines.values() for name in known):
         known = [baselines[column].get(name) for column in COLUMNS]
-        cells = "".join(f"<td>{'' if value is None else f'{value:.3g}'}</td>" for value in known)
-        lines.append(f"<tr><th>{text(name)}</th><td></td>{cells}<td></td></tr>")
+        rows.append([name, "", *("" if value is None else f"{value:.3g}" for value in known), ""])
     for model, own in _by_model(members).items():
-        cells = "".join(f"<td>{_cell(own, column)}</td>" for column in COLUMNS)
         seen = f"{sum(m.results['images'] for m in own) / len(own):,.0f}"
-        lines.append(f"<tr><th>{text(model)}</th><td>{own[0].family}</td>{cells}<td>{seen}</td></tr>")
-    return f'<div class="wide tight"><table>{"".join(lines)}</table></div>'
+        rows.append([model, own[0].family, *(_cell(own, column) for column in COLUMNS), seen])
+    return rows
+
+
+def claims(members: Sequence[Member]) -> list[list[str]]:
+    """What is found of the lecture's claims, by slide, below a head."""
+    found = sorted(findings(members), key=lambda f: f.claim.slide)
+    rows = [[str(f.claim.slide), f.claim.text, f.verdict, f.claim.words, f.figures] for f in found]
+    return [["slide", "it says", "found", "rule", "figures"], *rows]
+
+
+def markdown(members: Sequence[Member]) -> str:
+    """Both tables, for a page of docs."""
+    parts = []
+    for head, *rows in (figures(members), claims(members)):
+        lines = [head, ["---"] * len(head), *rows]
+        parts.append("".join(f"| {' | '.join(row)} |\n" for row in lines))
+    return "\n".join(parts)
+
+
+def _html(rows: Sequence[Sequence[str]], bold: int) -> str:
+    """A table with a head; the names in one column stand out."""
+    head = "".join(f"<th>{text(cell)}</th>" for cell in rows[0])
+    lines = [
+        "".join(f"<th>{text(c)}</th>" if i == bold else f"<td>{text(c)}</td>" for i, c in enumerate(row))
+        for row in rows[1:]
+    ]
+    return f"<table><tr>{head}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
 
 def _baselines(members: Sequence[Member], column: str) -> dict[str, float]:
@@ -94,8 +116,8 @@ def _cell(own: Sequence[Member], column: str) -> str:
         return "-"
     sign = SIGNS[own[0].results["evidence"]] if column == BITS else ""
     kind = ".3f" if column == BITS else ".3g"
-    every = f" <small>({', '.join(f'{v:{kind}}' for v in values)})</small>" if len(values) > 1 else ""
-    return f"{text(sign)}{sum(values) / len(values):{kind}}{every}"
+    every = f" ({', '.join(f'{v:{kind}}' for v in values)})" if len(values) > 1 else ""
+    return f"{sign}{sum(values) / len(values):{kind}}{every}"
 
 
 def _notes(members: Sequence[Member]) -> str:
@@ -139,16 +161,6 @@ def _scatter(members: Sequence[Member], column: str, label: str) -> Chart:
         axes.legend()
 
     return Chart(draw, f"Quality and time: FD* over {label}")
-
-
-def _claims(members: Sequence[Member]) -> str:
-    rows = [
-        f"<tr><td>{f.claim.slide}</td><td>{text(f.claim.text)}</td><th><b>{text(f.verdict)}</b></th>"
-        f"<td>{text(f.claim.words)}</td><td>{text(f.figures)}</td></tr>"
-        for f in sorted(findings(members), key=lambda f: f.claim.slide)
-    ]  # fmt: skip
-    head = "".join(f"<th>{name}</th>" for name in ("slide", "it says", "found", "rule", "figures"))
-    return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
 
 
 def _machine(members: Sequence[Member]) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import resource
 import sys
 import time
 from collections.abc import Sequence
@@ -140,10 +139,10 @@ def train_and_measure(config: Config, run: Run, samples: int) -> bool:
     progress = Progress(trainer, lambda parts: f"{run.folder.name}  {model.family.progress(model, parts)}")
     if not fit(trainer, [metrics, _Saved(trainer, run, metrics), progress], time.process_time):
         return False
-    before, peak = run.read_results(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # of KiB, on Linux
+    before = run.read_results()
     known = {
         "step": trainer.step, "images": trainer.images, "seconds": round(trainer.seconds, 3),
-        "parameters": sum(p.numel() for p in model.parameters()), "memory": max(peak, before.get("memory", 0.0)),
+        "parameters": sum(p.numel() for p in model.parameters()), "memory": max(_peak(), before.get("memory", 0.0)),
         "messages": _messages(trainer, progress.parts) or before.get("messages", []), "evidence": model.evidence,
     }  # fmt: skip
     run.write_results(known)  # now, for measuring may be stopped
@@ -154,6 +153,14 @@ def train_and_measure(config: Config, run: Run, samples: int) -> bool:
     save_plot(run.samples, ImageGrid(_drawn(model, SHOWN, np.random.default_rng(config.seed))), model.levels)
     run.write_results(known | {"samples": samples, "metrics": [metric.json() for metric in found]})
     return True
+
+
+def _peak() -> float:
+    """The most memory that this process had, in MiB; getrusage's is at least what the process had that started it."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
 
 
 def _sets(config: Config) -> Sets:
