@@ -49,7 +49,7 @@ def write(path: Path, members: Sequence[Member]) -> None:
     pictures = [image(m.folder / "samples.png", f"{m.model}, seed {m.seed}") for m in known]
     body = [
         f"<header><h1>{text(title)}</h1><p>{text(about)}</p></header>",
-        section("Figures", f'<div class="wide tight">{_html(figures(known), 0)}</div>{_notes(members)}'),
+        section("Figures", f'<div class="wide tight" tabindex=0>{_html(figures(known), 0)}</div>{_notes(members)}'),
         section("Quality and time", _charts(known)),
         section("What the lecture says", _html(claims(known), 2)),
         section("Samples", images(pictures, "side")),
@@ -158,7 +158,7 @@ def _scatter(members: Sequence[Member], column: str, label: str) -> Chart:
             axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.set_major_formatter("{x:g}")
             axis.set_minor_formatter(NullFormatter())
-        axes.legend()
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1))  # beside the points
 
     return Chart(draw, f"Quality and time: FD* over {label}")
 
