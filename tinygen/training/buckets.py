@@ -22,7 +22,7 @@ from tinygen.modes import hook
 from tinygen.parallel import Pending, Ranks
 from tinygen.tape import Call
 
-BYTES = 1 << 20  # of a bucket, or a little more
+BYTES = 1 << 17  # of a bucket, or a little more; nothing hides the last one, so that it has to be small
 ALIGNED = 64  # bytes: where each gradient begins
 
 
