@@ -520,7 +520,7 @@ def test_a_checkpoint_that_claims_a_huge_model_is_refused_within_little_memory(l
     shape = lie.get("image_shape")
     changes = {"image_shape": shape} if shape else {"config": about["config"] | {"options": TINY | lie}}
     if shape:
-        changes["config"] = about["config"] | {"model": "made", "options": {}}
+        changes["config"] = about["config"] | {"model": "nade", "options": {}}
     checkpoint.save("hostile", tensors, about | changes)
     done = subprocess.run([sys.executable, "-c", HOSTILE], capture_output=True, text=True, check=False, timeout=60)
     size, _, message = done.stdout.partition(" ")
