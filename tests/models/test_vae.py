@@ -27,6 +27,8 @@ from tinygen.models.vae.mixture import MixtureVAE
 from tinygen.models.vae.normal import gaussian_kl, log_normal, log_prior
 from tinygen.models.vae.vae import VAE
 from tinygen.report.charts import figure
+from tinygen.training.config import Config
+from tinygen.training.trainer import Trainer
 
 ALL_2X2 = np.array(list(itertools.product(range(2), repeat=4)), np.uint8).reshape(16, 1, 2, 2)
 GRID = np.linspace(-30, 30, 6001)
@@ -548,3 +550,20 @@ def test_images_and_arguments_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="temperature must not be negative"):
         model.sample(2, rng, temperature=-1)
     assert list(vae(MixtureVAE, latent=3, components=2).encoder)[-1].bias.shape == (14,)
+
+
+def test_one_odd_image_does_not_end_a_training():
+    """An encoder whose log variance of it is 48: exp(48) is a number, its gradient's square is none in float32."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 2, (8, 1, 4, 4)).astype(np.uint8)
+    model = VAE((1, 4, 4), 2, latent=2, hidden=5, rng=rng)
+    training = Trainer(Config("vae", batch_size=8), model, Dataset(images, 2), rng)
+    training.advance(0.0)
+    last = model.encoder[-1]
+    bias = last.bias.numpy().copy()
+    last.bias.write()[...] = 48
+    assert training.advance(0.0)["kl"] > 1e20
+    last.bias.write()[...] = bias
+    for _ in range(3):
+        assert training.advance(0.0)["kl"] < 1e6
+    assert all(np.isfinite(p.numpy()).all() for p in model.parameters())

@@ -291,6 +291,9 @@ def _norm(array: Array, p: float) -> float:
     n = xp(array)
     if p == math.inf:
         return float(n.abs(array).max()) if array.size else 0.0
+    if p == 2:  # the norm of most steps: without arrays of float64 in between
+        flat = array.reshape(-1)
+        return float(n.einsum("i,i->", flat, flat, dtype=np.float64)) ** 0.5
     return float(n.sum(n.abs(array, dtype=np.float64) ** p) ** (1 / p))
 
 

@@ -61,6 +61,7 @@ class LatentVariableModel(Model):
 
     family = VAEFamily()
     evidence: ClassVar[Evidence] = "bound"
+    clip: ClassVar[float | None] = 10_000.0  # ten times the usual: for an odd image whose log variance is large
 
     def __init__(
         self, image_shape: tuple[int, int, int], levels: int, *, network: encoders.Kind = "mlp", latent: int = 20,
