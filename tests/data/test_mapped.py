@@ -170,7 +170,7 @@ from tinygen.training.config import Config
 
 path, limit = Path(sys.argv[1]), int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))  # of memory that is the process's own; not of mapped files
-family.EVALUATED, sources.TESTED = (10, 5), (10, 500)  # images and draws: enough for this
+family.EVALUATED, family.VAEFamily.draws, sources.TESTED = 10, 5, (10, 500)  # images and draws: enough for this
 options = {"hidden": 8, "latent": 2}
 config = Config("vae", str(path), 2, options, epochs=5e-5, batch_size=16)
 run = loop.train(config, path.parent / "run")

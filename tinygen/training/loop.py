@@ -91,14 +91,15 @@ def build(config: Config, data: Dataset, rng: np.random.Generator, device: str =
     return model.to(device)
 
 
-def fit(trainer: Trainer, callbacks: Sequence[Callback], clock: Callable[[], float] = time.monotonic) -> bool:
+def fit(trainer: Trainer, callbacks: Sequence[Callback], clock: Callable[[], float] | None = None) -> bool:
     """Take steps until the epochs or the minutes are over: whether they are, or Ctrl-C or SIGTERM ended it before.
 
     Those let the step finish; a signal to one of several ranks stops all of them. The callbacks are one rank's own.
     Raises FloatingPointError when the loss or a gradient is no longer finite.
 
-    clock: by which the minutes pass, in seconds.
+    clock: by which the minutes pass, in seconds; None: time.monotonic.
     """
+    clock = clock or time.monotonic
     start, before = clock(), trainer.seconds
     trainer.model.train()
     # what isn't finite is noticed anyway
