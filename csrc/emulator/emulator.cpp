@@ -66,7 +66,15 @@ struct {
 
 char *host_sp;
 [[maybe_unused]] void *host_sanitizer;
-std::vector<char *> stacks;
+/* Given back when the library is closed: it may be opened hundreds of times. */
+struct stack_list : std::vector<char *> {
+    ~stack_list()
+    {
+        for (char *p : *this)
+            if (p)
+                munmap(p, STACK);
+    }
+} stacks;
 std::mutex one_at_a_time;
 std::mt19937_64 rng;
 int64_t seed;
