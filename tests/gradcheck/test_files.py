@@ -122,7 +122,8 @@ def test_the_op_of_the_documentation(tmp_path, capsys):
         out = capsys.readouterr().out
         assert "gaussian_of_the_docs: right: " in out
         assert " of dgout" in out  # the second order
-        for wrong in (code.replace("-gout * x", "-gout"), code.replace("-gout * x", "-gout").partition("print(check(")[0]):
+        wrong_rule = code.replace("-gout * x", "-gout")
+        for wrong in (wrong_rule, wrong_rule.partition("print(check(")[0]):
             tape.REGISTRY.pop("gaussian_of_the_docs")
             file.write_text(wrong.replace("from tinygen.gradcheck import\n", ""))
             assert main([str(file)]) == WRONG

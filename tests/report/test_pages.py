@@ -190,7 +190,7 @@ def test_what_cannot_be_compared_is_said_and_nothing_is_called_best():
     assert "different data" not in text
     table = rows(text)
     assert table["test, bits/dim"][1] == table["-ELBO, bits/dim"][0] == "-"
-    assert read.tags.count("svg") == 5  # nats and validation of the one, reconstruction, kl, validation of the other
+    assert read.tags.count("svg") == 6  # two of the one; reconstruction, kl, gradient norm, validation of the other
 
 
 def test_runs_of_one_name_are_told_apart_and_names_are_text():
