@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -32,18 +32,18 @@ def probe(run: Run, labels: int, seeds: range) -> None:
     def untrained(seed: int) -> HasFeatures:
         return build(config, few, np.random.default_rng(seed), run.device).eval()  # type: ignore[return-value]
 
-    def linear(one: HasFeatures | None, seed: int) -> float:
-        return probing.probe(one, train, test, labels, range(seed, seed + 1)).item()
+    def linear(one: HasFeatures | None, draws: range) -> Iterator[float]:
+        yield from probing.probe(one, train, test, labels, draws)  # its features are computed once for all draws
 
     def tuned(one: HasFeatures, seed: int) -> float:
         return probing.fine_tuned(one, train, test, labels, seed)
 
-    rates: dict[str, Callable[[int], float]] = {
-        "linear probe": lambda seed: linear(model, seed),
-        "  of the untrained model": lambda seed: linear(untrained(seed), seed),
-        "  of raw pixels": lambda seed: linear(None, seed),
-        "fine-tuned": lambda seed: tuned(model, seed),
-        "  from scratch": lambda seed: tuned(untrained(seed), seed),
+    rates: dict[str, Iterator[float]] = {
+        "linear probe": linear(model, seeds),
+        "  of the untrained model": (r for seed in seeds for r in linear(untrained(seed), range(seed, seed + 1))),
+        "  of raw pixels": linear(None, seeds),
+        "fine-tuned": (tuned(model, seed) for seed in seeds),
+        "  from scratch": (tuned(untrained(seed), seed) for seed in seeds),
     }
     run.say(f"{config.model}: test images of {test.name} told rightly by {len(few)} labels, mean and deviation of "
             f"{len(seeds)} seeds; gain: of the trained model, seed by seed, and its standard error")  # fmt: skip
@@ -51,9 +51,9 @@ def probe(run: Run, labels: int, seeds: range) -> None:
     with Bar():
         for name, rate in rates.items():
             values = []
-            for seed in seeds:
+            for _ in seeds:
                 progress(done / len(rates) / len(seeds), name.strip())
-                values.append(100 * rate(seed))
+                values.append(100 * next(rate))
                 done += 1
             found[name] = np.array(values)
             best = found["linear probe" if done <= 3 * len(seeds) else "fine-tuned"]
