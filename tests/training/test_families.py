@@ -14,6 +14,7 @@ from tinygen.cli import main as cli
 from tinygen.data import Dataset
 from tinygen.metrics import features
 from tinygen.metrics.quality import blurred, sharpness
+from tinygen.models import probing
 from tinygen.models.registry import model_class
 from tinygen.report.claims import BITS, Member
 from tinygen.training import families
@@ -76,7 +77,7 @@ def test_what_is_stopped_goes_on(capfd):
 @pytest.mark.parametrize("model", ["vae", "flow-matching"])
 def test_what_is_measured(model, monkeypatch, tmp_path):
     monkeypatch.setattr(features, "STEPS", 5)
-    monkeypatch.setattr(families, "LABELS", 10)
+    monkeypatch.setattr(probing, "LABELS", 10)
     config = Config.of({"model": model, "data": "labeled.npz", "minutes": 0.002})
     run = Run(tmp_path)
     assert families.train_and_measure(config, run, 8)

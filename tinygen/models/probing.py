@@ -18,6 +18,7 @@ from tinygen import Tensor, nn, optim
 from tinygen.baselines.softmax import SoftmaxRegression
 from tinygen.data import Dataset, Minibatches, held_out, subset
 from tinygen.metrics.features import class_names
+from tinygen.metrics.metric import Metric, mean_and_error
 from tinygen.models.averages import Averaged
 from tinygen.models.networks.encoders import in_batches
 from tinygen.nn import functional as F
@@ -26,6 +27,7 @@ L2 = 0.1  # of the probe; of .001 to 1 the best, or nearly, for pixels and for r
 SCALED = 5000  # training images, labels unseen, by whose features these are centered and scaled
 STEPS, BATCH, LR = 300, 32, 1e-3  # of fine-tuning
 ROWS = 500
+LABELS, DRAWS = 100, range(5)  # of the probe as a metric: so many, drawn so often
 
 
 def few(train: Dataset, labels: int, seed: int) -> Dataset:
@@ -65,6 +67,13 @@ def probe(model: Any, train: Dataset, test: Dataset, labels: int, seeds: range) 
         regression = SoftmaxRegression(x, np.asarray(some.labels), len(class_names(train)), L2)
         found.append((regression(tested).argmax(axis=1) == test.labels).mean())
     return np.array(found)
+
+
+def linear_probe(model: Any, train: Dataset, test: Dataset) -> Metric:
+    """The probe of 100 labels, in percent, mean over draws of the labels; beside raw pixels."""
+    found, pixels = (100 * probe(one, train, test, LABELS, DRAWS) for one in (model, None))
+    mean, error = mean_and_error(found)
+    return Metric("linear probe", mean, "%", error, {"raw pixels": float(pixels.mean())}, False)
 
 
 class Classifier(nn.Module):

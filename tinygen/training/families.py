@@ -21,10 +21,10 @@ import numpy as np
 from tinygen import kernels
 from tinygen.console import Bar, say
 from tinygen.data import Dataset, held_out, in_memory, subset
-from tinygen.metrics.metric import ImageGrid, Metric, mean_and_error
+from tinygen.metrics.metric import ImageGrid, Metric
 from tinygen.metrics.quality import quality, sharpness
+from tinygen.models import probing
 from tinygen.models.model import Encodes, HasFeatures, Samples
-from tinygen.models.probing import probe
 from tinygen.models.registry import model_class
 from tinygen.models.vae.base import LatentVariableModel
 from tinygen.report import families
@@ -40,7 +40,6 @@ from tinygen.training.sets import check_labels
 from tinygen.training.trainer import Trainer
 
 MEMBERS = ("pixelcnn", "vae", "glow", "rbm", "diffusion", "flow-matching", "dcgan")  # of each family one, or two
-LABELS, DRAWS = 100, range(5)  # of the probe: so many, drawn so often
 SHOWN, ALONE = 64, 3  # samples in a picture; how often one is drawn alone
 STOPPED = 130  # exit code of a process that was told to stop, and saved its work
 
@@ -219,11 +218,9 @@ def _probed(model: Any, train: Dataset, test: Dataset) -> list[Metric]:
     """Of a model with codes: how many test images a linear classifier tells by few labels, mean over draws of these."""
     if not (isinstance(model, Encodes) and isinstance(model, HasFeatures)):
         return []
-    if train.labels is None or len(train) < LABELS or len(np.unique(train.labels)) > LABELS:
+    if train.labels is None or len(train) < probing.LABELS or len(np.unique(train.labels)) > probing.LABELS:
         return []
-    found, pixels = (100 * probe(one, train, test, LABELS, DRAWS) for one in (model, None))
-    mean, error = mean_and_error(found)
-    return [Metric("linear probe", mean, "%", error, {"raw pixels": float(pixels.mean())}, False)]
+    return [probing.linear_probe(model, train, test)]
 
 
 def _drawn(model: Any, n: int, rng: np.random.Generator) -> np.ndarray:

@@ -15,12 +15,11 @@ from tinygen.metrics.features import class_names, feature_net, has_features
 from tinygen.metrics.metric import ImageGrid, Metric, Plot, mean_and_error
 from tinygen.models.family import Batch, Family, PlotOf
 from tinygen.models.networks.encoders import in_batches
-from tinygen.models.probing import probe
+from tinygen.models.probing import DRAWS, LABELS, linear_probe, probe
 from tinygen.models.translation.family import COLUMNS, in_rows
 from tinygen.models.vae.plots import scatter
 from tinygen.nn import functional as F
 
-LABELS, SEEDS = 100, range(5)  # of the linear probe
 ROWS = 128  # images at once, on which the loss of a contrast depends
 MOST = 1000  # test images whose nearest training images are looked for
 
@@ -56,14 +55,11 @@ def probed(model: Any, train: Dataset, test: Dataset) -> list[Metric]:
     """The linear probe, in percent, mean over draws of the labels; beside other weights and beside raw pixels."""
     if not has_features(train) or len(train) < LABELS:
         return []
-    mean, error = mean_and_error(100 * probe(model, train, test, LABELS, SEEDS))
-    chance = [model.untrained(np.random.default_rng(seed)) for seed in SEEDS]
+    chance = [model.untrained(np.random.default_rng(seed)) for seed in DRAWS]
     untrained = [probe(one, train, test, LABELS, range(i, i + 1)).item() for i, one in enumerate(chance)]
-    known = {
-        "untrained": 100 * float(np.mean(untrained)),
-        "raw pixels": 100 * float(probe(None, train, test, LABELS, SEEDS).mean()),
-    }
-    return [Metric(f"linear probe, {LABELS} labels", mean, "%", error, known, False)]
+    found = linear_probe(model, train, test)
+    known = {"untrained": 100 * float(np.mean(untrained)), **found.baselines}
+    return [found._replace(name=f"linear probe, {LABELS} labels", baselines=known)]
 
 
 # ---------------------------------------------------------------------------------------------------------- in-painting
