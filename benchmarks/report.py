@@ -140,8 +140,9 @@ def _threads(n: int) -> str:
 
 NOTES = """\
 tinygen, median and minimum: wall time of a call, of calls in turn with all other columns'. GFLOP/s count useful
-arithmetic only (a multiply-add twice, masked taps not at all), by the median; peak: what multiply-adds in the registers
-alone reach in this run. *usual*: PyTorch as usually written; *best*: the fastest of all PyTorch versions tried
+arithmetic only (a multiply-add twice, masked taps not at all), by the median; of peak: of what multiply-adds in the
+registers alone reach in this run (dense 3x3 kernels can pass it: Winograd's algorithm multiplies less than is counted).
+*usual*: PyTorch as usually written; *best*: the fastest of all PyTorch versions tried
 (contiguous, channels_last, cropped masked kernels, torch.compile and fused Adam for training steps, ...), named in the
 last column. Each of these ratios is PyTorch's wall time over tinygen's with equal thread counts: above 1 tinygen is
 faster. *CPU, 1 thread*: the same with the CPU time of single-threaded calls, the steadiest figure on a machine that
