@@ -102,6 +102,14 @@ def test_two_processes_leave_the_run_of_one(folder):
     assert sorted(p.name for p in folder.iterdir()) == ["data.npz", "one", "two"]
 
 
+def test_a_sharded_optimizer_leaves_the_same_bytes(folder):
+    two = [*VAE, "--hidden", "60", "--epochs", "3"]  # several buckets
+    small = "from tinygen.training import buckets; buckets.BYTES = 1\n"
+    assert ended(start(folder, 2, *two, "--out", "plain", before=small))[0] == 0
+    assert ended(start(folder, 2, *two, "--out", "run", "--shard-optimizer", before=small))[0] == 0
+    assert (folder / "run/last.safetensors").read_bytes() == (folder / "plain/last.safetensors").read_bytes()
+
+
 def test_bad_usage_is_told_once(folder):
     code, out, err = ended(start(folder, 2, *VAE[:2], "--hidde", "6"))
     assert (code, out) == (2, "")

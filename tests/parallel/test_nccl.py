@@ -38,6 +38,16 @@ class Device:
         self.calls.append(f"a sum on {stream}")
         self.ranks.start_sum(self.arrays[sent]).wait()
 
+    def reduce(self, sent, received, count, kind, operation, root, stream):
+        assert (sent, count, kind, operation) == (received, self.arrays[sent].size, "of float32", "of sums")
+        self.calls.append(f"a sum for {root} on {stream}")
+        self.ranks.start_sum(self.arrays[sent], root).wait()
+
+    def broadcast(self, sent, received, count, kind, root, stream):
+        assert (sent, count, kind) == (received, self.arrays[sent].size, "of float32")
+        self.calls.append(f"a copy from {root} on {stream}")
+        self.ranks.start_copy(self.arrays[sent], root).wait()
+
 
 def test_a_sum_waits_for_its_array_and_backward_for_the_sum(monkeypatch):
     devices, keys = {}, []
@@ -47,7 +57,8 @@ def test_a_sum_waits_for_its_array_and_backward_for_the_sum(monkeypatch):
 
     def communicator(size, key, rank):
         keys.append((size, key, rank))
-        return types.SimpleNamespace(allReduce=devices[rank].all_reduce)
+        device = devices[rank]
+        return types.SimpleNamespace(allReduce=device.all_reduce, reduce=device.reduce, broadcast=device.broadcast)
 
     module.NcclCommunicator = communicator
     cupy = types.SimpleNamespace(cuda=types.SimpleNamespace(
@@ -63,16 +74,20 @@ def test_a_sum_waits_for_its_array_and_backward_for_the_sum(monkeypatch):
         ranks = current()
         device = devices[ranks.rank] = Device(ranks)
         array = device.array([1.0 + ranks.rank, 5.0])
-        pending = nccl.NCCL(ranks).start_sum(array)
+        gpus = nccl.NCCL(ranks)
+        pending = gpus.start_sum(array)
         assert pending.done()
         pending.wait()
+        gpus.start_sum(array, root=1).wait()
+        gpus.start_copy(array, root=1).wait()
         return array.values, device.calls
 
+    queued = "a sum on the sums's pointer", "a sum for 1 on the sums's pointer", "a copy from 1 on the sums's pointer"
     for values, calls in together(2, work):
-        np.testing.assert_array_equal(values, [3, 10])
+        np.testing.assert_array_equal(values, [6, 20])
         assert calls == [
-            "backward records", "sums waits for backward", "a sum on the sums's pointer", "sums records",
-            "backward waits for sums",
+            call for what in queued
+            for call in ("backward records", "sums waits for backward", what, "sums records", "backward waits for sums")
         ]  # fmt: skip
     assert sorted(keys) == [(2, "a key", 0), (2, "a key", 1)]
 

@@ -172,7 +172,7 @@ def test_sums_begin_while_backward_runs(monkeypatch):
     events = []
 
     class Noting(Alone):
-        def start_sum(self, array):
+        def start_sum(self, array, root=None):
             events.append("begun")
             return self
 

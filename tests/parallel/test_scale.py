@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import re
 
+import numpy as np
 import pytest
 
 from tinygen.cli.main import main
-from tinygen.parallel import current
+from tinygen.parallel import Alone, current
 from tinygen.training.config import Config
-from tinygen.training.scale import Event, Network, Timeline, rehearse, table
+from tinygen.training.scale import WIDTH, Event, Network, Noting, Timeline, rehearse, table
 
 SLOW = Network(latency=0.0, bandwidth=1e3)  # with two ranks a byte takes a millisecond
 
@@ -37,11 +38,40 @@ def test_a_step_waits_for_what_backward_does_not_hide(events, seconds):
 
 
 def test_the_table_has_rates_and_what_is_hidden():
-    lines = table(Timeline(1.0, 10, [Event(1000, 0.5, 1.0)]), SLOW, [1, 2], (2, 12.5))
-    assert lines[1].split() == ["1", "10.0", "100.0%", "none"]
-    assert lines[2].split() == ["2", "13.3", "66.7%", "66.7%", "50%", "12.5"]  # a sum of 1 s, half of it hidden
+    measured = {1: Timeline(0.8, 10, []), 2: Timeline(1.6, 10, [Event(1000, 0.5, 1.0, 1.5), Event(8, 0.2, 0.2, 0.3)])}
+    lines = table(Timeline(1.0, 10, [Event(1000, 0.5, 1.0)]), SLOW, [1, 2], measured)
+    assert lines[1].split() == ["1", "10.0", "100.0%", "none", "12.5"]
+    assert lines[2].split() == ["2", "13.3", "66.7%", "66.7%", "50%", "12.5", "45%"]  # a sum of 1 s, half of it hidden
     assert lines[3].startswith("what breaks first with 2 ranks: bandwidth, for 0.0 MB a step: more images a rank")
-    assert "latency, of 1 sums a step" in table(Timeline(1.0, 10, [Event(8, 0.5, 1)]), Network(1, 1e9), [8], None)[-1]
+    assert "latency, of 1 sums a step" in table(Timeline(1.0, 10, [Event(8, 0.5, 1)]), Network(1, 1e9), [8], {})[-1]
+
+
+def test_the_picture_shows_when_sums_are_on_their_way_and_when_they_are_waited_for():
+    events = [Event(8000, 0.0, 0.0, 0.0), Event(500, 0.25, 0.75, 1.0), Event(100, 0.5, 0.9, 0.6)]
+    free, waited, hidden = Timeline(1.0, 1, events).picture()
+    at = WIDTH // 4
+    assert free == f"      8.0 kB |={' ' * (WIDTH - 1)}|"
+    assert waited == f"      0.5 kB |{' ' * at}{'=' * 2 * at}{'#' * at}|"
+    assert "#" not in hidden
+    assert Timeline(1.0, 1, events).hidden == pytest.approx(2 / 3)  # nothing is waited for but from .75 to 1
+
+
+def test_what_is_noted_of_a_sum_is_when_it_was_first_seen_to_be_there():
+    class Slow(Alone):
+        ready = False
+
+        def done(self):
+            return self.ready
+
+    noting = Noting(slow := Slow(), 2)
+    event = noting.start_sum(np.zeros(3))
+    assert not event.done()
+    assert (event.size, event.there) == (24, math.inf)
+    slow.ready = True
+    assert event.done()
+    there = event.there
+    event.wait()
+    assert event.begun < there == event.there < event.awaited
 
 
 def test_a_rehearsed_step_has_the_sums_of_a_rank():

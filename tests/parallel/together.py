@@ -25,8 +25,8 @@ class Job:
 class ThreadRanks:
     """The ranks of a job, seen from one of its threads."""
 
-    def __init__(self, job: Job, rank: int) -> None:
-        self.job, self.rank, self.size = job, rank, job.size
+    def __init__(self, job: Job, rank: int, sharded: bool = False) -> None:
+        self.job, self.rank, self.size, self.sharded, self.waited = job, rank, job.size, sharded, 0.0
 
     def exchanged(self, value: Any) -> list[Any]:
         """All ranks' values."""
@@ -36,24 +36,34 @@ class ThreadRanks:
         self.job.barrier.wait()
         return found
 
-    def start_sum(self, array: Any) -> parallel.Alone:
-        assert array.flags.c_contiguous
-        arrays = self.exchanged(array.copy())
-        assert len({(a.shape, a.dtype) for a in arrays}) == 1, [(a.shape, a.dtype) for a in arrays]
-        array[...] = np.sum(arrays, axis=0, dtype=array.dtype)
+    def start_sum(self, array: Any, root: int | None = None) -> parallel.Alone:
+        arrays = self.arrays(array)
+        undefined = root not in (None, self.rank)
+        array[...] = 77 if undefined else np.sum(arrays, axis=0, dtype=array.dtype)
         return parallel.Alone()
+
+    def start_copy(self, array: Any, root: int) -> parallel.Alone:
+        array[...] = self.arrays(array)[root]
+        return parallel.Alone()
+
+    def arrays(self, array: Any) -> list[Any]:
+        """All ranks' arrays."""
+        assert array.flags.c_contiguous
+        arrays: list[Any] = self.exchanged(array.copy())
+        assert len({(a.shape, a.dtype) for a in arrays}) == 1, [(a.shape, a.dtype) for a in arrays]
+        return arrays
 
     def broadcast(self, value: Any, root: int = 0) -> Any:
         return copy.deepcopy(self.exchanged(value)[root])
 
 
-def together(size: int, work: Callable[[], Any]) -> list[Any]:
+def together(size: int, work: Callable[[], Any], sharded: bool = False) -> list[Any]:
     """What work() gives on each of so many ranks. What one of them raises is raised here."""
     job, results = Job(size), [None] * size
 
     def run(rank: int) -> None:
         try:
-            with parallel.using(ThreadRanks(job, rank)):
+            with parallel.using(ThreadRanks(job, rank, sharded)):
                 results[rank] = work()
         except BaseException as e:
             job.errors[rank] = e

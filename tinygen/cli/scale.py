@@ -33,6 +33,7 @@ def _add_flags(p: Parser, name: str) -> None:
                    help=f"between two ranks (default: measured under mpiexec, else {ETHERNET[0]})")  # fmt: skip
     p.add_argument("--latency", type=number, metavar="US",
                    help=f"of a message, in us (default: measured under mpiexec, else {ETHERNET[1]:g})")  # fmt: skip
+    p.add_argument("--timeline", action="store_true", help="show when the sums of a step begin and are waited for")
     p.add_argument("--data", default="digits", metavar="NAME|FOLDER|FILE", help="as of train (default: the digits)")
     p.add_argument("--levels", type=whole_number, help="quantize to so many (2: threshold); default: the data's own")
     p.add_argument("--batch-size", type=whole_number, default=model.batch_size,
@@ -53,11 +54,12 @@ def _scale(args: argparse.Namespace) -> None:
     chosen = {p.name: getattr(args, p.name) for p in options(model_class(args.model))}
     config = Config.of({"model": args.model, "data": located(args.data), "levels": args.levels, "options": chosen,
                         "seed": args.seed, "batch_size": args.batch_size, "epochs": 1.0})  # fmt: skip
-    ranks, network, measured = parallel.current(), scale.Network(ETHERNET[1] * 1e-6, ETHERNET[0] * 1e9), None
-    timeline = scale.rehearse(config)  # on all of them at once: they share the machine's memory, as in training
+    ranks, network = parallel.current(), scale.Network(ETHERNET[1] * 1e-6, ETHERNET[0] * 1e9)
+    measured: dict[int, scale.Timeline] = {}
     if ranks.size > 1:
-        network, rate = scale.measure(config)
-        measured, sizes = (ranks.size, rate), sorted({*sizes, ranks.size})
+        network, measured = scale.measure(config)
+        sizes = sorted({*sizes, ranks.size})
+    timeline = measured.pop(0, None) or scale.rehearse(config)
     if args.latency:
         network = network._replace(latency=args.latency * 1e-6)
     if args.bandwidth:
@@ -69,3 +71,9 @@ def _scale(args: argparse.Namespace) -> None:
         f"latency {network.latency * 1e6:.1f} us, bandwidth {network.bandwidth / 1e9:.3g} GB/s")  # fmt: skip
     for line in scale.table(timeline, network, sizes, measured):
         say(line)
+    if args.timeline:
+        shown = measured.get(ranks.size, timeline)
+        what = f"rank 0 of {ranks.size}" if measured else "a rank whose sums take no time"
+        say(f"a step of {what}, {shown.seconds * 1e3:.1f} ms: = a sum is on its way, # it is waited for")
+        for line in shown.picture():
+            say(line)

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tinygen import parallel
 from tinygen.cli.parser import (
     DEVICES,
     WHERE,
@@ -68,6 +69,13 @@ def _add_destination(p: argparse.ArgumentParser, default: Any) -> None:
     p.add_argument("--out", type=Path, default=default, help="the run folder (default: the next free runs/MODEL-N)")
     p.add_argument("--dry-run", action="store_true", default=default, help="only say what it would cost")
     p.add_argument("--device", choices=DEVICES, default=default, help=WHERE)
+    p.add_argument("--shard-optimizer", action="store_true", default=default,
+                   help="of several ranks each keeps the optimizer's state of a part of the parameters")  # fmt: skip
+
+
+def _shard(args: argparse.Namespace) -> None:
+    if args.shard_optimizer and (ranks := parallel.current()).size > 1:
+        ranks.sharded = True
 
 
 def _train_again(args: argparse.Namespace) -> None:
@@ -76,6 +84,7 @@ def _train_again(args: argparse.Namespace) -> None:
     if args.resume is not None and (args.out or args.dry_run):
         raise ValueError(f"--resume goes on in the run's own folder, without --{'out' if args.out else 'dry-run'}")
     need_packages()
+    _shard(args)
     from tinygen.training.loop import resume, train
 
     if args.resume is not None:
@@ -91,6 +100,7 @@ def _train(args: argparse.Namespace) -> None:
         flag, what = ("--resume RUN", "run") if args.resume is not None else ("--config FILE", "file")
         raise ValueError(f"{flag.split()[0]} goes on with the {what}'s own model and settings: tinygen train {flag}")
     need_packages()
+    _shard(args)
     from tinygen.training.loop import train
 
     chosen = {p.name: getattr(args, p.name) for p in options(model_class(args.model))}

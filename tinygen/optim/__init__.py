@@ -5,7 +5,9 @@ from tinygen.optim.lr_scheduler import (
     ConstantLR, CosineAnnealingLR, CosineAnnealingWarmRestarts, CyclicLR, ExponentialLR, LambdaLR, LinearLR,
     LRScheduler, MultiplicativeLR, MultiStepLR, OneCycleLR, PolynomialLR, ReduceLROnPlateau, SequentialLR, StepLR,
 )  # fmt: skip
-from tinygen.optim.optimizer import SGD, Adam, AdamW, ExponentialMovingAverage, Optimizer, clip_grad_norm_
+from tinygen.optim.optimizer import (
+    SGD, Adam, AdamW, ExponentialMovingAverage, Optimizer, clip_grad_norm_, clip_grads_with_norm_, get_total_norm,
+)  # fmt: skip
 
 __all__ = [
     "SGD",
@@ -19,4 +21,6 @@ __all__ = [
     "Optimizer",
     "StepLR",
     "clip_grad_norm_",
+    "clip_grads_with_norm_",
+    "get_total_norm",
 ]  # fmt: skip

@@ -275,15 +275,24 @@ def clip_grad_norm_(parameters: Iterable[Tensor] | Tensor, max_norm: float, norm
     if not max_norm >= 0 or not norm_type > 0:
         raise ValueError(f"clip_grad_norm_: max_norm must be >= 0 and norm_type > 0, got {max_norm} and {norm_type}")
     parameters = [parameters] if isinstance(parameters, Tensor) else list(parameters)
-    grads = [p.grad for p in parameters if p.grad is not None]
-    norms = np.array([_norm(g._array, norm_type) for g in grads])
-    total = _norm(norms, norm_type)
-    factor = max_norm / (total + 1e-6)
-    if not factor >= 1:
-        for g in grads:
-            array = g.write()
-            array *= factor
+    total = get_total_norm([p.grad for p in parameters if p.grad is not None], norm_type)
+    clip_grads_with_norm_(parameters, max_norm, total)
     return total
+
+
+def get_total_norm(tensors: Iterable[Tensor], norm_type: float = 2.0) -> float:
+    """The norm of all numbers of some tensors together. Source: torch.nn.utils.get_total_norm."""
+    return _norm(np.array([_norm(t._array, norm_type) for t in tensors]), norm_type)
+
+
+def clip_grads_with_norm_(parameters: Iterable[Tensor], max_norm: float, total_norm: float) -> None:
+    """Scale all gradients in place by max_norm / total_norm, if that is less than 1, where total_norm is known."""
+    factor = max_norm / (total_norm + 1e-6)
+    if not factor >= 1:
+        for p in parameters:
+            if p.grad is not None:
+                array = p.grad.write()
+                array *= factor
 
 
 def _norm(array: Array, p: float) -> float:

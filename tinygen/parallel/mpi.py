@@ -32,11 +32,14 @@ PASSED_ON = 0.3  # seconds in which mpiexec gets hold of what a rank has said be
 BUSY = 1e-3  # seconds for which a rank that waits does nothing else; then it sleeps between two looks
 
 
-class Sum:
-    """A sum that MPI works on; it moves on whenever it is asked for. See `Pending`."""
+class Asked:
+    """What MPI works on, a sum or a copy; it moves on whenever it is asked for. See `Pending`.
 
-    def __init__(self, request: Any) -> None:
-        self.request = request
+    ranks: for whom waiting is noted.
+    """
+
+    def __init__(self, request: Any, ranks: MPIRanks) -> None:
+        self.request, self.ranks = request, ranks
 
     def done(self) -> bool:
         return self.request.Test()
@@ -46,6 +49,7 @@ class Sum:
         while not self.request.Test():
             if (waited := time.monotonic() - start) > BUSY:
                 time.sleep(min(waited / 20, 0.01))
+        self.ranks.waited += time.monotonic() - start
 
 
 class MPIRanks:
@@ -67,12 +71,26 @@ class MPIRanks:
         here = [rank for rank, (where, _) in enumerate(hosts) if where == host]
         self.neighbors, self.neighbor = len(here), here.index(self.rank)
         self.gpus: NCCL | None = None
+        self.sharded, self.waited = False, 0.0
 
-    def start_sum(self, array: Array) -> Pending:
-        if isinstance(array, np.ndarray):
-            return Sum(self.comm.Iallreduce(self.mpi.IN_PLACE, array))
+    def start_sum(self, array: Array, root: int | None = None) -> Pending:
+        if not isinstance(array, np.ndarray):
+            return self.between_gpus().start_sum(array, root)
+        here = self.mpi.IN_PLACE
+        if root is None:
+            return Asked(self.comm.Iallreduce(here, array), self)
+        sent, received = (here, array) if self.rank == root else (array, None)
+        return Asked(self.comm.Ireduce(sent, received, self.mpi.SUM, root), self)
+
+    def start_copy(self, array: Array, root: int) -> Pending:
+        if not isinstance(array, np.ndarray):
+            return self.between_gpus().start_copy(array, root)
+        return Asked(self.comm.Ibcast(array, root), self)
+
+    def between_gpus(self) -> NCCL:
+        """NCCL, which takes over where the arrays are CuPy's."""
         self.gpus = self.gpus or NCCL(self)
-        return self.gpus.start_sum(array)
+        return self.gpus
 
     def broadcast(self, value: Any, root: int = 0) -> Any:
         return self.comm.bcast(value, root)
@@ -157,7 +175,7 @@ def job() -> Iterator[list[int]]:
         codes.append(e.code if isinstance(e, SystemExit) and isinstance(e.code, int) else 1)
     if codes[-1:] not in ([], [0]):
         ranks.end(codes[-1])
-    Sum(ranks.comm.Ibarrier()).wait()
+    Asked(ranks.comm.Ibarrier(), ranks).wait()
     watch.stop()
 
 

@@ -41,12 +41,24 @@ class NCCL:
         key = ranks.broadcast(None if ranks.rank else nccl.get_unique_id())
         self.communicator = nccl.NcclCommunicator(ranks.size, key, ranks.rank)
 
-    def start_sum(self, array: Array) -> Pending:
+    def start_sum(self, array: Array, root: int | None = None) -> Pending:
         """See `Ranks.start_sum`. It begins when the current stream has come to where it is now."""
-        self.stream.wait_event(self.cupy.cuda.get_current_stream().record())
-        kind, address = getattr(self.nccl, TYPES[array.dtype.name]), array.data.ptr
-        self.communicator.allReduce(address, address, array.size, kind, self.nccl.NCCL_SUM, self.stream.ptr)
+        what = self._queue_behind(array)
+        if root is None:
+            self.communicator.allReduce(*what, self.nccl.NCCL_SUM, self.stream.ptr)
+        else:
+            self.communicator.reduce(*what, self.nccl.NCCL_SUM, root, self.stream.ptr)
         return Queued(self.cupy, self.stream.record())
+
+    def start_copy(self, array: Array, root: int) -> Pending:
+        """See `Ranks.start_copy`."""
+        self.communicator.broadcast(*self._queue_behind(array), root, self.stream.ptr)
+        return Queued(self.cupy, self.stream.record())
+
+    def _queue_behind(self, array: Array) -> tuple[int, int, int, int]:
+        """Let the sums' stream wait for the current one; NCCL's names for the array: from, to, how many, of what."""
+        self.stream.wait_event(self.cupy.cuda.get_current_stream().record())
+        return array.data.ptr, array.data.ptr, array.size, getattr(self.nccl, TYPES[array.dtype.name])
 
 
 def choose_gpu(neighbor: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any, Protocol
 
@@ -29,13 +29,23 @@ class Ranks(Protocol):
     Attributes:
         rank: the number of this one, from 0. Rank 0 is the one that writes and speaks.
         size: how many there are.
+        sharded: whether each of them has gradients and optimizer state of its part of the parameters alone.
+        waited: seconds for which this one has waited for sums and copies so far.
     """
 
     rank: int
     size: int
+    sharded: bool
+    waited: float
 
-    def start_sum(self, array: Array) -> Pending:
-        """Begin to put the sum of all ranks' arrays, of one shape and dtype, in this array's place: C-contiguous."""
+    def start_sum(self, array: Array, root: int | None = None) -> Pending:
+        """Begin to put the sum of all ranks' arrays, of one shape and dtype, in this array's place: C-contiguous.
+
+        root: the one rank that needs it; what the others' arrays hold then is undefined. None: all of them.
+        """
+
+    def start_copy(self, array: Array, root: int) -> Pending:
+        """Begin to put a rank's array in the place of all ranks' arrays, which are like it: C-contiguous."""
 
     def broadcast(self, value: Any, root: int = 0) -> Any:
         """The value of one of the ranks, on all of them. value: anything that can be pickled."""
@@ -44,9 +54,12 @@ class Ranks(Protocol):
 class Alone:
     """A process by itself: sums are what they are of."""
 
-    rank, size = 0, 1
+    rank, size, sharded, waited = 0, 1, False, 0.0
 
-    def start_sum(self, array: Array) -> Pending:
+    def start_sum(self, array: Array, root: int | None = None) -> Pending:
+        return self
+
+    def start_copy(self, array: Array, root: int) -> Pending:
         return self
 
     def broadcast(self, value: Any, root: int = 0) -> Any:
@@ -88,6 +101,23 @@ def total(values: Any) -> np.ndarray:
     array = np.array(values, np.float64)
     current().start_sum(array).wait()
     return array
+
+
+def from_owners(values: Sequence[float]) -> list[float]:
+    """Numbers, one for each parameter: where the parameters are sharded, those of the others are theirs; else as is.
+
+    values: 0 for parameters that aren't this rank's.
+    """
+    return total(values).tolist() if current().sharded else list(values)
+
+
+def first_said(text: str) -> str:
+    """The text of the first rank that has one that isn't empty, on all ranks; "" if none has."""
+    ranks = current()
+    found = np.zeros(ranks.size)
+    found[ranks.rank] = bool(text)
+    found = total(found)
+    return ranks.broadcast(text, int(found.argmax())) if found.any() else ""
 
 
 def moments(x: Any, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

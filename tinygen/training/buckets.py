@@ -4,7 +4,11 @@ The gradients lie side by side in buckets, each of which is one array: the sums 
 those of many small ones. Backward comes to the last layers first. So do the buckets, and as soon as the gradients of
 one are all there its sum over the ranks begins, while backward goes on with the layers before.
 
-Source: Li et al., PyTorch Distributed: Experiences on Accelerating Data Parallel Training (2020), section 3.2.
+Where the parameters are sharded (`Ranks.sharded`), a bucket belongs to one rank. It alone gets the sums, takes the
+optimizer's step on these parameters, and gives them to the others: of Adam's averages each rank has its own share.
+
+Source: Li et al., PyTorch Distributed: Experiences on Accelerating Data Parallel Training (2020), section 3.2; sharded:
+Rajbhandari et al., ZeRO: Memory Optimizations Toward Training Trillion Parameter Models (2020), stages 1 and 2.
 """
 
 from __future__ import annotations
@@ -31,19 +35,28 @@ class Bucket:
 
     Attributes:
         missing: how many of the gradients aren't complete.
+        owner: the rank whose they are; None: all ranks have them.
     """
 
     def __init__(self, parameters: list[Tensor]) -> None:
-        first = parameters[0]._array
-        sizes = [-(-p._array.nbytes // ALIGNED) * ALIGNED // p._array.itemsize for p in parameters]
-        starts = np.cumsum([0, *sizes]).tolist()
-        self.flat = xp(first).zeros(starts[-1], first.dtype)
+        self.owner: int | None = None
         self.parameters = parameters
-        self.views = {
-            id(p): _like(p._array, self.flat[a : a + p._array.size]) for p, a in zip(parameters, starts, strict=False)
-        }
+        sizes = [-(-p._array.nbytes // ALIGNED) * ALIGNED // p._array.itemsize for p in parameters]
+        self.starts = np.cumsum([0, *sizes]).tolist()
+        self.flat = self.empty()
+        self.views = self.views_of(self.flat)
         self.missing = 0
         self.begun: set[int] = set()  # the parameters that have something in their gradient
+
+    def empty(self) -> Any:
+        """An array for something of each parameter: zeros."""
+        first = self.parameters[0]._array
+        return xp(first).zeros(self.starts[-1], first.dtype)
+
+    def views_of(self, flat: Any) -> dict[int, Any]:
+        """The places of such an array, shaped as the parameters, by their ids."""
+        arrays = [(id(p), p._array) for p in self.parameters]
+        return {key: _like(a, flat[at : at + a.size]) for (key, a), at in zip(arrays, self.starts, strict=False)}
 
     def add(self, key: int, g: Any) -> None:
         """Add to a parameter's gradient."""
@@ -57,8 +70,13 @@ class Bucket:
     def clear(self) -> None:
         """Make ready for a backward pass."""
         self.begun.clear()
-        self.flat[...] = 0
         self.missing = len(self.parameters)
+
+    def complete(self) -> Any:
+        """All of it, with zeros for gradients to which nothing has been added."""
+        for key in self.views.keys() - self.begun:
+            self.views[key][...] = 0
+        return self.flat
 
 
 class Buckets:
@@ -70,19 +88,25 @@ class Buckets:
 
     def __init__(self, parameters: Iterable[Tensor], ranks: Ranks) -> None:
         self.ranks, self.pending = ranks, list[Pending]()
+        self.parameters = {id(p): p for p in parameters}
         groups: list[list[Tensor]] = [[]]
-        for p in list(parameters)[::-1]:
+        for p in list(self.parameters.values())[::-1]:
             if groups[-1] and (sum(q._array.nbytes for q in groups[-1]) >= BYTES or p.dtype != groups[-1][0].dtype):
                 groups.append([])
             groups[-1].append(p)
         self.buckets = [Bucket(group) for group in groups]
+        if ranks.sharded:
+            sizes = [0] * ranks.size
+            for bucket in self.buckets:  # to the rank that has least so far
+                bucket.owner = sizes.index(min(sizes))
+                sizes[bucket.owner] += bucket.flat.nbytes
         self.of = {key: bucket for bucket in self.buckets for key in bucket.views}
         self.uses: Counter[int] = Counter()
 
     def backward(self, loss: Tensor) -> None:
         """`loss.backward()`, after which each parameter's `.grad` is the sum of the ranks' gradients.
 
-        A parameter that the loss doesn't depend on has none, on all ranks.
+        A parameter that the loss doesn't depend on has none, on all ranks; one of another rank's has none, either.
         """
         self.uses = uses_of_leaves(loss)
         self.pending = []
@@ -98,7 +122,32 @@ class Buckets:
             pending.wait()
         for bucket in self.buckets:
             for p in bucket.parameters:
-                p.grad = leaf(bucket.views[id(p)]) if id(p) in bucket.begun else None
+                p.grad = leaf(bucket.views[id(p)]) if id(p) in bucket.begun and self._own(bucket) else None
+
+    def owner(self, p: Tensor) -> int | None:
+        """Whose a parameter is; None: all ranks'."""
+        return self.of[id(p)].owner
+
+    def share_out(self) -> None:
+        """After a step: where the parameters are sharded, each rank gives its own to all."""
+        if not self.ranks.sharded:
+            return
+        pending = []
+        for bucket in self.buckets:
+            values = bucket.empty() if self._own(bucket) else bucket.flat  # of which no gradient is needed
+            if self._own(bucket):
+                for key, view in bucket.views_of(values).items():
+                    view[...] = self.parameters[key]._array
+            pending.append(self.ranks.start_copy(values, bucket.owner or 0))
+        for bucket, copy in zip(self.buckets, pending, strict=True):
+            copy.wait()
+            if not self._own(bucket):
+                for key, view in bucket.views.items():
+                    array = self.parameters[key].write()
+                    array[...] = view
+
+    def _own(self, bucket: Bucket) -> bool:
+        return bucket.owner in (None, self.ranks.rank)
 
     def _taking(self, call: Call, run: Callable[[], Any]) -> Any:
         """A rule's results, without those for parameters: these go into the buckets."""
@@ -124,7 +173,8 @@ class Buckets:
             self._start()
 
     def _start(self) -> None:
-        self.pending.append(self.ranks.start_sum(self.buckets[len(self.pending)].flat))
+        bucket = self.buckets[len(self.pending)]
+        self.pending.append(self.ranks.start_sum(bucket.complete(), bucket.owner))
 
 
 def uses_of_leaves(loss: Tensor) -> Counter[int]:

@@ -2,6 +2,8 @@
 
 A callback is a context manager around the whole training, whose `step` is called after each step. What one callback
 adds to the step's row the later ones see.
+
+Of several ranks the first has all of them; those that say so are on the other ranks, too, and do their part there.
 """
 
 from __future__ import annotations
@@ -121,26 +123,31 @@ class MetricsFile(Callback):
 
 
 class Checkpoints(Callback):
-    """last.safetensors: at the start, at intervals, and at the end unless an error ended the training."""
+    """last.safetensors: at the start, at intervals, and at the end unless an error ended the training.
 
-    def __init__(self, trainer: Trainer, run: Run, metrics: MetricsFile) -> None:
+    On all ranks, each of which may have a part of it; without run and metrics on all but the first.
+    """
+
+    def __init__(self, trainer: Trainer, run: Run | None = None, metrics: MetricsFile | None = None) -> None:
         self.trainer, self.run, self.metrics = trainer, run, metrics
-        self.saved = time.monotonic()
+        self.saved = 0.0
 
     def save(self) -> None:
-        self.metrics.write()  # first, so that metrics.csv is never behind a checkpoint
-        self.run.sync_metrics()
+        if self.run is not None and self.metrics is not None:
+            self.metrics.write()  # first, so that metrics.csv is never behind a checkpoint
+            self.run.sync_metrics()
         self.trainer.save(self.run)
 
     def __enter__(self) -> Any:
         self.save()
-        self.run.say(f"to go on if it is interrupted: tinygen train --resume {self.run.quoted}")
+        if self.run is not None:
+            self.run.say(f"to go on if it is interrupted: tinygen train --resume {self.run.quoted}")
         return self
 
     def step(self, row: dict[str, Any]) -> None:
-        if time.monotonic() - self.saved > SAVE_SECONDS:
+        if self.trainer.elapsed - self.saved > SAVE_SECONDS:  # on all ranks at the same step
             self.save()
-            self.saved = time.monotonic()
+            self.saved = self.trainer.elapsed
 
     def __exit__(self, *error: Any) -> None:
         if error[0] is None:

@@ -46,7 +46,7 @@ def train(config: Config, out: Path | None = None, dry: bool = False, device: st
     cost = measure(trainer)
     if trainer.ranks.rank:
         if not dry:
-            fit(trainer, [])
+            fit(trainer, [Checkpoints(trainer)])
         return None
     if dry:
         say(f"{about(config.model, sets)}\n{notes(sets[0])}{cost}; {cost.estimate(trainer)}")
@@ -77,7 +77,7 @@ def resume(path: Path, device: str = "cpu") -> Run | None:
         trainer.restore(run, state)
         cost = measure(trainer)
         if ranks.rank:
-            fit(trainer, [])
+            fit(trainer, [Checkpoints(trainer)])
             return None
         _go(run, trainer, sets, cost, f"{run.folder} goes on at step {trainer.step}")
     return run
@@ -94,7 +94,7 @@ def build(config: Config, data: Dataset, rng: np.random.Generator, device: str =
 def fit(trainer: Trainer, callbacks: Sequence[Callback], clock: Callable[[], float] | None = None) -> bool:
     """Take steps until the epochs or the minutes are over: whether they are, or Ctrl-C or SIGTERM ended it before.
 
-    Those let the step finish; a signal to one of several ranks stops all of them. The callbacks are one rank's own.
+    Those let the step finish; a signal to one of several ranks stops all of them. callbacks: this rank's.
     Raises FloatingPointError when the loss or a gradient is no longer finite.
 
     clock: by which the minutes pass, in seconds; None: time.monotonic.
@@ -110,11 +110,12 @@ def fit(trainer: Trainer, callbacks: Sequence[Callback], clock: Callable[[], flo
         stopped = False
         while trainer.done < 1 and not stopped:
             row = {"step": trainer.step + 1, **trainer.advance(trainer.done)}
-            seconds = 0.0 if trainer.ranks.rank else before + clock() - start
-            signals, seconds = parallel.total([len(came), seconds]).tolist()  # so that all ranks stop at the same step
+            seconds = 0.0 if trainer.ranks.rank else clock() - start
+            # so that all ranks stop, and save, at the same step
+            signals, trainer.elapsed = parallel.total([len(came), seconds]).tolist()
             stopped = signals > 0
             if trainer.config.minutes is not None:
-                trainer.seconds = seconds
+                trainer.seconds = before + trainer.elapsed
             with parallel.using(parallel.Alone()):
                 for callback in callbacks:
                     callback.step(row)

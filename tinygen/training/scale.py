@@ -15,20 +15,28 @@ Source: Thakur, Rabenseifner & Gropp, Optimization of collective communication o
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tinygen import parallel
-from tinygen.parallel import Alone, Array, Pending, Ranks
+from tinygen.parallel import Array, Pending, Ranks
+from tinygen.parallel.ranks import ALONE
 from tinygen.training.config import Config
 from tinygen.training.loop import build
 from tinygen.training.trainer import Trainer
 
-STEPS = 5  # that are timed, after one that isn't; the median counts
+FIRST, SECONDS, ROUNDS = (
+    3,
+    0.1,
+    12,
+)  # steps that aren't timed; seconds in which some are, and how often; the median counts
 SMALL, LARGE, TIMES = 2, 1 << 20, 50  # elements of the float64 sums that are timed, and how many times
+WIDTH = 72  # characters of a step in the picture of its sums
 
 
 class Network(NamedTuple):
@@ -44,28 +52,54 @@ class Network(NamedTuple):
 
 @dataclasses.dataclass
 class Event:
-    """A sum: its bytes, and the seconds since the step's start at which it began and at which it was waited for."""
+    """A sum or a copy: its bytes, and when it began, was waited for and was there, in seconds since the step's start.
+
+    A sum that was there when it was asked for may have been there before. See `Pending`.
+    """
 
     size: int
     begun: float
     awaited: float = math.inf
+    there: float = math.inf
+    pending: Pending = ALONE
 
     def done(self) -> bool:
-        return True
+        if found := self.pending.done():
+            self.there = min(self.there, time.perf_counter())
+        return found
 
     def wait(self) -> None:
         self.awaited = min(self.awaited, time.perf_counter())
+        self.pending.wait()
+        self.there = min(self.there, time.perf_counter())
+
+    def since(self, start: float) -> Event:
+        """The same by another clock."""
+        return Event(self.size, self.begun - start, self.awaited - start, self.there - start)
 
 
-class Rehearsal(Alone):
-    """The first of two ranks of which there is one: its sums are noted."""
+class Noting:
+    """Ranks whose sums are noted: see `Ranks`.
 
-    def __init__(self) -> None:
-        self.size = 2
+    ranks: what does the sums. size: how many ranks it says there are.
+    """
+
+    def __init__(self, ranks: Ranks, size: int) -> None:
+        self.ranks, self.rank, self.size, self.sharded = ranks, ranks.rank, size, ranks.sharded
         self.events: list[Event] = []
+        self.waited = 0.0
 
-    def start_sum(self, array: Array) -> Pending:
-        self.events.append(Event(array.nbytes, time.perf_counter()))
+    def start_sum(self, array: Array, root: int | None = None) -> Pending:
+        return self._noted(array, time.perf_counter(), self.ranks.start_sum(array, root))
+
+    def start_copy(self, array: Array, root: int) -> Pending:
+        return self._noted(array, time.perf_counter(), self.ranks.start_copy(array, root))
+
+    def broadcast(self, value: Any, root: int = 0) -> Any:
+        return self.ranks.broadcast(value, root)
+
+    def _noted(self, array: Array, begun: float, pending: Pending) -> Pending:
+        self.events.append(Event(array.nbytes, begun, pending=pending))
         return self.events[-1]
 
 
@@ -96,35 +130,80 @@ class Timeline(NamedTuple):
         """The bytes that a rank sums."""
         return sum(e.size for e in self.events)
 
+    @property
+    def hidden(self) -> float:
+        """Of the time in which a sum was on its way, how much the rank did something else."""
+        moments = sorted({moment for e in self.events for moment in (e.begun, e.awaited, e.there) if moment < math.inf})
+        on_the_way = waiting = 0.0
+        for a, b in itertools.pairwise(moments):
+            if any(e.begun <= a < e.there for e in self.events):
+                on_the_way += b - a
+                waiting += (b - a) * any(e.awaited <= a < e.there for e in self.events)
+        return 1 - waiting / on_the_way if on_the_way else 1.0
+
+    def picture(self) -> list[str]:
+        """Lines: the step's sums, one below the other."""
+        at = WIDTH / self.seconds
+        lines = []
+        for e in self.events:
+            begun, awaited, there = (
+                min(WIDTH, int(moment * at)) for moment in (e.begun, min(e.awaited, e.there), e.there)
+            )
+            bar = " " * begun + "=" * max(1, awaited - begun) + "#" * (there - awaited)
+            lines.append(f"{e.size / 1e3:>9,.1f} kB |{bar:<{WIDTH}.{WIDTH}}|")
+        return lines
+
+
+class Steps:
+    """Steps of a training that are timed, with as many images a rank as `config.batch_size`."""
+
+    def __init__(self, config: Config, ranks: Noting) -> None:
+        self.ranks, self.found = ranks, list[Timeline]()
+        with parallel.using(ranks):
+            self.trainer = _trainer(dataclasses.replace(config, batch_size=ranks.size * config.batch_size))
+        self.take(FIRST)
+        self.together = max(1, ranks.broadcast(math.ceil(SECONDS / self.median().seconds)))  # in one go
+        self.found.clear()
+
+    def take(self, steps: int) -> None:
+        """So many steps more."""
+        with parallel.using(self.ranks):
+            for _ in range(steps):
+                self.ranks.events, start = [], time.perf_counter()
+                images = self.trainer.images
+                step(self.trainer)
+                seconds = time.perf_counter() - start
+                events = [e.since(start) for e in self.ranks.events]
+                self.found.append(Timeline(seconds, (self.trainer.images - images) // self.ranks.size, events))
+
+    def median(self) -> Timeline:
+        """The step that took neither long nor short."""
+        return sorted(self.found, key=lambda timeline: timeline.seconds)[len(self.found) // 2]
+
 
 def rehearse(config: Config) -> Timeline:
-    """The step of a rank with as many images as `config.batch_size`."""
-    ranks = Rehearsal()
-    with parallel.using(ranks):
-        trainer = _trainer(dataclasses.replace(config, batch_size=2 * config.batch_size))
-        found = []
-        for _ in range(1 + STEPS):
-            ranks.events, start = [], time.perf_counter()
-            images = trainer.images
-            step(trainer)
-            seconds = time.perf_counter() - start
-            events = [Event(e.size, e.begun - start, e.awaited - start) for e in ranks.events]
-            found.append(Timeline(seconds, (trainer.images - images) // 2, events))
-    return sorted(found[1:], key=lambda timeline: timeline.seconds)[STEPS // 2]
+    """The step of a rank, of which there seem to be two."""
+    steps = Steps(config, Noting(ALONE, 2))
+    steps.take(ROUNDS * steps.together)
+    return steps.median()
 
 
-def measure(config: Config) -> tuple[Network, float]:
-    """On several ranks: their network, and the images a second that they really train together."""
+def measure(config: Config) -> tuple[Network, dict[int, Timeline]]:
+    """On several ranks: their network; a step by its number of ranks: rehearsed (0), of rank 0 without the others (1)
+    and of all of them together. In turns, a few steps at a time, since a machine's clock isn't steady.
+    """
     ranks = parallel.current()
-    network = measured_network(ranks)
-    trainer = _trainer(dataclasses.replace(config, batch_size=ranks.size * config.batch_size))
-    step(trainer)
-    times = []
-    for _ in range(STEPS):
-        images, start = trainer.images, time.perf_counter()
-        step(trainer)
-        times.append((time.perf_counter() - start) / (trainer.images - images))
-    return network, 1 / float(np.median(times))
+    rehearsed, together = Steps(config, Noting(ALONE, 2)), Steps(config, Noting(ranks, ranks.size))
+    alone = None if ranks.rank else Steps(config, Noting(ALONE, 1))
+    for _ in range(ROUNDS):
+        rehearsed.take(rehearsed.together)
+        parallel.total(0)
+        if alone:
+            alone.take(alone.together)
+        parallel.total(0)  # meanwhile the others sleep
+        together.take(together.together)
+    found = {0: rehearsed.median(), ranks.size: together.median()} | ({1: alone.median()} if alone else {})
+    return measured_network(ranks), found
 
 
 def measured_network(ranks: Ranks) -> Network:
@@ -159,15 +238,17 @@ def _trainer(config: Config) -> Trainer:
     return trainer
 
 
-def table(timeline: Timeline, network: Network, ranks: list[int], measured: tuple[int, float] | None) -> list[str]:
+def table(timeline: Timeline, network: Network, ranks: list[int], measured: Mapping[int, Timeline]) -> list[str]:
     """Lines: what so many ranks are predicted to train, and what has been measured of so many."""
     alone = timeline.images / timeline.seconds
-    lines = ["   ranks     images/s   of linear   of a step: sums, of which hidden      measured"]
+    lines = ["   ranks     images/s   of linear   of a step: sums, of which hidden      measured, hidden"]
     for p in ranks:
         seconds = timeline.step(network, p) if p > 1 else timeline.seconds
         rate, sums = p * timeline.images / seconds, timeline.communication(network, p) if p > 1 else 0.0
         hidden = f"{1 - (seconds - timeline.seconds) / sums:>8.0%}" if sums else ""
-        found = f"{measured[1]:>12,.1f}" if measured and measured[0] == p else ""
+        found = ""
+        if really := measured.get(p):
+            found = f"{p * really.images / really.seconds:>12,.1f}" + (f"{really.hidden:>8.0%}" if p > 1 else "")
         share = f"{sums / seconds:>21.1%}" if sums else f"{'none':>21}"
         lines.append(f"{p:>8,} {rate:>12,.1f} {rate / p / alone:>11.1%} {share} {hidden:>14} {found:>13}".rstrip())
     return [*lines, first_to_break(timeline, network, max(ranks))]

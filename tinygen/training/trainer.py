@@ -8,18 +8,19 @@ import hashlib
 import itertools
 import math
 import operator
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from tinygen import Tensor, parallel
+from tinygen import Tensor, parallel, tensor
 from tinygen.data import Dataset, Minibatches, in_memory
 from tinygen.debug import detect_nan, not_finite
 from tinygen.errors import describe
 from tinygen.models.family import Batch
 from tinygen.models.model import Model
-from tinygen.optim import Optimizer, clip_grad_norm_
+from tinygen.optim import Optimizer, clip_grads_with_norm_, get_total_norm
 from tinygen.training.buckets import Buckets
 from tinygen.training.checkpoint import CheckpointError
 from tinygen.training.config import Config
@@ -40,6 +41,8 @@ class Trainer:
         step, drawn: how many steps were done, how many minibatches given.
         progress: how much of the training was over when the current step began, from 0 to 1.
         seconds: how long it took, where `config.minutes` bounds it (else 0.0, lest checkpoints differ).
+        elapsed: seconds since the loop began, by the clock of rank 0.
+        busy: seconds that this rank has worked in steps: without those in which it waited for others.
         moment: how many of the moments (`hooks.MOMENTS`) have passed.
         best: the least validation so far.
     """
@@ -55,10 +58,12 @@ class Trainer:
         self.batches = Minibatches(data, config.batch_size, rng, share=self._share if self.draws else None)
         self.optimizers = model.optimizers(config.lr)
         self.step, self.drawn, self.seconds, self.moment, self.progress = 0, 0, 0.0, 0, 0.0
+        self.elapsed = self.busy = 0.0
         self.best: float | None = None
         self._read = data, held
         self._images = itertools.chain.from_iterable(itertools.repeat(self.batches))  # epoch after epoch
         self._taken: set[int] = set()  # sizes of the minibatches since the last step of an optimizer
+        self._averaged: dict[str, float] | None = None  # what an optimizer's last step gave: means over the ranks
         self._parameters = {name: _named(o, model) for name, o in self.optimizers.items()}
         self._buckets: dict[str, Buckets] = {}
         self._groups = [(g, g["lr"]) for o in self.optimizers.values() for g in o.param_groups]
@@ -114,19 +119,27 @@ class Trainer:
         for group, lr in self._groups:
             group["lr"] = lr * factor
         self.progress = done
+        start = time.perf_counter() - self.ranks.waited
         parts = self.model.training_step(self)
+        self.busy += time.perf_counter() - self.ranks.waited - start
         if not isinstance(parts, dict):
             kind = type(self.model).__name__
             raise ValueError(f"{kind}.training_step must return a dict of numbers by name, got {describe([parts])}")
         self.step += 1
-        return self._means(parts)
+        return parts if parts is self._averaged else self._start_means(parts)()
 
-    def _means(self, numbers: dict[str, float]) -> dict[str, float]:
-        """The means over the ranks, each with the weight of its share of the minibatch."""
+    def _start_means(self, numbers: dict[str, float]) -> Callable[[], dict[str, float]]:
+        """Begin to take the means over the ranks, each with the weight of its share of the minibatch: call for them."""
         if self.draws is None:
-            return numbers
-        found = parallel.total([value * self.draws.weight for value in numbers.values()])
-        return dict(zip(numbers, found.tolist(), strict=True))
+            return lambda: numbers
+        sums = np.array([value * self.draws.weight for value in numbers.values()], np.float64)
+        pending = self.ranks.start_sum(sums)
+
+        def means() -> dict[str, float]:
+            pending.wait()
+            return dict(zip(numbers, sums.tolist(), strict=True))
+
+        return means
 
     def minimize(self, closure: Callable[[], dict[str, Tensor]], optimizer: str = "adam") -> dict[str, float]:
         """One step of an optimizer on the sum of the 0-d parts that closure() gives: the parts, as numbers.
@@ -141,19 +154,24 @@ class Trainer:
         with self._frozen(optimizer):
             chosen.zero_grad()
             parts = _checked(closure(), self.model)
-            values = self._means({name: part.item() for name, part in parts.items()})
+            means = self._start_means({name: part.item() for name, part in parts.items()})
+            self._backward(functools.reduce(operator.add, parts.values()), optimizer)
+            values = means()  # not before: other ranks may not be that far
             what = next((f"the loss {k!r} became {v}" for k, v in values.items() if not math.isfinite(v)), "")
             if not what:
-                self._backward(functools.reduce(operator.add, parts.values()), optimizer)
                 spoiled = _first_not_finite({name: p.grad for name, p in self._parameters[optimizer].items()})
+                spoiled = parallel.first_said(spoiled) if self.ranks.sharded else spoiled
                 what = f"the gradient of {spoiled}" if spoiled else ""
             if what:
                 self.rng.bit_generator.state = random
                 raise FloatingPointError(f"{what} at step {self.step + 1}: try a lower --lr ({self._origin(closure)})")
         if self.model.clip is not None:
-            values["gradient_norm"] = clip_grad_norm_(self._parameters[optimizer].values(), self.model.clip)
+            values["gradient_norm"] = _clip(list(self._parameters[optimizer].values()), self.model.clip)
         chosen.step()
+        if self.draws is not None:
+            self._summed(optimizer).share_out()
         self._taken.clear()
+        self._averaged = values
         return values
 
     def _backward(self, loss: Tensor, optimizer: str) -> None:
@@ -161,9 +179,29 @@ class Trainer:
         if self.draws is None:
             loss.backward()
             return
+        self._summed(optimizer).backward(loss * self.draws.weight)
+
+    def _summed(self, optimizer: str) -> Buckets:
+        """An optimizer's gradients, of several ranks."""
         if optimizer not in self._buckets:
             self._buckets[optimizer] = Buckets(self._parameters[optimizer].values(), self.ranks)
-        self._buckets[optimizer].backward(loss * self.draws.weight)
+        return self._buckets[optimizer]
+
+    def _owners(self, name: str) -> list[int | None]:
+        """The rank that each of an optimizer's parameters belongs to, if they are sharded."""
+        groups = self.optimizers[name].param_groups
+        return [self._summed(name).owner(p) for group in groups for p in group["params"]]
+
+    def _whole(self, name: str) -> dict[str, Any]:
+        """An optimizer's state; where each rank has a part of it, all parts, for which all ranks have to ask."""
+        optimizer, own = self.optimizers[name], self.optimizers[name].state
+        if self.ranks.sharded:
+            states = zip(own, self._owners(name), strict=True)
+            optimizer.state = [self.ranks.broadcast(state, rank or 0) for state, rank in states]
+        try:
+            return optimizer.state_dict() if not self.ranks.rank else {}
+        finally:
+            optimizer.state = own
 
     @contextlib.contextmanager
     def _frozen(self, optimizer: str) -> Iterator[None]:
@@ -189,25 +227,29 @@ class Trainer:
                 functools.reduce(operator.add, closure().values()).backward()
         except FloatingPointError as e:
             found = str(e)
-        for rank in range(self.ranks.size):  # it may be in the share of one alone
-            if said := self.ranks.broadcast(found, rank):
-                return said
-        return "no op gave it: values too large were added up"
+        # it may be in the share of one alone
+        return parallel.first_said(found) or "no op gave it: values too large were added up"
 
-    def save(self, run: Run) -> None:
-        """Write the checkpoint, unless a parameter isn't finite: then FloatingPointError."""
+    def save(self, run: Run | None) -> None:
+        """Write the checkpoint, unless a parameter isn't finite: then FloatingPointError.
+
+        run: None on all ranks but the first. They have to call it, too, for each may have a part of what is written.
+        """
         self._check_parameters()
-        run.save(
-            run.checkpoint, self.config, self.model, data=self.data, batches=self.batches.state_dict(),
-            optimizers={name: o.state_dict() for name, o in self.optimizers.items()},
-            generator=self.rng.bit_generator.state, **{name: getattr(self, name) for name in _COUNTS},
-        )  # fmt: skip
+        optimizers = {name: self._whole(name) for name in self.optimizers}
+        if run is not None:
+            run.save(
+                run.checkpoint, self.config, self.model, data=self.data, batches=self.batches.state_dict(),
+                optimizers=optimizers, generator=self.rng.bit_generator.state,
+                **{name: getattr(self, name) for name in _COUNTS},
+            )  # fmt: skip
 
-    def save_best(self, run: Run, validation: float) -> None:
+    def save_best(self, run: Run | None, validation: float) -> None:
         """Write the model alone, as the best so far, unless a parameter isn't finite: then FloatingPointError."""
         self._check_parameters()
         self.best = validation
-        run.save(run.best, self.config, self.model, step=self.step, best=validation)
+        if run is not None:
+            run.save(run.best, self.config, self.model, step=self.step, best=validation)
 
     def _check_parameters(self) -> None:
         if spoiled := _first_not_finite(dict(self.model.named_parameters())):
@@ -222,6 +264,9 @@ class Trainer:
                 raise ValueError(f"the data set {self.config.data!r} has changed: {'; '.join(other)}")
             for name, optimizer in self.optimizers.items():
                 optimizer.load_state_dict(state["optimizers"][name])
+                if self.ranks.sharded:
+                    owned = zip(optimizer.state, self._owners(name), strict=True)
+                    optimizer.state = [one if rank == self.ranks.rank else {} for one, rank in owned]
             self.batches.load_state_dict(state["batches"])
             self.rng.bit_generator.state = state["generator"]
             for name, kind in _COUNTS.items():
@@ -248,6 +293,14 @@ def _named(optimizer: Optimizer, model: Model) -> dict[str, Tensor]:
     """An optimizer's parameters by their names in the model."""
     own = {id(p) for group in optimizer.param_groups for p in group["params"]}
     return {name: p for name, p in model.named_parameters() if id(p) in own}
+
+
+def _clip(parameters: list[Tensor], most: float) -> float:
+    """`clip_grad_norm_`, where each rank may have some of the gradients."""
+    norms = [0.0 if p.grad is None else get_total_norm([p.grad]) for p in parameters]
+    total = get_total_norm([tensor(np.array(parallel.from_owners(norms)))])
+    clip_grads_with_norm_(parameters, most, total)
+    return total
 
 
 def _first_not_finite(tensors: dict[str, Any]) -> str:

@@ -80,8 +80,9 @@ def rare_classes(model: Any, train: Dataset, seed: int) -> tuple[int, int]:
 
 def gradient_norm(player: nn.Module) -> float:
     """The norm of all gradients of a player's parameters together."""
-    grads = (p.grad.numpy() for p in player.parameters() if p.grad is not None)
-    return math.sqrt(sum(float(np.square(g, dtype=np.float64).sum()) for g in grads))
+    grads = (None if p.grad is None else p.grad.numpy() for p in player.parameters())
+    squares = [0.0 if g is None else float(np.square(g, dtype=np.float64).sum()) for g in grads]
+    return math.sqrt(sum(parallel.from_owners(squares)))
 
 
 def spread(fake: Tensor, x: Tensor) -> float:
