@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tinygen import errors
-from tinygen.array import moved, xp
+from tinygen import errors, pool
+from tinygen.array import moved
 
 if TYPE_CHECKING:
     from tinygen._operators import Operators
@@ -178,7 +178,7 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
         raise TypeError(f"tensor: data {problem}")
     if dtype is None and not hasattr(data, "dtype") and np.asarray(data).dtype == np.float64:
         dtype = np.float32
-    array = (xp(data) if hasattr(data, "get") else np).array(data, dtype=dtype, order="K")
+    array = pool.copied(data, dtype)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"tensor: data must be numbers, not {array.dtype}")
     if requires_grad and array.dtype not in (np.float32, np.float64):

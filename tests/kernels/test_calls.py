@@ -408,6 +408,20 @@ def test_the_pool_gives_no_memory_twice(requests):
         assert all((view == value).all() for value, view in alive)
 
 
+def test_large_leaves_begin_at_a_cache_line():
+    """NumPy's own arrays begin 16 bytes after one, so that each of their vectors of 64 bytes is in two."""
+    data = np.random.default_rng(0).standard_normal((4, 30, 30, 64)).astype(np.float32)
+    dense = (data, data.transpose(0, 3, 1, 2), data.astype(np.int64))
+    for array in (*dense, np.flip(data), data[:, ::2]):
+        got = tinygen.tensor(array).numpy()
+        assert got.dtype == array.dtype
+        assert np.array_equal(got, array)
+        assert not np.shares_memory(got, array)
+        if any(array is a for a in dense):
+            assert got.ctypes.data % 64 == 0
+            assert got.strides == array.strides
+
+
 @pytest.mark.fault("K06")
 def test_a_forked_child_can_allocate():
     """Forked while another thread is in the pool of buffers: the child has the lock in its hands, or a new one."""

@@ -173,6 +173,21 @@ def test_functions_of_two_arrays_at_extremes(name, dtype):
     check_everywhere(name, OF_TWO.get(name, REGISTRY[name].function), BINARY[name], one, two)
 
 
+@pytest.mark.parametrize("isa", library.ISAS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_an_exponential_does_not_depend_on_its_neighbors(dtype, isa):
+    """The kernel takes the short way where no number nearby is extreme: sorted, most are among their like."""
+    bound = 130 if dtype is np.float32 else 800
+    x = np.linspace(-bound, bound, 3 * library.SMALL + 5).astype(dtype)
+    order = np.random.default_rng(0).permutation(x.size)
+    with np.errstate(all="ignore"), library.instruction_set(isa):
+        got, mixed = ops.exp(x), ops.exp(x[order])
+        assert ulps(got, np.exp(x.astype(more))) <= 2
+    assert np.array_equal(got[order], mixed)
+    assert 0 < got[got > 0].min() < np.finfo(dtype).tiny
+    assert (got[0], got[-1]) == (0, np.inf)
+
+
 # -------------------------------------------------------------------------------------------------------- rows and sums
 
 
