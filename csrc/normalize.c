@@ -27,8 +27,8 @@ typedef struct {
     int64_t n, pixels, channels, groups;
     int silu;
     double eps;
-    const void *x, *gy, *weight, *bias;
-    void *y, *mean, *rstd;              /* backward, y is gx */
+    const void *x, *shift, *gy, *weight, *bias;
+    void *y, *mean, *rstd, *gshift;     /* backward, y is gx */
     double *totals;                     /* of each image: sums over its pixels of the gradients, for weight and bias */
     void *rows;                         /* of each slot: see group_rows */
 } group_norm;
@@ -166,10 +166,11 @@ static int allocate_groups(group_norm *b, int dtype, int backward, int threads)
 }
 
 int tg_group_norm(int dtype, int64_t n, int64_t pixels, int64_t channels, int64_t groups, int silu, const void *x,
-                  const void *weight, const void *bias, double eps, void *y, void *mean, void *rstd, int threads)
+                  const void *shift, const void *weight, const void *bias, double eps, void *y, void *mean, void *rstd,
+                  int threads)
 {
     group_norm b = {.n = n, .pixels = pixels, .channels = channels, .groups = groups, .silu = silu, .eps = eps,
-                    .x = x, .weight = weight, .bias = bias, .y = y, .mean = mean, .rstd = rstd};
+                    .x = x, .shift = shift, .weight = weight, .bias = bias, .y = y, .mean = mean, .rstd = rstd};
     if (!groups_valid(dtype, n, pixels, channels, groups))
         return TG_BAD_ARGUMENT;
     threads = clamp_threads(threads);
@@ -181,12 +182,13 @@ int tg_group_norm(int dtype, int64_t n, int64_t pixels, int64_t channels, int64_
 }
 
 int tg_group_norm_backward(int dtype, int64_t n, int64_t pixels, int64_t channels, int64_t groups, int silu,
-                           const void *x, const void *weight, const void *bias, const void *mean, const void *rstd,
-                           const void *gy, void *gx, void *gweight, void *gbias, int threads)
+                           const void *x, const void *shift, const void *weight, const void *bias, const void *mean,
+                           const void *rstd, const void *gy, void *gx, void *gshift, void *gweight, void *gbias,
+                           int threads)
 {
     group_norm b = {.n = n, .pixels = pixels, .channels = channels, .groups = groups, .silu = silu, .x = x, .gy = gy,
-                    .weight = weight, .bias = bias, .y = gx, .mean = (void *)(uintptr_t)mean,
-                    .rstd = (void *)(uintptr_t)rstd};
+                    .shift = shift, .weight = weight, .bias = bias, .y = gx, .gshift = gshift,
+                    .mean = (void *)(uintptr_t)mean, .rstd = (void *)(uintptr_t)rstd};
     if (!groups_valid(dtype, n, pixels, channels, groups))
         return TG_BAD_ARGUMENT;
     threads = clamp_threads(threads);

@@ -1,45 +1,9 @@
 /* Batch normalization over rows of channels (Ioffe & Szegedy 2015), group normalization over those of each image (Wu &
  * He 2018), and their gradients: sums over each column, by chunks of rows and then over the chunks, always in the same
  * order; then elementwise. All of it is bound by memory: forward reads x twice, backward x and gy. */
-#include "runtime/cuda.cuh"
+#include "columns.cuh"
 
 namespace {
-
-enum { LANES = 32, STRIPS = 8, GROUP = 8, CHUNK = 256, BLOCK = 64, NORM_THREADS = LANES * STRIPS };
-
-/* A column's mean and squares around it, merged as Chan, Golub and LeVeque (1979) do. */
-template <class real>
-struct moments {
-    real n, mean, squares;
-    struct input { const real *x; };
-
-    __device__ __forceinline__ void merge(const moments &b)
-    {
-        if (b.n == 0)
-            return;
-        real all = n + b.n, d = b.mean - mean;
-        mean += d * (b.n / all);
-        squares += b.squares + d * d * (n * (b.n / all));
-        n = all;
-    }
-
-    /* Of `count` rows from the i-th element on, in steps. */
-    static __device__ __forceinline__ moments of(const input &in, int64_t i, int64_t step, int count)
-    {
-        real x[GROUP], sum = 0, squares = 0;
-#pragma unroll
-        for (int k = 0; k < GROUP; k++)
-            x[k] = k < count ? in.x[i + k * step] : 0;
-#pragma unroll
-        for (int k = 0; k < GROUP; k++)
-            sum += x[k];
-        real mean = sum / (real)count;
-#pragma unroll
-        for (int k = 0; k < GROUP; k++)
-            squares += k < count ? (x[k] - mean) * (x[k] - mean) : 0;
-        return {(real)count, mean, squares};
-    }
-};
 
 /* A column's sums of gy and gy * (x - mean). */
 template <class real>
@@ -66,57 +30,6 @@ struct gradient_sums {
         return all;
     }
 };
-
-/* Merges the strips' sums of a column; the first strip has the result. */
-template <class sums>
-__device__ __forceinline__ sums combine(sums own, int lane, int strip)
-{
-    SHARED(sums, all, [STRIPS][LANES]);
-    all[strip][lane] = own;
-    __syncthreads();
-    if (strip == 0)
-        for (int i = 1; i < STRIPS; i++)
-            own.merge(all[i][lane]);
-    return own;
-}
-
-/* A block sums a chunk of an image's rows for LANES columns: each lane has a column, each strip every STRIPS-th row. */
-template <class sums>
-__global__ void __launch_bounds__(NORM_THREADS)
-sum_chunk(typename sums::input in, int64_t rows, int64_t channels, sums *partial)
-{
-    int lane = threadIdx.x % LANES, strip = threadIdx.x / LANES;
-    int64_t chunks = ceil_of<int64_t>(rows, CHUNK), image = blockIdx.x / chunks, from = blockIdx.x % chunks * CHUNK;
-    int64_t column = (int64_t)blockIdx.y * LANES + lane, row = image * rows + from + strip;
-    int64_t end = image * rows + (from + CHUNK < rows ? from + CHUNK : rows);
-    sums own = {};
-    for (; column < channels && row < end; row += STRIPS * GROUP) {
-        int64_t left = (end - row + STRIPS - 1) / STRIPS;
-        own.merge(sums::of(in, row * channels + column, STRIPS * channels, left < GROUP ? (int)left : (int)GROUP));
-    }
-    own = combine(own, lane, strip);
-    if (strip == 0 && column < channels)
-        partial[blockIdx.x * channels + column] = own;
-}
-
-/* Calls result(column, sums) with the sums over all chunks, of a block of them at a time. */
-template <class sums, class function>
-__global__ void __launch_bounds__(NORM_THREADS)
-sum_chunks(const sums *partial, int64_t chunks, int64_t channels, function result)
-{
-    int lane = threadIdx.x % LANES, strip = threadIdx.x / LANES;
-    int64_t column = (int64_t)blockIdx.x * LANES + lane;
-    sums own = {};
-    for (int64_t i = strip; column < channels && i < chunks;) {
-        sums block = {};
-        for (int64_t end = i + BLOCK * STRIPS; i < end && i < chunks; i += STRIPS)
-            block.merge(partial[i * channels + column]);
-        own.merge(block);
-    }
-    own = combine(own, lane, strip);
-    if (strip == 0 && column < channels)
-        result(column, own);
-}
 
 /* What the elementwise pass needs of each column; `center` is the mean, aligned. */
 template <class real>
@@ -206,11 +119,22 @@ int64_t bytes_for(int64_t rows, int64_t channels, int dtype)
 template <class real>
 struct grouped {
     int64_t pixels, channels, groups;
-    const real *weight, *bias, *mean, *rstd;
+    const real *shift, *weight, *bias, *mean, *rstd;
 
     __device__ __forceinline__ int64_t group_of(int64_t image, int64_t j) const
     {
         return image * groups + quotient(j, channels / groups);
+    }
+
+    __device__ __forceinline__ real shift_of(int64_t image, int64_t j) const
+    {
+        return shift ? shift[image * channels + j] : 0;
+    }
+
+    /* What is standardized is x minus this. */
+    __device__ __forceinline__ real center(int64_t image, int64_t j) const
+    {
+        return mean[group_of(image, j)] - shift_of(image, j);
     }
 
     __device__ __forceinline__ real weight_of(int64_t j) const { return weight ? weight[j] : 1; }
@@ -222,41 +146,45 @@ struct grouped {
     }
 };
 
-/* A column's sums of gz and gz times x, standardized, with gz the gradient of what silu is taken of. */
+/* A column's sums of gz, of gz times x, standardized, and of that, with gz the gradient of what silu is taken of. */
 template <class real>
 struct group_sums {
-    real sum, dot;
+    real sum, dot, apart;
     struct input { grouped<real> g; const real *x, *gy; int silu; };
 
     __device__ __forceinline__ void merge(const group_sums &b)
     {
         sum += b.sum;
         dot += b.dot;
+        apart += b.apart;
     }
 
     static __device__ __forceinline__ group_sums of(const input &in, int64_t i, int64_t step, int count)
     {
-        group_sums all = {0, 0};
-        int64_t j = i % in.g.channels, group = in.g.group_of(i / (in.g.pixels * in.g.channels), j);
-        real mean = in.g.mean[group], rstd = in.g.rstd[group];
+        group_sums all = {0, 0, 0};
+        int64_t j = i % in.g.channels, image = i / (in.g.pixels * in.g.channels);
+        real center = in.g.center(image, j), rstd = in.g.rstd[in.g.group_of(image, j)];
 #pragma unroll
         for (int k = 0; k < GROUP; k++)
             if (k < count) {
-                real centered = (in.x[i + k * step] - mean) * rstd, gz = in.gy[i + k * step];
+                real centered = (in.x[i + k * step] - center) * rstd, gz = in.gy[i + k * step];
                 gz *= in.silu ? silu_slope(in.g.scaled(centered, j)) : 1;
-                all.merge({gz, gz * centered});
+                all.merge({gz, gz * centered, centered});
             }
         return all;
     }
 };
 
-/* A channel's part in its group's sums: gradients are weighted. */
+/* A channel's part in its group's sums: means are shifted, gradients weighted. */
 template <class real>
-__device__ __forceinline__ moments<real> weighted(const moments<real> &m, real) { return m; }
-template <class real>
-__device__ __forceinline__ group_sums<real> weighted(const group_sums<real> &s, real w)
+__device__ __forceinline__ moments<real> part(const moments<real> &m, const grouped<real> &g, int64_t image, int64_t j)
 {
-    return {s.sum * w, s.dot * w};
+    return {m.n, m.mean + g.shift_of(image, j), m.squares};
+}
+template <class real>
+__device__ __forceinline__ group_sums<real> part(const group_sums<real> &s, const grouped<real> &g, int64_t, int64_t j)
+{
+    return {s.sum * g.weight_of(j), s.dot * g.weight_of(j), 0};
 }
 
 /* A thread a group of an image: calls result(group, sums) with the sums over its channels and chunks. */
@@ -271,7 +199,7 @@ sum_groups(grouped<real> g, const sums *partial, int64_t all, function result)
         return;
     for (int64_t i = image * chunks; i < (image + 1) * chunks; i++)
         for (int64_t j = first; j < first + width; j++)
-            own.merge(weighted(partial[i * g.channels + j], g.weight_of(j)));
+            own.merge(part(partial[i * g.channels + j], g, image, j));
     result(group, own);
 }
 
@@ -306,6 +234,24 @@ struct channel_gradients {
     }
 };
 
+/* A thread a channel of an image: the gradient of its shift, which is the sum of gx over its pixels. */
+template <class real>
+__global__ void __launch_bounds__(NORM_THREADS)
+shift_gradient(grouped<real> g, const group_sums<real> *partial, int64_t all, const real *sum, const real *dot,
+               real *gshift)
+{
+    int64_t i = (int64_t)blockIdx.x * NORM_THREADS + threadIdx.x, chunks = ceil_of<int64_t>(g.pixels, CHUNK);
+    int64_t image = quotient(i, g.channels), j = i - image * g.channels;
+    group_sums<real> own = {};
+    if (i >= all)
+        return;
+    for (int64_t k = image * chunks; k < (image + 1) * chunks; k++)
+        own.merge(partial[k * g.channels + j]);
+    int64_t group = g.group_of(image, j);
+    real of_sums = (real)g.pixels * sum[group] + own.apart * dot[group];
+    gshift[i] = g.rstd[group] * (own.sum * g.weight_of(j) - of_sums);
+}
+
 /* A block row an image: y from x; or, with gy, gx. sum and dot: the groups' averages. */
 template <class real>
 __global__ void __launch_bounds__(NORM_THREADS)
@@ -314,7 +260,7 @@ group_elements(grouped<real> g, int silu, const real *x, const real *gy, const r
     int64_t size = g.pixels * g.channels, at = (int64_t)blockIdx.x * size, step = (int64_t)gridDim.y * NORM_THREADS;
     for (int64_t i = (int64_t)blockIdx.y * NORM_THREADS + threadIdx.x; i < size; i += step) {
         int64_t j = i - quotient(i, g.channels) * g.channels, group = g.group_of(blockIdx.x, j);
-        real rstd = g.rstd[group], centered = (x[at + i] - g.mean[group]) * rstd, z = g.scaled(centered, j);
+        real rstd = g.rstd[group], centered = (x[at + i] - g.center(blockIdx.x, j)) * rstd, z = g.scaled(centered, j);
         if (gy) {
             real gz = gy[at + i] * (silu ? silu_slope(z) : 1);
             out[at + i] = rstd * (gz * g.weight_of(j) - sum[group] - centered * dot[group]);
@@ -357,7 +303,8 @@ int64_t bytes_for_groups(int dtype, int64_t n, int64_t pixels, int64_t channels,
 }
 
 int tg_group_norm(int dtype, int64_t n, int64_t pixels, int64_t channels, int64_t groups, int silu, const void *x,
-                  const void *weight, const void *bias, double eps, void *y, void *mean, void *rstd, int)
+                  const void *shift, const void *weight, const void *bias, double eps, void *y, void *mean, void *rstd,
+                  int)
 {
     int64_t bytes = bytes_for_groups(dtype, n, pixels, channels, groups);
     if (!bytes)
@@ -367,8 +314,8 @@ int tg_group_norm(int dtype, int64_t n, int64_t pixels, int64_t channels, int64_
         return TG_NO_MEMORY;
     return typed(dtype, [&](auto zero) {
         typedef decltype(zero) real;
-        grouped<real> g = {pixels, channels, groups, (const real *)weight, (const real *)bias, (const real *)mean,
-                           (const real *)rstd};
+        grouped<real> g = {pixels, channels, groups, (const real *)shift, (const real *)weight, (const real *)bias,
+                           (const real *)mean, (const real *)rstd};
         if (!n)
             return launched();
         group_statistics<real> result = {eps, (real *)mean, (real *)rstd};
@@ -378,8 +325,8 @@ int tg_group_norm(int dtype, int64_t n, int64_t pixels, int64_t channels, int64_
 }
 
 int tg_group_norm_backward(int dtype, int64_t n, int64_t pixels, int64_t channels, int64_t groups, int silu,
-                           const void *x, const void *weight, const void *bias, const void *mean, const void *rstd,
-                           const void *gy, void *gx, void *gweight, void *gbias, int)
+                           const void *x, const void *shift, const void *weight, const void *bias, const void *mean,
+                           const void *rstd, const void *gy, void *gx, void *gshift, void *gweight, void *gbias, int)
 {
     int64_t bytes = bytes_for_groups(dtype, n, pixels, channels, groups);
     if (!bytes)
@@ -390,8 +337,8 @@ int tg_group_norm_backward(int dtype, int64_t n, int64_t pixels, int64_t channel
     return typed(dtype, [&](auto zero) {
         typedef decltype(zero) real;
         typedef group_sums<real> sums;
-        grouped<real> g = {pixels, channels, groups, (const real *)weight, (const real *)bias, (const real *)mean,
-                           (const real *)rstd};
+        grouped<real> g = {pixels, channels, groups, (const real *)shift, (const real *)weight, (const real *)bias,
+                           (const real *)mean, (const real *)rstd};
         int64_t chunks = n * ceil_of<int64_t>(pixels, CHUNK);
         real *sum = (real *)memory.p, *dot = sum + n * groups;
         sums *partial = (sums *)(dot + n * groups);
@@ -401,6 +348,9 @@ int tg_group_norm_backward(int dtype, int64_t n, int64_t pixels, int64_t channel
             sum_images<real, sums>(g, n, {g, (const real *)x, (const real *)gy, silu}, partial, averages);
         LAUNCH((sum_chunks<sums, channel_gradients<real>>), (unsigned)ceil_of<int64_t>(channels, LANES), NORM_THREADS,
                (const sums *)partial, chunks, channels, result);
+        if (gshift && n)
+            LAUNCH(shift_gradient<real>, (unsigned)ceil_of<int64_t>(n * channels, NORM_THREADS), NORM_THREADS, g,
+                   (const sums *)partial, n * channels, (const real *)sum, (const real *)dot, (real *)gshift);
         return n ? each_element<real>(g, n, silu, x, gy, sum, dot, gx) : launched();
     });
 }

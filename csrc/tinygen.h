@@ -147,14 +147,17 @@ int tg_batch_norm_backward(int dtype, int64_t rows, int64_t channels, const void
                            const void *mean, const void *var, double eps, const void *gy, void *gx,
                            void *gweight, void *gbias, int threads);
 
-/* y = silu((x - mean) * rstd * weight + bias), or what silu is taken of with silu 0. x, y (n, pixels, channels); mean
- * and rstd = 1 / sqrt(var + eps), outputs (n, groups), of each image and group: channels / groups of them in a row at
- * all pixels. weight and bias (channels) may be NULL for 1 and 0. At least one pixel and one channel. */
+/* y = silu((x + shift - mean) * rstd * weight + bias), or what silu is taken of with silu 0. x, y (n, pixels, channels);
+ * shift (n, channels), or NULL for 0; mean and rstd = 1 / sqrt(var + eps) of x + shift, outputs (n, groups), of each
+ * image and group: channels / groups of them in a row at all pixels. weight and bias (channels) may be NULL for 1 and 0.
+ * At least one pixel and one channel. gshift (n, channels) may be NULL. */
 int tg_group_norm(int dtype, int64_t n, int64_t pixels, int64_t channels, int64_t groups, int silu, const void *x,
-                  const void *weight, const void *bias, double eps, void *y, void *mean, void *rstd, int threads);
+                  const void *shift, const void *weight, const void *bias, double eps, void *y, void *mean, void *rstd,
+                  int threads);
 int tg_group_norm_backward(int dtype, int64_t n, int64_t pixels, int64_t channels, int64_t groups, int silu,
-                           const void *x, const void *weight, const void *bias, const void *mean, const void *rstd,
-                           const void *gy, void *gx, void *gweight, void *gbias, int threads);
+                           const void *x, const void *shift, const void *weight, const void *bias, const void *mean,
+                           const void *rstd, const void *gy, void *gx, void *gshift, void *gweight, void *gbias,
+                           int threads);
 
 /* loss (rows), in nats, of logits (rows, classes) and labels (rows); a label outside 0 .. classes - 1 is a bad
  * argument. glogits, the gradient of logits, from gloss (rows). */

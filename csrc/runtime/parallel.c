@@ -1,6 +1,8 @@
-/* A small pool of threads. One job runs at a time; an atomic counter hands out its items to the caller and to the
- * workers that arrive before it is done. A caller that finds the pool busy (another Python thread is in a kernel)
- * runs its items alone: what an item computes never depends on who runs it, so the bytes are the same.
+/* A small pool of threads. One job runs at a time; its items are shared out in order and evenly among the caller and the
+ * workers. From job to job a thread has the same share, mostly the same images, which its core's cache holds since the
+ * kernel before. Whoever is done helps with the others' shares, by atomic counters, so a worker that is late isn't
+ * waited for. A caller that finds the pool busy (another Python thread is in a kernel) runs its items alone: what an
+ * item computes never depends on who runs it, so the bytes are the same.
  *
  * Workers spin for a moment while they wait for the next job, since kernels come in quick succession, and then sleep.
  * The caller waits only for workers that have joined, so one that the system hasn't woken yet delays nobody. */
@@ -12,17 +14,18 @@
 
 enum { SPINS = 4000 };
 
+typedef struct { _Alignas(64) atomic_llong next; int64_t end; } share;     /* of the items; each in a cache line */
+
 static struct {
     pthread_mutex_t lock;
     pthread_cond_t wake, idle;
     atomic_int busy;                     /* a caller owns the pool */
     atomic_uint jobs;                    /* jobs so far: a worker sees a new one here */
     atomic_int working;                  /* workers inside the job */
-    int workers, open, joined, limit;    /* under the lock, like all that follows but `next` */
+    int workers, open, threads;          /* under the lock, like all that follows but `next` */
     parallel_task task;
     void *context;
-    int64_t items;
-    atomic_llong next;
+    share shares[MAX_THREADS];
 } pool = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER,
           .idle = PTHREAD_COND_INITIALIZER};
 
@@ -37,13 +40,17 @@ static inline void relax(void)
 
 static void run_items(int slot)
 {
-    for (int64_t i; (i = atomic_fetch_add(&pool.next, 1)) < pool.items; )
-        pool.task(pool.context, i, slot);
+    for (int i = 0; i < pool.threads; i++) {
+        share *s = &pool.shares[(slot + i) % pool.threads];
+        for (int64_t item; (item = atomic_fetch_add(&s->next, 1)) < s->end; )
+            pool.task(pool.context, item, slot);
+    }
 }
 
-static void *worker(void *unused)
+/* own: its slot, a number from 1 on; the caller's is 0. */
+static void *worker(void *own)
 {
-    (void)unused;
+    int slot = (int)(intptr_t)own;
     unsigned seen = 0;
     for (;;) {
         for (int i = 0; i < SPINS && atomic_load(&pool.jobs) == seen; i++)
@@ -52,11 +59,11 @@ static void *worker(void *unused)
         while (atomic_load(&pool.jobs) == seen)
             pthread_cond_wait(&pool.wake, &pool.lock);
         seen = atomic_load(&pool.jobs);
-        int slot = pool.open && pool.joined < pool.limit ? ++pool.joined : 0;
-        if (slot)
+        int joins = pool.open && slot < pool.threads;
+        if (joins)
             atomic_fetch_add(&pool.working, 1);
         pthread_mutex_unlock(&pool.lock);
-        if (!slot)
+        if (!joins)
             continue;
         run_items(slot);
         pthread_mutex_lock(&pool.lock);
@@ -92,7 +99,7 @@ static void hire(int workers)
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     for (pthread_t id; pool.workers < workers; pool.workers++) {
-        if (pthread_create(&id, NULL, worker, NULL))
+        if (pthread_create(&id, NULL, worker, (void *)(intptr_t)(pool.workers + 1)))
             break;
         pthread_detach(id);
     }
@@ -123,11 +130,12 @@ void parallel(int64_t items, int threads, parallel_task task, void *context)
     hire(threads - 1);
     pool.task = task;
     pool.context = context;
-    pool.items = items;
-    pool.limit = (int)min64(threads, items) - 1;
-    pool.joined = 0;
+    pool.threads = (int)min64(threads, items);
+    for (int i = 0; i < pool.threads; i++) {
+        atomic_store(&pool.shares[i].next, items * i / pool.threads);
+        pool.shares[i].end = items * (i + 1) / pool.threads;
+    }
     pool.open = 1;
-    atomic_store(&pool.next, 0);
     atomic_fetch_add(&pool.jobs, 1);
     pthread_cond_broadcast(&pool.wake);
     pthread_mutex_unlock(&pool.lock);

@@ -429,7 +429,7 @@ def batch_norm_backward(rng, **wanted):
 
 
 def _group_arrays(rng, n=None, pixels=None, channels=None):
-    """x, weight, bias, the number of groups, and whether silu comes after."""
+    """x, shift, weight, bias, the number of groups, and whether silu comes after."""
     n = int(rng.integers(0, 5)) if n is None else n
     pixels = int(rng.choice((1, 2, 3, 9, 49, 255, 256, 257, 600))) if pixels is None else pixels
     channels = int(rng.choice((1, 2, 3, 4, 6, 7, 8, 12, 16, 17, 32, 33))) if channels is None else channels
@@ -437,7 +437,7 @@ def _group_arrays(rng, n=None, pixels=None, channels=None):
     x = normal(rng, n, pixels, channels, spread=rng.choice((0.5, 3))) + np.round(2 * rng.standard_normal())
     (x,) = _float32(x)
     weight, bias = (maybe(rng, normal(rng, channels)) for _ in range(2))
-    return x, weight, bias, groups, int(rng.integers(2))
+    return x, maybe(rng, 2 * normal(rng, n, channels), 0.5), weight, bias, groups, int(rng.integers(2))
 
 
 def _over_groups(x, groups, f):
@@ -446,42 +446,50 @@ def _over_groups(x, groups, f):
     return found, np.repeat(found, x.shape[2] // groups, 1)[:, None]
 
 
+def _most(x, shift):
+    """How large the numbers may be that x + shift is made of."""
+    return abs(x) + (0 if shift is None else abs(shift)[:, None])
+
+
 def group_norm(rng, **wanted):
-    x, weight, bias, groups, silu = _group_arrays(rng, **wanted)
+    x, shift, weight, bias, groups, silu = _group_arrays(rng, **wanted)
     eps = float(rng.choice((1e-5, 1e-3, 0.1)))
-    y, mean, rstd = definitions.group_norm(x, weight, bias, groups, eps, silu)
-    terms = min(x.shape[1], 256) + 32
-    most, of_each = _over_groups(x, groups, lambda a: abs(a).max((1, 3), initial=1e-30))
+    y, mean, rstd = definitions.group_norm(x, shift, weight, bias, groups, eps, silu)
+    terms, large = min(x.shape[1], 256) + 32, _most(x, shift)
+    most, of_each = _over_groups(large, groups, lambda a: a.max((1, 3), initial=1e-30))
     off = terms * 4 * rstd * (most + rstd * most**2)  # by how much rounding may move a standardized number
     moved = np.repeat(off, x.shape[2] // groups, 1)[:, None]
-    scale = moved * (1 + abs(x) * np.repeat(rstd, x.shape[2] // groups, 1)[:, None])
+    scale = moved * (1 + large * np.repeat(rstd, x.shape[2] // groups, 1)[:, None])
     scale = scale * (1 if weight is None else abs(weight)) + (0 if bias is None else 16 * abs(bias)) + of_each * 1e-3
-    inputs = [In(x), _maybe_in(weight), _maybe_in(bias)]
+    inputs = [In(x), *map(_maybe_in, (shift, weight, bias))]
     arguments = [*x.shape, groups, silu, *inputs, eps, Out(x.shape), *[Out(mean.shape)] * 2]
     answers = [(y, 2 * scale), (mean, terms * most), (rstd, off * rstd * (1 + rstd * most))]
     return Case("tg_group_norm", arguments, answers)
 
 
 def group_norm_backward(rng, **wanted):
-    x, weight, bias, groups, silu = _group_arrays(rng, **wanted)
+    x, shift, weight, bias, groups, silu = _group_arrays(rng, **wanted)
     gy, width = normal(rng, *x.shape), x.shape[2] // groups
-    mean, rstd = _float32(*definitions.group_norm(x, weight, bias, groups, 1e-3, 0)[1:])
-    answers = definitions.group_norm_backward(x, weight, bias, mean, rstd, gy, silu)
+    mean, rstd = _float32(*definitions.group_norm(x, shift, weight, bias, groups, 1e-3, 0)[1:])
+    answers = definitions.group_norm_backward(x, shift, weight, bias, mean, rstd, gy, silu)
     of_mean, of_rstd = (np.repeat(a, width, 1)[:, None] for a in (abs(mean), rstd))
     factor = 1 if weight is None else abs(weight)
-    out = (abs(x) + of_mean) * of_rstd  # standardized; 1 + it times the weight bounds what silu's slope adds
+    out = (_most(x, shift) + of_mean) * of_rstd  # standardized; 1 + it times the weight bounds what silu's slope adds
     terms = min(x.shape[1], 256) + 64
     size = 4 * abs(gy) * (1 + out * factor + (0 if bias is None else abs(bias)))
     total = _over_groups(size * factor, groups, lambda a: a.mean((1, 3)))[1]
     along = _over_groups(size * factor * out, groups, lambda a: a.mean((1, 3)))[1]
+    of_gx = terms * of_rstd * (size * factor + total + out * along)
     scales = [
-        terms * of_rstd * (size * factor + total + out * along), terms * (size * out).sum((0, 1)),
+        of_gx, of_gx.sum(1), terms * (size * out).sum((0, 1)),
         terms * size.sum((0, 1)),
     ]  # fmt: skip
-    inputs = [In(x), _maybe_in(weight), _maybe_in(bias), In(mean), In(rstd), In(gy)]
-    outputs = [Out(a.shape) for a in answers]
-    arguments = [*x.shape, groups, silu, *inputs, *outputs]
-    return Case("tg_group_norm_backward", arguments, list(zip(answers, scales, strict=True)))
+    inputs = [In(x), *map(_maybe_in, (shift, weight, bias)), In(mean), In(rstd), In(gy)]
+    outputs, found = [Out(a.shape) for a in answers], list(zip(answers, scales, strict=True))
+    if shift is None:
+        outputs[1] = None
+        del found[1]
+    return Case("tg_group_norm_backward", [*x.shape, groups, silu, *inputs, *outputs], found)
 
 
 def _logits(rng, rows=None, classes=None):

@@ -211,8 +211,9 @@ def silu_slope(x):
     return s * (1 + x * (1 - s))
 
 
-def group_norm(x, weight, bias, groups, eps, after_silu):
+def group_norm(x, shift, weight, bias, groups, eps, after_silu):
     """x: (n, pixels, channels)."""
+    x = _shifted(x, shift)
     split = _split(x, groups)
     mean = split.mean((1, 3))
     rstd = 1 / np.sqrt(((split - mean[:, None, :, None]) ** 2).mean((1, 3)) + eps)
@@ -220,15 +221,19 @@ def group_norm(x, weight, bias, groups, eps, after_silu):
     return silu(z) if after_silu else z, mean, rstd
 
 
-def group_norm_backward(x, weight, bias, mean, rstd, gy, after_silu):
+def group_norm_backward(x, shift, weight, bias, mean, rstd, gy, after_silu):
     """By the chain rule: through silu, the weight, and a group's standardization."""
-    groups, out = mean.shape[1], _standardized(x, mean, rstd)
+    groups, out = mean.shape[1], _standardized(_shifted(x, shift), mean, rstd)
     weight = np.ones(x.shape[2]) if weight is None else weight
     gz = gy * (silu_slope(out * weight + (0 if bias is None else bias)) if after_silu else 1)
     gout, split = (_split(a, groups) for a in (gz * weight, out))
     centered = gout - gout.mean((1, 3), keepdims=True) - split * (gout * split).mean((1, 3), keepdims=True)
     gx = (centered * rstd[:, None, :, None]).reshape(x.shape)
-    return gx, (gz * out).sum((0, 1)), gz.sum((0, 1))
+    return gx, gx.sum(1), (gz * out).sum((0, 1)), gz.sum((0, 1))
+
+
+def _shifted(x, shift):
+    return x if shift is None else x + shift[:, None]
 
 
 def _split(x, groups):

@@ -135,7 +135,10 @@ CALLS = {  # name -> (function of the float arrays, those arrays); large enough 
         (normal(5, 7, 6), normal(5, 6)),
     ),
     "batch_norm": (lambda x, w, b: batch_norm(x, w, b, 1e-3), (normal(6, 4, 3, 5), normal(4), normal(4))),
-    "group_norm": (lambda x, w, b: group_norm(x, w, b, 2, 1e-3, True), (normal(6, 4, 3, 5), normal(4), normal(4))),
+    "group_norm": (
+        lambda x, w, b, s: group_norm(x, w, b, 2, 1e-3, True, s),
+        (normal(6, 4, 3, 5), normal(4), normal(4), normal(6, 4)),
+    ),
     "lstm": (lstm, (normal(3, 5, 16), normal(16, 4), normal(5, 4), normal(5, 4))),
     "Row LSTM": (lambda x, w: lstm(x, w), (normal(2, 3, 4, 8), normal(8, 2, 1, 3))),
     "Diagonal LSTM": (lambda x, w: lstm(x, w, diagonal=-1), (normal(2, 3, 4, 8), normal(8, 2, 2, 1))),

@@ -768,7 +768,8 @@ def test_the_definitions_of_gradients_are_gradients(seed):
 @pytest.mark.parametrize("silu", [0, 1])
 def test_the_definition_of_group_norms_gradient_is_its_gradient(silu):
     rng = np.random.default_rng(silu)
-    inputs, gout = [rng.standard_normal(shape) for shape in ((2, 3, 6), 6, 6)], rng.standard_normal((2, 3, 6))
+    shapes = (2, 3, 6), (2, 6), 6, 6
+    inputs, gout = [rng.standard_normal(shape) for shape in shapes], rng.standard_normal((2, 3, 6))
     d = [rng.standard_normal(a.shape) for a in inputs]
     moments = definitions.group_norm(*inputs, 2, 0.1, silu)[1:]
     backward = definitions.group_norm_backward(*inputs, *moments, gout, silu)

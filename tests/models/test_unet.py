@@ -64,7 +64,7 @@ def test_every_pixel_is_seen_by_way_of_attention_and_not_without():
         model = randomized(UNet(2, 1, (2, 3), attention=attention, rng=rng()))
         for module in model.modules():  # norms see the whole image as well
             if isinstance(module, nn.GroupNorm):
-                module.forward = lambda h: F.silu(h)
+                module.forward = lambda h, shift=None: F.silu(h)
         near.grad = None
         model(near)[0, 0, 0, 0].backward()
         assert (np.abs(near.grad.numpy()).sum((0, 1)) > 0).all() == all_of_it

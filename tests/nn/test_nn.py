@@ -453,6 +453,7 @@ FLOATS = normal(2, 1, 4, dtype=np.float32)
         (lambda: F.group_norm(IMAGES, 2), ValueError, "num_groups must be a divisor of the 3 channels, got 2"),
         (lambda: F.group_norm(normal(1, 3), 3), ValueError, r"a group takes more than 1 value, got .*\(1, 3\)"),
         (lambda: F.group_norm(IMAGES, 3, normal(2)), ValueError, r"group_norm: weight must have shape \(3,\)"),
+        (lambda: F.group_norm(IMAGES, 3, shift=normal(3)), ValueError, "group_norm: shift must have shape"),
         (lambda: F.instance_norm(normal(2, 3, 1)), ValueError, "instance_norm: a channel takes more than 1 pixel"),
         (lambda: F.instance_norm(IMAGES, use_input_stats=False), ValueError, "are required in evaluation"),
         (lambda: F.rms_norm(IMAGES, 4), ValueError, r"rms_norm: input .* must end in normalized_shape \(4,\)"),
@@ -888,7 +889,7 @@ def test_functions_of_plain_arrays_give_plain_arrays():
     for result in (
         F.conv2d(x, x[:, :, :3, :3]), F.max_pool2d(x, 2), F.avg_pool2d(x, 2), F.interpolate(x, scale_factor=2),
         F.pad(x, (1, 1), value=2.0), F.dropout(x, rng=rng()), F.batch_norm(x, None, None, training=True),
-        F.group_norm(x, 2, silu=True), F.instance_norm(x), F.rms_norm(x, 4), F.gelu(x), F.mish(x),
+        F.group_norm(x, 2, silu=True, shift=x[0, 0][:2]), F.instance_norm(x), F.rms_norm(x, 4), F.gelu(x), F.mish(x),
         F.scaled_dot_product_attention(x, x, x, is_causal=True), F.huber_loss(x, x, "none"),
         F.cross_entropy(x, x, label_smoothing=0.1, reduction="none"), F.bilinear(x[0, 0], x[0, 0], x[0]),
         F.gated_activation(x), F.mse_loss(x, x, reduction="none"), F.embedding(np.array([1]), x[0, 0]),

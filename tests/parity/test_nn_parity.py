@@ -298,7 +298,7 @@ def parameters(function):
 
 
 OURS = {  # arguments that PyTorch doesn't have
-    ("conv1d", "add"), ("conv2d", "add"), ("group_norm", "silu"), ("GroupNorm", "silu"),
+    ("conv1d", "add"), ("conv2d", "add"), ("group_norm", "silu"), ("GroupNorm", "silu"), ("group_norm", "shift"),
 }  # fmt: skip
 
 

@@ -26,17 +26,27 @@ seeds = st.integers(0, 2**32 - 1)
 @given(
     sizes=st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3)),
     pixels=st.lists(st.integers(1, 4), max_size=3), affine=st.booleans(), silu=st.booleans(),
-    eps=st.sampled_from([1e-5, 0.1]), seed=seeds, dtype=st.sampled_from([np.float64, np.float32]),
+    shifts=st.sampled_from(["none", "one", "each"]), eps=st.sampled_from([1e-5, 0.1]), seed=seeds,
+    dtype=st.sampled_from([np.float64, np.float32]),
 )  # fmt: skip
-def test_group_norm(sizes, pixels, affine, silu, eps, seed, dtype):
+def test_group_norm(sizes, pixels, affine, silu, shifts, eps, seed, dtype):
     n, groups, width = sizes
     c = groups * width
     assume(width * math.prod(pixels) > 1)
-    arrays = normal(seed, dtype, (n, c, *pixels), *([(c,)] * 2 if affine else []))
-    ours = lambda x, *p: F.group_norm(x, groups, *(p or (None, None)), eps, silu=silu)  # noqa: E731
-    theirs = lambda x, *p: TF.group_norm(x, groups, *(p or (None, None)), eps)  # noqa: E731
-    after = TF.silu if silu else lambda z: z
-    compare(ours, lambda *a: after(theirs(*a)), arrays, 1e-9 if dtype == np.float64 else 3e-3)
+    shift = {"none": (), "one": ((1, c),), "each": ((n, c),)}[shifts]
+    arrays = normal(seed, dtype, (n, c, *pixels), *shift, *([(c,)] * 2 if affine else []))
+
+    def ours(x, *p):
+        shift, p = (p[0], p[1:]) if shifts != "none" else (None, p)
+        return F.group_norm(x, groups, *(p or (None, None)), eps, silu=silu, shift=shift)
+
+    def theirs(x, *p):
+        if shifts != "none":
+            x, p = x + p[0].reshape(-1, c, *[1] * len(pixels)), p[1:]
+        z = TF.group_norm(x, groups, *(p or (None, None)), eps)
+        return TF.silu(z) if silu else z
+
+    compare(ours, theirs, arrays, 1e-9 if dtype == np.float64 else 3e-3)
 
 
 @FEW
@@ -306,7 +316,10 @@ def test_parametrizations(make, name, options):
 # ------------------------------------------------------------------------------------------------------- second order
 
 COMPOSED = {
-    "group_norm": (lambda x, w, b: F.group_norm(x, 2, w, b, silu=True), [(2, 4, 3), (4,), (4,)]),
+    "group_norm": (
+        lambda x, w, b, s: F.group_norm(x, 2, w, b, silu=True, shift=s),
+        [(2, 4, 3), (4,), (4,), (2, 4)],
+    ),
     "instance_norm": (lambda x, w, b: F.instance_norm(x, None, None, w, b), [(2, 3, 3), (3,), (3,)]),
     "rms_norm": (lambda x, w: F.rms_norm(x, 3, w), [(2, 3), (3,)]),
     "gelu": (F.gelu, [(2, 3)]),

@@ -57,31 +57,37 @@ def batch_norm_backward(gout, x, weight, mean, var, eps):
     return _channels_second(gx), gweight, gbias
 
 
-def group_norm(x, weight, bias, groups, eps, silu):
+def group_norm(x, weight, bias, groups, eps, silu, shift=None):
     """See `tinygen.ops.normalize.group_norm`. x: (N, C, ...)."""
-    if not library.accepts(x, weight, bias) or not x.size:
+    if not library.accepts(x, weight, bias, shift) or not x.size:
         return NotImplemented
     sizes, rows, y = _grouped(x, groups)
     mean, rstd = new((x.shape[0], groups), x), new((x.shape[0], groups), x)
     vectors = [layout.vector("weight", weight, x.shape[1]), layout.vector("bias", bias, x.shape[1])]
-    library.call("tg_group_norm", x, *sizes, int(silu), rows, *vectors, float(eps), y, mean, rstd)
+    inputs = rows, _like("shift", shift, x.shape[:2]), *vectors
+    library.call("tg_group_norm", x, *sizes, int(silu), *inputs, float(eps), y, mean, rstd)
     return _channels_second(y), mean, rstd
 
 
-def group_norm_backward(gout, x, weight, bias, mean, rstd, groups, silu):
-    """See `tinygen.ops.normalize.group_norm_backward`: the gradients of x, weight and bias."""
-    if not library.accepts(gout, x, weight, bias, mean, rstd) or not x.size:
+def group_norm_backward(gout, x, weight, bias, mean, rstd, groups, silu, shift=None):
+    """See `tinygen.ops.normalize.group_norm_backward`: the gradients of x, weight, bias and shift."""
+    if not library.accepts(gout, x, weight, bias, mean, rstd, shift) or not x.size:
         return NotImplemented
     sizes, rows, gx = _grouped(x, groups)
-    for name, a, shape in (("gout", gout, x.shape), *((n, a, sizes[:1] + sizes[3:]) for n, a in
-                           (("mean", mean), ("rstd", rstd)))):  # fmt: skip
-        if a.shape != shape:
-            raise ValueError(f"{name} must have shape {shape}, got {a.shape}")
-    n, grows = x.shape[1], layout.contiguous(_channels_last(gout))
+    n, of_groups = x.shape[1], (x.shape[0], groups)
     vectors = [layout.vector("weight", weight, n), layout.vector("bias", bias, n)]
-    moments, gweight, gbias = map(layout.contiguous, (mean, rstd)), new((n,), x), new((n,), x)
-    library.call("tg_group_norm_backward", x, *sizes, int(silu), rows, *vectors, *moments, grows, gx, gweight, gbias)
-    return _channels_second(gx), gweight, gbias
+    moments = [_like("mean", mean, of_groups), _like("rstd", rstd, of_groups)]
+    gweight, gbias, gshift = new((n,), x), new((n,), x), None if shift is None else new(x.shape[:2], x)
+    inputs = rows, _like("shift", shift, x.shape[:2]), *vectors, *moments, _like("gout", gout, x.shape)
+    library.call("tg_group_norm_backward", x, *sizes, int(silu), *inputs, gx, gshift, gweight, gbias)
+    return _channels_second(gx), gweight, gbias, gshift
+
+
+def _like(name, a, shape):
+    """An array (N, C, ...) of this shape for a kernel, its channels last; None stays None."""
+    if a is not None and a.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {a.shape}")
+    return None if a is None else layout.contiguous(_channels_last(a))
 
 
 def _grouped(x, groups):

@@ -126,9 +126,9 @@ class GroupNorm(Module):
         self.weight = Parameter(np.ones(num_channels, np.float32)) if affine else None
         self.bias = Parameter(np.zeros(num_channels, np.float32)) if affine else None
 
-    def forward(self, input: Tensor) -> Tensor:
-        """input: (N, num_channels, ...)."""
-        return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps, silu=self.silu)
+    def forward(self, input: Tensor, shift: Tensor | None = None) -> Tensor:
+        """input: (N, num_channels, ...). shift: (N, num_channels), added to each pixel first."""
+        return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps, silu=self.silu, shift=shift)
 
     def extra_repr(self) -> str:
         affine = "" if self.weight is not None else ", affine=False"

@@ -60,12 +60,13 @@ def _synchronized(input: Tensor, weight: Any, bias: Any, eps: float) -> tuple[Te
 
 def group_norm(
     input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5,
-    *, silu: bool = False,
+    *, silu: bool = False, shift: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Each image's groups of channels standardized, then scaled and shifted. input: (N, C, ...), weight, bias: (C,).
 
-    A group is C / num_groups channels in a row at all pixels. silu: silu of the result, x sigmoid(x), which as a
-    function of its own would read and write whole images once more.
+    A group is C / num_groups channels in a row at all pixels. silu: silu of the result, x sigmoid(x). shift: (N, C), or
+    (1, C) for all images, is added to each pixel of the input first. As functions of their own, both would read and
+    write whole images once more.
 
     Raises ValueError for shapes that don't fit, and for a single value in a group, as PyTorch does.
 
@@ -77,7 +78,11 @@ def group_norm(
         raise ValueError(f"group_norm: num_groups must be a divisor of the {c} channels, got {num_groups!r}")
     if math.prod(rest) * (c // num_groups) * n <= 1 and n:
         raise ValueError(f"group_norm: a group takes more than 1 value, got input of shape {input.shape}")
-    return _group_norm(input, weight, bias, num_groups, eps, silu)[0]
+    if shift is not None:
+        if shift.shape not in ((n, c), (1, c)):
+            raise ValueError(f"group_norm: shift must have shape {(n, c)} or {(1, c)}, got {shift.shape}")
+        shift = ops.broadcast_to(shift, (n, c))
+    return _group_norm(input, weight, bias, num_groups, eps, silu, shift)[0]
 
 
 def instance_norm(

@@ -130,11 +130,12 @@ def _(gout, gmean, gvar, x, weight, bias, eps, moments):
 
 
 @op(outputs=("out", "mean", "rstd"))
-def group_norm(x, weight=None, bias=None, groups=1, eps=1e-5, silu=False):
+def group_norm(x, weight=None, bias=None, groups=1, eps=1e-5, silu=False, shift=None):
     """weight * (x - mean) * rstd + bias, and silu of that on demand; with it mean and rstd = 1 / sqrt(var + eps).
 
     The moments are those of an image's channels in one of the groups, each channels / groups in a row. x: (N, C, ...);
     weight and bias: (C,), or None for 1 and 0; mean and rstd: (N, groups). At least one value in a group.
+    shift: (N, C), of x + shift in x's place, or None.
 
     Accuracy: 16 ulps of the largest element, as of `batch_norm`.
 
@@ -142,6 +143,8 @@ def group_norm(x, weight=None, bias=None, groups=1, eps=1e-5, silu=False):
     """
     n, c, *rest = x.shape
     shape = (1, c, *[1] * len(rest))
+    if shift is not None:
+        x = x + reshape(shift, (n, *shape[1:]))
     out, mean, var = standardize(reshape(x, (n, groups, c // groups, *rest)), tuple(range(2, len(rest) + 3)), eps)
     out = reshape(out, x.shape)
     if weight is not None:
@@ -151,54 +154,57 @@ def group_norm(x, weight=None, bias=None, groups=1, eps=1e-5, silu=False):
     return _silu(out) if silu else out, reshape(mean, (n, groups)), 1.0 / sqrt(reshape(var, (n, groups)) + eps)
 
 
-@op(outputs=("gx", "gweight", "gbias"))
-def group_norm_backward(gout, gmean, grstd, x, weight=None, bias=None, groups=1, eps=1e-5, silu=False, moments=None):
-    """The gradients of `group_norm`, from those of its outputs (None for zero). (0,) for a weight or bias of None.
+@op(outputs=("gx", "gweight", "gbias", "gshift"))
+def group_norm_backward(
+    gout, gmean, grstd, x, weight=None, bias=None, groups=1, eps=1e-5, silu=False, shift=None, moments=None
+):
+    """The gradients of `group_norm`, from those of its outputs (None for zero). (0,) for one of an input of None.
 
     moments: mean and rstd, if known; they follow from x, so they add nothing to the derivatives.
 
     Accuracy: 16 ulps of the largest of the terms that it is a difference of.
     """
     none = xp(x).empty_like(x, shape=(0,))
-    grads = _group_gradients(groups, eps, silu)((x, weight, bias), (gout, gmean, grstd))
+    grads = _group_gradients(groups, eps, silu)((x, weight, bias, shift), (gout, gmean, grstd))
     return tuple(none if g is None else g for g in grads)
 
 
-@group_norm.vjp("x", "weight", "bias")
-def _(gout, gmean, grstd, x, weight, bias, groups, eps, silu, mean, rstd):
-    return group_norm_backward(gout, gmean, grstd, x, weight, bias, groups, eps, silu, (mean, rstd))
+@group_norm.vjp("x", "weight", "bias", "shift")
+def _(gout, gmean, grstd, x, weight, bias, groups, eps, silu, shift, mean, rstd):
+    return group_norm_backward(gout, gmean, grstd, x, weight, bias, groups, eps, silu, shift, (mean, rstd))
 
 
-@group_norm_backward.vjp("gout", "gmean", "grstd", "x", "weight", "bias")
-def _(ggx, ggweight, ggbias, gout, gmean, grstd, x, weight, bias, groups, eps, silu):
+@group_norm_backward.vjp("gout", "gmean", "grstd", "x", "weight", "bias", "shift")
+def _(ggx, ggweight, ggbias, ggshift, gout, gmean, grstd, x, weight, bias, groups, eps, silu, shift):
     first = _group_gradients(groups, eps, silu)
     second = derive_from(lambda *args: first(args[3:], args[:3]))
-    return second((gout, gmean, grstd, x, weight, bias), (ggx, ggweight, ggbias))
+    return second((gout, gmean, grstd, x, weight, bias, shift), (ggx, ggweight, ggbias, ggshift))
 
 
 def _group_gradients(groups, eps, silu):
     """The gradients of the definition, which is written in ops, so that they can be derived again."""
-    return derive_from(lambda x, weight, bias: group_norm.op.body(x, weight, bias, groups, eps, silu))
+    return derive_from(lambda x, weight, bias, shift: group_norm.op.body(x, weight, bias, groups, eps, silu, shift))
 
 
 @group_norm.kernel
-def _(x, weight, bias, groups, eps, silu):
-    return kernels.rows.group_norm(x, weight, bias, groups, eps, silu)
+def _(x, weight, bias, groups, eps, silu, shift):
+    return kernels.rows.group_norm(x, weight, bias, groups, eps, silu, shift)
 
 
 @group_norm_backward.kernel
-def _(gout, gmean, grstd, x, weight, bias, groups, eps, silu, moments):
+def _(gout, gmean, grstd, x, weight, bias, groups, eps, silu, shift, moments):
     if gout is None or gmean is not None or grstd is not None:
         return NotImplemented  # only in derivatives of derivatives
-    known = moments or kernels.rows.group_norm(x, weight, bias, groups, eps, silu)
+    known = moments or kernels.rows.group_norm(x, weight, bias, groups, eps, silu, shift)
     if known is NotImplemented:
         return known
     mean, rstd = known[-2:]
-    grads = kernels.rows.group_norm_backward(gout, x, weight, bias, mean, rstd, groups, silu)
+    grads = kernels.rows.group_norm_backward(gout, x, weight, bias, mean, rstd, groups, silu, shift)
     if grads is NotImplemented:
         return grads
-    gx, gweight, gbias = grads
-    return gx, gweight[: 0 if weight is None else None], gbias[: 0 if bias is None else None]
+    gx, gweight, gbias, gshift = grads
+    given = ((weight, gweight), (bias, gbias), (shift, gshift))
+    return gx, *(gweight[:0] if a is None else g for a, g in given)
 
 
 @standardize.samples
@@ -234,7 +240,7 @@ def _(rng):
 
 
 def _groups(rng):
-    yield normal(rng, 2, 4, 3), normal(rng, 4), normal(rng, 4), 2, 1e-5, True
+    yield normal(rng, 2, 4, 3), normal(rng, 4), normal(rng, 4), 2, 1e-5, True, normal(rng, 2, 4)
     yield normal(rng, 2, 2, 2, 3), normal(rng, 2), None, 1, 1e-3, False
     yield normal(rng, 3, 2, 3), None, normal(rng, 2), 2, 1e-3, True
     yield normal(rng, 3, 4, 2), None, None, 2, 1e-5, True

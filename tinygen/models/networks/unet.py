@@ -55,10 +55,9 @@ class Block(nn.Module):
         self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1, rng=rng)
 
     def forward(self, x: Tensor, vector: Tensor | None = None) -> Tensor:
-        h = self.conv1(self.norm1(x))
-        if self.told is not None and vector is not None:
-            h = h + self.told(vector).reshape(-1, h.shape[1], 1, 1)
-        return F.conv2d(self.norm2(h), self.conv2.weight, self.conv2.bias, padding=1, add=self.skip(x))
+        shift = self.told(vector) if self.told is not None and vector is not None else None
+        h = self.norm2(self.conv1(self.norm1(x)), shift)
+        return F.conv2d(h, self.conv2.weight, self.conv2.bias, padding=1, add=self.skip(x))
 
 
 class Attention(nn.Module):
