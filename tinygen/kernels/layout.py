@@ -33,6 +33,16 @@ def hwio(weight: Any) -> Any:
     return contiguous(weight.transpose(2, 3, 1, 0))
 
 
+def channels_last(x: Any) -> Any:
+    """An array (N, C, ...) as rows of its channels, (N, ..., C), as a kernel reads it."""
+    return contiguous(x.transpose(0, *range(2, x.ndim), 1))
+
+
+def channels_second(rows: Any) -> Any:
+    """(N, ..., C) as (N, C, ...), in memory as it is."""
+    return rows.transpose(0, rows.ndim - 1, *range(1, rows.ndim - 1))
+
+
 def vector(name: str, a: Any, n: int) -> Any:
     """An array (n,) for a kernel; None stays None."""
     if a is not None and a.shape != (n,):

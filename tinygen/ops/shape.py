@@ -144,7 +144,14 @@ def _(gout, x_shape, index):
 def _add_at(total, gout, x_shape, index):
     """Of the elements of an array taken one after the other, each adds to its own, not zeros to all the others."""
     if is_basic(index):
-        total[index] += gout
+        part = total[index]
+        if part.ndim == 4 and part.shape[1] < 8 and part.strides[1] == part.itemsize:
+            # Few channels side by side of many: NumPy would go from pixel to pixel.
+            part, gout = part.transpose(1, 0, 2, 3), gout.transpose(1, 0, 2, 3)
+            for one, more in zip(part, gout, strict=True):
+                one += more
+        else:
+            total[index] += gout
     else:
         xp(total).add.at(total, _placed(total, index), gout)
 

@@ -196,9 +196,7 @@ class ActNorm(Layer):
     def forward(self, x: Tensor) -> tuple[Tensor, LogDet]:
         if self.training and not self.started.item():
             self.start(x.numpy())
-        shape = (1, -1, *[1] * (x.ndim - 2))
-        log_det = self.log_s.sum() * math.prod(x.shape[2:])
-        return x * exp(self.log_s).reshape(*shape) + self.b.reshape(*shape), log_det
+        return ops.channel_affine(x, exp(self.log_s), self.b), self.log_s.sum() * math.prod(x.shape[2:])
 
     def inverse(self, y: Tensor) -> Tensor:
         shape = (1, -1, *[1] * (y.ndim - 2))
