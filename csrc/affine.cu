@@ -1,11 +1,10 @@
 /* Affine maps of images' channels (tinygen.h has the formulas): a coupling, an image a block, and a scale and a shift of
- * each channel, whose gradients are summed by chunks of rows, and then over the chunks, in the same order on every run.
- * All of it is bound by memory. */
-#include "runtime/cuda.cuh"
+ * each channel. All of it is bound by memory. */
+#include "columns.cuh"
 
 namespace {
 
-enum { AFFINE_THREADS = 256, CHUNK = 1024 };
+enum { AFFINE_THREADS = 256 };
 
 /* The sum over a block's threads; the first has the result. */
 template <class real>
@@ -92,51 +91,43 @@ scale(int64_t count, int64_t channels, const real *x, const real *weight, const 
     }
 }
 
-template <class real> struct sums { real sum, dot; };
-
-/* A block sums a chunk of rows of one channel. */
+/* A channel's sums of gy and gy * x. */
 template <class real>
-__global__ void __launch_bounds__(AFFINE_THREADS)
-sum_chunk(int64_t rows, int64_t channels, const real *x, const real *gy, sums<real> *partial)
-{
-    int64_t chunk = quotient(blockIdx.x, channels), j = blockIdx.x - chunk * channels;
-    int64_t end = rows < (chunk + 1) * CHUNK ? rows : (chunk + 1) * CHUNK;
-    real sum = 0, dot = 0;
-    for (int64_t i = chunk * CHUNK + threadIdx.x; i < end; i += AFFINE_THREADS) {
-        real g = gy[i * channels + j];
-        sum += g;
-        dot += g * x[i * channels + j];
-    }
-    sum = sum_of_block(sum);
-    __syncthreads();
-    dot = sum_of_block(dot);
-    if (threadIdx.x == 0)
-        partial[blockIdx.x] = {sum, dot};
-}
+struct affine_sums {
+    real sum, dot;
+    struct input { const real *x, *gy; };
 
-/* A block sums one channel's chunks. */
+    __device__ __forceinline__ void merge(const affine_sums &b)
+    {
+        sum += b.sum;
+        dot += b.dot;
+    }
+
+    static __device__ __forceinline__ affine_sums of(const input &in, int64_t i, int64_t step, int count)
+    {
+        affine_sums all = {0, 0};
+#pragma unroll
+        for (int k = 0; k < GROUP; k++)
+            if (k < count)
+                all.merge({in.gy[i + k * step], in.gy[i + k * step] * in.x[i + k * step]});
+        return all;
+    }
+};
+
 template <class real>
-__global__ void __launch_bounds__(AFFINE_THREADS)
-sum_chunks(int64_t chunks, int64_t channels, const sums<real> *partial, real *gweight, real *gbias)
-{
-    real sum = 0, dot = 0;
-    for (int64_t i = threadIdx.x; i < chunks; i += AFFINE_THREADS) {
-        sum += partial[i * channels + blockIdx.x].sum;
-        dot += partial[i * channels + blockIdx.x].dot;
+struct affine_gradients {
+    real *gweight, *gbias;
+    __device__ __forceinline__ void operator()(int64_t j, const affine_sums<real> &s) const
+    {
+        gweight[j] = s.dot;
+        gbias[j] = s.sum;
     }
-    sum = sum_of_block(sum);
-    __syncthreads();
-    dot = sum_of_block(dot);
-    if (threadIdx.x == 0) {
-        gbias[blockIdx.x] = sum;
-        gweight[blockIdx.x] = dot;
-    }
-}
+};
 
 int affine_fits(int dtype, int64_t rows, int64_t channels)
 {
     return rows_valid(dtype, rows, channels) && ceil_of<int64_t>(rows * channels, AFFINE_THREADS) <= INT32_MAX
-        && channels <= INT32_MAX && (!channels || ceil_of<int64_t>(rows, CHUNK) <= INT32_MAX / channels);
+        && channels <= 1 << 20;
 }
 
 template <class real>
@@ -199,18 +190,21 @@ int tg_channel_affine_backward(int dtype, int64_t rows, int64_t channels, const 
         return TG_BAD_ARGUMENT;
     return typed(dtype, [&](auto zero) {
         typedef decltype(zero) real;
+        typedef affine_sums<real> sums;
         int64_t chunks = ceil_of<int64_t>(rows, CHUNK);
-        scratch_memory memory((chunks * channels + 1) * (int64_t)sizeof(sums<real>));
-        sums<real> *partial = (sums<real> *)memory.p;
+        unsigned tiles = (unsigned)ceil_of<int64_t>(channels, LANES);
+        scratch_memory memory((chunks * channels + 1) * (int64_t)sizeof(sums));
+        sums *partial = (sums *)memory.p;
         if (!partial)
             return (int)TG_NO_MEMORY;
         launch_scale<real>(rows, channels, gy, weight, NULL, gx);
-        if (chunks * channels)
-            LAUNCH(sum_chunk<real>, (unsigned)(chunks * channels), AFFINE_THREADS, rows, channels, (const real *)x,
-                   (const real *)gy, partial);
-        if (channels)
-            LAUNCH(sum_chunks<real>, (unsigned)channels, AFFINE_THREADS, chunks, channels, partial, (real *)gweight,
-                   (real *)gbias);
+        if (chunks && tiles)
+            LAUNCH(sum_chunk<sums>, dim3((unsigned)chunks, tiles), NORM_THREADS,
+                   typename sums::input{(const real *)x, (const real *)gy}, rows, channels, partial);
+        affine_gradients<real> result = {(real *)gweight, (real *)gbias};
+        if (tiles)
+            LAUNCH((sum_chunks<sums, affine_gradients<real>>), tiles, NORM_THREADS, (const sums *)partial, chunks,
+                   channels, result);
         return launched();
     });
 }
