@@ -4,7 +4,7 @@
 
 address   AddressSanitizer and UndefinedBehaviorSanitizer: every kernel on random shapes, and no memory left behind
           when an allocation fails
-thread    ThreadSanitizer: four Python threads in kernels at once
+thread    ThreadSanitizer: four Python threads in kernels at once; two ranks of one process that train together
 coverage  gcov: the share of csrc's lines that the tests of the kernels run
 
 The sanitizers also have to report the faults that tests/kernels/planted.c has for them. Exit status 1 if anything was
@@ -76,6 +76,9 @@ def build(folder: Path, flags: tuple[str, ...]) -> Path:
         shutil.copy(ROOT / "tests" / name, folder / "tests")
     others = shutil.ignore_patterns("test_sanitize.py", "test_layout.py", "test_plain.py", "__pycache__")
     shutil.copytree(ROOT / "tests" / "kernels", folder / "tests" / "kernels", ignore=others)
+    (folder / "tests" / "parallel").mkdir()
+    for name in ("__init__.py", "together.py", "test_at_once.py"):
+        shutil.copy(ROOT / "tests" / "parallel" / name, folder / "tests" / "parallel")
     for name in ("pyproject.toml", "setup.py"):
         shutil.copy(ROOT / name, folder)
     shutil.copytree(ROOT / "csrc", folder / "csrc")

@@ -27,6 +27,7 @@ class ThreadRanks:
 
     def __init__(self, job: Job, rank: int, sharded: bool = False) -> None:
         self.job, self.rank, self.size, self.sharded, self.waited = job, rank, job.size, sharded, 0.0
+        self.names = [f"rank {rank}" for rank in range(job.size)]
 
     def exchanged(self, value: Any) -> list[Any]:
         """All ranks' values."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinygen import Tensor, enable_grad, nn, no_grad, optim, tensor
+from tinygen import Tensor, enable_grad, nn, no_grad, optim, parallel, tensor
 from tinygen.cache import cache_folder
 from tinygen.data import Dataset, Minibatches
 from tinygen.nn import functional as F
@@ -47,10 +47,14 @@ class FeatureNet(nn.Module):
 
     def of(self, images: np.ndarray, batch: int = 500) -> tuple[np.ndarray, np.ndarray]:
         """Features (N, 64) float64 and the likeliest class (N,) of images."""
+
+        def found(some: slice, _: object) -> np.ndarray:
+            features, logits = (t.numpy() for t in self(images[some]))
+            return np.concatenate([features, logits.argmax(1)[:, None].astype(np.float32)], axis=1)
+
         with no_grad():
-            parts = [self(images[i : i + batch]) for i in range(0, len(images), batch)]
-        features = np.concatenate([f.numpy() for f, _ in parts]).astype(np.float64)
-        return features, np.concatenate([logits.numpy().argmax(1) for _, logits in parts])
+            rows = parallel.in_shares(found, len(images), batch).astype(np.float64)
+        return rows[:, :-1], rows[:, -1].astype(np.int64)
 
     @property
     def digest(self) -> str:

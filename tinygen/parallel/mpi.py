@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,6 @@ class MPIRanks:
     """All processes of the job. See `tinygen.parallel.Ranks`. Between GPUs NCCL takes the sums over.
 
     Attributes:
-        names: how messages call the ranks.
         neighbors: how many ranks are on this machine, this one among them; it is the `neighbor`-th, from 0.
     """
 
@@ -67,7 +66,9 @@ class MPIRanks:
         self.rank, self.size = self.comm.rank, self.comm.size
         host = socket.gethostname()
         hosts = self.comm.allgather((host, os.getpid()))
-        self.names = [f"rank {rank} (process {pid} on {where})" for rank, (where, pid) in enumerate(hosts)]
+        self.names: Sequence[str] = [
+            f"rank {rank} (process {pid} on {where})" for rank, (where, pid) in enumerate(hosts)
+        ]
         here = [rank for rank, (where, _) in enumerate(hosts) if where == host]
         self.neighbors, self.neighbor = len(here), here.index(self.rank)
         self.gpus: NCCL | None = None

@@ -31,10 +31,12 @@ class Ranks(Protocol):
         size: how many there are.
         sharded: whether each of them has gradients and optimizer state of its part of the parameters alone.
         waited: seconds for which this one has waited for sums and copies so far.
+        names: how messages call the ranks.
     """
 
     rank: int
     size: int
+    names: Sequence[str]
     sharded: bool
     waited: float
 
@@ -55,6 +57,7 @@ class Alone:
     """A process by itself: sums are what they are of."""
 
     rank, size, sharded, waited = 0, 1, False, 0.0
+    names: Sequence[str] = ("rank 0",)
 
     def start_sum(self, array: Array, root: int | None = None) -> Pending:
         return self

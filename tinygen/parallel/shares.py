@@ -35,7 +35,7 @@ def sharing(ranks: Ranks) -> Iterator[None]:
 def in_shares(
     f: Callable[[slice, Any], np.ndarray], n: int, rows: int, rng: np.random.Generator | None = None
 ) -> np.ndarray:
-    """What f gives for each of n rows, (n, ...): so many rows at a time, and of these each rank its share.
+    """What f gives for each of n rows, (n, ...): so many rows at a time, and of these each rank does its share.
 
     f(some, rng): of the rows that a slice names; it has to treat each on its own. What it draws of rng is what one
     process would draw for them (`SharedDraws`). FloatingPointError of one rank is raised on all of them.
@@ -48,12 +48,15 @@ def in_shares(
     try:
         with sharing(ALONE):
             for i in range(0, max(n, 1), rows):
-                own = draws.share(min(rows, n - i))
+                count = min(rows, n - i)
+                few = count < ranks.size  # no rank gets nothing: all of them do all
+                own = slice(0, count) if few else draws.share(count)
                 some = slice(i + own.start, i + own.stop)
-                part = f(some, draws)
+                part = f(some, rng if few else draws)
                 if not i:
                     found = np.zeros((n, *part.shape[1:]), part.dtype)
-                found[some] = part
+                if not (few and ranks.rank):
+                    found[some] = part
     except FloatingPointError as e:
         failed = str(e)
     with using(ranks):

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tinygen import parallel
 from tinygen.models.family import Batch, Family
 from tinygen.models.model import Samples
 from tinygen.report import page
@@ -28,6 +29,7 @@ from tinygen.training.trainer import Trainer
 
 REPORT_SECONDS = 1.0  # between two times that lines are added to metrics.csv
 SAVE_SECONDS = 30.0  # between two checkpoints: what kill -9 costs at most
+LOOK_SECONDS, SLOW = 5.0, 1.2  # between two looks for slow ranks; how much longer than others a slow one takes
 ASKED = 100  # steps between two questions for the training's diagnostics
 MOMENTS = (0.01, 0.03, *(i / 10 for i in range(1, 11)))  # of the training, at which it is looked at
 
@@ -50,12 +52,13 @@ class Snapshots(Callback):
     """At the moments: a picture of what the model does, and its validation, of which the best is kept.
 
     The random numbers come from generators of their own, seeded by the run's seed and the step; so looking changes
-    nothing. held: images that the model isn't trained on, for the validation; None: there is none. shown: the images
-    for models that draw what they make of some. say: called where there is nothing to draw, with the reason.
+    nothing. On all ranks, which share what it takes; without a run on all but the first. held: images that the model
+    isn't trained on, for the validation; None: there is none. shown: the images for models that draw what they make of
+    some. say: called where there is nothing to draw, with the reason.
     """
 
     def __init__(
-        self, trainer: Trainer, run: Run, held: Batch | None, shown: Batch, say: Callable[[str], None]
+        self, trainer: Trainer, run: Run | None, held: Batch | None, shown: Batch, say: Callable[[str], None]
     ) -> None:
         self.trainer, self.run, self.held, self.shown, self.say = trainer, run, held, shown, say
         model = trainer.model
@@ -71,21 +74,23 @@ class Snapshots(Callback):
         if reached > self.trainer.moment:
             self.trainer.moment = reached
             self.trainer.model.eval()
-            if self.draws:
-                self.draw()
-            if self.held is not None:
-                row["validation"] = self.validate(self.held)
+            with parallel.sharing(self.trainer.ranks):
+                if self.draws:
+                    self.draw()
+                if self.held is not None:
+                    row["validation"] = self.validate(self.held)
             self.trainer.model.train()
 
     def draw(self) -> None:
         """Write the picture; where none can be drawn say why: it's for the training to stop, if it has to."""
         step, model = self.trainer.step, self.trainer.model
-        self.run.snapshots.mkdir(exist_ok=True)
         try:
             plot = model.family.snapshot(model, self.shown, np.random.default_rng((self.trainer.config.seed, step)))
         except FloatingPointError as e:
             self.say(f"no picture: {e}")
-        else:
+            return
+        if self.run is not None:
+            self.run.snapshots.mkdir(exist_ok=True)
             save_plot(self.run.snapshots / f"step-{step:06}.png", plot, model.levels)
 
     def validate(self, held: Batch) -> float:
@@ -152,6 +157,47 @@ class Checkpoints(Callback):
     def __exit__(self, *error: Any) -> None:
         if error[0] is None:
             self.save()
+
+
+class Stragglers(Callback):
+    """Names a rank that is slower than the others, once. On all ranks.
+
+    It is slow if in two looks, one after the other, its share of the steps took more than a fifth longer than those of
+    the others in the median, for each of its images, too. What a rank waits for others doesn't count.
+    """
+
+    def __init__(self, trainer: Trainer, say: Callable[[str], None] = lambda text: None) -> None:
+        self.trainer, self.say = trainer, say
+        self.before = self.now()
+        self.suspected: set[int] = set()
+        self.named: set[int] = set()
+
+    def now(self) -> np.ndarray:
+        """Seconds so far, those in which this rank was busy, its images."""
+        return np.array([self.trainer.elapsed, self.trainer.busy, self.trainer.own_images], np.float64)
+
+    def step(self, row: dict[str, Any]) -> None:
+        ranks, now = self.trainer.ranks, self.now()
+        seconds, *own = now - self.before
+        if ranks.size == 1 or seconds < LOOK_SECONDS:
+            return
+        self.before, found = now, np.zeros((2, ranks.size))
+        found[:, ranks.rank] = own
+        ranks.start_sum(found).wait()
+        busy, images = found
+        longer = np.minimum(_over_others(busy), _over_others(busy / np.maximum(images, 1)))
+        slow = set(np.flatnonzero(longer > SLOW).tolist())
+        for rank in sorted((slow & self.suspected) - self.named):
+            self.named.add(rank)
+            cost = (busy[rank] - np.delete(busy, rank).max()) / seconds
+            self.say(f"{ranks.names[rank]} is slower than the others: its share of a step takes {longer[rank] - 1:.0%} "
+                     f"longer, for which all wait, {max(cost, 0):.0%} of the time")  # fmt: skip
+        self.suspected = slow
+
+
+def _over_others(values: np.ndarray) -> np.ndarray:
+    """Each value over the median of the others."""
+    return np.array([value / max(np.median(np.delete(values, i)), 1e-9) for i, value in enumerate(values)])
 
 
 class ReportPage(Callback):

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygen import parallel
 from tinygen.console import Bar, say
 from tinygen.data import Dataset, in_memory
 from tinygen.learn import drawing as strip
@@ -25,21 +26,40 @@ from tinygen.report.images import save_plot
 from tinygen.training import weights
 from tinygen.training.run import Run
 
+SAMPLES = 64  # that a run ends with
+
 
 def finish(run: Run, train: Dataset, test: Dataset) -> None:
-    """Measure a run that is trained on the test set, draw samples and all its plots, and write its report."""
+    """Measure a run that is trained on the test set, draw samples and all its plots, and write its report.
+
+    Of several ranks the others `assist`.
+    """
     config, model, state = run.load()
     if run.best.exists():
         run.say(f"from here on with the weights of step {state['step']:,}, whose validation was best")
-    _measure(run, model, train, test, config.seed)
-    if _can_sample(model):
-        save_plot(run.samples, picture(model, lambda: test, 64, config.seed), model.levels)  # as `tinygen sample` does
-        run.say(f"samples: {run.samples}")
-    for name in plots(model):
-        _plot(run, model, name, train, test, config.seed, run.folder / f"{name}.png")
+    ranks = parallel.current()
+    ranks.broadcast(model.state_dict() if ranks.size > 1 else None)
+    with parallel.sharing(ranks):
+        _measure(run, model, train, test, config.seed)
+        if _can_sample(model):  # as `tinygen sample` does
+            save_plot(run.samples, picture(model, lambda: test, SAMPLES, config.seed), model.levels)
+            run.say(f"samples: {run.samples}")
+    with parallel.using(parallel.Alone()):
+        for name in plots(model):
+            _plot(run, model, name, train, test, config.seed, run.folder / f"{name}.png")
     page.write(run.folder, run.read_results())
     more = f"; more samples: tinygen sample {run.quoted}" if _can_sample(model) else ""
     run.say(f"all of it: {run.report}{more}")
+
+
+def assist(model: Model, train: Dataset, test: Dataset, seed: int) -> None:
+    """Do this rank's share of what the first one measures and draws in `finish`, with the weights that it has."""
+    ranks = parallel.current()
+    model.load_state_dict(ranks.broadcast(None))
+    with parallel.sharing(ranks):
+        model.family.metrics(model, train, test, np.random.default_rng(seed))
+        if _can_sample(model):
+            picture(model, lambda: test, SAMPLES, seed)
 
 
 def evaluate(run: Run, seed: int) -> None:

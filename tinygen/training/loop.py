@@ -16,7 +16,7 @@ from tinygen.models.family import Batch
 from tinygen.models.model import Model
 from tinygen.models.registry import model_class
 from tinygen.training import commands, weights
-from tinygen.training.callbacks import Callback, Checkpoints, MetricsFile, ReportPage, Snapshots
+from tinygen.training.callbacks import Callback, Checkpoints, MetricsFile, ReportPage, Snapshots, Stragglers
 from tinygen.training.config import Config, Sets
 from tinygen.training.cost import Cost, measure
 from tinygen.training.interrupt import interruptions
@@ -46,7 +46,7 @@ def train(config: Config, out: Path | None = None, dry: bool = False, device: st
     cost = measure(trainer)
     if trainer.ranks.rank:
         if not dry:
-            fit(trainer, [Checkpoints(trainer)])
+            _assist(trainer, sets)
         return None
     if dry:
         say(f"{about(config.model, sets)}\n{notes(sets[0])}{cost}; {cost.estimate(trainer)}")
@@ -77,7 +77,7 @@ def resume(path: Path, device: str = "cpu") -> Run | None:
         trainer.restore(run, state)
         cost = measure(trainer)
         if ranks.rank:
-            fit(trainer, [Checkpoints(trainer)])
+            _assist(trainer, sets)
             return None
         _go(run, trainer, sets, cost, f"{run.folder} goes on at step {trainer.step}")
     return run
@@ -134,8 +134,7 @@ def _go(run: Run, trainer: Trainer, sets: Sets, cost: Cost, where: str) -> None:
         if not fit(trainer, callbacks):
             raise KeyboardInterrupt(f"saved at step {trainer.step}; to go on: tinygen train --resume {run.quoted}")
         try:
-            with parallel.using(parallel.Alone()):
-                commands.finish(run, train, test)
+            commands.finish(run, train, test)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"it is trained; its test figures: tinygen evaluate {run.quoted}") from None
     except (KeyboardInterrupt, ArithmeticError, OSError) as e:
@@ -143,15 +142,25 @@ def _go(run: Run, trainer: Trainer, sets: Sets, cost: Cost, where: str) -> None:
         raise
 
 
+def _assist(trainer: Trainer, sets: Sets) -> None:
+    """What the other ranks do while the first one has the run."""
+    if fit(trainer, [_snapshots(trainer, None, sets, lambda reason: None), Checkpoints(trainer), Stragglers(trainer)]):
+        commands.assist(trainer.model, trainer.dataset, sets[2], trainer.config.seed)
+
+
 def _callbacks(run: Run, trainer: Trainer, sets: Sets, cost: Cost) -> list[Callback]:
-    train, held, test = trainer.dataset, *sets[1:]
-    model = trainer.model
-    baselines = model.family.baselines(model, train, test)
+    held, model = sets[1], trainer.model
+    baselines = model.family.baselines(model, trainer.dataset, sets[2])
     reached = "".join(f" ({name} {value:.3f})" for name, value in baselines.items())
     progress = Progress(trainer, lambda parts: model.family.progress(model, parts) + reached)
     metrics = MetricsFile(run, held is not None)
     report = ReportPage(trainer, run, cost, progress, baselines)
-    shown = subset(held or train, slice(SHOWN))
+    snapshots = _snapshots(trainer, run, sets, report.say)
+    return [snapshots, metrics, Checkpoints(trainer, run, metrics), Stragglers(trainer, report.say), progress, report]
+
+
+def _snapshots(trainer: Trainer, run: Run | None, sets: Sets, say: Callable[[str], None]) -> Snapshots:
+    held = sets[1]
+    shown = subset(held or trainer.dataset, slice(SHOWN))
     validated = None if held is None else Batch(held.images, held.labels)
-    snapshots = Snapshots(trainer, run, validated, Batch(shown.images, shown.labels), report.say)
-    return [snapshots, metrics, Checkpoints(trainer, run, metrics), progress, report]
+    return Snapshots(trainer, run, validated, Batch(shown.images, shown.labels), say)

@@ -87,7 +87,7 @@ class Noting:
     def __init__(self, ranks: Ranks, size: int) -> None:
         self.ranks, self.rank, self.size, self.sharded = ranks, ranks.rank, size, ranks.sharded
         self.events: list[Event] = []
-        self.waited = 0.0
+        self.waited, self.names = 0.0, ranks.names
 
     def start_sum(self, array: Array, root: int | None = None) -> Pending:
         return self._noted(array, time.perf_counter(), self.ranks.start_sum(array, root))

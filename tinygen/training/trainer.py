@@ -43,6 +43,7 @@ class Trainer:
         seconds: how long it took, where `config.minutes` bounds it (else 0.0, lest checkpoints differ).
         elapsed: seconds since the loop began, by the clock of rank 0.
         busy: seconds that this rank has worked in steps: without those in which it waited for others.
+        own_images: how many images this rank has taken since then.
         moment: how many of the moments (`hooks.MOMENTS`) have passed.
         best: the least validation so far.
     """
@@ -58,7 +59,7 @@ class Trainer:
         self.batches = Minibatches(data, config.batch_size, rng, share=self._share if self.draws else None)
         self.optimizers = model.optimizers(config.lr)
         self.step, self.drawn, self.seconds, self.moment, self.progress = 0, 0, 0.0, 0, 0.0
-        self.elapsed = self.busy = 0.0
+        self.elapsed, self.busy, self.own_images = 0.0, 0.0, 0
         self.best: float | None = None
         self._read = data, held
         self._images = itertools.chain.from_iterable(itertools.repeat(self.batches))  # epoch after epoch
@@ -106,7 +107,9 @@ class Trainer:
                 why = f"it has fewer than there are ranks, {self.ranks.size}"
             raise ValueError(f"a minibatch of {images} images, the last of an epoch, can't be shared: {why}; "
                              f"choose a --batch-size that divides the {self.batches.size:,} images")  # fmt: skip
-        return self.draws.share(images)
+        own = self.draws.share(images)
+        self.own_images += own.stop - own.start
+        return own
 
     def advance(self, done: float) -> dict[str, float]:
         """One step of the model, `done` (from 0 to 1) of the training being over: its numbers.
@@ -258,8 +261,11 @@ class Trainer:
     def restore(self, run: Run, state: dict[str, Any]) -> None:
         """Take up what `save` wrote, and cut metrics.csv there. Raises CheckpointError if it doesn't fit."""
         try:
-            then = state["data"]
-            other = [f"{k} were {then.get(k)}, are now {v}" for k, v in self.data.items() if then.get(k) != v]
+            then, now = (
+                state["data"],
+                self.ranks.broadcast(None if self.ranks.rank else self.data),
+            )  # one reads them all
+            other = [f"{k} were {then.get(k)}, are now {v}" for k, v in now.items() if then.get(k) != v]
             if other:
                 raise ValueError(f"the data set {self.config.data!r} has changed: {'; '.join(other)}")
             for name, optimizer in self.optimizers.items():

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from tinygen import Tensor, no_grad
+from tinygen import Tensor, no_grad, parallel
 from tinygen.console import progress
 from tinygen.models.autoregressive.family import AutoregressiveFamily
 from tinygen.models.family import Batch
@@ -59,13 +59,14 @@ class Autoregressive(Model):
 
     def log_prob(self, images: np.ndarray, labels: np.ndarray | None = None, batch_size: int = 256) -> np.ndarray:
         """log p(x) of each image, in nats, (N,) float64. Divide by -`dimensions * log(2)` for bits/dim."""
-        labels, parts = self.check_labels(labels, len(images)), [np.zeros(0)]
+        labels = self.check_labels(labels, len(images))
+
+        def log_prob(some: slice, _: object) -> np.ndarray:
+            progress(some.start / max(len(images), 1), f"likelihood of {len(images):,} images")
+            return -self.nats(images[some], None if labels is None else labels[some]).numpy().astype(np.float64)
+
         with no_grad():
-            for i in range(0, len(images), batch_size):
-                progress(i / len(images), f"likelihood of {len(images):,} images")
-                some = slice(i, i + batch_size)
-                parts.append(-self.nats(images[some], None if labels is None else labels[some]).numpy())
-        return np.concatenate(parts)
+            return parallel.in_shares(log_prob, len(images), batch_size)
 
     def loss(self, batch: Batch, rng: np.random.Generator) -> dict[str, Tensor]:
         """{"nats": the mean of -log p(x)}."""
@@ -124,12 +125,17 @@ class Autoregressive(Model):
         self.check_images(images)  # also where there is nothing to draw
         x, labels = np.array(images, np.uint8), self.check_labels(labels, len(images))
         given = self.order() < known * width * channels
-        uniform = rng.random((self.dimensions - given.sum(), len(x)))
-        with no_grad():
+
+        def complete(some: slice, rng: np.random.Generator) -> np.ndarray:
+            mine, its = x[some], None if labels is None else labels[some]
+            uniform = parallel.along(1, rng).random((self.dimensions - given.sum(), len(mine)))
             try:
-                return Sampler(self, labels).complete(x, given, uniform, temperature)
+                return Sampler(self, its).complete(mine, given, uniform, temperature)
             except NotTraceable:
-                return self.complete_naively(x, given, uniform, temperature, labels)
+                return self.complete_naively(mine, given, uniform, temperature, its)
+
+        with no_grad():
+            return parallel.in_shares(complete, len(x), max(len(x), 1), rng)
 
     def complete_naively(
         self, x: np.ndarray, given: np.ndarray, uniform: np.ndarray, temperature: float,

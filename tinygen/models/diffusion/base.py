@@ -142,12 +142,15 @@ class Denoiser(Model):
         if labels is None:
             labels = self.condition.draw(n, rng)
         labels = self.condition.check(labels, n, type(self).__name__)
-        parts, noise = [np.zeros((0, *self.image_shape), np.uint8)], self.noise(n, rng)
-        for i in range(0, n, ROWS):
-            x, some = temperature * noise[i : i + ROWS], None if labels is None else labels[i : i + ROWS]
-            states = self.states(x, some, rng, temperature)
-            parts.append(self.levels.round(self.last(states, f"drawing {n:,} images", i / n, len(x) / n)))
-        return np.concatenate(parts)
+        noise = self.noise(n, rng)
+
+        def drawn(some: slice, rng: np.random.Generator) -> np.ndarray:
+            x, its = temperature * noise[some], None if labels is None else labels[some]
+            states = self.states(x, its, rng, temperature)
+            done, share = some.start / max(n, 1), len(x) / max(n, 1)
+            return self.levels.round(self.last(states, f"drawing {n:,} images", done, share))
+
+        return parallel.in_shares(drawn, n, ROWS, rng)
 
     def last(self, states: Iterator[np.ndarray], doing: str, done: float = 0.0, share: float = 1.0) -> np.ndarray:
         """The last of states. doing, done, share: in words what is done; how much was done before; how much this is."""

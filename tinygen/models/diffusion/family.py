@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tinygen import no_grad
+from tinygen import no_grad, parallel
 from tinygen.baselines.independent import independent_nats
 from tinygen.console import progress
 from tinygen.data import Dataset
@@ -36,13 +36,13 @@ class DenoiserFamily(Family):
     def validation(self, model: Any, batch: Batch, rng: np.random.Generator) -> float:
         """The loss on at most 1,000 images, always with the same noise."""
         labels = model.condition.used(batch.labels)
-        n, total = min(len(batch.images), HELD), 0.0
+
+        def loss(rows: slice, rng: np.random.Generator) -> np.ndarray:
+            some = Batch(batch.images[rows], None if labels is None else labels[rows])
+            return np.full(len(some.images), model.loss(some, rng)["mse"].item())  # the mean counts for each of them
+
         with no_grad():
-            for i in range(0, n, TOGETHER * 5):
-                rows = slice(i, min(i + TOGETHER * 5, n))
-                some = Batch(batch.images[rows], None if labels is None else labels[rows])
-                total += len(some.images) * model.loss(some, rng)["mse"].item()
-        return total / n
+            return float(parallel.in_shares(loss, min(len(batch.images), HELD), TOGETHER * 5, rng).mean())
 
     def metrics(self, model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> list[Metric]:
         """`metrics.quality` of 2,000 samples; with classes, how often they are as asked for."""
@@ -83,12 +83,18 @@ def bounds(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) 
     Of 1,000 test images, 20 at a time, which have their 20 times in common: its standard error is that of the mean over
     those twenties. A model of classes is told none.
     """
-    images, draws = test.images[:BOUNDED], []
-    for i in range(0, len(images), TOGETHER):
-        progress(i / len(images), "bounding the likelihood")
-        some = model.network_input(images[i : i + TOGETHER]).numpy()
+    images = test.images[:BOUNDED]
+
+    def terms(rows: slice, rng: np.random.Generator) -> np.ndarray:
+        progress(rows.start / max(len(images), 1), "bounding the likelihood")
+        some = model.network_input(images[rows]).numpy()
         predict = model.predict(model.noising, model.none(len(some)))
-        draws.append(estimate(predict, model.noising, some, level_nats(model.levels), STRATA, rng))
+        found = estimate(predict, model.noising, some, level_nats(model.levels), STRATA, rng)
+        return np.full((len(some), len(VARIANCES) * len(TERMS)), [found[v][term] for v in VARIANCES for term in TERMS])
+
+    each = parallel.in_shares(terms, len(images), TOGETHER, rng)  # the means of those together, of each of them
+    twenties = [each[i : i + TOGETHER].mean(0).reshape(len(VARIANCES), -1) for i in range(0, len(images), TOGETHER)]
+    draws = [{v: dict(zip(TERMS, row, strict=True)) for v, row in zip(VARIANCES, one, strict=True)} for one in twenties]
     nats = independent_nats(train.images, images, model.levels).mean()
     known, scale, metrics = {"independent pixels": model.bits_per_dim(float(nats))}, model.bits_per_dim(1.0), []
     bits = {v: {term: scale * np.array([draw[v][term] for draw in draws]) for term in TERMS} for v in VARIANCES}

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tinygen import no_grad
+from tinygen import no_grad, parallel
 from tinygen.console import progress
 from tinygen.models.model import Model, Passes
 
@@ -66,12 +66,13 @@ class MarkovChain(Model):
         there are no classes.
         """
         self._check(labels, n, temperature)
-        parts = [np.zeros((0, *self.image_shape), np.uint8)]
-        for i in range(0, n, ROWS):
-            for state in self.chain(self.warm_start(min(ROWS, n - i), rng), self.burn_in, rng, temperature):
+
+        def ends(some: slice, rng: np.random.Generator) -> np.ndarray:
+            for state in self.chain(self.warm_start(some.stop - some.start, rng), self.burn_in, rng, temperature):
                 last = state
-            parts.append(self.images(last))
-        return np.concatenate(parts)
+            return self.images(last)
+
+        return parallel.in_shares(ends, n, ROWS, rng)
 
     def complete(
         self, images: np.ndarray, known: int, rng: np.random.Generator, temperature: float = 1.0,

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tinygen import Tensor, nn, no_grad
+from tinygen import Tensor, nn, no_grad, parallel
 from tinygen.baselines.independent import independent_nats
 from tinygen.data import Dataset
 from tinygen.metrics.metric import Metric, mean_and_error
@@ -66,12 +66,13 @@ class GSNFamily(Family):
 
 def denoising_nats(model: Any, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """-log P(x | x~) of each image, corrupted once, in nats, (N,) float64."""
-    parts = [np.zeros(0)]
+
+    def nats(some: slice, rng: np.random.Generator) -> np.ndarray:
+        x = images[some]
+        return model.nats(x, model.denoise(model.corrupt(x, rng))).numpy().astype(np.float64)
+
     with no_grad():
-        for i in range(0, len(images), ROWS):
-            x = images[i : i + ROWS]
-            parts.append(model.nats(x, model.denoise(model.corrupt(x, rng))).numpy())
-    return np.concatenate(parts)
+        return parallel.in_shares(nats, len(images), ROWS, rng)
 
 
 class GSN(MarkovChain):

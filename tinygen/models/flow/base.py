@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tinygen import Tensor, nn, no_grad
+from tinygen import Tensor, nn, no_grad, parallel
 from tinygen.console import progress
 from tinygen.models.family import Batch
 from tinygen.models.flow.family import FlowFamily
@@ -100,12 +100,13 @@ class Flow(Model):
         The noise is always the same, drawn from seed 0. labels: None, there are no classes.
         """
         self.condition.check(labels, len(images), type(self).__name__)
-        rng, parts = np.random.default_rng(0), [np.zeros(0)]
+
+        def log_prob(some: slice, rng: np.random.Generator) -> np.ndarray:
+            progress(some.start / max(len(images), 1), f"likelihood of {len(images):,} images")
+            return -self.nats(images[some], rng).numpy().astype(np.float64)
+
         with no_grad():
-            for i in range(0, len(images), ROWS):
-                progress(i / len(images), f"likelihood of {len(images):,} images")
-                parts.append(-self.nats(images[i : i + ROWS], rng).numpy())
-        return np.concatenate(parts)
+            return parallel.in_shares(log_prob, len(images), ROWS, np.random.default_rng(0))
 
     # -- from images to z and back
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from tinygen import Tensor, nn, no_grad
+from tinygen import Tensor, nn, no_grad, parallel
 
 Kind = Literal["mlp", "conv"]
 ROWS = 1024  # images or codes at once in evaluation
@@ -21,7 +21,7 @@ HIDDEN = {"mlp": 400, "conv": 32}  # units of the hidden layer; channels of the 
 def in_batches(f: Callable[[Any], Tensor], x: Any, rows: int = ROWS) -> np.ndarray:
     """f(x) without a tape, so many rows of x at a time, which bounds the memory. f has to treat each row on its own."""
     with no_grad():
-        return np.concatenate([f(x[i : i + rows]).numpy() for i in range(0, max(len(x), 1), rows)])
+        return parallel.in_shares(lambda some, _: f(x[some]).numpy(), len(x), rows)
 
 
 class FromImage(nn.Module):

@@ -19,14 +19,13 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from tinygen import Tensor, cat, nn, ops, optim
+from tinygen import Tensor, cat, nn, no_grad, ops, optim, parallel
 from tinygen.data import tasks
 from tinygen.models.family import Batch
 from tinygen.models.gan.diagnostics import gradient_norm, spread
 from tinygen.models.gan.objectives import NonSaturating, Objective
 from tinygen.models.gan.pair import first_then
 from tinygen.models.model import Model, Step
-from tinygen.models.networks.encoders import in_batches
 from tinygen.models.translation.family import TranslationFamily, errors
 from tinygen.models.translation.networks import ImagePool
 from tinygen.nn import functional as F
@@ -230,4 +229,6 @@ class Translation(Model):
         return self._translated(self.directions()[1], self.check_images(images, self.shapes[1]), rng)
 
     def _translated(self, way: Direction, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return self.levels.round(in_batches(lambda x: self.made(way, self.scale(x), rng), images, ROWS))
+        with no_grad():
+            made = lambda some, rng: self.made(way, self.scale(images[some]), rng).numpy()  # noqa: E731
+            return self.levels.round(parallel.in_shares(made, len(images), ROWS, rng))

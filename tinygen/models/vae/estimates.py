@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygen import logsumexp, no_grad
+from tinygen import logsumexp, no_grad, parallel
 from tinygen.console import progress
 
 ROWS = 2048  # of codes that are decoded at once
@@ -16,10 +16,12 @@ ACTIVE = 0.01  # how much the mean of a latent variable varies over images, from
 
 def elbo(model: Any, images: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """-E log p(x | z), by one draw of z, and KL(q, p) of each image, in nats, both (N,). Sum: -ELBO."""
+
+    def parts(some: slice, rng: np.random.Generator) -> np.ndarray:
+        return np.stack([part.numpy().astype(np.float64) for part in model.negative_elbo(images[some], rng)], axis=1)
+
     with no_grad():
-        parts = [model.negative_elbo(images[i : i + ROWS], rng) for i in range(0, len(images), ROWS)]
-    reconstruction, kl = (np.concatenate([p.numpy() for p in part]).astype(np.float64)
-                          for part in zip(*parts, strict=True))  # fmt: skip
+        reconstruction, kl = parallel.in_shares(parts, len(images), ROWS, rng).T
     return reconstruction, kl
 
 
@@ -31,17 +33,19 @@ def importance_bound(model: Any, images: np.ndarray, samples: int, rng: np.rando
     """
     if samples < 1:
         raise ValueError(f"samples must be at least 1, got {samples}")
-    bounds = np.full(len(images), -np.inf)
-    together = max(1, ROWS // samples)
+
+    def bound(some: slice, rng: np.random.Generator) -> np.ndarray:
+        found = np.full(some.stop - some.start, -np.inf)
+        for j in range(0, samples, ROWS):
+            progress(some.start / max(len(images), 1), f"importance-weighted bound, K = {samples:,}")
+            draws = min(ROWS, samples - j)
+            found = np.logaddexp(
+                found, model.draw(images[some], draws, rng).bound().numpy() + math.log(draws / samples)
+            )
+        return found
+
     with no_grad():
-        for i in range(0, len(images), together):
-            batch = slice(i, i + together)
-            for j in range(0, samples, ROWS):
-                progress((i + j / samples * together) / len(images), f"importance-weighted bound, K = {samples:,}")
-                draws = min(ROWS, samples - j)
-                bound = model.draw(images[batch], draws, rng).bound().numpy() + math.log(draws / samples)
-                bounds[batch] = np.logaddexp(bounds[batch], bound)
-    return bounds
+        return parallel.in_shares(bound, len(images), max(1, ROWS // samples), rng)
 
 
 def prior_estimate(model: Any, images: np.ndarray, samples: int, rng: np.random.Generator) -> np.ndarray:
