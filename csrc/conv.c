@@ -92,7 +92,7 @@ static void plan_flat(correlation *c)
 
 static int few(const correlation *c, const tg_conv_shape *s)
 {
-    return s->oh && s->ow && s->ci <= c->k->vector / 4 && kept_taps(s) > 2;
+    return s->oh && s->ow && s->ci <= c->k->vector / 2 && kept_taps(s) > 2;
 }
 
 static void plan_columns(correlation *c)
@@ -100,8 +100,8 @@ static void plan_columns(correlation *c)
     const tg_conv_shape *s = c->shape;
     c->flat = 1;
     c->columns = kept_taps(s) * s->ci;
-    c->out_column = c->columns;
-    c->out_row = s->ow * c->columns;
+    c->out_column = c->scatter ? round_up(c->columns, c->k->vector) : c->columns;    /* t's rows are whole vectors */
+    c->out_row = s->ow * c->out_column;
     c->out_image = s->oh * c->out_row;
 }
 
@@ -156,7 +156,7 @@ static void multiply_phase(const correlation *c, const phase *f, region r, const
     int64_t first = f->first_run, last = first + f->runs, depth;
     int accumulate = 0;
     do {                                        /* also with no run at all: then the output is the bias */
-        product p = {.runs = c->run + first, .ldb = ld, .n = n, .b = b,
+        product p = {.runs = c->run + first, .ldb = ld, .n = c->scatter ? ld : n, .b = b,
                      .bias = c->bias && !c->scatter ? c->bias + column * size : NULL};
         for (depth = 0; first < last && (!depth || depth + c->run[first].len <= DEPTH); first++, p.count++)
             depth += c->run[first].len;
@@ -198,7 +198,7 @@ static void scatter(const correlation *c, region r, const char *t, char *x)
     const tg_conv_shape *s = c->shape;
     int64_t size = c->s.size;
     for (int64_t i = 0; i < r.images; i++)
-        for (int64_t p = 0; p < r.rows; p++, t += s->ow * c->columns * size)
+        for (int64_t p = 0; p < r.rows; p++, t += c->out_row * size)
             for (int64_t k = 0; k < kept_taps(s); k++) {
                 int64_t y = (r.row0 + p) * s->stride_h + k / s->kw * s->dil_h - s->pad_h;
                 /* x[left + q * stride] for the pixels q */
@@ -207,7 +207,7 @@ static void scatter(const correlation *c, region r, const char *t, char *x)
                 int64_t q1 = left < s->w ? min64(s->ow, (s->w - 1 - left) / s->stride_w + 1) : 0;
                 int64_t to = (((r.n0 + i) * s->h + y) * s->w + left + q0 * s->stride_w) * s->ci;
                 if (y >= 0 && y < s->h && q0 < q1)
-                    c->k->add_steps(t + (q0 * c->columns + k * s->ci) * size, c->columns, x + to * size,
+                    c->k->add_steps(t + (q0 * c->out_column + k * s->ci) * size, c->out_column, x + to * size,
                                     s->stride_w * s->ci, q1 - q0, s->ci);
             }
 }
@@ -326,7 +326,7 @@ static int plan_correlation(correlation *c)
     plan_box(&c->s, c->phase[0].rows, c->phase[0].columns, c->tap, c->taps);     /* the first phase is the largest */
     c->panels = ceil_div(c->columns, c->k->panel);
     if (c->scatter) {                           /* an item's t has to fit the cache, too */
-        plan_regions(&c->s, SOURCE_BYTES * c->s.channels / max64(c->s.channels, c->columns), 4 * c->threads, 1);
+        plan_regions(&c->s, SOURCE_BYTES * c->s.channels / max64(c->s.channels, c->out_column), 4 * c->threads, 1);
         c->items = c->s.groups;
         c->flat_bytes = round_up(c->s.images * c->s.band * c->out_row * c->s.size, ALIGNMENT);
         c->copy_bytes = c->flat_bytes + source_copy_bytes(&c->s);

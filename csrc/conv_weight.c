@@ -232,7 +232,7 @@ static int plan_weight(weight_sum *g)
     tap *taps = (tap *)(memory + tap_at);
     g->run = (run *)(memory + run_at);
     g->blocks = kept * s->ci * s->co * size > LARGE || s->n * pixels < FEW;
-    g->beside = !g->blocks && s->co <= g->k->vector / 4 && kept > 2 && s->stride_h == 1 && s->stride_w == 1
+    g->beside = !g->blocks && s->co <= g->k->vector / 2 && kept > 2 && s->stride_h == 1 && s->stride_w == 1
         && s->mask == TG_MASK_NONE && s->n * s->h * s->w >= FEW;
     plan_taps(s, taps);
     if (g->beside)

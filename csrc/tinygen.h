@@ -166,6 +166,23 @@ int tg_cross_entropy(int dtype, int64_t rows, int64_t classes, const void *logit
 int tg_cross_entropy_backward(int dtype, int64_t rows, int64_t classes, const void *logits,
                               const int64_t *labels, const void *gloss, void *glogits, int threads);
 
+/* --- affine maps ---------------------------------------------------------------------------------------- */
+
+/* The affine coupling: y = x, but x2 exp(s) + t in place of its k channels x2 from `start` on, and log_det (n), the sum
+ * of s of each image. x, y (n, pixels, channels); both (n, pixels, 2, k): v, of which s = 2 tanh(v / 2), and t.
+ * gx and gboth are the gradients of x and both, from gy and glog_det (n), either of which may be NULL for 0. */
+int tg_affine_coupling(int dtype, int64_t n, int64_t pixels, int64_t channels, int64_t k, int64_t start, const void *x,
+                       const void *both, void *y, void *log_det, int threads);
+int tg_affine_coupling_backward(int dtype, int64_t n, int64_t pixels, int64_t channels, int64_t k, int64_t start,
+                                const void *x, const void *both, const void *gy, const void *glog_det, void *gx,
+                                void *gboth, int threads);
+
+/* y = x * weight + bias, of each channel, with x, y (rows, channels); and the gradients of x, weight and bias. */
+int tg_channel_affine(int dtype, int64_t rows, int64_t channels, const void *x, const void *weight, const void *bias,
+                      void *y, int threads);
+int tg_channel_affine_backward(int dtype, int64_t rows, int64_t channels, const void *x, const void *weight,
+                               const void *gy, void *gx, void *gweight, void *gbias, int threads);
+
 /* --- sampling ------------------------------------------------------------------------------------------- */
 
 /* Draws images value by value from a network. Each of the network's numbers is computed once, as soon as what it

@@ -17,7 +17,7 @@ MOST_LINES, A_SCREEN = 450, 60  # of a file, of a function
 # that name: in C, in CUDA, and their headers.
 CSRC = (
     ("recurrent", "sample"),
-    ("conv", "conv_weight", "elementwise", "loss", "normalize", "optim"),
+    ("affine", "conv", "conv_weight", "elementwise", "loss", "normalize", "optim"),
     ("matmul", "plain", "source", "winograd"),
     ("columns", "mask", "tile"),
     ("runtime/cuda", "runtime/isa", "runtime/memory", "runtime/parallel", "runtime/variants"),

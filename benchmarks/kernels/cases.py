@@ -288,6 +288,33 @@ def batch_norm(c: int, size: int, n: int, **options: Any) -> Case:
     )  # fmt: skip
 
 
+def affine_coupling(c: int, size: int, n: int, **options: Any) -> Case:
+    """Of the second half of the channels; the sum of s is left out."""
+
+    def theirs(t: Any) -> Any:
+        def coupling(x: Any, both: Any) -> Any:
+            (x1, x2), (s, u) = x.chunk(2, 1), both.chunk(2, 1)
+            return t.torch.cat([x1, x2 * (2 * t.torch.tanh(s / 2)).exp() + u], 1)
+
+        return t.both_formats(coupling)
+
+    return function(
+        f"affine coupling, {c} channels, {size}x{size}, N {n}", "Elementwise", 0.0,
+        [(n, c, size, size), (n, c, size, size)], lambda x, both: tg.ops.affine_coupling(x, both, c // 2)[0], theirs,
+        **options,
+    )  # fmt: skip
+
+
+def channel_affine(c: int, size: int, n: int, **options: Any) -> Case:
+    def theirs(t: Any) -> Any:
+        return t.both_formats(lambda x, w, b: x * w[:, None, None] + b[:, None, None])
+
+    return function(
+        f"scale and shift of each channel, {c} channels, {size}x{size}, N {n}", "Elementwise", 0.0,
+        [(n, c, size, size), (c,), (c,)], tg.ops.channel_affine, theirs, **options,
+    )  # fmt: skip
+
+
 def group_norm(c: int, size: int, n: int, **options: Any) -> Case:
     """With silu after it, as in a U-Net; a group is 4 channels."""
     groups = min(32, c // 4)
@@ -726,6 +753,10 @@ CASES: list[Case] = [
     elementwise("x + x", lambda x: x + x, lambda t: lambda x: x + x),
     batch_norm(64, 28, 32),
     batch_norm(256, 8, 64),
+    affine_coupling(4, 14, 64, quick=True),
+    affine_coupling(8, 7, 64),
+    channel_affine(4, 14, 64, quick=True),
+    channel_affine(8, 7, 64),
     group_norm(32, 28, 64),
     group_norm(64, 28, 64, quick=True),
     group_norm(64, 14, 64),

@@ -44,6 +44,15 @@ static inline int groups_valid(int dtype, int64_t n, int64_t pixels, int64_t cha
     return countable(sizes, 3) && countable(sizes + 1, 2);
 }
 
+/* Of n images of so many pixels, k of whose channels, from `start` on, are changed. */
+static inline int coupling_valid(int dtype, int64_t n, int64_t pixels, int64_t channels, int64_t k, int64_t start)
+{
+    const int64_t sizes[] = {n, pixels, channels}, fewer[] = {pixels, channels}, changed[] = {n, pixels, 2, k};
+    if (!valid_dtype(dtype) || n < 0 || pixels < 0 || k < 0 || start < 0 || k > channels || start > channels - k)
+        return 0;
+    return countable(sizes, 3) && countable(fewer, 2) && countable(changed, 4);
+}
+
 static inline int conv_valid(int dtype, const tg_conv_shape *s)
 {
     const int64_t sizes[] = {s->n, s->h, s->w, s->ci, s->oh, s->ow, s->co};

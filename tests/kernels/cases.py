@@ -382,6 +382,64 @@ def gated_backward(rng, **wanted):
     return Case("tg_gated_backward", [rows, channels, In(x), In(gy), Out(x.shape)], [(answer, scale)])
 
 
+# ---------------------------------------------------------------------------------------------------------- affine maps
+
+
+def _coupling_arrays(rng, n=None, pixels=None, channels=None, k=None):
+    n = int(rng.choice((0, 1, 2, 5, 9))) if n is None else n
+    pixels = int(rng.choice((0, 1, 3, 9, 49, 130, 300))) if pixels is None else pixels
+    channels = int(rng.choice((1, 2, 3, 4, 5, 8, 12, 17))) if channels is None else channels
+    if k is None and rng.random() < 0.1:  # so many channels that a block doesn't hold a pixel's
+        n, pixels, channels = min(n, 2), min(pixels, 3), 1100
+    k = int(rng.integers(0, channels + 1)) if k is None else k
+    x, both = normal(rng, n, pixels, channels), normal(rng, n, pixels, 2, k, spread=rng.choice((0.3, 3)))
+    return x, both, int(rng.integers(0, channels - k + 1))
+
+
+def affine_coupling(rng, **wanted):
+    x, both, start = _coupling_arrays(rng, **wanted)
+    y, log_det = definitions.affine_coupling(x, both, start)
+    k = both.shape[3]
+    scale = np.zeros(x.shape)  # what isn't changed is the same
+    scale[:, :, start : start + k] = 32 * abs(x[:, :, start : start + k]) * 8 + 2 * abs(both[:, :, 1])
+    sums = (8 + x.shape[1] * k / 4) * (2 * np.ones(both[:, :, 0].shape)).sum((1, 2))
+    arguments = [*x.shape, k, start, In(x), In(both), Out(x.shape), Out(log_det.shape)]
+    return Case("tg_affine_coupling", arguments, [(y, scale), (log_det, sums)])
+
+
+def affine_coupling_backward(rng, **wanted):
+    x, both, start = _coupling_arrays(rng, **wanted)
+    given = (True, True) if wanted else [(True, True), (True, False), (False, True)][rng.integers(3)]
+    gy, glog_det = (maybe(rng, a, g) for a, g in zip((normal(rng, *x.shape), normal(rng, len(x))), given, strict=True))
+    zeros = np.zeros(x.shape) if gy is None else gy, np.zeros(len(x)) if glog_det is None else glog_det
+    gx, gboth = definitions.affine_coupling_backward(x, both, start, *zeros)
+    k = both.shape[3]
+    changed = slice(start, start + k)
+    size = abs(zeros[0][:, :, changed]) * 8
+    of_x, of_both = np.zeros(x.shape), np.zeros(both.shape)
+    of_x[:, :, changed] = 32 * size
+    of_both[:, :, 0] = 64 * (size * abs(x[:, :, changed]) + abs(zeros[1])[:, None, None])  # 1 - s s / 4 cancels
+    arguments = [*x.shape, k, start, In(x), In(both), _maybe_in(gy), _maybe_in(glog_det), Out(x.shape), Out(both.shape)]
+    return Case("tg_affine_coupling_backward", arguments, [(gx, of_x), (gboth, of_both)])
+
+
+def channel_affine(rng, **wanted):
+    rows, channels = _rows(rng, **wanted)
+    x, weight, bias = normal(rng, rows, channels), normal(rng, channels), normal(rng, channels)
+    answers = [(x * weight + bias, 2 * (abs(x * weight) + abs(bias)))]
+    return Case("tg_channel_affine", [rows, channels, In(x), In(weight), In(bias), Out(x.shape)], answers)
+
+
+def channel_affine_backward(rng, **wanted):
+    rows, channels = _rows(rng, **wanted)
+    x, weight, gy = normal(rng, rows, channels), normal(rng, channels), normal(rng, rows, channels)
+    answers, terms = definitions.channel_affine_backward(x, weight, gy), min(rows, 256) + 8
+    scales = 2 * abs(answers[0]), terms * abs(gy * x).sum(0), terms * abs(gy).sum(0)
+    outputs = [Out(a.shape) for a in answers]
+    arguments = [rows, channels, In(x), In(weight), In(gy), *outputs]
+    return Case("tg_channel_affine_backward", arguments, list(zip(answers, scales, strict=True)))
+
+
 # ----------------------------------------------------------------------------------------------------------- over rows
 
 
@@ -661,6 +719,10 @@ KERNELS = {
     "tg_logistic_backward": _elementwise("tg_logistic_backward", definitions.logistic_backward, 2, 4, [(0, -1)]),
     "tg_gated": gated,
     "tg_gated_backward": gated_backward,
+    "tg_affine_coupling": affine_coupling,
+    "tg_affine_coupling_backward": affine_coupling_backward,
+    "tg_channel_affine": channel_affine,
+    "tg_channel_affine_backward": channel_affine_backward,
     "tg_batch_norm": batch_norm,
     "tg_batch_norm_backward": batch_norm_backward,
     "tg_group_norm": group_norm,

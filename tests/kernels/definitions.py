@@ -183,6 +183,26 @@ def gated_backward(x, gy):
     return np.stack([gy * s * (1 - t * t), gy * t * s * (1 - s)], 1)
 
 
+def affine_coupling(x, both, start):
+    """x: (n, pixels, channels), both: (n, pixels, 2, k)."""
+    k, s = both.shape[3], 2 * np.tanh(both[:, :, 0] / 2)
+    y = x.copy()
+    y[:, :, start : start + k] = x[:, :, start : start + k] * np.exp(s) + both[:, :, 1]
+    return y, s.sum((1, 2))
+
+
+def affine_coupling_backward(x, both, start, gy, glog_det):
+    k, s, slope = both.shape[3], 2 * np.tanh(both[:, :, 0] / 2), 1 / np.cosh(both[:, :, 0] / 2) ** 2
+    changed = slice(start, start + k)
+    gx, gs = gy.copy(), gy[:, :, changed] * x[:, :, changed] * np.exp(s) + glog_det[:, None, None]
+    gx[:, :, changed] *= np.exp(s)
+    return gx, np.stack([gs * slope, gy[:, :, changed]], 2)
+
+
+def channel_affine_backward(x, weight, gy):
+    return gy * weight, (gy * x).sum(0), gy.sum(0)
+
+
 def batch_norm(x, weight, bias, eps):
     mean, var = x.mean(0), x.var(0)
     out = (x - mean) / np.sqrt(var + eps)

@@ -21,6 +21,7 @@ from tinygen import kernels, nn
 from tinygen.geometry import Geometry
 from tinygen.ops.activations import relu_backward
 from tinygen.ops.conv import conv2d, conv2d_weight, conv_transpose2d
+from tinygen.ops.coupling import affine_coupling, channel_affine
 from tinygen.ops.elementwise import add
 from tinygen.ops.linalg import linear, matmul
 from tinygen.ops.loss import cross_entropy, cross_entropy_backward
@@ -134,6 +135,8 @@ CALLS = {  # name -> (function of the float arrays, those arrays); large enough 
         lambda x, g: cross_entropy_backward(x, LABELS, g),
         (normal(5, 7, 6), normal(5, 6)),
     ),
+    "affine_coupling": (lambda x, both: affine_coupling(x, both, 1), (normal(6, 4, 3, 5), normal(6, 6, 3, 5))),
+    "channel_affine": (channel_affine, (normal(6, 4, 3, 5), normal(4), normal(4))),
     "batch_norm": (lambda x, w, b: batch_norm(x, w, b, 1e-3), (normal(6, 4, 3, 5), normal(4), normal(4))),
     "group_norm": (
         lambda x, w, b, s: group_norm(x, w, b, 2, 1e-3, True, s),

@@ -97,6 +97,10 @@ LARGER = {
     "tg_lstm_weight": {"n": 9, "h": 12, "w": 12, "units": 20, "taps": 2, "diagonal": -1},
     "tg_gated": {"rows": 3000, "channels": 21},
     "tg_gated_backward": {"rows": 3000, "channels": 21},
+    "tg_affine_coupling": {"n": 9, "pixels": 300, "channels": 6, "k": 3},
+    "tg_affine_coupling_backward": {"n": 9, "pixels": 300, "channels": 6, "k": 3},
+    "tg_channel_affine": {"rows": 3000, "channels": 21},
+    "tg_channel_affine_backward": {"rows": 3000, "channels": 21},
     "tg_batch_norm": {"rows": 2000, "channels": 21},
     "tg_batch_norm_backward": {"rows": 2000, "channels": 21},
     "tg_group_norm": {"n": 9, "pixels": 300, "channels": 24},
@@ -655,7 +659,7 @@ def test_allocation_fails(kernel):
             one.check(outputs if code == kernels.library.lib.TG_OK else one.run(np.float64, 2))
         assert code == kernels.library.lib.TG_OK
         most = max(most, n - 1)
-    assert (1 <= most <= 4) if re.search("conv|lstm|norm|adam", kernel) else most == 0
+    assert (1 <= most <= 4) if re.search("conv|lstm|norm|adam|channel", kernel) else most == 0
 
 
 @pytest.mark.fault("K10")
@@ -763,6 +767,16 @@ def test_the_definitions_of_gradients_are_gradients(seed):
     assert np.allclose(loss(x), definitions.cross_entropy(x, labels))
     backward = definitions.cross_entropy_backward(x, labels, gy[:, 0])
     assert np.isclose(inner([gy[:, 0]], directional(loss, [x], [d])), inner([backward], [d]))
+
+
+def test_the_definitions_of_affine_maps_gradients_are_their_gradients():
+    rng = np.random.default_rng(0)
+    inputs, gy, glog_det = [rng.standard_normal((2, 3, s)) for s in (5, 4)], *map(rng.standard_normal, ((2, 3, 5), 2))
+    inputs[1] = inputs[1].reshape(2, 3, 2, 2)
+    d = [rng.standard_normal(a.shape) for a in inputs]
+    moved = [directional(lambda *a, i=i: definitions.affine_coupling(*a, 1)[i], inputs, d) for i in range(2)]
+    backward = definitions.affine_coupling_backward(*inputs, 1, gy, glog_det)
+    assert np.isclose(inner([gy], moved[0]) + inner([glog_det], moved[1]), inner(backward, d))
 
 
 @pytest.mark.parametrize("silu", [0, 1])

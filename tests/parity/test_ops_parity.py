@@ -414,6 +414,15 @@ def test_an_affine_coupling(k, start, sides, dtype, seed):
                 seed)  # fmt: skip
 
 
+@given(st.sampled_from([(), (3,), (2, 3)]), dtypes, seeds)
+@pytest.mark.fault("G03")
+@FEW
+def test_a_scale_and_a_shift_of_each_channel(sides, dtype, seed):
+    shape = (1, -1, *[1] * len(sides))
+    compare(ops.channel_affine, lambda x, w, b: x * w.view(shape) + b.view(shape),
+            normal(seed, dtype, (2, 5, *sides), (5,), (5,)), 64, seed)  # fmt: skip
+
+
 # ------------------------------------------------------------------------------------------------------- completeness
 
 
@@ -422,7 +431,7 @@ def test_every_op_is_compared():
         *UNARY, *BINARY, *FLAT, "pow", "clamp", "where", "sum", "mean", "amax", "amin", "argmax", "logsumexp",
         "softmax", "log_softmax", "cumsum", "reshape", "permute", "transpose", "flip", "broadcast_to", "sum_to",
         "getitem", "index_add", "gather", "scatter_add", "cat", "stack", "pad", "to", "matmul", "linear", "conv2d",
-        "conv_transpose2d", "conv2d_weight", "affine_coupling",
+        "conv_transpose2d", "conv2d_weight", "affine_coupling", "channel_affine",
     }  # fmt: skip
     # Ops named .._backward are rules, compared as the gradients of their ops.
     elsewhere = {"loss", "recurrent", "normalize", "pooling"}  # the ops of network functions: test_nn_parity

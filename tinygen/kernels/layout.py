@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygen.array import memory_order, xp
+from tinygen.array import long_parts, memory_order, xp
 from tinygen.kernels import library
 from tinygen.pool import new
 
@@ -31,6 +31,16 @@ def nhwc(x: Any) -> Any:
 def hwio(weight: Any) -> Any:
     """A weight (O, I, KH, KW) as a kernel reads it."""
     return contiguous(weight.transpose(2, 3, 1, 0))
+
+
+def channels_last(x: Any) -> Any:
+    """An array (N, C, ...) as rows of its channels, (N, ..., C), as a kernel reads it."""
+    return contiguous(x.transpose(0, *range(2, x.ndim), 1))
+
+
+def channels_second(rows: Any) -> Any:
+    """(N, ..., C) as (N, C, ...), in memory as it is."""
+    return rows.transpose(0, rows.ndim - 1, *range(1, rows.ndim - 1))
 
 
 def vector(name: str, a: Any, n: int) -> Any:
@@ -54,9 +64,13 @@ def packed(a: Any) -> Any:
     memory = a.transpose(memory_order(a))
     dense = memory.flags.c_contiguous and aligned(a) and a.size >= library.SMALL
     matrices = _matrices(a.shape, a.strides) if dense and library.accepts(a) else None
-    if matrices is None:
+    if matrices is None and not (a.ndim > 1 and a.shape[-1] <= 8 and library.accepts(a)):
         return np.require(a, requirements=["C", "A"]) if isinstance(a, np.ndarray) else xp(a).ascontiguousarray(a)
     out = new(a.shape, a)
+    if matrices is None:
+        for values, part in long_parts(a, out):
+            part[...] = values
+        return out
     library.call("tg_transpose", a, *matrices, memory, out)
     return out
 

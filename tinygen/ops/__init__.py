@@ -7,7 +7,7 @@ from typing import Any
 
 from tinygen._tensor import Tensor as _Tensor
 from tinygen.ops.conv import conv2d, conv2d_weight, conv_transpose2d
-from tinygen.ops.coupling import affine_coupling
+from tinygen.ops.coupling import affine_coupling, channel_affine
 from tinygen.ops.device import device, new_tensor, to
 from tinygen.ops.activations import elu, leaky_relu, relu, sigmoid, silu, softplus, tanh
 from tinygen.ops.einsum import einsum

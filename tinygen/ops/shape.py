@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tinygen import kernels
-from tinygen.array import inverse, memory_order, on_device_of, total, xp
+from tinygen.array import inverse, long_parts, memory_order, on_device_of, total, xp
 from tinygen.ops._samples import normal, sample
 from tinygen.tape import op
 
@@ -143,10 +143,13 @@ def _(gout, x_shape, index):
 
 def _add_at(total, gout, x_shape, index):
     """Of the elements of an array taken one after the other, each adds to its own, not zeros to all the others."""
-    if is_basic(index):
+    if not is_basic(index):
+        xp(total).add.at(total, _placed(total, index), gout)
+    elif gout.ndim < 2:  # of a single number NumPy gives a copy
         total[index] += gout
     else:
-        xp(total).add.at(total, _placed(total, index), gout)
+        for part, more in long_parts(total[index], gout):
+            part += more
 
 
 getitem.op.adds = _add_at
@@ -156,7 +159,11 @@ getitem.op.adds = _add_at
 def index_add(x, index, shape):
     """Zeros of the given shape to which x is added at [index], also where it repeats: the adjoint of `getitem`."""
     out = xp(x).zeros_like(x, shape=shape)  # in x's order in memory, if it has as many axes
-    _add_at(out, x, shape, index)
+    if is_basic(index) and x.ndim > 1:
+        for part, values in long_parts(out[index], x):
+            part[...] = values
+    else:
+        _add_at(out, x, shape, index)
     return out
 
 

@@ -39,11 +39,15 @@ class Chain(nn.ModuleList, Layer):
         super().__init__(layers)
 
     def forward(self, x: Tensor) -> tuple[Tensor, LogDet]:
-        total: LogDet = 0.0
+        of_all: LogDet = 0.0
+        of_each: LogDet = 0.0  # added up apart, for a sum of both kinds makes N numbers
         for layer in self:
             x, log_det = layer(x)
-            total = total + log_det
-        return x, total
+            if isinstance(log_det, Tensor) and log_det.shape:
+                of_each = of_each + log_det
+            else:
+                of_all = of_all + log_det
+        return x, of_each + of_all
 
     def inverse(self, y: Tensor) -> Tensor:
         for layer in list[Any](self)[::-1]:
@@ -196,9 +200,7 @@ class ActNorm(Layer):
     def forward(self, x: Tensor) -> tuple[Tensor, LogDet]:
         if self.training and not self.started.item():
             self.start(x.numpy())
-        shape = (1, -1, *[1] * (x.ndim - 2))
-        log_det = self.log_s.sum() * math.prod(x.shape[2:])
-        return x * exp(self.log_s).reshape(*shape) + self.b.reshape(*shape), log_det
+        return ops.channel_affine(x, exp(self.log_s), self.b), self.log_s.sum() * math.prod(x.shape[2:])
 
     def inverse(self, y: Tensor) -> Tensor:
         shape = (1, -1, *[1] * (y.ndim - 2))
