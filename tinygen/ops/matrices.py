@@ -10,7 +10,8 @@ import numpy as np
 from tinygen.array import xp
 from tinygen.ops._samples import normal, sample
 from tinygen.ops.linalg import matmul
-from tinygen.ops.shape import reshape, transpose, tril
+from tinygen.ops.reduce import sum
+from tinygen.ops.shape import reshape, transpose, tril, triu
 from tinygen.tape import op
 
 
@@ -78,6 +79,37 @@ def _(gout, out, upper):
     return transpose(solve(turned, transpose(left, -1, -2)), -1, -2)
 
 
+@op
+def plu_product(p, lower, upper, diagonal):
+    """P L U of matrices (N, N) and a vector (N,): L has ones on its diagonal, what `lower` has below it; U `diagonal`
+    on it, what `upper` has above it.
+
+    Source: Kingma & Dhariwal, Glow (2018), equation 10.
+    """
+    low, high = _triangles(lower, upper, diagonal)
+    return p @ (low @ high)
+
+
+@plu_product.vjp("lower", "upper", "diagonal")
+def _(gout, p, lower, upper, diagonal):
+    low, high = _triangles(lower, upper, diagonal)
+    g = matmul(transpose(p, 0, 1), gout)
+    ghigh = matmul(transpose(low, 0, 1), g)
+    return tril(matmul(g, transpose(high, 0, 1)), -1), triu(ghigh, 1), sum(ghigh * _one(diagonal), 0)
+
+
+def _triangles(lower, upper, diagonal):
+    """L and U."""
+    one = _one(diagonal)
+    return tril(lower, -1) + one, triu(upper, 1) + one * diagonal
+
+
+def _one(diagonal):
+    """The unit matrix of its size, an array."""
+    array = getattr(diagonal, "_array", diagonal)
+    return xp(array).eye(len(array), dtype=array.dtype)
+
+
 # ---------------------------------------------------------------------------------------------- what they are tested on
 
 
@@ -107,3 +139,9 @@ def _(rng):
         x = _matrices(rng, *shape)
         yield sample(x @ x.swapaxes(-1, -2))
         yield sample(x @ x.swapaxes(-1, -2), True)
+
+
+@plu_product.samples
+def _(rng):
+    for n in (1, 3):
+        yield sample(np.eye(n)[rng.permutation(n)], normal(rng, n, n), normal(rng, n, n), normal(rng, n))

@@ -15,6 +15,7 @@ import numpy as np
 from tinygen import Tensor, cat, exp, index_select, nn, ops, parallel, tanh, tensor, where
 from tinygen.models.networks.encoders import FromImage, ToImage
 from tinygen.nn import functional as F
+from tinygen.ops.matrices import plu_product
 
 LogDet = Tensor | float
 LEAST = 1e-6  # a standard deviation below which numbers are all the same
@@ -223,7 +224,6 @@ class Invertible1x1(Layer):
         rotation, _ = np.linalg.qr(rng.standard_normal((channels, channels)))
         p, lower, upper = lu(rotation)
         s = np.diag(upper)
-        self.below = np.tri(channels, k=-1, dtype=bool)
         self.register_buffer("p", tensor(p.astype(np.float32)))
         self.register_buffer("sign_s", tensor(np.sign(s).astype(np.float32)))
         self.log_s = nn.Parameter(np.log(np.abs(s)).astype(np.float32))
@@ -231,10 +231,7 @@ class Invertible1x1(Layer):
 
     def weight(self) -> Tensor:
         """W, (C, C)."""
-        one = self.p.new_tensor(np.eye(len(self.below)))
-        lower = where(self.below, self.lower, 0.0) + one
-        upper = where(self.below.T, self.upper, 0.0) + one * (self.sign_s * exp(self.log_s))
-        return self.p @ (lower @ upper)  # equation 10
+        return plu_product(self.p, self.lower, self.upper, self.sign_s * exp(self.log_s))  # equation 10
 
     def mixed(self, x: Tensor, weight: Tensor) -> Tensor:
         """weight times the channels, which are last in memory, at each pixel: a 1x1 convolution."""
