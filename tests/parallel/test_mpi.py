@@ -190,7 +190,7 @@ with mpi.job() as codes:
     codes.append(0)
 raise SystemExit
 """
-    code, out, err = ended(start(folder, 2, before=short))
+    code, out, err = ended(start(folder, 2, before=short), 600)
     assert (code, out) == (0, f"{MANY} ended\n"), err
 
 

@@ -196,12 +196,12 @@ def measure(config: Config) -> tuple[Network, dict[int, Timeline]]:
     rehearsed, together = Steps(config, Noting(ALONE, 2)), Steps(config, Noting(ranks, ranks.size))
     alone = None if ranks.rank else Steps(config, Noting(ALONE, 1))
     for _ in range(ROUNDS):
-        rehearsed.take(rehearsed.together)
-        parallel.total(0)
         if alone:
             alone.take(alone.together)
         parallel.total(0)  # meanwhile the others sleep
+        rehearsed.take(rehearsed.together)
         together.take(together.together)
+        parallel.total(0)
     found = {0: rehearsed.median(), ranks.size: together.median()} | ({1: alone.median()} if alone else {})
     return measured_network(ranks), found
 
