@@ -16,6 +16,7 @@
 #include "winograd.h"
 
 enum {
+    PRODUCT = 1 << 16,              /* bytes of a 1 x 1 gw from which it is a matrix product like any other, x' gy */
     LARGE = 1 << 20,                /* bytes of a gw that has no private copies */
     FEW = 1 << 10,                  /* pixels for which copies don't pay either */
     CHUNK_BYTES = 32 << 10,         /* of x in a chunk that is read in place: with gy's it nearly fits the L1 cache */
@@ -51,15 +52,7 @@ static int64_t pixels_of(const weight_sum *g, region r) { return r.images * r.ro
 /* gy of a region, one panel after the other, their columns rounded up to whole vectors. */
 static void pack_gy(const weight_sum *g, region r, char *to)
 {
-    int64_t size = g->s.size, co = g->shape->co, pixels = pixels_of(g, r);
-    const char *from = g->gy + gy_offset(g, r);
-    for (int64_t column = 0; column < co; column += g->k->panel) {
-        int64_t n = min64(g->k->panel, co - column), ld = round_up(n, g->k->vector);
-        for (int64_t q = 0; q < pixels; q++, to += ld * size) {
-            memcpy(to, from + (q * co + column) * size, (size_t)(n * size));
-            memset(to + n * size, 0, (size_t)((ld - n) * size));
-        }
-    }
+    g->k->pack(g->gy + gy_offset(g, r), g->shape->co, to, pixels_of(g, r), g->shape->co);
 }
 
 /* One panel of gy of a region at all taps side by side, whose columns begin at `column`: zeros, and to them added what
@@ -293,27 +286,18 @@ static int sum_weight(weight_sum *g, int threads)
     return TG_OK;
 }
 
-/* A large gw, or one that few pixels add to, is a matrix product like any other: x' gy. */
-static int multiply_weight(int dtype, const tg_conv_shape *s, int relu, const void *x, const void *gy, void *gw,
-                           void *gbias, int threads)
-{
-    matmul p = {.m = s->ci, .n = s->co, .k = s->n * s->h * s->w, .a = x, .b = gy, .a_transposed = 1, .relu = relu,
-                .c = gw};
-    if (gbias) {
-        memset(gbias, 0, (size_t)(s->co * element_size(dtype)));
-        tiles(dtype)->add_rows(gy, gbias, p.k, s->co);
-    }
-    return multiply_matrices(dtype, &p, threads);
-}
-
 int tg_conv2d_weight(int dtype, const tg_conv_shape *s, int relu, const void *x, const void *gy, void *gw,
                      void *gbias, int threads)
 {
     if (!conv_valid(dtype, s))
         return TG_BAD_ARGUMENT;
     int64_t pixels = s->n * s->oh * s->ow;
-    if (is_pointwise(s) && s->co && pixels && (s->ci * s->co * element_size(dtype) > LARGE || pixels < FEW))
-        return multiply_weight(dtype, s, relu, x, gy, gw, gbias, clamp_threads(threads));
+    if (is_pointwise(s) && s->ci && s->co && pixels
+        && (s->ci * s->co * element_size(dtype) >= PRODUCT || pixels < FEW)) {
+        matmul p = {.m = s->ci, .n = s->co, .k = pixels, .a = x, .b = gy, .a_transposed = 1, .relu = relu, .c = gw,
+                    .column_sums = gbias};
+        return multiply_matrices(dtype, &p, clamp_threads(threads));
+    }
     if (winograd_suits(s) && 9 * s->ci * s->co * element_size(dtype) <= 4 * LARGE)
         return winograd_weight(dtype, s, relu, x, gy, gw, gbias, clamp_threads(threads));
     weight_sum g = {.shape = s, .k = tiles(dtype), .gy = gy, .gw = gw, .gbias = gbias};

@@ -106,15 +106,15 @@ static void multiply(const engine *e, const char *b, int64_t ldb, int64_t depth,
 /* B (depth, columns) = a matrix, or its transpose, in panels. */
 static void pack(const engine *e, const char *from, int transposed, int64_t depth, int64_t columns, char *to)
 {
+    if (!transposed) {
+        e->k->pack(from, columns, to, depth, columns);
+        return;
+    }
     for (int64_t column = 0; column < columns; column += e->k->panel) {
-        int64_t n = min64(e->k->panel, columns - column), ld = ceil_div(n, e->k->vector) * e->k->vector;
+        int64_t n = min64(e->k->panel, columns - column), ld = round_up(n, e->k->vector);
         if (ld > n)
             memset(to, 0, (size_t)(depth * ld * e->size));
-        if (transposed)
-            e->k->transpose(from + column * depth * e->size, depth, to, ld, n, depth);
-        else
-            for (int64_t k = 0; k < depth; k++)
-                memcpy(to + k * ld * e->size, from + (k * columns + column) * e->size, (size_t)(n * e->size));
+        e->k->transpose(from + column * depth * e->size, depth, to, ld, n, depth);
         to += depth * ld * e->size;
     }
 }
@@ -334,6 +334,11 @@ int tg_lstm_weight(int dtype, const tg_lstm_shape *s, const void *h, const void 
     tg_conv_shape f = {.n = s->n, .h = s->h, .w = s->w, .ci = s->units, .oh = s->h, .ow = s->w,
                        .co = 4 * s->units, .kh = 1, .kw = s->taps, .stride_h = 1, .stride_w = 1, .pad_h = 1,
                        .pad_w = s->taps / 2, .dil_h = 1, .dil_w = 1, .groups = 1};
+    if (s->n == 1 && s->taps == 1 && s->h) {    /* all steps are one image of one row, but for the last and the first */
+        f.h = f.oh = s->h - 1;
+        f.pad_h = 0;
+        gz = (const char *)gz + s->w * 4 * s->units * element_size(dtype);
+    }
     if (!s->diagonal)
         return tg_conv2d_weight(dtype, &f, 0, h, gz, gu, NULL, threads);
     f.kw = 1;

@@ -18,8 +18,10 @@
 #define OUTLINE static __attribute__((noinline, unused))
 #ifdef __clang__
 #define UNROLL _Pragma("clang loop unroll(full)")
+#define UNROLL_SOME _Pragma("clang loop unroll_count(2)")
 #else
 #define UNROLL _Pragma("GCC unroll 16")
+#define UNROLL_SOME _Pragma("GCC unroll 2")
 #endif
 
 #define ISA base

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from tests.kernels import definitions, huge
-from tests.kernels.cases import DTYPES, KERNELS, Case, In, InOut, Out, Struct, case
+from tests.kernels.cases import DTYPES, KERNELS, Case, In, InOut, Out, Struct, case, normal
 from tests.kernels.memory import PAGE, Arena, anywhere, guarded, shifted, thaw
 from tinygen import kernels
 
@@ -30,6 +30,8 @@ FULL = os.environ.get("TINYGEN_FULL") == "1"
 CASES = int(os.environ.get("TINYGEN_CASES", "500" if FULL else "200"))
 FEW = max(8, CASES // 12)  # of what is already random in another way
 SETS = [name for level, name in enumerate(kernels.ISAS) if kernels.library.lib.tg_set_isa(level) == level]
+
+ONES = ("h", "w", "oh", "ow", "kh", "kw", "stride_h", "stride_w", "dil_h", "dil_w")
 
 every_kernel = pytest.mark.parametrize("kernel", KERNELS)
 
@@ -65,6 +67,37 @@ def test_definition(kernel):
             with kernels.instruction_set(name):
                 for dtype in DTYPES:
                     one.check(one.run(dtype, place=guarded(at_end=(seed + level + DTYPES.index(dtype)) % 2 == 0)))
+
+
+PRODUCTS = (  # images of one pixel, channels: in parts, in two blocks that differ by one term, in groups of panels
+    (2100, 130, 131), (9, 257, 300), (70, 31, 193), (300, 1027, 33), (40, 1024, 700),
+)  # fmt: skip
+
+
+@pytest.mark.fault("K01", "K04", "K07", "K12")
+@pytest.mark.parametrize(("n", "i", "o"), PRODUCTS)
+def test_matrix_products(n, i, o):
+    """Larger than the random cases are; the weight's gradient, of so many terms, near to what sums in blocks reach."""
+    rng = np.random.default_rng(n)
+    x, y, w, b = normal(rng, n, i), normal(rng, n, o), normal(rng, i, o), normal(rng, o)
+    positive, relu = normal(rng, n, i), np.maximum(x, 0)
+    s = SimpleNamespace(n=n, ci=i, co=o, mask=0, groups=1, pad_h=0, pad_w=0, **dict.fromkeys(ONES, 1))
+    shape, sums = Struct("tg_conv_shape *", s), abs(relu).T @ abs(y)
+    products = (
+        ("tg_conv2d", [shape, 1, In(x), In(w), In(b), None, Out(y.shape)],
+         [(relu @ w + b, (abs(relu) @ abs(w) + abs(b)) * (i + 2))]),
+        ("tg_conv_transpose2d", [shape, In(y), In(w), None, In(positive), Out(x.shape)],
+         [(np.where(positive > 0, y @ w.T, 0), (abs(y) @ abs(w).T) * (o + 2))]),
+        ("tg_conv2d_weight", [shape, 1, In(x), In(y), Out(w.shape), Out(b.shape)],
+         [(relu.T @ y, sums * 8), (y.sum(0), abs(y).sum(0) * 8)]),
+    )  # fmt: skip
+    for one in (Case(*product) for product in products):
+        for level, name in enumerate(SETS):
+            with kernels.instruction_set(name):
+                for dtype in DTYPES:
+                    found = one.run(dtype, place=guarded(at_end=level % 2 == 0))
+                    one.check(found)
+                    assert all(same(found, one.run(dtype, threads)) for threads in (2, 5))
 
 
 @pytest.mark.fault("K04")
