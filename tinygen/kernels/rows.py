@@ -13,10 +13,10 @@ def gated_activation(x):
     """See `tinygen.ops.recurrent.gated_activation`. x: (N, 2C, ...)."""
     if not library.accepts(x):
         return NotImplemented
-    rows = layout.contiguous(_channels_last(x))
+    rows = layout.contiguous(layout.channels_last(x))
     y = new((*rows.shape[:-1], x.shape[1] // 2), x)
     library.call("tg_gated", x, y.size // max(y.shape[-1], 1), y.shape[-1], rows, y)
-    return _channels_second(y)
+    return layout.channels_second(y)
 
 
 def gated_activation_backward(g, x):
@@ -25,10 +25,10 @@ def gated_activation_backward(g, x):
         return NotImplemented
     if x.ndim < 2 or (x.shape[0], x.shape[1], *x.shape[2:]) != (g.shape[0], 2 * g.shape[1], *g.shape[2:]):
         raise ValueError(f"x must have twice the channels of g, got {x.shape} and {g.shape}")
-    rows, grows = layout.contiguous(_channels_last(x)), layout.contiguous(_channels_last(g))
+    rows, grows = layout.contiguous(layout.channels_last(x)), layout.contiguous(layout.channels_last(g))
     gx = new(rows.shape, x)
     library.call("tg_gated_backward", x, g.size // max(g.shape[1], 1), g.shape[1], rows, grows, gx)
-    return _channels_second(gx)
+    return layout.channels_second(gx)
 
 
 def batch_norm(x, weight, bias, eps):
@@ -36,11 +36,11 @@ def batch_norm(x, weight, bias, eps):
     if not library.accepts(x, weight, bias) or not x.size:
         return NotImplemented
     n = x.shape[1]
-    rows = layout.contiguous(_channels_last(x))
+    rows = layout.contiguous(layout.channels_last(x))
     y, mean, var = new(rows.shape, x), new((n,), x), new((n,), x)
     vectors = [layout.vector("weight", weight, n), layout.vector("bias", bias, n)]
     library.call("tg_batch_norm", x, x.size // n, n, rows, *vectors, float(eps), y, mean, var)
-    return _channels_second(y), mean, var
+    return layout.channels_second(y), mean, var
 
 
 def batch_norm_backward(gout, x, weight, mean, var, eps):
@@ -50,11 +50,11 @@ def batch_norm_backward(gout, x, weight, mean, var, eps):
     if gout.shape != x.shape:
         raise ValueError(f"gout must have x's shape {x.shape}, got {gout.shape}")
     n = x.shape[1]
-    rows, grows = layout.contiguous(_channels_last(x)), layout.contiguous(_channels_last(gout))
+    rows, grows = layout.contiguous(layout.channels_last(x)), layout.contiguous(layout.channels_last(gout))
     vectors = [layout.vector(name, a, n) for name, a in (("weight", weight), ("mean", mean), ("var", var))]
     gx, gweight, gbias = new(rows.shape, x), new((n,), x), new((n,), x)
     library.call("tg_batch_norm_backward", x, x.size // n, n, rows, *vectors, float(eps), grows, gx, gweight, gbias)
-    return _channels_second(gx), gweight, gbias
+    return layout.channels_second(gx), gweight, gbias
 
 
 def group_norm(x, weight, bias, groups, eps, silu, shift=None):
@@ -66,7 +66,7 @@ def group_norm(x, weight, bias, groups, eps, silu, shift=None):
     vectors = [layout.vector("weight", weight, x.shape[1]), layout.vector("bias", bias, x.shape[1])]
     inputs = rows, _like("shift", shift, x.shape[:2]), *vectors
     library.call("tg_group_norm", x, *sizes, int(silu), *inputs, float(eps), y, mean, rstd)
-    return _channels_second(y), mean, rstd
+    return layout.channels_second(y), mean, rstd
 
 
 def group_norm_backward(gout, x, weight, bias, mean, rstd, groups, silu, shift=None):
@@ -80,21 +80,21 @@ def group_norm_backward(gout, x, weight, bias, mean, rstd, groups, silu, shift=N
     gweight, gbias, gshift = new((n,), x), new((n,), x), None if shift is None else new(x.shape[:2], x)
     inputs = rows, _like("shift", shift, x.shape[:2]), *vectors, *moments, _like("gout", gout, x.shape)
     library.call("tg_group_norm_backward", x, *sizes, int(silu), *inputs, gx, gshift, gweight, gbias)
-    return _channels_second(gx), gweight, gbias, gshift
+    return layout.channels_second(gx), gweight, gbias, gshift
 
 
 def _like(name, a, shape):
     """An array (N, C, ...) of this shape for a kernel, its channels last; None stays None."""
     if a is not None and a.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {a.shape}")
-    return None if a is None else layout.contiguous(_channels_last(a))
+    return None if a is None else layout.contiguous(layout.channels_last(a))
 
 
 def _grouped(x, groups):
     """(N, pixels, C, groups), x with its channels last, and an array like that."""
     if x.ndim < 2 or groups < 1 or x.shape[1] % groups:
         raise ValueError(f"x must be (N, C, ...) with C a multiple of groups {groups}, got shape {x.shape}")
-    rows = layout.contiguous(_channels_last(x))
+    rows = layout.contiguous(layout.channels_last(x))
     n, c = x.shape[:2]
     return (n, x.size // (n * c), c, groups), rows, new(rows.shape, x)
 
@@ -117,12 +117,12 @@ def cross_entropy_backward(input, target, gloss):
     rows = layout.packed(gloss.transpose(inverse(back)))  # from a sum, it's a broadcast number
     out = new(logits.shape, input)
     library.call("tg_cross_entropy_backward", input, labels.size, logits.shape[-1], logits, _labels(labels), rows, out)
-    return _channels_second(out.transpose(*back, out.ndim - 1))
+    return layout.channels_second(out.transpose(*back, out.ndim - 1))
 
 
 def _rows_of_classes(input, target, **others):
     """Logits (N, C, ...) with the classes last, the rest in memory's order; the labels in that order; the way back."""
-    last = _channels_last(input)
+    last = layout.channels_last(input)
     for name, a in {"target": target, **others}.items():
         if a.shape != last.shape[:-1]:
             raise ValueError(f"{name} must have input's shape without axis 1, got {a.shape} for {input.shape}")
@@ -134,13 +134,3 @@ def _rows_of_classes(input, target, **others):
 
 def _labels(labels):
     return library.ffi.from_buffer("int64_t[]", labels) if isinstance(labels, np.ndarray) else labels
-
-
-def _channels_last(x):
-    """(N, C, ...) as (N, ..., C); np.moveaxis takes five times as long."""
-    return x.transpose(0, *range(2, x.ndim), 1)
-
-
-def _channels_second(x):
-    """(N, ..., C) as (N, C, ...)."""
-    return x.transpose(0, x.ndim - 1, *range(1, x.ndim - 1))
