@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import linecache
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
 from typing import Any
 
 import numpy as np
 
-from tinygen import errors, modes, tape
-from tinygen._tensor import Node, Tensor
+from tinygen import autograd, errors, modes, tape
+from tinygen._tensor import RELEASED, Node, Tensor
 from tinygen.geometry import Geometry
 
 
@@ -26,9 +27,26 @@ class CompiledOp(tape.Op):
     def caller(self) -> Callable[..., Any]:
         return super().caller() if self.variadic or self.casts else call(self)
 
+    def kernel(self, fn: Callable[..., Any], least: int = 0) -> Callable[..., Any]:
+        super().kernel(fn, least)
+        if not self.variadic:  # without *values, which take as long as a small array's sum
+            args = ", ".join(self.names)
+            source = f"def run({args}):\n    _out = _fast({args})\n    return _body({args}) if _out is _not else _out\n"
+            self.run = _define(
+                "run", f"run {self.name}", source, {"_fast": fn, "_body": self.body, "_not": NotImplemented}
+            )
+        return fn
+
     def make_plan(self, mask: int, n: int, reference: bool) -> tape.Plan:
         plan = super().make_plan(mask, n, reference)
-        return plan._replace(record=record(plan), vjp=vjp(plan))
+        return CompiledPlan(*plan._replace(record=record(plan), vjp=vjp(plan)))
+
+
+class CompiledPlan(tape.Plan):
+    """A plan that knows whether `propagate` can go straight through its nodes: one output, one way to a gradient."""
+
+    def __init__(self, *fields: Any) -> None:
+        self.straight = len(self.op.outputs) == 1 and self.op.adds is None
 
 
 tape.kind = CompiledOp
@@ -66,8 +84,10 @@ def call(op: tape.Op) -> Callable[..., Any]:
     )
     source = f"""
 def {op.name}({signature}):
-    if {arrays}: return _op.run_checked(({args},), _mode().reference)
     _now = _mode()
+    if {arrays}:
+        try: return _op.body({args}) if {first}.size < _op.least or _now.reference else _op.run({args})
+        except Exception as _e: _op.fail(_e, ({args},))
     if _now is not _default and (_now.reference or _now.hooks): return _op({args})
     _mask, _dtype, _changeable, _size = 0, None, False, 0{unpack}
     if _dtype is None: return _op({args})
@@ -145,6 +165,76 @@ def vjp(plan: tape.Plan) -> Callable[..., Any]:
     pool = ", ".join(f"p{k}" for k in range(len(plan.op.outputs) + len(plan.keep)))
     source = f"def vjp(_plan, {pool}): return ({''.join(calls[i] for i in range(len(plan.tracked)))})\n"
     return _define("vjp", f"vjp {plan.op.name}, {plan.tracked} of {plan.n}", source, rules)
+
+
+_propagate = autograd._propagate
+
+
+def propagate(
+    outputs: Sequence[Tensor], gradients: Any, targets: Any, retain_graph: Any, create_graph: bool
+) -> dict[Any, Any]:
+    """`autograd._propagate` for the common case; hands over to it in any other.
+
+    Common: backward of one tensor to all leaves, without hooks, and not recorded itself. A gradient that is the only
+    one of its node, and whose own node is newer than all that wait, needn't wait in the queue.
+    """
+    mode = modes.current.get()
+    if mode.hooks or create_graph or targets is not None or len(outputs) > 1:
+        return _propagate(outputs, gradients, targets, retain_graph, create_graph)
+    grads: dict[Any, Any] = {}
+    owned: set[Any] = set()
+    queue: list[int] = []
+    nodes: dict[int, Node] = {}
+    add, reference, node = tape.REGISTRY["add"].function, mode.reference, None
+    sources, shapes = [outputs[0]._source or (outputs[0], None)], [outputs[0].shape]
+    dtype = outputs[0].dtype
+    results: Any = [autograd._check_gradient(outputs[0], gradients[0], dtype, False)]
+    while True:
+        gout = None
+        for (key, parent), shape, g in zip(sources, shapes, results):  # noqa: B905 (strict costs time, and can't fail)
+            if g is None:
+                continue
+            if g.shape != shape or g.dtype is not dtype:
+                g = autograd._fit(g, shape, dtype, node)
+            if key in owned:
+                grads[key] += g
+            elif key in grads:
+                grads[key] = add(grads[key], g)
+                owned.add(key)
+            elif parent is None:
+                grads[key] = g
+            elif len(sources) == 1 and parent.plan.straight and (not queue or key > -queue[0]):
+                node, gout = parent, g
+            else:
+                grads[key], nodes[key] = g, parent
+                heappush(queue, -key)
+        if gout is None:
+            if not queue:
+                return grads
+            node = nodes.pop(-heappop(queue), None)
+            if node is None:
+                results = ()
+                continue
+        number, plan, sources, shapes, dtype, saved, guards = node
+        if guards or (saved and saved[0] is RELEASED[0]):
+            node.check()
+        try:
+            if plan.straight and plan.reference is reference:
+                results = plan.vjp(plan, grads.pop(number) if gout is None else gout, *saved)
+            elif plan.op.adds and sources[0][0] in owned and plan.reference is reference:
+                plan.op.adds(grads[sources[0][0]], grads.pop(number), *saved)
+                results = ()
+            else:
+                if gout is not None:
+                    grads[number] = gout
+                results = autograd._run_rules(node, grads, nodes, (), False, ())
+        except Exception as e:
+            errors.fail(e, f"backward of {node}")
+        if not retain_graph:
+            saved[:] = RELEASED
+
+
+autograd._propagate = propagate
 
 
 def _define(name: str, title: str, source: str, scope: dict[str, Any]) -> Any:

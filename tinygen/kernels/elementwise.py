@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
-
-import numpy as np
 
 from tinygen.array import inverse, memory_order
 from tinygen.kernels import layout, library
@@ -31,12 +30,16 @@ def run(kernel: str, *arrays: Any, numbers: Sequence[float] = ()) -> Any:
     return out.transpose(inverse(axes))
 
 
-def of_one(kernel: str, x: Any) -> Any:
-    """`run` of one array, which for small ones in C order takes a shorter way: where NumPy needs several steps."""
-    if x.__class__ is not np.ndarray or x.size >= library.SMALL or not x.ndim or not library.accepts(x):
-        return run(kernel, x)
-    if not (x.flags.c_contiguous and x.flags.aligned and x.size):
-        return NotImplemented
-    out = np.empty_like(x)
-    library.call_small(kernel, x, out)
-    return out
+def of_one(kernel: str) -> Callable[[Any], Any]:
+    """`run` of one array, by a shorter way for small ones: where NumPy needs several steps."""
+    return library.short(kernel, partial(run, kernel))
+
+
+def with_number(kernel: str) -> Callable[..., Any]:
+    """`run` of arrays and, as the last argument, a number."""
+    return lambda *args: run(kernel, *args[:-1], numbers=args[-1:])
+
+
+def of_two(kernel: str) -> Callable[[Any, Any, Any], Any]:
+    """The same of two arrays and a number, by a shorter way for small ones."""
+    return library.short_of_two(kernel, with_number(kernel))
