@@ -56,8 +56,8 @@ PLAIN = frozenset([int, float, bool, type(None), str, slice, Geometry])  # argum
 def call(op: tape.Op) -> Callable[..., Any]:
     """`Op.__call__` for the common case; hands over to it in any other.
 
-    Common: neither the reference nor hooks, arguments that are Tensors of one dtype, or plain Python values and tuples
-    of such.
+    Common: neither the reference nor hooks, arguments that are Tensors of one dtype, plain Python values and tuples of
+    such, or arrays of labels.
     """
     args, raws = ", ".join(op.names), ", ".join(f"{n}_" for n in op.names)
     defaults = {f"_default_{n}": p.default for n, p in op.signature.parameters.items() if p.default is not p.empty}
@@ -117,6 +117,7 @@ def _unpack(i: int, name: str, args: str) -> str:
             if _dtype is not None: return _op({args})
             _dtype = {name}_.dtype
     elif {name}.__class__ in _plain: {name}_ = {name}
+    elif {name}.__class__ is _ndarray and {name}.dtype.kind in "iub": {name}_ = {name}.copy("K")
     elif {name}.__class__ is tuple and _plain.issuperset(map(type, {name})): {name}_ = {name}
     else: return _op({args})"""
 

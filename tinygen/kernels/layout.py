@@ -61,6 +61,8 @@ def contiguous(a: Any) -> Any:
 
 def packed(a: Any) -> Any:
     """`contiguous`, not counted."""
+    if a.flags.c_contiguous and aligned(a):
+        return a
     memory = a.transpose(memory_order(a))
     dense = memory.flags.c_contiguous and aligned(a) and a.size >= library.SMALL
     matrices = _matrices(a.shape, a.strides) if dense and library.accepts(a) else None
