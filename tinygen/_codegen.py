@@ -8,6 +8,7 @@ with _.
 
 from __future__ import annotations
 
+import functools
 import linecache
 import sys
 from collections.abc import Callable, Sequence
@@ -32,9 +33,8 @@ class CompiledOp(tape.Op):
         if not self.variadic:  # without *values, which take as long as a small array's sum
             args = ", ".join(self.names)
             source = f"def run({args}):\n    _out = _fast({args})\n    return _body({args}) if _out is _not else _out\n"
-            self.run = _define(
-                "run", f"run {self.name}", source, {"_fast": fn, "_body": self.body, "_not": NotImplemented}
-            )
+            scope = {"_fast": fn, "_body": self.body, "_not": NotImplemented}
+            self.run = functools.wraps(fn)(_define("run", f"run {self.name}", source, scope))
         return fn
 
     def make_plan(self, mask: int, n: int, reference: bool) -> tape.Plan:
@@ -171,9 +171,7 @@ def vjp(plan: tape.Plan) -> Callable[..., Any]:
 _propagate = autograd._propagate
 
 
-def propagate(
-    outputs: Sequence[Tensor], gradients: Any, targets: Any, retain_graph: Any, create_graph: bool
-) -> dict[Any, Any]:
+def propagate(outputs: Sequence[Tensor], gradients: Any, targets: Any, retain_graph: Any, create_graph: bool) -> Any:
     """`autograd._propagate` for the common case; hands over to it in any other.
 
     Common: backward of one tensor to all leaves, without hooks, and not recorded itself. A gradient that is the only
@@ -182,13 +180,11 @@ def propagate(
     mode = modes.current.get()
     if mode.hooks or create_graph or targets is not None or len(outputs) > 1:
         return _propagate(outputs, gradients, targets, retain_graph, create_graph)
-    grads: dict[Any, Any] = {}
-    owned: set[Any] = set()
-    queue: list[int] = []
-    nodes: dict[int, Node] = {}
-    add, reference, node = tape.REGISTRY["add"].function, mode.reference, None
-    sources, shapes = [outputs[0]._source or (outputs[0], None)], [outputs[0].shape]
-    dtype = outputs[0].dtype
+    add, reference = tape.REGISTRY["add"].function, mode.reference
+    grads, nodes, owned, queue = dict[Any, Any](), dict[Any, Any](), set[Any](), list[Any]()
+    node: Any = None
+    sources: Any = [outputs[0]._source or (outputs[0], None)]
+    shapes, dtype = [outputs[0].shape], outputs[0].dtype
     results: Any = [autograd._check_gradient(outputs[0], gradients[0], dtype, False)]
     while True:
         gout = None

@@ -119,13 +119,18 @@ def _warn_once() -> None:
         )
 
 
+def _needs(kernel: str) -> tuple[Any, dict[Any, int], Any]:
+    """A kernel, its dtypes and how to find an array's memory: of no dtype without the library."""
+    return (getattr(lib, kernel), _DTYPES, ffi.from_buffer) if lib else (None, {}, None)
+
+
 def short(kernel: str, longer: Callable[..., Any]) -> Callable[[Any], Any]:
     """A kernel (dtype, n, x, out, threads) that refuses nothing, on small arrays in C order: in half of the time.
 
     `longer` is called with all others. It runs on one thread and writes over a copy, which costs less than to find a
     second array's memory.
     """
-    function, dtypes, memory_of = getattr(lib, kernel, None), _DTYPES if lib else {}, getattr(ffi, "from_buffer", None)
+    function, dtypes, memory_of = _needs(kernel)
 
     def run(x: Any) -> Any:
         if x.__class__ is not np.ndarray or x.size >= SMALL or x.dtype not in dtypes or not x.flags.carray:
@@ -142,7 +147,7 @@ def short(kernel: str, longer: Callable[..., Any]) -> Callable[[Any], Any]:
 
 def short_of_two(kernel: str, longer: Callable[..., Any]) -> Callable[[Any, Any, Any], Any]:
     """`short` of a kernel (dtype, n, number, x, y, out, threads), for arrays of one shape and dtype and a float."""
-    function, dtypes, memory_of = getattr(lib, kernel, None), _DTYPES if lib else {}, getattr(ffi, "from_buffer", None)
+    function, dtypes, memory_of = _needs(kernel)
 
     def run(x: Any, y: Any, number: Any) -> Any:
         if x.__class__ is not np.ndarray or x.size >= SMALL or y.__class__ is not np.ndarray:
