@@ -159,6 +159,14 @@ int tg_group_norm_backward(int dtype, int64_t n, int64_t pixels, int64_t channel
                            const void *rstd, const void *gy, void *gx, void *gshift, void *gweight, void *gbias,
                            int threads);
 
+/* p = softmax(scale q k') of each row, y = p v: each of n by itself. q (n, queries, size), k (n, keys, size), v (n, keys,
+ * width), p (n, queries, keys), y (n, queries, width). All sizes but n are at least 1. Backward, p is given. */
+int tg_attention(int dtype, int64_t n, int64_t queries, int64_t keys, int64_t size, int64_t width, double scale,
+                 const void *q, const void *k, const void *v, void *p, void *y, int threads);
+int tg_attention_backward(int dtype, int64_t n, int64_t queries, int64_t keys, int64_t size, int64_t width,
+                          double scale, const void *q, const void *k, const void *v, const void *p, const void *gy,
+                          void *gq, void *gk, void *gv, int threads);
+
 /* loss (rows), in nats, of logits (rows, classes) and labels (rows); a label outside 0 .. classes - 1 is a bad
  * argument. glogits, the gradient of logits, from gloss (rows). */
 int tg_cross_entropy(int dtype, int64_t rows, int64_t classes, const void *logits, const int64_t *labels,

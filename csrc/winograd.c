@@ -320,7 +320,7 @@ int winograd_weight(int dtype, const tg_conv_shape *s, int relu, const void *x, 
     g.sums = memory + sums_at;
     g.slots = memory + slots_at;
     parallel(g.parts, threads, part_item, &g);
-    parallel(s->ci, sums > (1 << 17) ? threads : 1, gather_item, &g);
+    parallel(s->ci, sums > (1 << 15) ? threads : 1, gather_item, &g);
     if (gbias)
         memset(gbias, 0, (size_t)bias_bytes);
     for (int64_t part = 0; gbias && part < g.parts; part++)

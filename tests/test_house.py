@@ -17,7 +17,7 @@ MOST_LINES, A_SCREEN = 450, 60  # of a file, of a function
 # that name: in C, in CUDA, and their headers.
 CSRC = (
     ("recurrent", "sample"),
-    ("affine", "conv", "conv_weight", "elementwise", "loss", "normalize", "optim"),
+    ("affine", "attention", "conv", "conv_weight", "elementwise", "loss", "normalize", "optim"),
     ("matmul", "plain", "source", "winograd"),
     ("columns", "mask", "tile"),
     ("runtime/cuda", "runtime/isa", "runtime/memory", "runtime/parallel", "runtime/variants"),
@@ -97,7 +97,7 @@ def test_files_of_csrc_use_only_what_stands_below_them():
         ("runtime/memory.c", "static void f(void) { parallel(); }",
          "csrc/runtime/memory.c uses parallel of csrc/runtime/parallel.c, which stands beside it"),
         ("tile.inc", '#define FAMILY "loss.inc"', "csrc/tile.inc includes csrc/loss.inc, which stands above it"),
-        ("attention.c", "", "csrc/attention.c is in no row of the table"),
+        ("pooling.c", "", "csrc/pooling.c is in no row of the table"),
     ],
 )  # fmt: skip
 def test_a_file_that_breaks_the_order_is_named(path, line, sentence):

@@ -155,7 +155,7 @@ def work() -> list[dict[str, Any]]:
     conv("tg_conv_transpose2d", "3x3, mask B, of relu", pixels, 5, c, c, pixels, n)
     conv("tg_conv2d_weight", "3x3, mask B, relu", pixels, 5, c, c, pixels)
     units, taps = 16, 3
-    states = pixels * units
+    states, weights = pixels * units, 64 * 49 * 49
     product = 2 * states * taps * 4 * units
     rows += [
         ("tg_lstm", "Row LSTM, 16 units", product + 25 * states, 4 * states * (4 + 4 + 2 + 2)),
@@ -182,6 +182,8 @@ def work() -> list[dict[str, Any]]:
         ("tg_affine_coupling_backward", "half of the channels", 8 * n, 4 * 5 * n),
         ("tg_channel_affine", "", 2 * n, 4 * 2 * n),
         ("tg_channel_affine_backward", "", 4 * n, 4 * 5 * n),
+        ("tg_attention", "49 pixels of 64 channels, N 64", 4 * weights * c, 4 * (weights + 4 * 64 * 49 * c)),
+        ("tg_attention_backward", "49 pixels of 64 channels, N 64", 10 * weights * c, 4 * (weights + 7 * 64 * 49 * c)),
         ("tg_batch_norm", "", 9 * n, 4 * 3 * n),
         ("tg_batch_norm_backward", "", 10 * n, 4 * 5 * n),
         ("tg_group_norm", "and silu", 14 * n, 4 * 3 * n),

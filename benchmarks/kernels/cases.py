@@ -328,6 +328,15 @@ def group_norm(c: int, size: int, n: int, **options: Any) -> Case:
     )  # fmt: skip
 
 
+def attention(pixels: int, c: int, n: int, **options: Any) -> Case:
+    """Of an image's pixels, as in a U-Net; backward has five products where forward has two."""
+    return function(
+        f"attention, {pixels} pixels of {c} channels, N {n}", "Normalization and loss", 4.0 * n * pixels * pixels * c,
+        [(n, pixels, c)] * 3, F.scaled_dot_product_attention,
+        lambda t: {"usual": (t.F.scaled_dot_product_attention, False)}, backward=2.5, **options,
+    )  # fmt: skip
+
+
 def cross_entropy(levels: int, size: int, n: int, **options: Any) -> Case:
     def labels(rng: np.random.Generator) -> np.ndarray:
         return rng.integers(0, levels, (n, size, size))
@@ -762,6 +771,7 @@ CASES: list[Case] = [
     group_norm(64, 14, 64),
     group_norm(128, 14, 64),
     group_norm(128, 7, 64),
+    attention(49, 64, 64),
     cross_entropy(256, 28, 32, quick=True),
     cross_entropy(2, 28, 64),
     cross_entropy(10, 1, 1024),

@@ -53,6 +53,19 @@ static inline int coupling_valid(int dtype, int64_t n, int64_t pixels, int64_t c
     return countable(sizes, 3) && countable(fewer, 2) && countable(changed, 4);
 }
 
+static inline int attention_valid(int dtype, int64_t n, int64_t queries, int64_t keys, int64_t size, int64_t width)
+{
+    const int64_t sizes[] = {queries, keys, size, width};
+    int64_t most = 1;
+    for (int i = 0; i < 4; i++) {
+        if (sizes[i] < 1 || sizes[i] > MOST)
+            return 0;
+        most = max64(most, sizes[i] + 16);
+    }
+    const int64_t all[] = {n, most, most};
+    return valid_dtype(dtype) && n >= 0 && countable(all, 3) && countable(all + 1, 2);
+}
+
 static inline int conv_valid(int dtype, const tg_conv_shape *s)
 {
     const int64_t sizes[] = {s->n, s->h, s->w, s->ci, s->oh, s->ow, s->co};

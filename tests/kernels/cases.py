@@ -550,6 +550,42 @@ def group_norm_backward(rng, **wanted):
     return Case("tg_group_norm_backward", [*x.shape, groups, silu, *inputs, *outputs], found)
 
 
+def _attention_arrays(rng, n=None, queries=None, keys=None, size=None, width=None):
+    n = int(rng.integers(0, 4)) if n is None else n
+    sizes = (int(rng.choice((1, 2, 3, 5, 8, 15, 16, 17, 33, 49, 70))) for _ in range(4))
+    queries, keys, size, width = (
+        b if a is None else a for a, b in zip((queries, keys, size, width), sizes, strict=True)
+    )
+    return normal(rng, n, queries, size), normal(rng, n, keys, size), normal(rng, n, keys, width)
+
+
+def _attention_sizes(q, k, v):
+    return [*q.shape[:2], k.shape[1], q.shape[2], v.shape[2]]
+
+
+def attention(rng, **wanted):
+    (q, k, v), scale = _attention_arrays(rng, **wanted), float(rng.choice((0.125, 0.5, 1)))
+    p, y = definitions.attention(q, k, v, scale)
+    terms = q.shape[2] + k.shape[1] + 8
+    off = terms * (1 + scale * (abs(q) @ abs(k).transpose(0, 2, 1)).max(2, keepdims=True, initial=0))  # of p, relative
+    scales = off * (p + 1e-30), (off * p) @ abs(v) + terms * (p @ abs(v))
+    arguments = [*_attention_sizes(q, k, v), scale, In(q), In(k), In(v), Out(p.shape), Out(y.shape)]
+    return Case("tg_attention", arguments, list(zip((p, y), scales, strict=True)))
+
+
+def attention_backward(rng, **wanted):
+    (q, k, v), scale = _attention_arrays(rng, **wanted), float(rng.choice((0.125, 0.5, 1)))
+    (p,) = _float32(definitions.attention(q, k, v, scale)[0])
+    gy = normal(rng, *q.shape[:2], v.shape[2])
+    answers = definitions.attention_backward(q, k, v, p, scale, gy)
+    terms, gp = sum(_attention_sizes(q, k, v)[1:]) + 8, abs(gy) @ abs(v).transpose(0, 2, 1)
+    gs = scale * p * (gp + (p * gp).sum(2, keepdims=True))
+    scales = gs @ abs(k), gs.transpose(0, 2, 1) @ abs(q), p.transpose(0, 2, 1) @ abs(gy)
+    inputs = [In(q), In(k), In(v), In(p), In(gy)]
+    arguments = [*_attention_sizes(q, k, v), scale, *inputs, *(Out(a.shape) for a in answers)]
+    return Case("tg_attention_backward", arguments, [(a, terms * s) for a, s in zip(answers, scales, strict=True)])
+
+
 def _logits(rng, rows=None, classes=None):
     sizes = [
         (0, 3), (1, 1), (4, 1), (3, 2), (5, 10), (7, 16), (4, 17), (6, 31), (3, 64), (5, 100), (9, 256), (300, 70),
@@ -725,6 +761,8 @@ KERNELS = {
     "tg_channel_affine_backward": channel_affine_backward,
     "tg_batch_norm": batch_norm,
     "tg_batch_norm_backward": batch_norm_backward,
+    "tg_attention": attention,
+    "tg_attention_backward": attention_backward,
     "tg_group_norm": group_norm,
     "tg_group_norm_backward": group_norm_backward,
     "tg_cross_entropy": cross_entropy,

@@ -264,6 +264,21 @@ def _standardized(x, mean, rstd):
     return ((_split(x, mean.shape[1]) - mean[:, None, :, None]) * rstd[:, None, :, None]).reshape(x.shape)
 
 
+def attention(q, k, v, scale):
+    """p and p v, with p = softmax(scale q k') by rows."""
+    s = scale * q @ k.transpose(0, 2, 1)
+    e = np.exp(s - s.max(2, keepdims=True))
+    p = e / e.sum(2, keepdims=True)
+    return p, p @ v
+
+
+def attention_backward(q, k, v, p, scale, gy):
+    """By the chain rule: through the product with v, softmax, and the product of q and k."""
+    gp = gy @ v.transpose(0, 2, 1)
+    gs = scale * p * (gp - (p * gp).sum(2, keepdims=True))
+    return gs @ k, gs.transpose(0, 2, 1) @ q, p.transpose(0, 2, 1) @ gy
+
+
 def cross_entropy(logits, labels):
     _, total = _exponentials(logits)
     return np.log(total) - (logits[np.arange(len(labels)), labels] - logits.max(1, initial=-np.inf))

@@ -20,6 +20,7 @@ import tinygen
 from tinygen import kernels, nn
 from tinygen.geometry import Geometry
 from tinygen.ops.activations import relu_backward
+from tinygen.ops.attention import attention, attention_backward
 from tinygen.ops.conv import conv2d, conv2d_weight, conv_transpose2d
 from tinygen.ops.coupling import affine_coupling, channel_affine
 from tinygen.ops.elementwise import add
@@ -137,6 +138,11 @@ CALLS = {  # name -> (function of the float arrays, those arrays); large enough 
     ),
     "affine_coupling": (lambda x, both: affine_coupling(x, both, 1), (normal(6, 4, 3, 5), normal(6, 6, 3, 5))),
     "channel_affine": (channel_affine, (normal(6, 4, 3, 5), normal(4), normal(4))),
+    "attention": (lambda q, k, v: attention(q, k, v, 0.5), (normal(2, 3, 5), normal(2, 4, 5), normal(2, 4, 6))),
+    "attention_backward": (
+        lambda q, k, v, g: attention_backward(g, None, q, k, v, 0.5),
+        (normal(2, 3, 5), normal(2, 4, 5), normal(2, 4, 6), normal(2, 3, 6)),
+    ),
     "batch_norm": (lambda x, w, b: batch_norm(x, w, b, 1e-3), (normal(6, 4, 3, 5), normal(4), normal(4))),
     "group_norm": (
         lambda x, w, b, s: group_norm(x, w, b, 2, 1e-3, True, s),

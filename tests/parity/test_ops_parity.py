@@ -434,7 +434,8 @@ def test_every_op_is_compared():
         "conv_transpose2d", "conv2d_weight", "affine_coupling", "channel_affine",
     }  # fmt: skip
     # Ops named .._backward are rules, compared as the gradients of their ops.
-    elsewhere = {"loss", "recurrent", "normalize", "pooling"}  # the ops of network functions: test_nn_parity
+    # the ops of network functions: test_nn_parity, test_norms_parity
+    elsewhere = {"attention", "loss", "recurrent", "normalize", "pooling"}
     # test_functions_parity, with the functions that are made of them; select_add is the gradient of index_select
     elsewhere |= {"order", "matrices"}
     here |= {"argmin", "index_select", "select_add", "roll", "tril", "triu"}

@@ -10,6 +10,7 @@ import numpy as np
 from tinygen import ops
 from tinygen._tensor import Tensor
 from tinygen.array import on_device_of, xp
+from tinygen.ops.attention import attention as _attention
 
 
 def scaled_dot_product_attention(
@@ -44,6 +45,8 @@ def attend(
     if is_causal:
         mask = np.tril(np.ones((query.shape[-2], key.shape[-2]), bool))
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    if mask is None and not dropout_p:
+        return _attention(query, key, value, scale)
     scores = ops.matmul(ops.mul(query, scale), ops.transpose(key, -1, -2))
     weights = ops.softmax(scores, -1) if mask is None else _masked_softmax(scores, mask)
     if dropout_p:

@@ -7,6 +7,7 @@ import math
 from tinygen import kernels
 from tinygen.array import xp
 from tinygen.ops._samples import normal, sample
+from tinygen.ops.conv import conv2d_weight
 from tinygen.ops.reduce import sum
 from tinygen.ops.shape import reshape, transpose
 from tinygen.tape import op
@@ -83,14 +84,11 @@ def _(gout, weight):
     return reshape(matmul(_rows(gout), weight), (*gout.shape[:-1], weight.shape[1]))
 
 
-@linear.vjp("weight")
+@linear.vjp("weight", "bias")
 def _(gout, input):
-    return transpose(matmul(transpose(_rows(input), 0, 1), _rows(gout)), 0, 1)  # in memory (in, out), like weights
-
-
-@linear.vjp("bias")
-def _(gout):
-    return sum(_rows(gout), 0)
+    x, y = (reshape(a, (*a.shape, 1, 1)) for a in (_rows(input), _rows(gout)))  # images of one pixel
+    weight, bias = conv2d_weight(x, y, (1, 1))  # in memory (in, out), like weights
+    return reshape(weight, weight.shape[:2]), bias
 
 
 def _rows(x):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tinygen import kernels
+from tinygen._tensor import Tensor
 from tinygen.array import inverse, long_parts, memory_order, on_device_of, total, xp
 from tinygen.ops._samples import normal, sample
 from tinygen.tape import op
@@ -296,9 +297,15 @@ def _(gout, tensors_shape, dim):
     ends = np.cumsum([shape[dim] for shape in tensors_shape])
     before = (slice(None),) * (dim % len(gout.shape))
     return [
-        getitem(gout, (*before, slice(int(end) - shape[dim], int(end))))
+        _dense(getitem(gout, (*before, slice(int(end) - shape[dim], int(end)))))
         for end, shape in zip(ends, tensors_shape, strict=True)
     ]
+
+
+def _dense(x):
+    """A gradient without gaps in memory: otherwise each kernel that reads it would close them for itself."""
+    axes = () if isinstance(x, Tensor) else memory_order(x)
+    return xp(x).ascontiguousarray(x.transpose(axes)).transpose(inverse(axes)) if axes else x
 
 
 @op
