@@ -42,8 +42,8 @@ def rbm(shape=(1, 2, 3), hidden=4, kind=RBM, seed=0, scale=0.8, **options):
 
 
 def numbers(model):
-    """W, b, c."""
-    return model.weight.numpy(), model.visible_bias.numpy(), model.hidden_bias.numpy()
+    """W, b, c of the machine."""
+    return tuple(p.numpy() for p in model.machine()[:3])
 
 
 def energies(model):
@@ -81,7 +81,7 @@ def statistics(model, v, p):
 
 
 def flat_gradients(model):
-    return np.concatenate([p.grad.numpy().ravel() for p in (model.weight, model.visible_bias, model.hidden_bias)])
+    return np.concatenate([p.grad.numpy().ravel() for p in model.parameters()])
 
 
 def trainer(model, data, batch_size=100, seed=0, lr=0.05):
@@ -181,7 +181,7 @@ def test_the_exact_gradient_is_that_of_the_enumerated_likelihood():
     data = rng.dirichlet(np.ones(64))
     exact = statistics(model, states(6), data) - statistics(model, states(6), np.exp(log_p(model)))
     found = []
-    for p in (model.weight, model.visible_bias, model.hidden_bias):
+    for p in model.parameters():
         for place in np.ndindex(p.shape):
             ends = []
             for sign in (1, -1):
@@ -219,6 +219,53 @@ def test_the_expected_gradient_of_cd_k_tends_to_the_exact_one():
         assert less / error < 2 * second ** (more - k)
 
 
+def offset(model, mu, nu):
+    """The same parameters, with these offsets: another machine."""
+    model.weights.network.visible_offset.write()[...] = mu
+    model.weights.network.hidden_offset.write()[...] = nu
+    return model
+
+
+def test_offsets_change_what_is_learned_and_not_the_machines():
+    """E(v, h) = -b'(v - mu) - c'(h - nu) - (v - mu)'W(h - nu) is the machine's, but for a constant."""
+    mu, nu = np.random.default_rng(1).random(6), np.random.default_rng(2).random(4)
+    model = offset(rbm(), mu, nu)
+    weight, b, c = (p.numpy() for p in model.parameters())
+    v, h = states(6) - mu, states(4) - nu
+    difference = -v @ weight @ h.T - (v @ b)[:, None] - h @ c - energies(model)
+    np.testing.assert_allclose(difference, difference[0, 0], atol=1e-13)
+    assert abs(difference[0, 0]) > 0.1
+
+
+@pytest.mark.parametrize("centered", [True, False])
+def test_a_centered_step_does_not_depend_on_what_is_called_0(centered):
+    """Some pixels inverted in data, machine and offsets: after an exact step all is as it was, inverted."""
+    data, flip, nu = np.random.default_rng(2).dirichlet(np.ones(64)), np.array([0.0, 1, 1, 0, 0, 1]), np.full(4, 0.5)
+
+    def stepped(weight, b, c, mu, v):
+        """log p of the states v after a step from the machine of these numbers."""
+        model = offset(rbm(), mu, nu)
+        for p, value in zip(model.parameters(), (weight, b + weight @ nu, c + mu @ weight), strict=True):
+            p.write()[...] = value
+        for found, wanted in zip(numbers(model), (weight, b, c), strict=True):
+            np.testing.assert_allclose(found, wanted, atol=1e-14)
+        f = model.machine().free_energy(tensor(v))
+        (f * tensor(data - np.exp(-f.numpy() - np.logaddexp.reduce(-f.numpy())))).sum().backward()
+        model.optimizers(0.5)["sgd"].step()
+        f = model.machine().free_energy(tensor(v)).numpy()
+        return -f - np.logaddexp.reduce(-f)
+
+    (weight, b, c), sign = numbers(rbm()), 1 - 2 * flip
+    mu = np.random.default_rng(1).random(6) if centered else np.zeros(6)
+    one = stepped(weight, b, c, mu, states(6))
+    other = stepped(
+        weight * sign[:, None], b * sign, c + flip @ weight, abs(mu - flip) if centered else mu, abs(states(6) - flip)
+    )  # fmt: skip
+    assert abs(one - log_p(rbm())).max() > 0.1
+    assert (abs(one - other).max() < 1e-12) == centered
+    assert centered or abs(one - other).max() > 1e-3
+
+
 @pytest.mark.parametrize("k", [1, 2])
 def test_a_training_step_has_the_gradient_of_cd_k(k):
     """Of a batch of 40,000 images one step's gradient is the expected one, but for chance."""
@@ -240,12 +287,12 @@ def test_persistent_chains_go_on_where_they_were():
     model = RBM((1, 8, 8), 2, hidden=8, chains=20, rng=np.random.default_rng(0))
     training = trainer(model, train)
     training.advance(0.0)
-    before, weights = model.chains.numpy().copy(), [tensor(p.numpy().copy()) for p in model.parameters()]
+    before, machine = model.chains.numpy().copy(), Machine(*(tensor(p) for p in numbers(model)), Bernoulli())
     state = training.rng.bit_generator.state
     training.advance(0.0)
     rng = np.random.default_rng()
     rng.bit_generator.state = state
-    expected = Machine(*weights, Bernoulli()).gibbs(tensor(before), rng).numpy()
+    expected = machine.gibbs(tensor(before), rng).numpy()
     assert np.array_equal(model.chains.numpy(), expected)
     assert set(np.unique(model.chains.numpy())) == {0, 1}
 
@@ -264,9 +311,12 @@ def test_in_evaluation_it_is_the_average_of_its_weights(kind):
     for n, weights in enumerate(seen, 1):
         average += (weights - average) * (1 - (1 + n) / (10 + n))
     model.eval()
-    found = np.concatenate([p.numpy().ravel() for p in model.machine()[:3]])
+    learned = [getattr(model.weights.average, name) for name in ("weight", "visible_bias", "hidden_bias")]
+    found = np.concatenate([p.numpy().ravel() for p in learned])
     np.testing.assert_allclose(found, average, atol=1e-6)
     assert abs(found - seen[-1]).max() > 1e-4
+    for its, average in zip(numbers(model), model.weights.average.machine(model.units)[:3], strict=True):
+        assert np.array_equal(its, average.numpy())
 
 
 def test_it_starts_with_the_marginals_of_the_data():
@@ -274,13 +324,16 @@ def test_it_starts_with_the_marginals_of_the_data():
     model = RBM((1, 8, 8), 2, hidden=8, rng=np.random.default_rng(0))
     model.weight.write()[...] = 0
     model.begin(train, np.random.default_rng(1))
-    log_z = np.log(2) * 8 + np.logaddexp(0, model.visible_bias.numpy()).sum()
+    log_z = np.log(2) * 8 + np.logaddexp(0, numbers(model)[1]).sum()
     nats = log_z - family.log_unnormalized(model, test.images).mean()
     assert nats == pytest.approx(model.family.baselines(model, train, test)["independent pixels"], rel=1e-5)
+    learned = model.weights.network
+    np.testing.assert_allclose(learned.visible_offset.numpy(), sigmoid(learned.visible_bias.numpy()), rtol=1e-6)
+    assert (learned.hidden_offset.numpy() == 0.5).all()
     weights = {name: p.numpy() + 1 for name, p in model.named_parameters()}
     model.load_state_dict(weights, strict=False)
     trainer(model, train, lr=0.0).advance(0.0)  # biases that were given aren't touched
-    assert np.array_equal(model.visible_bias.numpy(), weights["weights.network.visible_bias"])
+    assert np.array_equal(model.weights.network.visible_bias.numpy(), weights["weights.network.visible_bias"])
 
 
 # ------------------------------------------------------------------------------------ annealed importance sampling
@@ -299,7 +352,7 @@ def wide(seed=0):
 @pytest.mark.parametrize("temperatures", PATHS)
 def test_ais_is_right_at_every_length(temperatures):
     model, exact = wide()
-    base = model.visible_bias.detach()
+    base = model.machine().visible_bias.detach()
     forward = log_partition(model.machine(), base, temperatures, 500, np.random.default_rng(temperatures))
     with no_grad():
         v = model.start(500, np.random.default_rng(1))
@@ -323,7 +376,7 @@ def test_ais_of_too_few_temperatures_reports_a_better_likelihood():
     with no_grad():
         v = model.start(100, np.random.default_rng(1))
         for beta in np.linspace(0, 1, 300):  # samples, by annealing and then long chains
-            hot = Machine(model.weight * beta, model.visible_bias * beta, model.hidden_bias * beta, Bernoulli())
+            hot = Machine(*(tensor(p * beta) for p in numbers(model)), Bernoulli())
             v = hot.gibbs(v, np.random.default_rng(int(1e6 * beta)))
     found = {}
     for temperatures in (3, 300):
@@ -368,9 +421,9 @@ def test_the_reported_likelihood_is_the_enumerated_one(monkeypatch):
 # -------------------------------------------------------------------------------------- the deep Boltzmann machine
 
 
-def dbm(top=3, scale=0.8, seed=0):
+def dbm(top=3, scale=0.8, seed=0, updates=50):
     """4 pixels, 3 hidden units, 3 above them."""
-    return rbm((1, 2, 2), 3, DBM, seed, scale, top=top)
+    return rbm((1, 2, 2), 3, DBM, seed, scale, top=top, updates=updates)
 
 
 def dbm_log_p(model):
@@ -395,6 +448,12 @@ def test_the_mean_field_is_at_its_fixed_point():
     assert np.array_equal(v, states(4))
     m1 = sigmoid(c + v @ weight[:4] + m2 @ weight[4:])
     np.testing.assert_allclose(sigmoid(biases[4:] + m1 @ weight[4:].T), m2, atol=2e-4)
+    few = dbm(updates=1)  # in training, from the means of m2 when nothing is known of m1
+    m1 = sigmoid(c + v @ weight[:4] + sigmoid(biases[4:]) @ weight[4:])
+    np.testing.assert_allclose(
+        few.state(IMAGES_2X2).numpy()[:, 4:], sigmoid(biases[4:] + m1 @ weight[4:].T), atol=1e-12
+    )
+    assert np.array_equal(few.log_unnormalized(IMAGES_2X2).numpy(), model.log_unnormalized(IMAGES_2X2).numpy())
 
 
 @pytest.mark.parametrize("scale", [0.3, 0.8, 2.0])
@@ -546,7 +605,7 @@ def test_the_correlation_of_a_chain_is_the_kernels():
     """One pixel: the correlation after k steps is the second eigenvalue to the power of k."""
     model = rbm((1, 1, 1), 3)
     model.weight.write()[...] = [[3.0, -3.0, 2.0]]
-    model.hidden_bias.write()[...] = [-1.5, 1.5, -1.0]
+    model.weights.network.hidden_bias.write()[...] = [-1.5, 1.5, -1.0]
     joint = np.exp(-energies(model))
     to_h, to_v = joint / joint.sum(axis=1, keepdims=True), joint / joint.sum(axis=0)
     second = np.trace(to_h @ to_v.T) - 1
@@ -565,6 +624,7 @@ def test_the_correlation_of_a_chain_is_the_kernels():
         (RBM, 17, {"sigma": 0.01}, r"sigma must be at least 0\.0499 for 17 levels, got 0\.01"),
         (RBM, 17, {"sigma": float("nan")}, r"sigma must be at least 0\.0499 for 17 levels, got nan"),
         (DBM, 2, {"top": -1}, "top must not be negative, got -1"),
+        (DBM, 2, {"updates": 0}, "updates must be at least 1, got 0"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(kind, levels, options, message):
@@ -587,6 +647,6 @@ def test_images_and_arguments_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="temperature must not be negative"):
         model.complete(images, 1, rng, temperature=-1)
     with pytest.raises(ValueError, match="AIS takes 1 temperature and 2 chains or more, got 0 and 5"):
-        log_partition(model.machine(), model.visible_bias, 0, 5, rng)
+        log_partition(model.machine(), tensor(np.zeros(6)), 0, 5, rng)
     with pytest.raises(ValueError, match="AIS takes 1 temperature and 2 chains or more, got 5 and 1"):
-        reverse_log_partition(model.machine(), model.visible_bias, 5, tensor(np.zeros((1, 6))), rng)
+        reverse_log_partition(model.machine(), tensor(np.zeros(6)), 5, tensor(np.zeros((1, 6))), rng)

@@ -19,34 +19,39 @@ STEPS, BATCH, LR = 50, 32, 0.1
 
 
 class Twin:
-    """W, b, c and the chains, and one step of CD or PCD on them."""
+    """W, b, c, the offsets and the chains, and one step of centered CD or PCD on them."""
 
     def __init__(self, model, chains):
-        self.w, self.b, self.c = (
-            torch.tensor(p.numpy()) for p in (model.weight, model.visible_bias, model.hidden_bias)
-        )
+        self.w, self.b, self.c = (torch.tensor(p.numpy()) for p in model.parameters())
+        learned = model.weights.network
+        self.mu, self.nu = (torch.tensor(p.numpy()) for p in (learned.visible_offset, learned.hidden_offset))
         self.chains, self.gaussian = torch.tensor(model.chains.numpy()) if chains else (), model.levels > 2
         self.lr = LR / 10 if self.gaussian else LR
 
+    def hidden(self, v):
+        return self.c + (v - self.mu) @ self.w
+
     def visible(self, h, rng):
-        a = self.b + h @ self.w.T
+        a = self.b + (h - self.nu) @ self.w.T
         if self.gaussian:
             return a + torch.tensor(rng.standard_normal(a.shape, np.float32))
         return (torch.tensor(rng.random(a.shape, np.float32)) < torch.sigmoid(a)).double()
 
     def free_energy(self, v):
         own = (v * v).sum(1) / 2 if self.gaussian else 0
-        return (own - v @ self.b - torch.nn.functional.softplus(self.c + v @ self.w).sum(1)).mean()
+        bias = self.b - self.w @ self.nu
+        return (own - v @ bias - torch.nn.functional.softplus(self.hidden(v)).sum(1)).mean()
 
     def step(self, v, k, rng):
         """The parts of the loss, and the parameters changed."""
         model = self.chains if len(self.chains) else v
         for _ in range(k):
-            p = torch.sigmoid(self.c + model @ self.w)
+            p = torch.sigmoid(self.hidden(model))
             model = self.visible((torch.tensor(rng.random(p.shape, np.float32)) < p).double(), rng)
         parts = self.free_energy(v).item(), -self.free_energy(model).item()
-        h, h_model = (torch.sigmoid(self.c + x @ self.w) for x in (v, model))
-        self.w = self.w + self.lr * (v.T @ h / len(v) - model.T @ h_model / len(model))
+        h, h_model = (torch.sigmoid(self.hidden(x)) for x in (v, model))
+        of_data, of_model = ((x - self.mu).T @ (y - self.nu) / len(x) for x, y in ((v, h), (model, h_model)))
+        self.w = self.w + self.lr * (of_data - of_model)
         self.b = self.b + self.lr * (v.mean(0) - model.mean(0))
         self.c = self.c + self.lr * (h.mean(0) - h_model.mean(0))
         self.chains = model if len(self.chains) else self.chains
@@ -87,7 +92,7 @@ def test_trained_side_by_side_in_float64(levels, chains, k):
         parts = model.training_step(OneStep(step, data, images, rng, optimizer))
         losses.append((list(parts.values()), twin.step(torch.tensor(model.rows(images)).double(), k, again)))
     np.testing.assert_allclose(*zip(*losses, strict=True), rtol=1e-9)
-    for ours, theirs in ((model.weight, twin.w), (model.visible_bias, twin.b), (model.hidden_bias, twin.c)):
+    for ours, theirs in zip(model.parameters(), (twin.w, twin.b, twin.c), strict=True):
         np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-9, atol=1e-12)
     if chains:
         np.testing.assert_allclose(model.chains.numpy(), twin.chains, rtol=1e-9, atol=1e-12)

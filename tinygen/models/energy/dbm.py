@@ -10,9 +10,14 @@ in turn, as in the paper; AIS gives the same Z. What is new is that h2 isn't kno
 
 and q(h) with these means gives the bound  log p(v) >= -E_q E(v, h) + H(q) - log Z  (equations 3 and 4). With m1 at its
 fixed point that is  -F(v, m2) + H(m2) - log Z,  F being the RBM's free energy: so the gradient of F(v, m2), with m2 as
-a constant, is that of algorithm 1, and the rest is the RBM's PCD. Without a second layer it is the RBM.
+a constant, is that of algorithm 1, and the rest is the RBM's PCD, centered. Without a second layer it is the RBM.
 
-Source: Salakhutdinov & Hinton, Deep Boltzmann machines (2009), sections 2 and 3, algorithm 1; without its pretraining.
+This is a bound for any m2. So training takes only a few updates of the mean field, which cost as much as all the rest
+of a step, and raises the bound that those give; what is measured has them all.
+
+Source: Salakhutdinov & Hinton, Deep Boltzmann machines (2009), sections 2 and 3, algorithm 1; without its pretraining,
+which centering makes unnecessary: Montavon & Mueller, Deep Boltzmann machines and the centering trick (2012); few
+updates: Neal & Hinton, A view of the EM algorithm that justifies incremental, sparse, and other variants (1998).
 """
 
 from __future__ import annotations
@@ -28,7 +33,7 @@ from tinygen.models.energy.rbm import RBM
 from tinygen.models.model import Evidence
 from tinygen.nn import functional as F
 
-MOST, TOLERANCE = 50, 1e-4  # updates of the mean field, and how little a mean changes in the last one
+MOST, TOLERANCE = 50, 1e-4  # updates of the mean field when it is measured, and how little the last one changes a mean
 
 
 class DBM(RBM):
@@ -40,6 +45,7 @@ class DBM(RBM):
         top: units of the second; 0: there is none, it is an RBM.
         chains: how many persistent chains; 0: they restart at the images of every batch.
         steps: how many steps of Gibbs sampling the chains take before each step of training.
+        updates: of the mean field, in a step of training.
         sigma: standard deviation of the Gaussian units, where -1 .. 1 are all levels.
         rng: draws the initial weights.
     """
@@ -49,11 +55,13 @@ class DBM(RBM):
 
     def __init__(
         self, image_shape: tuple[int, int, int], levels: int, *, hidden: int = 256, top: int = 128, chains: int = 100,
-        steps: int = 1, sigma: float = 0.3, rng: np.random.Generator,
+        steps: int = 1, updates: int = 3, sigma: float = 0.3, rng: np.random.Generator,
     ) -> None:  # fmt: skip
         if top < 0:
             raise ValueError(f"top must not be negative, got {top}")
-        self.top = top
+        if updates < 1:
+            raise ValueError(f"updates must be at least 1, got {updates}")
+        self.top, self.updates = top, updates
         super().__init__(image_shape, levels, hidden=hidden, chains=chains, steps=steps, sigma=sigma, rng=rng)
 
     @property
@@ -64,13 +72,17 @@ class DBM(RBM):
     def units(self) -> Units:
         return SideBySide(self.dimensions, super().units, Bernoulli())
 
-    def top_inputs(self, v: Tensor) -> Tensor:
-        """d + W2'm1 of images' units v (N, dimensions), where the mean field doesn't change: (N, top)."""
-        first, second = self.weight[: self.dimensions], self.weight[self.dimensions :]  # W1, W2'
-        seen = F.linear(v, first.transpose(0, 1), self.hidden_bias)  # c + W1'v
-        bias = self.visible_bias[self.dimensions :]  # d
+    def top_inputs(self, v: Tensor, updates: int = MOST) -> Tensor:
+        """d + W2'm1 of images' units v (N, dimensions), where the mean field doesn't change: (N, top).
+
+        Or after so many updates, which also give a bound.
+        """
+        machine = self.machine()
+        first, second = machine.weight[: self.dimensions], machine.weight[self.dimensions :]  # W1, W2'
+        seen = F.linear(v, first.transpose(0, 1), machine.hidden_bias)  # c + W1'v
+        bias = machine.visible_bias[self.dimensions :]  # d
         a = bias.expand(len(v), self.top)
-        for _ in range(MOST):
+        for _ in range(updates):
             m2 = F.sigmoid(a)
             m1 = F.sigmoid(seen + m2 @ second)
             a = F.linear(m1, second, bias)
@@ -79,10 +91,11 @@ class DBM(RBM):
         return a
 
     def state(self, images: np.ndarray) -> Tensor:
-        """(v, m2) of images, (N, visible)."""
+        """(v, m2) of images, (N, visible); in training after `updates` of the mean field."""
         with no_grad():
             v = super().state(images)
-            return cat(v, F.sigmoid(self.top_inputs(v)), dim=1)
+            a = self.top_inputs(v, self.updates if self.training else MOST)
+            return cat(v, F.sigmoid(a), dim=1)
 
     def marginal_biases(self, images: np.ndarray) -> Tensor:
         """b_A: of the pixels their marginals', of the second layer 0."""

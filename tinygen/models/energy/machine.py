@@ -32,6 +32,9 @@ class Units(Protocol):
     def log_partition(self, a: Tensor) -> Tensor:
         """A(a), summed over the units: (N,), or 0-d for inputs (units,)."""
 
+    def mean(self, a: Tensor) -> Tensor:
+        """The units' means, dA / da: (N, units)."""
+
     def sample(self, a: Tensor, rng: np.random.Generator, temperature: float = 1.0) -> Tensor:
         """States drawn from p(x | a), the energy divided by temperature; at 0 the likeliest states."""
 
@@ -44,6 +47,9 @@ class Bernoulli:
 
     def log_partition(self, a: Tensor) -> Tensor:
         return F.softplus(a).sum(-1)
+
+    def mean(self, a: Tensor) -> Tensor:
+        return F.sigmoid(a)
 
     def sample(self, a: Tensor, rng: np.random.Generator, temperature: float = 1.0) -> Tensor:
         p = F.sigmoid(a / temperature) if temperature else (a > 0).to(a.dtype)
@@ -59,6 +65,9 @@ class Gaussian:
 
     def log_partition(self, a: Tensor) -> Tensor:
         return (a * a).sum(-1) * 0.5 + 0.5 * math.log(2 * math.pi) * a.shape[-1]
+
+    def mean(self, a: Tensor) -> Tensor:
+        return a
 
     def sample(self, a: Tensor, rng: np.random.Generator, temperature: float = 1.0) -> Tensor:
         return a + math.sqrt(temperature) * a.new_tensor(rng.standard_normal(a.shape, np.float32))
@@ -76,6 +85,9 @@ class SideBySide(NamedTuple):
 
     def log_partition(self, a: Tensor) -> Tensor:
         return self.first.log_partition(a[..., : self.n]) + self.others.log_partition(a[..., self.n :])
+
+    def mean(self, a: Tensor) -> Tensor:
+        return cat(self.first.mean(a[..., : self.n]), self.others.mean(a[..., self.n :]), dim=-1)
 
     def sample(self, a: Tensor, rng: np.random.Generator, temperature: float = 1.0) -> Tensor:
         first = self.first.sample(a[..., : self.n], rng, temperature)

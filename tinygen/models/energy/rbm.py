@@ -11,9 +11,18 @@ contrastive divergence, PCD, where it ended before. The gradient of
 is that estimate, for W  -<v sigmoid(c + W'v)'> of the batch + the same of the chains. Its value is no likelihood, and
 says nothing of how good the model is: `tinygen.models.energy.ais` does.
 
+What is learned are the parameters of the centered energy, of units less their means:
+
+    E(v, h) = R(v) - b'(v - mu) - c'(h - nu) - (v - mu)'W(h - nu),    mu, nu: the means of units of W = 0, at the start
+
+It is the energy above with the biases b - W nu and c - W'mu, but for a constant: the same machines, by better
+conditioned steps, which don't depend on what is called 0 and what 1.
+
 Source: Hinton, Training products of experts by minimizing contrastive divergence (2002), sections 2 to 5; Tieleman,
 Training restricted Boltzmann machines using approximations to the likelihood gradient (2008), section 2; the start:
-Hinton, A practical guide to training restricted Boltzmann machines (2010), section 8.
+Hinton, A practical guide to training restricted Boltzmann machines (2010), section 8; centering: Montavon & Mueller,
+Deep Boltzmann machines and the centering trick (2012); Melchior, Fischer & Wiskott, How to center deep Boltzmann
+machines (2016).
 """
 
 from __future__ import annotations
@@ -36,12 +45,23 @@ DECAY = 0.999  # of the weights' average
 
 
 class Weights(nn.Module):
-    """What a machine learns: W (visible, hidden), b (visible,) and c (hidden,)."""
+    """What a machine learns: W (visible, hidden), b (visible,) and c (hidden,), of the centered energy."""
+
+    visible_offset: Tensor  # mu
+    hidden_offset: Tensor  # nu
 
     def __init__(self, visible: int, hidden: int, rng: np.random.Generator) -> None:
         self.weight = init.normal_(nn.Parameter(np.zeros((visible, hidden), np.float32)), 0, 0.01, generator=rng)
         self.visible_bias = nn.Parameter(np.zeros(visible, np.float32))
         self.hidden_bias = nn.Parameter(np.zeros(hidden, np.float32))
+        self.register_buffer("visible_offset", tensor(np.zeros(visible, np.float32)))
+        self.register_buffer("hidden_offset", tensor(np.zeros(hidden, np.float32)))
+
+    def machine(self, units: Units) -> Machine:
+        """The same energy, but for a constant, as `Machine` has it."""
+        b = self.visible_bias - self.weight @ self.hidden_offset
+        c = self.hidden_bias - self.visible_offset @ self.weight
+        return Machine(self.weight, b, c, units)
 
 
 class RBM(MarkovChain):
@@ -95,22 +115,12 @@ class RBM(MarkovChain):
 
     @property
     def weight(self) -> Tensor:
-        """W, (visible, hidden); in evaluation, as b and c, the average over the last steps."""
+        """W, (visible, hidden); in evaluation the average over the last steps."""
         return self.weights.current.weight
 
-    @property
-    def visible_bias(self) -> Tensor:
-        """b, (visible,)."""
-        return self.weights.current.visible_bias
-
-    @property
-    def hidden_bias(self) -> Tensor:
-        """c, (hidden,)."""
-        return self.weights.current.hidden_bias
-
     def machine(self) -> Machine:
-        """The parameters as `tinygen.models.energy.machine` takes them."""
-        return Machine(self.weight, self.visible_bias, self.hidden_bias, self.units)
+        """The energy as `tinygen.models.energy.machine` has it; in evaluation that of the average of the weights."""
+        return self.weights.current.machine(self.units)
 
     def rows(self, images: np.ndarray) -> np.ndarray:
         """The pixels' units, (N, dimensions): 0 and 1; or numbers of variance 1 about what the hidden units say."""
@@ -151,23 +161,26 @@ class RBM(MarkovChain):
         return {"sgd": optim.SGD(self.parameters(), lr if self.levels == 2 else lr / 10)}
 
     def begin(self, data: Dataset, rng: np.random.Generator) -> None:
-        """Before the first step: visible biases that alone give the data's marginals, and chains from those."""
+        """Before the first step: biases that alone give the data's marginals; those as offsets; chains."""
         biases = self.marginal_biases(data.images)
         both: tuple[Any, ...] = self.weights.network, self.weights.average
         for weights in both:
             weights.visible_bias.write()[...] = biases._array
+            weights.visible_offset.write()[...] = self.units.mean(biases)._array
+            weights.hidden_offset.write()[...] = 0.5  # hidden units whose input is 0
         if self.persistent:
             self.chains.write()[...] = self.start(len(self.chains), rng)._array
 
     def training_step(self, step: Step) -> dict[str, float]:
         """A step of the loss: {"images": F of the batch, "chains": -F of the chains}, means."""
-        if step.step == 0 and not self.visible_bias.numpy().any():
+        if step.step == 0 and not self.weights.network.visible_bias.numpy().any():
             self.begin(step.dataset, parallel.whole(step.rng))
         with no_grad():
             v = self.state(step.batch().images)
             model, rng = (self.chains, parallel.whole(step.rng)) if self.persistent else (v, step.rng)
+            machine = self.machine()
             for _ in range(self.steps):
-                model = self.machine().gibbs(model, rng)
+                model = machine.gibbs(model, rng)
         parts = step.minimize(lambda: self.free_energies(v, model), "sgd")
         self.weights.update()
         if self.persistent:
@@ -183,7 +196,8 @@ class RBM(MarkovChain):
 
     def start(self, n: int, rng: np.random.Generator) -> Tensor:
         with no_grad():
-            return self.machine().visible.sample(self.visible_bias.expand(n, len(self.visible_bias)), rng)
+            bias = self.machine().visible_bias
+            return self.units.sample(bias.expand(n, len(bias)), rng)
 
     def warm_start(self, n: int, rng: np.random.Generator) -> Tensor:
         """Persistent chains, any of them: those have visited more of the model than a new one does in its time."""
