@@ -173,7 +173,7 @@ class RBM(MarkovChain):
 
     def training_step(self, step: Step) -> dict[str, float]:
         """A step of the loss: {"images": F of the batch, "chains": -F of the chains}, means."""
-        if step.step == 0 and not self.weights.network.visible_bias.numpy().any():
+        if step.step == 0 and not self.weights.current.visible_bias.numpy().any():
             self.begin(step.dataset, parallel.whole(step.rng))
         with no_grad():
             v = self.state(step.batch().images)
