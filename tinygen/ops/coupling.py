@@ -128,7 +128,7 @@ def _(gy, glog_det, x, both, start):
 def channel_affine(x, weight, bias):
     """weight * x + bias, of each channel. x: (N, C, ...), weight and bias: (C,).
 
-    Accuracy: an ulp of the larger of product and sum.
+    Accuracy: 2 ulps of the larger of product and sum.
     """
     shape = _of_channels(x, weight, bias)
     return x * weight.reshape(shape) + bias.reshape(shape)

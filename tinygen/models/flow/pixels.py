@@ -39,7 +39,7 @@ class Logit:
         width = (1 - 2 * self.alpha) / self.levels
         p = self.alpha + width * x
         log_p, log_q = np.log(p), np.log1p(-p)
-        return log_p - log_q, (math.log(width) - log_p - log_q).reshape(len(x), -1).sum(1)
+        return log_p - log_q, (math.log(width) - log_p - log_q).sum((1, 2, 3))
 
     def inverse(self, y: np.ndarray) -> np.ndarray:
         """x, beyond 0 .. levels where y is beyond what a pixel can have."""
