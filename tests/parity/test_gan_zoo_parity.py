@@ -54,7 +54,7 @@ class TwinACGAN:
 
     def g_loss(self, fake: torch.Tensor) -> torch.Tensor:
         made, c = self.judged(fake)
-        return real_or_fake(made, 1) + 0.1 * c
+        return real_or_fake(made, 1) + c
 
     def take(self, state: dict[str, np.ndarray]) -> None:
         """The model's weights; and new optimizers, one for D, one for all others."""

@@ -26,7 +26,6 @@ class AuxiliaryClassifier(NonSaturating):
     """
 
     told = False
-    share = 0.1  # of L_C in G's loss: with the paper's 1, images come out that are clear, and few of them
 
     def __init__(self, classes: int) -> None:
         self.heads = classes
@@ -35,7 +34,7 @@ class AuxiliaryClassifier(NonSaturating):
         return super().d_parts(real, fake) | {"d_class": class_loss(real) + class_loss(fake)}  # -L_S - L_C
 
     def g_parts(self, fake: Verdict, real: Callable[[], Verdict]) -> dict[str, Tensor]:
-        return super().g_parts(fake, real) | {"g_class": self.share * class_loss(fake)}
+        return super().g_parts(fake, real) | {"g_class": class_loss(fake)}
 
 
 def class_loss(said: Verdict) -> Tensor:
