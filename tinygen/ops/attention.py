@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from tinygen import kernels
+from tinygen.array import real
 from tinygen.ops._derive import derive_from
 from tinygen.ops._samples import normal, sample
 from tinygen.ops.linalg import matmul
@@ -35,7 +36,9 @@ def attention_backward(gout, gweights, query, key, value, scale, weights=None):
 
     Accuracy: 16 ulps of the largest element, as of `attention`.
     """
-    return tuple(_gradients(scale)((query, key, value), (gout, gweights)))
+    model = gweights if gout is None else gout
+    inputs = [real(a, model) for a in (query, key, value)]  # a gradient is no integer
+    return tuple(_gradients(scale)(inputs, (gout, gweights)))
 
 
 @attention.vjp("query", "key", "value")
