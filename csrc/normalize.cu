@@ -198,6 +198,7 @@ sum_groups(grouped<real> g, const sums *partial, int64_t all, function result)
     if (group >= all)
         return;
     for (int64_t i = image * chunks; i < (image + 1) * chunks; i++)
+#pragma unroll 1                     /* more at a time would spill float64's registers */
         for (int64_t j = first; j < first + width; j++)
             own.merge(part(partial[i * g.channels + j], g, image, j));
     result(group, own);
