@@ -15,25 +15,6 @@ __device__ __forceinline__ real dot_of(const real *a, const real *b, int64_t n)
     return sum;
 }
 
-/* Over a warp's lanes, in pairs: every lane has the same result. */
-template <class real, class function>
-__device__ __forceinline__ real over_lanes(real own, function f)
-{
-    for (int bit = WARP / 2; bit; bit /= 2)
-        own = f(own, __shfl_xor_sync(0xffffffffu, own, bit));
-    return own;
-}
-
-struct maximum {
-    template <class real>
-    __device__ real operator()(real a, real b) const { return larger(a, b); }
-};
-
-struct addition {
-    template <class real>
-    __device__ real operator()(real a, real b) const { return a + b; }
-};
-
 struct sizes { int64_t n, queries, keys, size, width; };
 
 /* y (columns) = row (keys) m, with m (keys, columns). */
@@ -65,12 +46,12 @@ attention_rows(sizes s, real scale, const real *q, const real *k, const real *v,
         own[j] = scale * dot_of(q + row * s.size, of_k + j * s.size, s.size);
         most = larger(most, own[j]);
     }
-    most = over_lanes(most, maximum());
+    most = over_lanes(most, WARP, maximum());
     for (int64_t j = lane; j < s.keys; j += WARP) {
         own[j] = exp(own[j] - most);
         sum += own[j];
     }
-    sum = over_lanes(sum, addition());
+    sum = over_lanes(sum, WARP, addition());
     for (int64_t j = lane; j < s.keys; j += WARP)
         own[j] /= sum;
     __syncwarp();
@@ -94,7 +75,7 @@ attention_gradients(sizes s, real scale, const real *k, const real *v, const rea
         own[j] = dot_of(gy + row * s.width, of_v + j * s.width, s.width);
         sum += of_p[j] * own[j];
     }
-    sum = over_lanes(sum, addition());
+    sum = over_lanes(sum, WARP, addition());
     for (int64_t j = lane; j < s.keys; j += WARP)
         own[j] = scale * of_p[j] * (own[j] - sum);
     __syncwarp();

@@ -10,25 +10,6 @@ enum { LOSS_THREADS = 256, WARP = 32, FEW_LANES = 4, FEW_CLASSES = 16, BLOCK = 6
 /* A row's maximum, and the sum of exp(x - maximum). */
 template <class real> struct softmax { real maximum, sum; };
 
-/* Over a row's lanes, in pairs: every lane has the same result. */
-template <class real, class function>
-__device__ __forceinline__ real reduce(real own, int lanes, function f)
-{
-    for (int bit = lanes / 2; bit; bit /= 2)
-        own = f(own, __shfl_xor_sync(0xffffffffu, own, bit));
-    return own;
-}
-
-struct maximum {
-    template <class real>
-    __device__ real operator()(real a, real b) const { return larger(a, b); }
-};
-
-struct sum {
-    template <class real>
-    __device__ real operator()(real a, real b) const { return a + b; }
-};
-
 template <int width, class real>
 __device__ __forceinline__ softmax<real> softmax_of(const real *row, int64_t classes, int lane, int lanes)
 {
@@ -39,7 +20,7 @@ __device__ __forceinline__ softmax<real> softmax_of(const real *row, int64_t cla
         for (int i = 0; i < width; i++)
             s.maximum = larger(s.maximum, x.v[i]);
     }
-    s.maximum = reduce(s.maximum, lanes, maximum());
+    s.maximum = over_lanes(s.maximum, lanes, maximum());
     for (int64_t j = lane * width; j < classes;) {
         real block = 0;                                 /* or the error would grow with the classes */
         for (int64_t end = j + BLOCK * lanes * width; j < end && j < classes; j += lanes * width) {
@@ -50,7 +31,7 @@ __device__ __forceinline__ softmax<real> softmax_of(const real *row, int64_t cla
         }
         s.sum += block;
     }
-    s.sum = reduce(s.sum, lanes, sum());
+    s.sum = over_lanes(s.sum, lanes, addition());
     return s;
 }
 

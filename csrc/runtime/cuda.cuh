@@ -89,6 +89,25 @@ static __device__ __forceinline__ real silu_slope(real x)
 template <class real>
 static __device__ __forceinline__ real larger(real a, real b) { return a > b || a != a ? a : b; }
 
+struct maximum {
+    template <class real>
+    __device__ real operator()(real a, real b) const { return larger(a, b); }
+};
+
+struct addition {
+    template <class real>
+    __device__ real operator()(real a, real b) const { return a + b; }
+};
+
+/* Over so many lanes of a warp side by side, a power of two, in pairs: every lane has the same result. */
+template <class real, class function>
+static __device__ __forceinline__ real over_lanes(real own, int lanes, function f)
+{
+    for (int bit = lanes / 2; bit; bit /= 2)
+        own = f(own, __shfl_xor_sync(0xffffffffu, own, bit));
+    return own;
+}
+
 /* --- elementwise ---------------------------------------------------------------------------------------- */
 
 /* An array of rows of columns: element (i, j) is p[i * pitch + j]. */
