@@ -12,6 +12,7 @@
  * gw[c, (k, o)] = sum over pixels i of x[i, c] gy[i + pad - k * dil, o], for a stride of 1. */
 #include <string.h>
 #include "matmul.h"
+#include "narrow.h"
 #include "source.h"
 #include "winograd.h"
 
@@ -293,7 +294,7 @@ int tg_conv2d_weight(int dtype, const tg_conv_shape *s, int relu, const void *x,
         return TG_BAD_ARGUMENT;
     int64_t pixels = s->n * s->oh * s->ow;
     if (is_pointwise(s) && s->ci && s->co && pixels
-        && (s->ci * s->co * element_size(dtype) >= PRODUCT || pixels < FEW)) {
+        && (s->ci * s->co * element_size(dtype) >= PRODUCT || pixels < FEW || is_narrow(dtype, pixels, s->co))) {
         matmul p = {.m = s->ci, .n = s->co, .k = pixels, .a = x, .b = gy, .a_transposed = 1, .relu = relu, .c = gw,
                     .column_sums = gbias};
         return multiply_matrices(dtype, &p, clamp_threads(threads));

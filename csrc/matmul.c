@@ -14,6 +14,7 @@
  * many. The blocks and parts of k don't depend on the threads, so neither do the bytes. */
 #include <string.h>
 #include "matmul.h"
+#include "narrow.h"
 
 enum {
     BLOCK = 256,                    /* terms of a sum between two additions to C, */
@@ -260,12 +261,26 @@ static void finish_sums(product_plan *g, int threads)
     memcpy(g->p->column_sums, g->column_sums, (size_t)(g->p->n * g->size));
 }
 
+/* A product of many rows with a small square matrix, or its gradient to that: narrow.h. */
+static int is_square(int dtype, const matmul *p)
+{
+    if (p->relu || p->add || p->positive)
+        return 0;
+    if (p->a_transposed)
+        return !p->b_transposed && !p->bias && p->m == p->n && is_narrow(dtype, p->k, p->n);
+    return !p->column_sums && p->k == p->n && is_narrow(dtype, p->m, p->n);
+}
+
 int multiply_matrices(int dtype, const matmul *p, int threads)
 {
     product_plan g = {.p = p, .t = tiles(dtype), .size = element_size(dtype)};
     plan data = {0};
     if (!p->m || !p->n)
         return TG_OK;
+    if (is_square(dtype, p) && p->a_transposed)
+        return narrow_weight(dtype, p->k, p->n, p->a, p->b, p->c, p->column_sums, threads);
+    if (is_square(dtype, p))
+        return narrow_product(dtype, p->m, p->n, p->a, p->b, p->b_transposed, p->bias, p->c, threads);
     plan_blocks(&g);
     plan_items(&g, threads);
     g.column_bytes = round_up(round_up(p->n, g.t->vector) * g.size, ALIGNMENT);

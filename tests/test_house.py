@@ -19,7 +19,7 @@ CSRC = (
     ("recurrent", "sample"),
     ("affine", "attention", "conv", "conv_weight", "elementwise", "loss", "normalize", "optim"),
     ("matmul", "plain", "source", "winograd"),
-    ("columns", "mask", "tile"),
+    ("columns", "mask", "narrow", "tile"),
     ("runtime/cuda", "runtime/isa", "runtime/memory", "runtime/parallel", "runtime/variants"),
     ("runtime/internal", "runtime/types"),
     ("runtime/valid", "runtime/vector"),

@@ -117,7 +117,7 @@ _WORK = 1 << 23  # multiply-adds of a case at most
 def conv_shape(rng, **wanted) -> SimpleNamespace:
     """Any sizes that the header allows, of moderate work: also crops, gaps, outputs that only see padding, no image."""
     for _ in range(1000):
-        s = rng.choice([_masked, _dense, _plain], p=[0.3, 0.1, 0.6])(rng)
+        s = rng.choice([_masked, _dense, _plain, _narrow], p=[0.3, 0.1, 0.55, 0.05])(rng)
         vars(s).update(wanted)
         if s.n * s.oh * s.ow * s.kh * s.kw * s.ci * s.co <= _WORK and s.n * s.h * s.w * s.ci < 1 << 19:
             return s
@@ -162,6 +162,13 @@ def _dense(rng):
         n=n, h=h, w=w, ci=ci, oh=h, ow=w, co=co, kh=3, kw=3, stride_h=1, stride_w=1, pad_h=pad_h, pad_w=pad_w,
         dil_h=1, dil_w=1, mask=0, groups=1,
     )  # fmt: skip
+
+
+def _narrow(rng):
+    """1 x 1 kernels between as many channels, a few, for which there is another."""
+    n, h, w, c = (int(rng.integers(*between)) for between in ((1, 5), (6, 30), (6, 30), (2, 13)))
+    ones = dict.fromkeys(("kh", "kw", "stride_h", "stride_w", "dil_h", "dil_w", "groups"), 1)
+    return SimpleNamespace(n=n, h=h, w=w, ci=c, oh=h, ow=w, co=c, pad_h=0, pad_w=0, mask=0, **ones)
 
 
 def _masked(rng):

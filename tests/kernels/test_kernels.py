@@ -100,6 +100,67 @@ def test_matrix_products(n, i, o):
                     assert all(same(found, one.run(dtype, threads)) for threads in (2, 5))
 
 
+def narrow_products(x, y, w, b) -> list[Case]:
+    """The products of rows (N, C) with a square matrix, as images of one pixel."""
+    (n, c), size = x.shape, x.shape[1] + 2
+    s = SimpleNamespace(n=n, ci=c, co=c, mask=0, groups=1, pad_h=0, pad_w=0, **dict.fromkeys(ONES, 1))
+    shape, sums = Struct("tg_conv_shape *", s), (abs(x).T @ abs(y), abs(y).sum(0))
+    products = (
+        ("tg_conv2d", [shape, 0, In(x), In(w), In(b), None, Out(x.shape)],
+         [(x @ w + b, (abs(x) @ abs(w) + abs(b)) * size)]),
+        ("tg_conv_transpose2d", [shape, In(y), In(w), None, None, Out(x.shape)],
+         [(y @ w.T, (abs(y) @ abs(w).T) * size)]),
+        ("tg_conv2d_weight", [shape, 0, In(x), In(y), Out(w.shape), Out(b.shape)],
+         [(x.T @ y, sums[0] * 8), (y.sum(0), sums[1] * 8)]),
+    )  # fmt: skip
+    return [Case(*product) for product in products]
+
+
+@pytest.mark.fault("K01", "K04", "K07", "K12")
+@pytest.mark.parametrize("channels", [2, 3, 4, 6, 8, 12])
+def test_products_with_a_small_square_matrix(channels):
+    """All ends that a vector's pixels can come to, beside a forbidden page; and more rows than an item has."""
+    rng = np.random.default_rng(channels)
+    w, b = normal(rng, channels, channels), normal(rng, channels)
+    for rows in (*range(62, 62 + 18), 2500, 2501):
+        x, y = normal(rng, rows, channels), normal(rng, rows, channels)
+        for one in narrow_products(x, y, w, b):
+            for level, name in enumerate(SETS):
+                with kernels.instruction_set(name):
+                    for dtype in DTYPES:
+                        found = one.run(dtype, place=guarded(at_end=(rows + level) % 2 == 0))
+                        one.check(found)
+                        assert rows < 2500 or same(found, one.run(dtype, 3))
+
+
+@pytest.mark.fault("K01")
+@np.errstate(invalid="ignore")
+@pytest.mark.parametrize("channels", [2, 3, 4, 6, 8, 12])
+def test_pixels_that_share_a_vector_keep_their_nan(channels):
+    """Also those of a batch's end, and infinity: of a product only its row changes, of a sum only what meets it."""
+    rng = np.random.default_rng(channels)
+    w, b, rows = normal(rng, channels, channels), normal(rng, channels), 67
+    x, y = normal(rng, rows, channels), normal(rng, rows, channels)
+    others = np.arange(channels) != 1
+    for name in SETS:
+        with kernels.instruction_set(name):
+            forward, back, sums = (one.run(np.float32) for one in narrow_products(x, y, w, b))
+            for row, value in ((0, np.nan), (5, np.inf), (31, -np.inf), (66, np.nan)):
+                kept, spoilt_x, spoilt_y = np.arange(rows) != row, x.copy(), y.copy()
+                spoilt_x[row, 1] = spoilt_y[row, 1] = value
+                for before, at in ((forward, 0), (back, 1)):
+                    after = narrow_products(spoilt_x, spoilt_y, w, b)[at].run(np.float32)[0]
+                    assert after[kept].tobytes() == before[0][kept].tobytes()
+                    assert not np.isfinite(after[row]).any()
+                gw, gbias = narrow_products(spoilt_x, y, w, b)[2].run(np.float32)
+                assert same([gw[others], gbias], [sums[0][others], sums[1]])
+                assert not np.isfinite(gw[1]).any()
+                gw, gbias = narrow_products(x, spoilt_y, w, b)[2].run(np.float32)
+                assert same([gw[:, others], gbias[others]], [sums[0][:, others], sums[1][others]])
+                assert not np.isfinite(gw[:, 1]).any()
+                assert not np.isfinite(gbias[1])
+
+
 @pytest.mark.fault("K04")
 @every_kernel
 def test_inputs_may_be_read_only(kernel):
