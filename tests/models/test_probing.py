@@ -14,6 +14,7 @@ from tinygen.models.model import HasFeatures
 from tinygen.models.probing import Classifier, accuracy, features, few, fine_tuned, fit, probe
 from tinygen.models.registry import model_class
 from tinygen.models.vae.autoencoder import Autoencoder
+from tinygen.training.probed import LINEAR, TUNED
 
 WITH_FEATURES = [name for name, (model, _) in SMALL.items() if issubclass(model_class(model), HasFeatures)]
 
@@ -118,21 +119,43 @@ def test_tuning_is_drawn_from_its_seed_alone():
     assert one == again != other
 
 
-def test_the_command(tmp_path, monkeypatch, capsys):
+def test_the_command_has_a_line_for_each_run_by_the_same_labels(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tinygen.models.probing.STEPS", 3)
     monkeypatch.setattr("tinygen.training.commands.finish", lambda *_: None)
-    assert main(["train", "autoencoder", "--epochs", "1", "--latent", "4", "--hidden", "4", "--out", "run"]) == 0
+    for model in ("autoencoder", "colorization"):  # of which one holds images out
+        assert main(["train", model, "--epochs", "1", "--latent", "4", "--hidden", "4", "--out", model]) == 0
     capsys.readouterr()
-    assert main(["probe", "run", "--labels", "20", "--seeds", "2"]) == 0
-    head, *lines = capsys.readouterr().out.splitlines()
-    assert head.startswith("autoencoder: test images of digits told rightly by 20 labels, mean and deviation of 2")
-    names = ["linear probe", "of the untrained model", "of raw pixels", "fine-tuned", "from scratch"]
-    assert [line.split("  ")[0 if not line.startswith(" ") else 1].strip() for line in lines] == names
-    assert all("%" in line for line in lines)
-    assert main(["probe", "run", "--labels", "5"]) == 2
-    assert capsys.readouterr().err == "tinygen probe: labels must be from 10, one of each class, to 1,366, got 5\n"
-    assert main(["train", "made", "--epochs", ".1", "--hidden", "4", "--out", "made"]) == 0
-    capsys.readouterr()
-    assert main(["probe", "made"]) == 2
-    assert capsys.readouterr().err == "tinygen probe: made has no features to probe\n"
+    assert main(["probe", "autoencoder", "--labels", "20", "--seeds", "2"]) == 0
+    head, _, *alone = capsys.readouterr().out.splitlines()
+    assert head.startswith("digits: percent of 360 test images told rightly by 20 labels, mean and deviation of 2")
+    assert alone[0] == f"|  | {' | '.join((*LINEAR, *TUNED))} |"
+    cells = [line.split(" | ") for line in alone]
+    assert {len(row) for row in cells} == {8}
+    train, test = load("digits")
+    pixels = 100 * probe(None, train, test, 20, range(2))
+    assert cells[2][:2] == ["| raw pixels", f"{pixels.mean():.1f} +- {pixels.std(ddof=1):.1f}"]
+    rate, first, gain = (float(cell.split()[0]) for cell in cells[3][1:4])
+    assert gain == pytest.approx(rate - first, abs=0.11)
+    assert gain != 0
+    assert main(["probe", "colorization", "autoencoder", "--labels", "20", "--seeds", "2", "--linear"]) == 0
+    both = capsys.readouterr().out.splitlines()[2:]
+    assert both[2].startswith(f"| raw pixels | {cells[2][1]} |")
+    assert both[3].startswith("| colorization, told classes |")
+    assert both[4].removesuffix(" |").split(" | ") == cells[3][:5]
+
+
+def test_what_cannot_be_probed_together_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tinygen.training.commands.finish", lambda *_: None)
+    for model, *more in (("autoencoder",), ("rotation", "--levels", "2"), ("made",)):
+        assert main(["train", model, "--epochs", ".1", "--hidden", "4", *more, "--out", model]) == 0
+    for asked, told in {
+        ("made",): "made has no features to probe",
+        ("autoencoder", "--labels", "5"): "labels must be from 10, one of each class, to 1,437, got 5",
+        ("autoencoder", "rotation"): "runs that are probed together must be of the same data, got digits of all "
+        "levels and digits of 2 levels",
+    }.items():
+        capsys.readouterr()
+        assert main(["probe", *asked]) == 2
+        assert capsys.readouterr().err == f"tinygen probe: {told}\n"

@@ -16,6 +16,7 @@ from tinygen.metrics import features
 from tinygen.metrics.quality import blurred, sharpness
 from tinygen.models import probing
 from tinygen.models.registry import model_class
+from tinygen.report import families as page
 from tinygen.report.claims import BITS, Member
 from tinygen.training import families
 from tinygen.training.config import Config
@@ -74,7 +75,7 @@ def test_what_is_stopped_goes_on(capfd):
     assert after["seconds"] >= 1.2
 
 
-@pytest.mark.parametrize("model", ["vae", "flow-matching"])
+@pytest.mark.parametrize("model", ["vae", "pixelcnn", "flow-matching"])
 def test_what_is_measured(model, monkeypatch, tmp_path):
     monkeypatch.setattr(features, "STEPS", 5)
     monkeypatch.setattr(probing, "LABELS", 10)
@@ -87,8 +88,21 @@ def test_what_is_measured(model, monkeypatch, tmp_path):
         assert np.isfinite(member.value(name))
     assert member.value("memory") > 10
     assert (member.metric(BITS) is None) == (model_class(model).evidence == "none")
-    assert (member.metric("linear probe") is None) == (model != "vae")
+    assert (member.metric("linear probe") is None) == (model == "flow-matching")
     assert (tmp_path / "samples.png").exists()
+
+
+@pytest.mark.parametrize("model", ["rotation", "inpainting"])
+def test_of_what_cannot_be_sampled_from_the_features_are_measured(model, monkeypatch, tmp_path):
+    monkeypatch.setattr(probing, "LABELS", 10)
+    run = Run(tmp_path)
+    assert families.train_and_measure(Config.of({"model": model, "data": "labeled.npz", "minutes": 0.002}), run, 8)
+    member = Member(model, 0, run.folder, run.read_results())
+    found = {metric["name"] for metric in member.results["metrics"]}
+    assert found == {"linear probe", "a training image", "memory"}
+    assert (tmp_path / "samples.png").exists() == (model == "inpainting")  # which fills in test images
+    page.write(tmp_path / page.PAGE, [member])
+    assert f"| {model} | selfsupervised | - | - |" in (tmp_path / "families.md").read_text()
 
 
 def test_all_are_trained_on_the_same_images_and_measured_by_the_same_features(monkeypatch, tmp_path):
@@ -105,7 +119,7 @@ def test_all_are_trained_on_the_same_images_and_measured_by_the_same_features(mo
 def test_a_model_that_cannot_be_sampled_and_data_that_there_are_not(capsys):
     assert cli.main([*COMMAND, "1", "pix2pix"]) == 2
     assert capsys.readouterr().err == (
-        "tinygen compare-families: pix2pix cannot be sampled from, so there is nothing to compare\n"
+        "tinygen compare-families: pix2pix cannot be sampled from and has no features: there is nothing to compare\n"
     )
     assert cli.main(["compare-families", "--data", "digit"]) == 2
     assert "did you mean 'digits'?" in capsys.readouterr().err

@@ -39,9 +39,11 @@ def add(commands: Any) -> None:
 
 
 def _add_probe(commands: Any) -> None:
-    probe = _add(commands, "probe", "say how many classes a model's features tell by few labels", _probe)
+    probe = _add(commands, "probe", "say how many classes the features of a model, or of several, tell by few labels",
+                 _probe, several=True)  # fmt: skip
     probe.add_argument("--labels", type=whole_number, default=100, help="how many are used (default %(default)s)")
     probe.add_argument("--seeds", type=whole_number, default=5, help="how often they are drawn (default %(default)s)")
+    probe.add_argument("--linear", action="store_true", help="without fine-tuning, which takes most of the time")
 
 
 def _add_hype(commands: Any) -> None:
@@ -66,10 +68,13 @@ def _add_compare(commands: Any) -> None:
     p.set_defaults(run=_compare)
 
 
-def _add(commands: Any, name: str, does: str, command: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
+def _add(
+    commands: Any, name: str, does: str, command: Callable[[argparse.Namespace], None], several: bool = False
+) -> argparse.ArgumentParser:
+    """Add a command that takes a run; several: or more of them."""
     p = commands.add_parser(name, help=does, description=does)
-    p.add_argument("folder", metavar="RUN", type=Path, help="a run folder, such as runs/pixelcnn-1, or last; or a "
-                   "checkpoint in it")  # fmt: skip
+    p.add_argument("folders" if several else "folder", metavar="RUN", type=Path, nargs="+" if several else None,
+                   help="a run folder, such as runs/pixelcnn-1, or last; or a checkpoint in it")  # fmt: skip
     p.add_argument("--seed", type=seed, default=0, help="of the random numbers (default %(default)s)")
     p.add_argument("--device", choices=DEVICES, default="cpu", help=WHERE)
     p.set_defaults(run=command)
@@ -110,7 +115,8 @@ def _probe(args: argparse.Namespace) -> None:
     need_packages()
     from tinygen.training import probed
 
-    probed.probe(_run(args), args.labels, range(args.seed, args.seed + args.seeds))
+    seeds = range(args.seed, args.seed + args.seeds)
+    probed.probe([_run(args, folder) for folder in args.folders], args.labels, seeds, not args.linear)
 
 
 def _hype(args: argparse.Namespace) -> None:
@@ -129,8 +135,8 @@ def _compare(args: argparse.Namespace) -> None:
     _commands().compare([Run.existing(folder) for folder in args.folders], args.out)
 
 
-def _run(args: argparse.Namespace) -> Run:
-    run = Run.existing(args.folder)
+def _run(args: argparse.Namespace, folder: Path | None = None) -> Run:
+    run = Run.existing(folder or args.folder)
     run.device = device(args)
     return run
 

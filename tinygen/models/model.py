@@ -104,6 +104,11 @@ class Model(nn.Module):
         batch = step.batch()
         return step.minimize(lambda: self.loss(batch, step.rng))
 
+    @property
+    def told_classes(self) -> bool:
+        """Whether it is trained with classes of images, of which its features may then know."""
+        return bool(self.condition)
+
     def draw_with(self, **settings: Any) -> None:
         """Draw images in another way from now on: set attributes named in `drawing`. ValueError for others."""
         for name, value in settings.items():

@@ -28,8 +28,8 @@ NOTES = (
     "can be compared within this table, and with nothing published.",
     "Of a VAE the means of p(x given z) are drawn, as it is usually shown; with each pixel's own noise FD* is worse.",
     "Sharpness is the variance of the Laplacian, over that of real images: below 1 is blurred, above 1 is noise.",
-    "Probe: how many test images a linear classifier tells rightly by the codes of 100 labeled ones, on average over "
-    "5 draws of these; of models that have codes.",
+    "Probe: how many test images a linear classifier tells rightly by the features of 100 labeled ones, on average "
+    "over 5 draws of these; of models that have features.",
     "Each model has its default size and rates, which were not chosen for this budget: other ones could change the "
     "order. Times are CPU time of one thread, of a sample in drawing all of them together, and alone.",
     "Memory is the peak of the whole process in training, the data set included.",
@@ -46,7 +46,8 @@ def write(path: Path, members: Sequence[Member]) -> None:
     samples = known[0].results["samples"] if known else 0
     about = (f"Each trained for {config.get('minutes', 0):g} CPU minutes, with {seeds} seed{'s' * (seeds != 1)}; "
              f"{samples:,} samples of each are measured.")  # fmt: skip
-    pictures = [image(m.folder / "samples.png", f"{m.model}, seed {m.seed}") for m in known]
+    drawn = [m for m in known if (m.folder / "samples.png").exists()]
+    pictures = [image(m.folder / "samples.png", f"{m.model}, seed {m.seed}") for m in drawn]
     body = [
         f"<header><h1>{text(title)}</h1><p>{text(about)}</p></header>",
         section("Figures", f'<div class="wide tight" tabindex=0>{_html(figures(known), 0)}</div>{_notes(members)}'),

@@ -24,13 +24,14 @@ from tinygen.data import Dataset, held_out, in_memory, subset
 from tinygen.metrics.metric import ImageGrid, Metric
 from tinygen.metrics.quality import quality, sharpness
 from tinygen.models import probing
-from tinygen.models.model import Encodes, HasFeatures, Samples
+from tinygen.models.model import HasFeatures, Samples, Translates
 from tinygen.models.registry import model_class
 from tinygen.models.vae.base import LatentVariableModel
 from tinygen.report import families
 from tinygen.report.claims import Member
 from tinygen.report.images import save_plot
 from tinygen.training.callbacks import Checkpoints, MetricsFile
+from tinygen.training.commands import picture
 from tinygen.training.config import Config, Sets
 from tinygen.training.interrupt import interruptions
 from tinygen.training.loop import build, fit
@@ -47,14 +48,15 @@ STOPPED = 130  # exit code of a process that was told to stop, and saved its wor
 def compare_families(asked: Sequence[Config], samples: int, out: Path) -> Path:
     """Train and measure what hasn't been yet, one after the other, and write the page after each.
 
-    asked: models with their seeds. samples: how many are drawn of each, at most as many as test images. Gives the page.
+    asked: models with their seeds; of those that no images can be drawn from, only the features are measured. samples:
+    how many are drawn of each of the others, at most as many as test images. Gives the page.
 
-    Raises ValueError for a model that no images can be drawn from, and for a folder that holds other settings' runs.
+    Raises ValueError for a model that has neither, and for a folder that holds other settings' runs.
     """
     runs = [Run(out / f"{config.model}-{config.seed}") for config in asked]
     for config, run in zip(asked, runs, strict=True):
-        if not issubclass(model_class(config.model), Samples):
-            raise ValueError(f"{config.model} cannot be sampled from, so there is nothing to compare")
+        if not issubclass(model_class(config.model), (Samples, HasFeatures)):
+            raise ValueError(f"{config.model} cannot be sampled from and has no features: there is nothing to compare")
         if (run.folder / "config.toml").exists() and (before := Config.read(run.folder / "config.toml")) != config:
             raise ValueError(f"{run.folder} is of other settings ({_difference(before, config)}): name another --out")
     samples = min(samples, len(asked[0].datasets()[1]))  # what is wrong with the data is said before anything else
@@ -149,7 +151,8 @@ def train_and_measure(config: Config, run: Run, samples: int) -> bool:
         found = measured(model, trainer.dataset, sets[2], samples, config.seed)
     found.append(Metric("a training image", 1000 * trainer.seconds / trainer.images, "ms", lower_is_better=True))
     found.append(Metric("memory", known["memory"], "MiB", lower_is_better=True))
-    save_plot(run.samples, ImageGrid(_drawn(model, SHOWN, np.random.default_rng(config.seed))), model.levels)
+    if (shown := _shown(model, sets[2], config.seed)) is not None:
+        save_plot(run.samples, shown, model.levels)
     run.write_results(known | {"samples": samples, "metrics": [metric.json() for metric in found]})
     return True
 
@@ -186,15 +189,24 @@ def _messages(trainer: Trainer, parts: dict[str, float]) -> list[dict[str, Any]]
 
 
 def measured(model: Any, train: Dataset, test: Dataset, samples: int, seed: int) -> list[Metric]:
-    """The likelihood, if it has one; the quality of so many samples, and the CPU time that one takes.
+    """The likelihood, if it has one; the quality of so many samples, and the CPU time that one takes; the features.
+
+    What a model doesn't give, isn't there.
+    """
+    rng = np.random.default_rng(seed)
+    likelihood = model.family.likelihood(model, train, test, rng)
+    drawn = _sampled(model, train, test, samples, rng) if isinstance(model, Samples) else []
+    return [*([] if likelihood is None else [likelihood]), *drawn, *_probed(model, train, test)]
+
+
+def _sampled(model: Any, train: Dataset, test: Dataset, samples: int, rng: np.random.Generator) -> list[Metric]:
+    """How good so many samples are, and the CPU time that one takes.
 
     They are held against as many test images, drawn in proportion to the classes; so are real images and the linear
     model, since FD* falls with the number of images.
 
     Of a VAE the means of p(x | z) are drawn, as people show them: what p(x | z) adds is noise of each pixel alone.
     """
-    rng = np.random.default_rng(seed)
-    likelihood = model.family.likelihood(model, train, test, rng)
     alone = []
     for _ in range(1 + ALONE):
         start = time.process_time()
@@ -205,9 +217,7 @@ def measured(model: Any, train: Dataset, test: Dataset, samples: int, seed: int)
     spent = time.process_time() - start
     some = subset(test, held_out(samples, len(test), test.labels)) if samples < len(test) else test
     return [
-        *([] if likelihood is None else [likelihood]),
         *quality(images, train, some),
-        *_probed(model, train, test),
         Metric("sharpness", sharpness(images) / sharpness(test.images), "of real images'", lower_is_better=None),
         Metric("a sample", 1000 * spent / samples, "ms", lower_is_better=True),
         Metric("a sample, drawn alone", 1000 * min(alone[1:]), "ms", lower_is_better=True),
@@ -215,12 +225,19 @@ def measured(model: Any, train: Dataset, test: Dataset, samples: int, seed: int)
 
 
 def _probed(model: Any, train: Dataset, test: Dataset) -> list[Metric]:
-    """Of a model with codes: how many test images a linear classifier tells by few labels, mean over draws of these."""
-    if not (isinstance(model, Encodes) and isinstance(model, HasFeatures)):
+    """Of a model with features: how many test images these tell by few labels, mean over draws of the labels."""
+    if not isinstance(model, HasFeatures):
         return []
     if train.labels is None or len(train) < probing.LABELS or len(np.unique(train.labels)) > probing.LABELS:
         return []
     return [probing.linear_probe(model, train, test)]
+
+
+def _shown(model: Any, test: Dataset, seed: int) -> ImageGrid | None:
+    """Samples; of a model from images to images, what it makes of test images; of one of features alone, nothing."""
+    if isinstance(model, Samples):
+        return ImageGrid(_drawn(model, SHOWN, np.random.default_rng(seed)))
+    return picture(model, lambda: test, SHOWN, seed) if isinstance(model, Translates) else None
 
 
 def _drawn(model: Any, n: int, rng: np.random.Generator) -> np.ndarray:

@@ -1,72 +1,115 @@
-"""What a run's features are worth: classes told by few labels, beside raw pixels and beside the untrained model."""
+"""What features are worth: classes told by few labels, of a run or of several beside each other, by the same labels."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygen.console import Bar, progress
-from tinygen.data import in_memory
+from tinygen.console import Bar, progress, say
+from tinygen.data import Dataset, in_memory
 from tinygen.models import probing
-from tinygen.models.model import HasFeatures
+from tinygen.models.model import HasFeatures, Model
+from tinygen.training.config import Config
 from tinygen.training.loop import build
 from tinygen.training.run import Run
 
+LINEAR = ("linear probe", "with its first weights", "gain", "gain over pixels")
+TUNED = ("fine-tuned", "from its first weights", "gain")
 
-def probe(run: Run, labels: int, seeds: range) -> None:
-    """Print how many test images a linear probe and fine-tuning tell rightly, over draws of the labels.
 
-    The probe stands beside those of an untrained model and of raw pixels, fine-tuning beside training from scratch.
+class Labels(NamedTuple):
+    """So many labels of a training set, drawn anew for each seed; test images are told by them."""
 
-    Raises ValueError for a model without features, data without labels, and more labels than there are.
+    train: Dataset
+    test: Dataset
+    number: int
+    seeds: range
+
+    def linear(self, model: Any) -> np.ndarray:
+        """Percent told rightly by softmax regression on features, (seeds,). model: as for `probing.features`."""
+        return 100 * probing.probe(model, self.train, self.test, self.number, self.seeds)
+
+    def tuned(self, model: Any) -> Iterator[float]:
+        """Percent told rightly by a model of which all is trained, for each seed."""
+        for seed in self.seeds:
+            yield 100 * probing.fine_tuned(model, self.train, self.test, self.number, seed)
+
+
+def probe(runs: Sequence[Run], labels: int, seeds: range, tune: bool = True) -> None:
+    """Print how many test images a linear probe and fine-tuning tell rightly, over draws of the labels: a table.
+
+    A line for raw pixels, and one for each run: the probe, then fine-tuning, each beside the same from the weights that
+    the run began with. The labeled images are drawn from all training images, so that the draws are the same for all
+    models, also for those that hold images out.
+
+    Args:
+        labels: how many. seeds: of their draws, and of fine-tuning. tune: fine-tuning, too, which takes most of the
+            time.
+
+    Raises ValueError for a model without features, data without labels, more labels than there are, and for runs of
+    different data.
     """
-    config, model, _ = run.load()
-    if not isinstance(model, HasFeatures):
-        raise ValueError(f"{config.model} has no features to probe")
-    sets = config.sets()
-    train, test = in_memory(sets[0]), sets[2]
-    few = probing.few(train, labels, seeds[0])
-    config.weights = None
+    loaded = [run.load()[:2] for run in runs]
+    for config, model in loaded:
+        if not isinstance(model, HasFeatures):
+            raise ValueError(f"{config.model} has no features to probe")
+    told = Labels(*_sets([config for config, _ in loaded]), labels, seeds)
+    probing.few(told.train, labels, seeds[0])  # what is wrong with them is said before anything else
+    say(f"{told.test.name}: percent of {len(told.test):,} test images told rightly by {labels} labels, mean and "
+        f"deviation of {len(seeds)} draws; gain: draw by draw, with its standard error\n")  # fmt: skip
+    columns = LINEAR + TUNED * tune
+    say(_row("", columns))
+    say(_row("---", ["---" for _ in columns]))
+    pixels = told.linear(None)
+    say(_row("raw pixels", [_spread(pixels), *("" for _ in columns[1:])]))
+    for run, (config, model) in zip(runs, loaded, strict=True):
+        name = run.folder.resolve().name
+        first = build(replace(config, weights=None), told.train, np.random.default_rng(config.seed), run.device).eval()
+        with Bar():
+            cells = [*_linear(told, model, first, pixels, name), *(_tuned(told, model, first, name) if tune else ())]
+        say(_row(f"{name}, told classes" if model.told_classes else name, cells))
 
-    def untrained(seed: int) -> HasFeatures:
-        return build(config, few, np.random.default_rng(seed), run.device).eval()  # type: ignore[return-value]
 
-    def linear(one: HasFeatures | None, draws: range) -> Iterator[float]:
-        yield from probing.probe(one, train, test, labels, draws)  # its features are computed once for all draws
+def _sets(configs: Sequence[Config]) -> tuple[Dataset, Dataset]:
+    """All training images, and the test images, of runs that must have the same."""
+    found = dict.fromkeys((config.data, config.levels, config.size) for config in configs)
+    if len(found) > 1:
+        kinds = " and ".join(f"{data} of {levels or 'all'} levels{f', {size}x{size}' if size else ''}"
+                             for data, levels, size in found)  # fmt: skip
+        raise ValueError(f"runs that are probed together must be of the same data, got {kinds}")
+    train, test = configs[0].datasets()
+    return in_memory(train), test
 
-    def tuned(one: HasFeatures, seed: int) -> float:
-        return probing.fine_tuned(one, train, test, labels, seed)
 
-    rates: dict[str, Iterator[float]] = {
-        "linear probe": linear(model, seeds),
-        "  of the untrained model": (r for seed in seeds for r in linear(untrained(seed), range(seed, seed + 1))),
-        "  of raw pixels": linear(None, seeds),
-        "fine-tuned": (tuned(model, seed) for seed in seeds),
-        "  from scratch": (tuned(untrained(seed), seed) for seed in seeds),
-    }
-    run.say(f"{config.model}: test images of {test.name} told rightly by {len(few)} labels, mean and deviation of "
-            f"{len(seeds)} seeds; gain: of the trained model, seed by seed, and its standard error")  # fmt: skip
-    found, done = dict[str, np.ndarray](), 0
-    with Bar():
-        for name, rate in rates.items():
-            values = []
-            for _ in seeds:
-                progress(done / len(rates) / len(seeds), name.strip())
-                values.append(100 * next(rate))
-                done += 1
-            found[name] = np.array(values)
-            best = found["linear probe" if done <= 3 * len(seeds) else "fine-tuned"]
-            run.say(f"{name:<26}{_spread(found[name])} %{_gain(best - found[name])}")
+def _linear(told: Labels, model: Model, first: Model, pixels: np.ndarray, name: str) -> Iterator[str]:
+    progress(0.0, f"{name}, linear probe")
+    rates = told.linear(model)
+    progress(0.5, f"{name}, linear probe")
+    others = told.linear(first)
+    yield from (_spread(rates), _spread(others), _gain(rates - others), _gain(rates - pixels))
+
+
+def _tuned(told: Labels, model: Model, first: Model, name: str) -> Iterator[str]:
+    found = list[tuple[float, float]]()
+    for pair in zip(told.tuned(model), told.tuned(first), strict=True):
+        found.append(pair)
+        progress(len(found) / len(told.seeds), f"{name}, fine-tuning")
+    rates, others = np.array(found).T
+    yield from (_spread(rates), _spread(others), _gain(rates - others))
+
+
+def _row(name: str, cells: Sequence[str]) -> str:
+    return f"| {' | '.join((name, *cells))} |"
 
 
 def _spread(values: np.ndarray) -> str:
-    deviation = f" +- {values.std(ddof=1):.2f}" if len(values) > 1 else ""
-    return f"{values.mean():.2f}{deviation}"
+    deviation = f" +- {values.std(ddof=1):.1f}" if len(values) > 1 else ""
+    return f"{values.mean():.1f}{deviation}"
 
 
 def _gain(gains: np.ndarray) -> str:
-    if not gains.any():
-        return ""
-    error = f" +- {gains.std(ddof=1) / np.sqrt(len(gains)):.2f}" if len(gains) > 1 else ""
-    return f", gain {gains.mean():+.2f}{error}"
+    error = f" +- {gains.std(ddof=1) / np.sqrt(len(gains)):.1f}" if len(gains) > 1 else ""
+    return f"{gains.mean():+.1f}{error}"

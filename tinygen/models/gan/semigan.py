@@ -88,6 +88,10 @@ class SemiGAN(DCGAN):
         super().__init__(image_shape, levels, latent=latent, width=width, rng=rng)
         self.width = width
 
+    @property
+    def told_classes(self) -> bool:
+        return True
+
     def new_objective(self, name: str) -> ClassesOrGenerated:
         return ClassesOrGenerated()
 

@@ -51,6 +51,10 @@ class Colorization(SelfSupervised):
         self.encoder = encoders.encoder("conv", (1, *sides), latent, hidden, rng)
         self.decoder = encoders.decoder("conv", (len(PALETTE), *sides), latent, hidden, rng)
 
+    @property
+    def told_classes(self) -> bool:
+        return self.image_shape[0] == 1  # by which the colors of gray images are drawn
+
     def chance(self, n: int) -> float:
         return math.log(len(PALETTE))
 
