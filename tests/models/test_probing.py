@@ -153,8 +153,8 @@ def test_what_cannot_be_probed_together_is_said(tmp_path, monkeypatch, capsys):
     for asked, told in {
         ("made",): "made has no features to probe",
         ("autoencoder", "--labels", "5"): "labels must be from 10, one of each class, to 1,437, got 5",
-        ("autoencoder", "rotation"): "runs that are probed together must be of the same data, got digits of all "
-        "levels and digits of 2 levels",
+        ("autoencoder", "rotation"): "runs that are measured together must be of the same data, got digits and "
+        "digits of 2 levels",
     }.items():
         capsys.readouterr()
         assert main(["probe", *asked]) == 2

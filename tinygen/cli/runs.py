@@ -1,4 +1,4 @@
-"""The commands that work on run folders: sample, evaluate, plot, export, probe, hype, compare."""
+"""The commands that work on run folders: sample, evaluate, plot, export, probe, complete, hype, compare."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ def add(commands: Any) -> None:
     _add_out(plot, "NAME-SEED.png")
     _add_out(_add(commands, "export", "write the weights for PyTorch", _export), "weights.safetensors")
     _add_probe(commands)
+    _add_complete(commands)
     _add_hype(commands)
     _add_compare(commands)
 
@@ -44,6 +45,14 @@ def _add_probe(commands: Any) -> None:
     probe.add_argument("--labels", type=whole_number, default=100, help="how many are used (default %(default)s)")
     probe.add_argument("--seeds", type=whole_number, default=5, help="how often they are drawn (default %(default)s)")
     probe.add_argument("--linear", action="store_true", help="without fine-tuning, which takes most of the time")
+
+
+def _add_complete(commands: Any) -> None:
+    about = "fill in the lower halves of the same test images by runs, side by side, and say how far off they are"
+    p = _add(commands, "complete", about, _complete, several=True)
+    p.add_argument("-n", type=whole_number, default=100, help="test images that are measured (default %(default)s)")
+    p.add_argument("--draws", type=whole_number, default=8, help="of each, by models that draw (default %(default)s)")
+    p.add_argument("--out", type=Path, default=Path("complete.png"), help="the picture (default %(default)s)")
 
 
 def _add_hype(commands: Any) -> None:
@@ -117,6 +126,13 @@ def _probe(args: argparse.Namespace) -> None:
 
     seeds = range(args.seed, args.seed + args.seeds)
     probed.probe([_run(args, folder) for folder in args.folders], args.labels, seeds, not args.linear)
+
+
+def _complete(args: argparse.Namespace) -> None:
+    need_packages()
+    from tinygen.training import completed
+
+    completed.complete([_run(args, folder) for folder in args.folders], args.n, args.draws, args.seed, args.out)
 
 
 def _hype(args: argparse.Namespace) -> None:

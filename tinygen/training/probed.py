@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinygen.console import Bar, progress, say
-from tinygen.data import Dataset, in_memory
+from tinygen.data import Dataset
 from tinygen.models import probing
 from tinygen.models.model import HasFeatures, Model
-from tinygen.training.config import Config
 from tinygen.training.loop import build
 from tinygen.training.run import Run
+from tinygen.training.sets import shared
 
 LINEAR = ("linear probe", "with its first weights", "gain", "gain over pixels")
 TUNED = ("fine-tuned", "from its first weights", "gain")
@@ -56,7 +56,7 @@ def probe(runs: Sequence[Run], labels: int, seeds: range, tune: bool = True) -> 
     for config, model in loaded:
         if not isinstance(model, HasFeatures):
             raise ValueError(f"{config.model} has no features to probe")
-    told = Labels(*_sets([config for config, _ in loaded]), labels, seeds)
+    told = Labels(*shared([config for config, _ in loaded]), labels, seeds)
     probing.few(told.train, labels, seeds[0])  # what is wrong with them is said before anything else
     say(f"{told.test.name}: percent of {len(told.test):,} test images told rightly by {labels} labels, mean and "
         f"deviation of {len(seeds)} draws; gain: draw by draw, with its standard error\n")  # fmt: skip
@@ -71,17 +71,6 @@ def probe(runs: Sequence[Run], labels: int, seeds: range, tune: bool = True) -> 
         with Bar():
             cells = [*_linear(told, model, first, pixels, name), *(_tuned(told, model, first, name) if tune else ())]
         say(_row(f"{name}, told classes" if model.told_classes else name, cells))
-
-
-def _sets(configs: Sequence[Config]) -> tuple[Dataset, Dataset]:
-    """All training images, and the test images, of runs that must have the same."""
-    found = dict.fromkeys((config.data, config.levels, config.size) for config in configs)
-    if len(found) > 1:
-        kinds = " and ".join(f"{data} of {levels or 'all'} levels{f', {size}x{size}' if size else ''}"
-                             for data, levels, size in found)  # fmt: skip
-        raise ValueError(f"runs that are probed together must be of the same data, got {kinds}")
-    train, test = configs[0].datasets()
-    return in_memory(train), test
 
 
 def _linear(told: Labels, model: Model, first: Model, pixels: np.ndarray, name: str) -> Iterator[str]:

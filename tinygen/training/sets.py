@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from tinygen.data import Dataset, MappedImages, in_memory
 from tinygen.models.model import Model
-from tinygen.training.config import Sets
+from tinygen.training.config import Config, Sets
 
 NAMED = 16  # classes that are named
 
@@ -28,6 +30,20 @@ def check_labels(model: Model, sets: Sets) -> None:
             most = max(int(d.labels.max()) for d in sets if d is not None and d.labels is not None)
             advice = f": write --classes {most + 1}" if condition is model.condition else ""
             raise ValueError(f"the {name} set of {data.name}: {e}{advice}") from e
+
+
+def shared(configs: Sequence[Config]) -> tuple[Dataset, Dataset]:
+    """All training images, in memory, and the test images of runs that are to be measured by the same ones.
+
+    Raises ValueError for runs of different data.
+    """
+    found = dict.fromkeys((config.data, config.levels, config.size) for config in configs)
+    if len(found) > 1:
+        kinds = " and ".join(f"{data}{f' of {levels} levels' if levels else ''}{f', {size}x{size}' if size else ''}"
+                             for data, levels, size in found)  # fmt: skip
+        raise ValueError(f"runs that are measured together must be of the same data, got {kinds}")
+    train, test = configs[0].datasets()
+    return in_memory(train), test
 
 
 def about(model: str, sets: Sets) -> str:

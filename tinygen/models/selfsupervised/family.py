@@ -65,24 +65,32 @@ def probed(model: Any, train: Dataset, test: Dataset) -> list[Metric]:
 # ---------------------------------------------------------------------------------------------------------- in-painting
 
 
-def fillings(model: Any, train: Dataset, images: np.ndarray) -> dict[str, np.ndarray]:
-    """Images with their lower halves as told from the upper ones: by the model, and by two trivial ones."""
+def guesses(train: Dataset, images: np.ndarray) -> dict[str, np.ndarray]:
+    """Images with their lower halves as two trivial models tell them: by the mean training image (a float of 0 ..
+    levels - 1), and by the training image whose upper half is nearest.
+    """
     lower = tasks.hole(*images.shape[2:])
     known, among = (x[:, :, ~lower].reshape(len(x), -1) for x in (images, train.images))
-    others = {"mean image": train.images.mean(axis=0)[None], "nearest neighbor": train.images[nearest(known, among)[0]]}
-    return {
-        "in-painted": model.translate(images, np.random.default_rng(0)),
-        **{name: np.where(lower, x, images) for name, x in others.items()},
-    }
+    found = {"mean image": train.images.mean(axis=0)[None], "nearest neighbor": train.images[nearest(known, among)[0]]}
+    return {name: np.where(lower, x, images) for name, x in found.items()}
+
+
+def squared_errors(made: np.ndarray, images: np.ndarray, levels: int) -> np.ndarray:
+    """The mean squared error of each image's lower half, times 1,000, where 0 .. 1 are all levels: (N,)."""
+    lower = tasks.hole(*images.shape[2:])
+    squares: np.ndarray = ((made / 1.0 - images) / (levels - 1))[:, :, lower] ** 2
+    return 1000 * squares.mean(axis=(1, 2))
 
 
 def inpaintings(model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Plot:
     """test images, their upper halves, and lower halves told from those: by the model and by trivial ones (slide 8)"""
     images = test.images[:COLUMNS]
     known, _ = tasks.half(images, None, model.levels, rng)
-    rows = {"test image": images, "known half": known, **fillings(model, train, images)}
-    whole = np.round(np.concatenate(list(rows.values()))).astype(np.uint8)
-    return ImageGrid(whole, len(images), "Test images, and their lower halves told from the upper ones", None, [*rows])
+    filled = model.translate(images, rng)
+    rows = {"test image": images, "known half": known, "in-painted": filled, **guesses(train, images)}
+    whole = np.round(np.concatenate([*rows.values()])).astype(np.uint8)
+    caption = "Test images, and their lower halves told from the upper ones"
+    return ImageGrid(whole, len(images), caption, None, [*rows])
 
 
 class InpaintingFamily(SelfSupervisedFamily):
@@ -99,13 +107,10 @@ class InpaintingFamily(SelfSupervisedFamily):
 
     def task(self, model: Any, train: Dataset, test: Dataset, rng: np.random.Generator) -> Metric:
         """The mean squared error of the lower halves of the first test images, times 1,000: 0 .. 1 are all levels."""
-        images, lower = test.images[:MOST], tasks.hole(*test.images.shape[2:])
-        found = {
-            name: 1000 * (((x / 1.0 - images) / (model.levels - 1))[:, :, lower] ** 2).mean(axis=(1, 2))
-            for name, x in fillings(model, train, images).items()
-        }
-        mean, error = mean_and_error(found.pop("in-painted"))
-        known = {name: float(x.mean()) for name, x in found.items()}
+        images = test.images[:MOST]
+        mean, error = mean_and_error(squared_errors(model.translate(images, rng), images, model.levels))
+        known = {name: float(squared_errors(guess, images, model.levels).mean())
+                 for name, guess in guesses(train, images).items()}  # fmt: skip
         return Metric("mean squared error in the hole", mean, "/ 1,000", error, known, True)
 
     def snapshot(self, model: Any, batch: Batch, rng: np.random.Generator) -> Plot:

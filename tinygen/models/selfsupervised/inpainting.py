@@ -11,10 +11,12 @@ discriminator adds to the loss, as it does in `pix2pix --task half`.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from tinygen import Tensor
-from tinygen.data.tasks import hole
+from tinygen.data.tasks import Name, hole
 from tinygen.models.family import Batch
 from tinygen.models.networks import encoders
 from tinygen.models.selfsupervised.base import SelfSupervised
@@ -32,6 +34,7 @@ class ContextEncoder(SelfSupervised):
     """
 
     family = InpaintingFamily()
+    task: ClassVar[Name] = "half"
 
     def __init__(
         self, image_shape: tuple[int, int, int], levels: int, *, latent: int = 64, hidden: int = 16,
