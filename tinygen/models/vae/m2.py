@@ -2,8 +2,8 @@
 
     p(x) = sum over y of p(y) times the integral of p(z) p(x | y, z) over z,     q(y, z | x) = q(y | x) q(z | x, y)
 
-    labeled     -log p(x, y) <= L(x, y) = -E log p(x | y, z) + KL(q(z | x, y), p(z)) - log p(y)
-    unlabeled   -log p(x)    <= U(x)    = sum over y of q(y | x) L(x, y) - H(q(y | x))
+    labeled     -log p(x, y) <= L(x, y) = -E log p(x | y, z) + KL(q(z | x, y), p(z)) - log p(y)    equation 6
+    unlabeled   -log p(x)    <= U(x)    = sum over y of q(y | x) L(x, y) - H(q(y | x))             equation 7
     training    U, of all images, + L - alpha log q(y | x), of the labeled ones, each a mean over a batch
 
 Encoder and classifier share their layers; what y adds to mean and log variance of z is a row of a table.
