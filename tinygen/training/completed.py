@@ -103,8 +103,9 @@ def _told(
 
 def _fill(model: Any, images: np.ndarray, labels: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
     """Images (N, C, H, W) with their lower halves as a model tells them from the upper ones."""
+    told = model.condition.used(labels)
     if isinstance(model, Completes):
-        return model.complete(images, images.shape[2] // 2, rng, labels=model.condition.used(labels))
+        return model.complete(images, images.shape[2] // 2, rng, labels=told)
     known, _ = tasks.half(images, None, model.levels, rng)
     return np.where(tasks.hole(*images.shape[2:]), model.translate(known, rng), images)
 

@@ -11,7 +11,7 @@ import numpy as np
 from tinygen.console import Bar, progress, say
 from tinygen.data import Dataset
 from tinygen.models import probing
-from tinygen.models.model import HasFeatures, Model
+from tinygen.models.model import HasFeatures
 from tinygen.training.loop import build
 from tinygen.training.run import Run
 from tinygen.training.sets import shared
@@ -73,7 +73,7 @@ def probe(runs: Sequence[Run], labels: int, seeds: range, tune: bool = True) -> 
         say(_row(f"{name}, told classes" if model.told_classes else name, cells))
 
 
-def _linear(told: Labels, model: Model, first: Model, pixels: np.ndarray, name: str) -> Iterator[str]:
+def _linear(told: Labels, model: Any, first: Any, pixels: np.ndarray, name: str) -> Iterator[str]:
     progress(0.0, f"{name}, linear probe")
     rates = told.linear(model)
     progress(0.5, f"{name}, linear probe")
@@ -81,7 +81,7 @@ def _linear(told: Labels, model: Model, first: Model, pixels: np.ndarray, name: 
     yield from (_spread(rates), _spread(others), _gain(rates - others), _gain(rates - pixels))
 
 
-def _tuned(told: Labels, model: Model, first: Model, name: str) -> Iterator[str]:
+def _tuned(told: Labels, model: Any, first: Any, name: str) -> Iterator[str]:
     found = list[tuple[float, float]]()
     for pair in zip(told.tuned(model), told.tuned(first), strict=True):
         found.append(pair)
