@@ -14,6 +14,7 @@
 #include <string.h>
 #include "matmul.h"
 #include "source.h"
+#include "taps.h"
 #include "winograd.h"
 
 enum { LINE = 64, DIRECT = 128 };           /* bytes of a cache line; pixels for which packing w doesn't pay */
@@ -409,6 +410,8 @@ int tg_conv2d(int dtype, const tg_conv_shape *s, int relu, const void *x, const 
     }
     if (winograd_suits(s))
         return winograd_conv2d(dtype, s, relu, x, w, bias, add, y, clamp_threads(threads));
+    if (!relu && !add && taps_suit(s))
+        return taps_conv2d(dtype, s, x, w, bias, y, clamp_threads(threads));
     tg_conv_shape back = reversed(s);
     correlation c = {.shape = s, .k = tiles(dtype), .threads = clamp_threads(threads), .weight = w,
                      .add = add, .output = y, .columns = s->co, .out_column = s->co,
@@ -439,6 +442,8 @@ int tg_conv_transpose2d(int dtype, const tg_conv_shape *s, const void *y, const 
     }
     if (winograd_suits(s))
         return winograd_transpose(dtype, s, y, w, bias, positive, x, clamp_threads(threads));
+    if (!positive && taps_suit(s))
+        return taps_transpose(dtype, s, y, w, bias, x, clamp_threads(threads));
     correlation c = {.shape = s, .k = tiles(dtype), .threads = clamp_threads(threads), .weight = w, .positive = positive,
                      .output = x, .columns = s->ci, .transposed = 1, .out_column = s->stride_w * s->ci,
                      .out_row = s->stride_h * s->w * s->ci, .out_image = s->h * s->w * s->ci};
