@@ -40,15 +40,6 @@ typedef struct {
 
 /* --- planning ------------------------------------------------------------------------------------------- */
 
-typedef struct { int64_t first, last; } range;
-
-/* The pixels q < count for which q * stride + at lies in an image of this size. */
-static range inside(int64_t count, int64_t stride, int64_t at, int64_t size)
-{
-    range r = {at < 0 ? ceil_div(-at, stride) : 0, at < size ? min64(count, (size - 1 - at) / stride + 1) : 0};
-    return r;
-}
-
 int taps_suit(const tg_conv_shape *s)
 {
     int64_t y = 0, x = 0;
@@ -62,7 +53,7 @@ int taps_suit(const tg_conv_shape *s)
         range r = inside(s->ow, s->stride_w, k * s->dil_w - s->pad_w, s->w);
         x += max64(0, r.last - r.first);
     }
-    return 10 * x * y <= 9 * s->kh * s->oh * s->kw * s->ow;
+    return 20 * x * y <= 19 * s->kh * s->oh * s->kw * s->ow;
 }
 
 /* The places of a piece's pixels, image by image: rows y of the small image, columns x, through the tap (r, c). */
