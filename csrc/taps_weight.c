@@ -144,7 +144,7 @@ int taps_weight(int dtype, const tg_conv_shape *s, int relu, const void *x, cons
     g.blocks = ceil_div(s->n, DEPTH / s->ow);
     g.images = ceil_div(s->n, g.blocks);
     g.columns = ceil_div(s->w, s->stride_w);
-    g.plane = round_up(ceil_div(s->h, s->stride_h) * g.columns * g.images * g.size, LINE) / g.size + LINE / g.size;
+    g.plane = round_up(ceil_div(s->h, s->stride_h) * g.columns * g.images * g.size, LINE) / g.size + 17 * LINE / g.size;
     g.phase_bytes = s->ci * g.plane * g.size;           /* a line between channels keeps them apart in the cache */
     g.block_bytes = s->stride_h * s->stride_w * g.phase_bytes;
     g.panels = ceil_div(s->co, g.k->panel);
