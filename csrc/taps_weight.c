@@ -7,7 +7,8 @@
  * neighbors of gy meet neighbors. gy is packed into panels in the same order.
  *
  *   block     so many images that a row of gy has about DEPTH pixels: its panel stays in the L1 cache
- *   item      a tap, some rows and some panels of its part of gw: the sum over blocks and rows of gy, in this order */
+ *   item      some taps, and some rows and panels of their parts of gw, which stay in the L2 cache: the sum over blocks and
+ *             rows of gy, in this order; each row of gy meets all taps before the next one does */
 #include <string.h>
 #include "mask.h"
 #include "taps.h"
@@ -15,6 +16,7 @@
 enum {
     DEPTH = 256,                    /* pixels of a run, about */
     ROWS = 256,                     /* of x', at most, that meet a panel while it is in the cache */
+    GW_BYTES = 512 << 10,           /* of gw in an item, about */
     FEW = 8,                        /* images, too few to be side by side */
     LINE = 64
 };
@@ -26,7 +28,7 @@ typedef struct {
     int64_t size, images, blocks;               /* images: of a block; the last one may have fewer */
     int64_t columns, plane, phase_bytes, block_bytes;   /* of x transposed: a phase's columns; a channel's elements */
     int64_t panels, panel_bytes, row_bytes;     /* of gy: a panel of a row of pixels; all of its panels */
-    int64_t row_items, splits;                  /* how many items of rows and of panels a tap has */
+    int64_t tap_items, row_items, splits;       /* how many items of taps, rows, and panels */
     const char *x, *gy;
     char *gw, *transposed, *packed, *sums;      /* sums: of a row of gy in each block */
 } weight_sum;
@@ -83,12 +85,12 @@ static void pack_item(void *context, int64_t item, int slot)
         g->k->add_rows(row + i * s->oh * s->ow * s->co * size, sum, s->ow, s->co);
 }
 
-/* gw's rows (+)= those of x' times a panel of gy, of `depth` pixels. Meanwhile what lies `ahead` of the panel is fetched. */
+/* gw's rows (+)= those of x' times a panel of gy, of `depth` pixels. Meanwhile `bytes` are fetched from `ahead` on. */
 static void multiply(const weight_sum *g, const char *a, const char *b, int64_t depth, int64_t rows, int64_t n, char *gw,
-                     int add, const char *ahead)
+                     int add, const char *ahead, int64_t bytes)
 {
     int64_t vectors = ceil_div(n, g->k->vector), tiles = ceil_div(rows, g->k->product_rows[vectors]), size = g->size;
-    int64_t share = round_up(ceil_div(g->panel_bytes, tiles), LINE);
+    int64_t share = round_up(ceil_div(bytes, tiles), LINE);
     run all = {0, depth};
     product p = {.runs = &all, .count = 1, .ldb = vectors * g->k->vector, .n = n, .b = b};
     for (int64_t m; rows > 0; rows -= m, tiles--) {
@@ -107,33 +109,59 @@ static void multiply(const weight_sum *g, const char *a, const char *b, int64_t 
     }
 }
 
+/* What an item computes: some taps, and of their parts of gw some rows and panels. */
+typedef struct { int64_t tap, last_tap, row, rows, panel, last_panel; } part;
+
+static part part_of(const weight_sum *g, int64_t item)
+{
+    int64_t split = item % g->splits, of_rows = item / g->splits % g->row_items, of_taps = item / g->splits / g->row_items;
+    int64_t taps = g->s->kh * g->s->kw, row = of_rows * g->s->ci / g->row_items;
+    return (part){of_taps * taps / g->tap_items, (of_taps + 1) * taps / g->tap_items, row,
+                  (of_rows + 1) * g->s->ci / g->row_items - row, split * g->panels / g->splits,
+                  (split + 1) * g->panels / g->splits};
+}
+
+/* What a panel of row q of a block's gy adds to a tap's part of gw. Meanwhile the next panel is fetched, of which each tap
+ * has a share. */
+static void add_row(const weight_sum *g, const part *p, int64_t tap, int64_t block, int64_t q, int64_t panel)
+{
+    const tg_conv_shape *s = g->s;
+    int64_t top = tap / s->kw * s->dil_h - s->pad_h, left = tap % s->kw * s->dil_w - s->pad_w, size = g->size;
+    int64_t images = images_of(g, block), column = panel * g->k->panel, n = min64(g->k->panel, s->co - column);
+    int64_t share = round_up(g->panel_bytes / (p->last_tap - p->tap), LINE);
+    range y = inside(s->oh, s->stride_h, top, s->h), x = inside(s->ow, s->stride_w, left, s->w);
+    if (q < y.first || q >= y.last || x.first >= x.last)
+        return;
+    const char *a = place(g, block, q * s->stride_h + top, x.first * s->stride_w + left) + p->row * g->plane * size;
+    const char *b = g->packed + (block * s->oh + q) * g->row_bytes + panel * g->panel_bytes;
+    multiply(g, a, b + x.first * images * round_up(n, g->k->vector) * size, (x.last - x.first) * images, p->rows, n,
+             g->gw + ((tap * s->ci + p->row) * s->co + column) * size, block || q > y.first,
+             b + g->panel_bytes + (tap - p->tap) * share, share);
+}
+
+/* A tap that meets no pixel has a gradient of 0. */
+static void clear(const weight_sum *g, const part *p, int64_t tap)
+{
+    const tg_conv_shape *s = g->s;
+    range y = inside(s->oh, s->stride_h, tap / s->kw * s->dil_h - s->pad_h, s->h);
+    range x = inside(s->ow, s->stride_w, tap % s->kw * s->dil_w - s->pad_w, s->w);
+    int64_t column = p->panel * g->k->panel, n = min64(s->co, p->last_panel * g->k->panel) - column;
+    for (int64_t i = 0; i < p->rows && (y.first >= y.last || x.first >= x.last); i++)
+        memset(g->gw + ((tap * s->ci + p->row + i) * s->co + column) * g->size, 0, (size_t)(n * g->size));
+}
+
 static void sum_item(void *context, int64_t item, int slot)
 {
     const weight_sum *g = context;
-    const tg_conv_shape *s = g->s;
-    int64_t split = item % g->splits, part = item / g->splits % g->row_items, tap = item / g->splits / g->row_items;
-    int64_t first = split * g->panels / g->splits, last = (split + 1) * g->panels / g->splits, size = g->size;
-    int64_t row = part * s->ci / g->row_items, rows = (part + 1) * s->ci / g->row_items - row, column;
-    int64_t top = tap / s->kw * s->dil_h - s->pad_h, left = tap % s->kw * s->dil_w - s->pad_w;
-    range y = inside(s->oh, s->stride_h, top, s->h), x = inside(s->ow, s->stride_w, left, s->w);
-    char *gw = g->gw + (tap * s->ci + row) * s->co * size;
+    part p = part_of(g, item);
     (void)slot;
-    for (int64_t i = 0; i < rows && (y.first >= y.last || x.first >= x.last); i++) {
-        column = first * g->k->panel;
-        memset(gw + (i * s->co + column) * size, 0, (size_t)((min64(s->co, last * g->k->panel) - column) * size));
-    }
-    for (int64_t block = 0; block < g->blocks && x.first < x.last; block++)
-        for (int64_t q = y.first, images = images_of(g, block); q < y.last; q++) {
-            const char *a = place(g, block, q * s->stride_h + top, x.first * s->stride_w + left);
-            const char *b = g->packed + (block * s->oh + q) * g->row_bytes;
-            for (int64_t panel = first; panel < last; panel++) {
-                column = panel * g->k->panel;
-                int64_t n = min64(g->k->panel, s->co - column), ld = round_up(n, g->k->vector);
-                const char *at = b + panel * g->panel_bytes + x.first * images * ld * size;
-                multiply(g, a + row * g->plane * size, at, (x.last - x.first) * images, rows, n, gw + column * size,
-                         block || q > y.first, at + g->panel_bytes);
-            }
-        }
+    for (int64_t tap = p.tap; tap < p.last_tap; tap++)
+        clear(g, &p, tap);
+    for (int64_t block = 0; block < g->blocks; block++)
+        for (int64_t q = 0; q < g->s->oh; q++)
+            for (int64_t panel = p.panel; panel < p.last_panel; panel++)
+                for (int64_t tap = p.tap; tap < p.last_tap; tap++)
+                    add_row(g, &p, tap, block, q, panel);
 }
 
 int taps_weight(int dtype, const tg_conv_shape *s, int relu, const void *x, const void *gy, void *gw, void *gbias,
@@ -151,7 +179,9 @@ int taps_weight(int dtype, const tg_conv_shape *s, int relu, const void *x, cons
     g.panel_bytes = s->ow * g.images * g.k->panel * g.size;
     g.row_bytes = g.panels * g.panel_bytes;
     g.row_items = ceil_div(s->ci, ROWS);
-    g.splits = max64(1, min64(g.panels, ceil_div(8 * threads, taps * g.row_items)));
+    g.tap_items = ceil_div(taps, max64(1, GW_BYTES * g.row_items / (s->ci * s->co * g.size)));
+    g.tap_items = min64(taps, max64(g.tap_items, ceil_div(2 * threads, g.row_items)));
+    g.splits = max64(1, min64(g.panels, ceil_div(2 * threads, g.tap_items * g.row_items)));
     plan data = {0};
     size_t transposed_at = reserve(&data, g.blocks, (size_t)g.block_bytes);
     size_t packed_at = reserve(&data, g.blocks * s->oh, (size_t)g.row_bytes);
@@ -164,7 +194,7 @@ int taps_weight(int dtype, const tg_conv_shape *s, int relu, const void *x, cons
     g.sums = memory + sums_at;
     parallel(g.blocks * s->h, threads, transpose_item, &g);
     parallel(g.blocks * s->oh, threads, pack_item, &g);
-    parallel(taps * g.row_items * g.splits, threads, sum_item, &g);
+    parallel(g.tap_items * g.row_items * g.splits, threads, sum_item, &g);
     if (gbias) {
         memset(gbias, 0, (size_t)(s->co * g.size));
         g.k->add_rows(g.sums, gbias, g.blocks * s->oh, s->co);
