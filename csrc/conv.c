@@ -9,112 +9,19 @@
  *                       pixels all meet the same taps and step by 1 through the small image; B = w transposed
  *
  * B is packed into panels as wide as the widest register tile (tile.h), with 0 where w is masked. Threads share out the
- * regions of the source, and panels where there are few regions; an item is one of each, in any order. For dense 3 x 3
- * kernels between many channels there is a faster way: winograd.c. */
+ * regions of the source, and panels where there are few regions; an item is one of each, in any order. phases.c plans it.
+ * Between many channels there are faster ways for dense 3 x 3 kernels, winograd.c, and for small images, taps.c. */
 #include <string.h>
 #include "matmul.h"
-#include "source.h"
+#include "phases.h"
 #include "taps.h"
 #include "winograd.h"
 
-enum { LINE = 64, DIRECT = 128 };           /* bytes of a cache line; pixels for which packing w doesn't pay */
-
-/* Pixels of the output that all meet the same taps. */
-typedef struct {
-    int64_t rows, columns, target;                      /* pixels; the first one's offset in the output */
-    int64_t first_pixel;                                /* where they begin in correlation's from and to */
-    int64_t taps, first_tap, runs, first_run;           /* where they begin in correlation's tap and run */
-    int64_t depth, packed;                              /* B's rows, taps * channels; its offset in packed */
-} phase;
-
-typedef struct {
-    source s;
-    const tile_kernels *k;
-    const tg_conv_shape *shape;
-    int transposed, threads;
-    int flat, scatter, reversed;                        /* other ways, see plan_flat and tg_conv2d */
-    int64_t columns, panels, splits;                    /* of B; splits: items that share a region's panels */
-    int64_t ldb;                                        /* the stride of w, used in place; 0: it is packed */
-    int64_t phases, taps;                               /* taps: of all phases together */
-    phase *phase;
-    tap *tap;
-    run *run;
-    const char *weight;
-    char *packed, *bias, *output, *copies;
-    const char *add, *positive;                             /* arrays like the output, or NULL */
-    int64_t copy_bytes, flat_bytes, items;              /* flat_bytes: of t, which comes before a copy of the source */
-    int64_t out_image, out_row, out_column;
-    int64_t pixels, *from, *to;                         /* a region's, of all phases: offsets in source and output */
-} correlation;
-
-/* --- planning ------------------------------------------------------------------------------------------- */
-
-/* conv2d has one phase with every tap. The taps of a phase ascend by (dy, dx), here and below. */
-static void plan_forward(correlation *c)
-{
-    c->phases = 1;
-    c->taps = kept_taps(c->shape);
-    c->phase[0] = (phase){.rows = c->shape->oh, .columns = c->shape->ow, .taps = c->taps};
-    plan_taps(c->shape, c->tap);
-}
-
-/* x[i] gets y[p] w[k] where i = p * stride + k * dil - pad: the phase i = r + q * stride has the taps k
- * that make (r + pad - k * dil) / stride whole, and this is p - q. */
-static void plan_transposed(correlation *c)
-{
-    const tg_conv_shape *s = c->shape;
-    int64_t taps = 0;
-    c->phases = 0;
-    for (int64_t ry = 0; ry < min64(s->stride_h, s->h); ry++)
-        for (int64_t rx = 0; rx < min64(s->stride_w, s->w); rx++) {
-            phase *p = &c->phase[c->phases++];
-            *p = (phase){.rows = ceil_div(s->h - ry, s->stride_h), .columns = ceil_div(s->w - rx, s->stride_w),
-                         .target = (ry * s->w + rx) * s->ci, .first_tap = taps};
-            for (int64_t t = kept_taps(s) - 1; t >= 0; t--) {
-                int64_t dy = ry + s->pad_h - t / s->kw * s->dil_h, dx = rx + s->pad_w - t % s->kw * s->dil_w;
-                if (dy % s->stride_h == 0 && dx % s->stride_w == 0)
-                    c->tap[taps++] = (tap){dy / s->stride_h, dx / s->stride_w, t};
-            }
-            p->taps = taps - p->first_tap;
-        }
-    c->taps = taps;
-}
-
-/* With few channels a phase would leave most of a vector's lanes idle, and for a 1 x 1 map most of its taps would lie
- * outside. There all taps are columns of one product instead, t[p, (k, c)] = sum over o of y[p, o] w[k, c, o]. For a
- * 1 x 1 map that meets the whole kernel, t is x itself; otherwise it is scattered:
- * x[p * stride + k * dil - pad, c] += t[p, (k, c)]. */
-static void plan_flat(correlation *c)
-{
-    c->phases = c->taps = 1;
-    c->phase[0] = (phase){.rows = c->shape->oh, .columns = c->shape->ow, .taps = 1};
-    c->tap[0] = (tap){0};
-}
-
-static int few(const correlation *c, const tg_conv_shape *s)
-{
-    return s->oh && s->ow && s->ci <= c->k->vector / 2 && kept_taps(s) > 2;
-}
-
-static void plan_columns(correlation *c)
-{
-    const tg_conv_shape *s = c->shape;
-    c->flat = 1;
-    c->columns = kept_taps(s) * s->ci;
-    c->out_column = c->scatter ? round_up(c->columns, c->k->vector) : c->columns;    /* t's rows are whole vectors */
-    c->out_row = s->ow * c->out_column;
-    c->out_image = s->oh * c->out_row;
-}
-
-static void choose_flat(correlation *c)
-{
-    const tg_conv_shape *s = c->shape;
-    int whole = s->oh == 1 && s->ow == 1 && s->h == s->kh && s->w == s->kw && !s->pad_h && !s->pad_w
-        && s->dil_h == 1 && s->dil_w == 1 && s->mask == TG_MASK_NONE;
-    c->scatter = !whole && few(c, s);
-    if (whole || c->scatter)
-        plan_columns(c);
-}
+enum {
+    LINE = 64,
+    DIRECT = 128,                   /* pixels for which packing w doesn't pay */
+    OUTSIDE = 5                     /* percent of the products outside of the image, from which taps.c is faster */
+};
 
 /* --- the products --------------------------------------------------------------------------------------- */
 
@@ -272,87 +179,6 @@ static void pack_item(void *context, int64_t item, int slot)
         }
 }
 
-static int64_t rows_of(const correlation *c, const phase *f) { return min64(c->s.band, f->rows); }
-
-/* Phases of one size share their lists: there are at most two heights and two widths. */
-static void plan_lists(correlation *c)
-{
-    const phase *sizes[4];
-    int found = 0, j;
-    for (int64_t i = 0; i < c->phases; i++) {
-        phase *f = &c->phase[i];
-        for (j = 0; j < found; j++)
-            if (rows_of(c, sizes[j]) == rows_of(c, f) && sizes[j]->columns == f->columns)
-                break;
-        f->first_pixel = j < found ? sizes[j]->first_pixel : c->pixels;
-        if (j < found)
-            continue;
-        sizes[found++] = f;
-        c->pixels += c->s.images * rows_of(c, f) * f->columns;
-    }
-}
-
-static int64_t plan_packing(correlation *c)
-{
-    int64_t elements = 0, runs = 0;
-    for (int64_t i = 0; i < c->phases; i++) {
-        phase *f = &c->phase[i];
-        f->depth = f->taps * c->s.channels;
-        f->packed = elements;
-        f->first_run = runs;
-        f->runs = plan_runs(&c->s, c->tap + f->first_tap, f->taps, c->run + runs);
-        runs += f->runs;
-        elements += f->depth * round_up(c->columns, c->k->vector);
-    }
-    return elements;
-}
-
-/* Allocates the lists, whose sizes follow from the shape, and fills all but from and to, whose sizes follow from it. */
-static int plan_correlation(correlation *c)
-{
-    const tg_conv_shape *s = c->shape;
-    int64_t taps = 1 + kept_taps(s), phases = 1;
-    if (c->transposed && !c->flat)
-        phases += min64(s->stride_h, s->h) * min64(s->stride_w, s->w);
-    plan lists = {0};
-    size_t tap_at = reserve(&lists, taps, sizeof(tap)), phase_at = reserve(&lists, phases, sizeof(phase));
-    size_t run_at = reserve(&lists, most_runs(taps, c->s.channels), sizeof(run));
-    char *memory = scratch(LISTS, &lists);
-    if (!memory)
-        return TG_NO_MEMORY;
-    c->tap = (tap *)(memory + tap_at);
-    c->run = (run *)(memory + run_at);
-    c->phase = (phase *)(memory + phase_at);
-    (c->flat ? plan_flat : c->transposed ? plan_transposed : plan_forward)(c);
-    plan_box(&c->s, c->phase[0].rows, c->phase[0].columns, c->tap, c->taps);     /* the first phase is the largest */
-    c->panels = ceil_div(c->columns, c->k->panel);
-    if (c->scatter) {                           /* an item's t has to fit the cache, too */
-        plan_regions(&c->s, SOURCE_BYTES * c->s.channels / max64(c->s.channels, c->out_column), 4 * c->threads, 1);
-        c->items = c->s.groups;
-        c->flat_bytes = round_up(c->s.images * c->s.band * c->out_row * c->s.size, ALIGNMENT);
-        c->copy_bytes = c->flat_bytes + source_copy_bytes(&c->s);
-        return TG_OK;
-    }
-    plan_regions(&c->s, SOURCE_BYTES, 4 * c->threads, c->panels);
-    c->splits = max64(1, min64(c->panels, 4 * c->threads / (c->s.groups * c->s.bands)));
-    c->items = c->s.groups * c->s.bands * c->splits;
-    c->copy_bytes = source_copy_bytes(&c->s);
-    return TG_OK;
-}
-
-static void fill_lists(const correlation *c)
-{
-    int64_t filled = 0;
-    for (const phase *f = c->phase; filled < c->pixels; f++)
-        if (f->first_pixel == filled) {
-            int64_t rows = rows_of(c, f);
-            list_pixels(c->from + filled, c->s.images, rows, f->columns, c->s.image,
-                        c->s.step_y * c->s.row, c->s.step_x * c->s.channels);
-            list_pixels(c->to + filled, c->s.images, rows, f->columns, c->out_image, c->out_row, c->out_column);
-            filled += c->s.images * rows * f->columns;
-        }
-}
-
 static int correlate(correlation *c, const void *bias)
 {
     if (plan_correlation(c))
@@ -410,7 +236,7 @@ int tg_conv2d(int dtype, const tg_conv_shape *s, int relu, const void *x, const 
     }
     if (winograd_suits(s))
         return winograd_conv2d(dtype, s, relu, x, w, bias, add, y, clamp_threads(threads));
-    if (!relu && !add && taps_suit(s))
+    if (!relu && !add && taps_suit(s, OUTSIDE))
         return taps_conv2d(dtype, s, x, w, bias, y, clamp_threads(threads));
     tg_conv_shape back = reversed(s);
     correlation c = {.shape = s, .k = tiles(dtype), .threads = clamp_threads(threads), .weight = w,
@@ -442,7 +268,7 @@ int tg_conv_transpose2d(int dtype, const tg_conv_shape *s, const void *y, const 
     }
     if (winograd_suits(s))
         return winograd_transpose(dtype, s, y, w, bias, positive, x, clamp_threads(threads));
-    if (!positive && taps_suit(s))
+    if (!positive && taps_suit(s, OUTSIDE))
         return taps_transpose(dtype, s, y, w, bias, x, clamp_threads(threads));
     correlation c = {.shape = s, .k = tiles(dtype), .threads = clamp_threads(threads), .weight = w, .positive = positive,
                      .output = x, .columns = s->ci, .transposed = 1, .out_column = s->stride_w * s->ci,

@@ -16,6 +16,7 @@
 enum {
     DEPTH = 256,                    /* rows of B in a chunk, about: its panel of float32 is 16 kB with AVX2 */
     PIXELS = 256,                   /* of the small image in an item, about: with DEPTH channels 256 kB */
+    CHANNELS = 64, LEAST = 128,     /* channels and pixels: fewer aren't worth the additions to C */
     PACK = 8,                       /* panels that are packed at a time */
     LINE = 64
 };
@@ -36,28 +37,33 @@ typedef struct {
     int64_t *from, *to;                         /* of an item's pixels: offsets in source and target */
     const char *source, *weight, *bias;
     char *packed, *target;
-} correlation;
+} tap_products;
 
 /* --- planning ------------------------------------------------------------------------------------------- */
 
-int taps_suit(const tg_conv_shape *s)
+/* How many of the taps' rows, or columns, meet a pixel inside of the image. */
+static int64_t met_inside(int64_t taps, int64_t count, int64_t stride, int64_t dilation, int64_t pad, int64_t size)
 {
-    int64_t y = 0, x = 0;
-    if (s->mask != TG_MASK_NONE || s->ci < 64 || s->co < 64 || s->oh * s->ow > PIXELS || s->n * s->oh * s->ow < PIXELS)
+    int64_t sum = 0;
+    for (int64_t k = 0; k < taps; k++) {
+        range r = inside(count, stride, k * dilation - pad, size);
+        sum += max64(0, r.last - r.first);
+    }
+    return sum;
+}
+
+int taps_suit(const tg_conv_shape *s, int percent)
+{
+    if (s->mask != TG_MASK_NONE || s->ci < CHANNELS || s->co < CHANNELS || s->oh * s->ow > PIXELS
+        || s->n * s->oh * s->ow < LEAST)
         return 0;
-    for (int64_t k = 0; k < s->kh; k++) {
-        range r = inside(s->oh, s->stride_h, k * s->dil_h - s->pad_h, s->h);
-        y += max64(0, r.last - r.first);
-    }
-    for (int64_t k = 0; k < s->kw; k++) {
-        range r = inside(s->ow, s->stride_w, k * s->dil_w - s->pad_w, s->w);
-        x += max64(0, r.last - r.first);
-    }
-    return 20 * x * y <= 19 * s->kh * s->oh * s->kw * s->ow;
+    int64_t y = met_inside(s->kh, s->oh, s->stride_h, s->dil_h, s->pad_h, s->h);
+    int64_t x = met_inside(s->kw, s->ow, s->stride_w, s->dil_w, s->pad_w, s->w);
+    return 100 * x * y <= (100 - percent) * s->kh * s->oh * s->kw * s->ow;
 }
 
 /* The places of a piece's pixels, image by image: rows y of the small image, columns x, through the tap (r, c). */
-static void list_piece(correlation *g, range y, range x, int64_t r, int64_t c)
+static void list_piece(tap_products *g, range y, range x, int64_t r, int64_t c)
 {
     const tg_conv_shape *s = g->s;
     for (int64_t i = 0; i < g->images; i++)
@@ -84,7 +90,7 @@ static range met(const tg_conv_shape *s, int64_t x, int64_t c, int64_t last)
 }
 
 /* The pieces of the taps (r, [c, last)). */
-static void plan_pieces(correlation *g, int64_t r, int64_t c, int64_t last)
+static void plan_pieces(tap_products *g, int64_t r, int64_t c, int64_t last)
 {
     const tg_conv_shape *s = g->s;
     range y = inside(s->oh, s->stride_h, r * s->dil_h - s->pad_h, s->h);
@@ -100,7 +106,7 @@ static void plan_pieces(correlation *g, int64_t r, int64_t c, int64_t last)
     }
 }
 
-static void plan_chunks(correlation *g)
+static void plan_chunks(tap_products *g)
 {
     const tg_conv_shape *s = g->s;
     int64_t row = 0;
@@ -123,7 +129,7 @@ static void plan_chunks(correlation *g)
 /* Some panels of a chunk's rows of B. */
 static void pack_item(void *context, int64_t item, int slot)
 {
-    const correlation *g = context;
+    const tap_products *g = context;
     const tg_conv_shape *s = g->s;
     int64_t groups = ceil_div(g->panels, PACK), size = g->size;
     const chunk *c = &g->chunk[item / groups];
@@ -145,7 +151,7 @@ static void pack_item(void *context, int64_t item, int slot)
 }
 
 /* What the products are added to. */
-static void begin(const correlation *g, int64_t n0, int64_t images, int64_t column, int64_t n)
+static void begin(const tap_products *g, int64_t n0, int64_t images, int64_t column, int64_t n)
 {
     const tg_conv_shape *s = g->s;
     int64_t pixels = g->transposed ? s->h * s->w : s->oh * s->ow, size = g->size;
@@ -158,7 +164,7 @@ static void begin(const correlation *g, int64_t n0, int64_t images, int64_t colu
 }
 
 /* C += A B of a piece's pixels and a panel of its chunk. Meanwhile `bytes` for each pixel are fetched from `ahead` on. */
-static void multiply(const correlation *g, const product *p, int64_t pixels, const int64_t *from, const int64_t *to,
+static void multiply(const tap_products *g, const product *p, int64_t pixels, const int64_t *from, const int64_t *to,
                      const char *source, char *target, const char *ahead, int64_t bytes)
 {
     int64_t vectors = ceil_div(p->n, g->k->vector), tiles = ceil_div(pixels, g->k->product_rows[vectors]), size = g->size;
@@ -178,9 +184,9 @@ static void multiply(const correlation *g, const product *p, int64_t pixels, con
     }
 }
 
-static void correlate_item(void *context, int64_t item, int slot)
+static void add_item(void *context, int64_t item, int slot)
 {
-    const correlation *g = context;
+    const tap_products *g = context;
     const tg_conv_shape *s = g->s;
     int64_t n0 = item / g->splits * g->images, images = min64(g->images, s->n - n0), split = item % g->splits;
     int64_t first = split * g->panels / g->splits, last = (split + 1) * g->panels / g->splits, size = g->size;
@@ -209,7 +215,7 @@ static void correlate_item(void *context, int64_t item, int slot)
         }
 }
 
-static int correlate(correlation *g, int threads)
+static int multiply_taps(tap_products *g, int threads)
 {
     const tg_conv_shape *s = g->s;
     g->panels = ceil_div(g->columns, g->k->panel);
@@ -233,22 +239,22 @@ static int correlate(correlation *g, int threads)
     g->packed = memory + packed_at;
     plan_chunks(g);
     parallel(g->chunks * ceil_div(g->panels, PACK), threads, pack_item, g);
-    parallel(blocks * g->splits, threads, correlate_item, g);
+    parallel(blocks * g->splits, threads, add_item, g);
     release_scratch();
     return TG_OK;
 }
 
 int taps_conv2d(int dtype, const tg_conv_shape *s, const void *x, const void *w, const void *bias, void *y, int threads)
 {
-    correlation g = {.k = tiles(dtype), .s = s, .size = element_size(dtype), .channels = s->ci, .columns = s->co,
+    tap_products g = {.k = tiles(dtype), .s = s, .size = element_size(dtype), .channels = s->ci, .columns = s->co,
                      .source = x, .weight = w, .bias = bias, .target = y};
-    return correlate(&g, threads);
+    return multiply_taps(&g, threads);
 }
 
 int taps_transpose(int dtype, const tg_conv_shape *s, const void *y, const void *w, const void *bias, void *x,
                    int threads)
 {
-    correlation g = {.k = tiles(dtype), .s = s, .size = element_size(dtype), .channels = s->co, .columns = s->ci,
+    tap_products g = {.k = tiles(dtype), .s = s, .size = element_size(dtype), .channels = s->co, .columns = s->ci,
                      .transposed = 1, .source = y, .weight = w, .bias = bias, .target = x};
-    return correlate(&g, threads);
+    return multiply_taps(&g, threads);
 }

@@ -18,6 +18,7 @@ enum {
     ROWS = 256,                     /* of x', at most, that meet a panel while it is in the cache */
     GW_BYTES = 512 << 10,           /* of gw in an item, about */
     FEW = 8,                        /* images, too few to be side by side */
+    OUTSIDE = 10,                   /* percent of the products: what they cost pays for the transposed x */
     LINE = 64
 };
 
@@ -31,17 +32,17 @@ typedef struct {
     int64_t tap_items, row_items, splits;       /* how many items of taps, rows, and panels */
     const char *x, *gy;
     char *gw, *transposed, *packed, *sums;      /* sums: of a row of gy in each block */
-} weight_sum;
+} tap_sums;
 
 int taps_suit_weight(const tg_conv_shape *s)
 {
-    return taps_suit(s) && s->n >= FEW && DEPTH / s->ow >= FEW;
+    return taps_suit(s, OUTSIDE) && s->n >= FEW && DEPTH / s->ow >= FEW;
 }
 
-static int64_t images_of(const weight_sum *g, int64_t block) { return min64(g->images, g->s->n - block * g->images); }
+static int64_t images_of(const tap_sums *g, int64_t block) { return min64(g->images, g->s->n - block * g->images); }
 
 /* Where a pixel of x and its first channel are, transposed. */
-static char *place(const weight_sum *g, int64_t block, int64_t y, int64_t x)
+static char *place(const tap_sums *g, int64_t block, int64_t y, int64_t x)
 {
     const tg_conv_shape *s = g->s;
     int64_t phase = y % s->stride_h * s->stride_w + x % s->stride_w;
@@ -52,7 +53,7 @@ static char *place(const weight_sum *g, int64_t block, int64_t y, int64_t x)
 /* A row of pixels of a block's images. */
 static void transpose_item(void *context, int64_t item, int slot)
 {
-    const weight_sum *g = context;
+    const tap_sums *g = context;
     const tg_conv_shape *s = g->s;
     int64_t block = item / s->h, y = item % s->h, images = images_of(g, block);
     (void)slot;
@@ -68,7 +69,7 @@ static void transpose_item(void *context, int64_t item, int slot)
 /* A row of gy of a block's images. */
 static void pack_item(void *context, int64_t item, int slot)
 {
-    const weight_sum *g = context;
+    const tap_sums *g = context;
     const tg_conv_shape *s = g->s;
     int64_t block = item / s->oh, q = item % s->oh, images = images_of(g, block), size = g->size;
     const char *row = g->gy + (block * g->images * s->oh + q) * s->ow * s->co * size;
@@ -86,7 +87,7 @@ static void pack_item(void *context, int64_t item, int slot)
 }
 
 /* gw's rows (+)= those of x' times a panel of gy, of `depth` pixels. Meanwhile `bytes` are fetched from `ahead` on. */
-static void multiply(const weight_sum *g, const char *a, const char *b, int64_t depth, int64_t rows, int64_t n, char *gw,
+static void multiply(const tap_sums *g, const char *a, const char *b, int64_t depth, int64_t rows, int64_t n, char *gw,
                      int add, const char *ahead, int64_t bytes)
 {
     int64_t vectors = ceil_div(n, g->k->vector), tiles = ceil_div(rows, g->k->product_rows[vectors]), size = g->size;
@@ -112,7 +113,7 @@ static void multiply(const weight_sum *g, const char *a, const char *b, int64_t 
 /* What an item computes: some taps, and of their parts of gw some rows and panels. */
 typedef struct { int64_t tap, last_tap, row, rows, panel, last_panel; } part;
 
-static part part_of(const weight_sum *g, int64_t item)
+static part part_of(const tap_sums *g, int64_t item)
 {
     int64_t split = item % g->splits, of_rows = item / g->splits % g->row_items, of_taps = item / g->splits / g->row_items;
     int64_t taps = g->s->kh * g->s->kw, row = of_rows * g->s->ci / g->row_items;
@@ -123,7 +124,7 @@ static part part_of(const weight_sum *g, int64_t item)
 
 /* What a panel of row q of a block's gy adds to a tap's part of gw. Meanwhile the next panel is fetched, of which each tap
  * has a share. */
-static void add_row(const weight_sum *g, const part *p, int64_t tap, int64_t block, int64_t q, int64_t panel)
+static void add_row(const tap_sums *g, const part *p, int64_t tap, int64_t block, int64_t q, int64_t panel)
 {
     const tg_conv_shape *s = g->s;
     int64_t top = tap / s->kw * s->dil_h - s->pad_h, left = tap % s->kw * s->dil_w - s->pad_w, size = g->size;
@@ -140,7 +141,7 @@ static void add_row(const weight_sum *g, const part *p, int64_t tap, int64_t blo
 }
 
 /* A tap that meets no pixel has a gradient of 0. */
-static void clear(const weight_sum *g, const part *p, int64_t tap)
+static void clear(const tap_sums *g, const part *p, int64_t tap)
 {
     const tg_conv_shape *s = g->s;
     range y = inside(s->oh, s->stride_h, tap / s->kw * s->dil_h - s->pad_h, s->h);
@@ -152,7 +153,7 @@ static void clear(const weight_sum *g, const part *p, int64_t tap)
 
 static void sum_item(void *context, int64_t item, int slot)
 {
-    const weight_sum *g = context;
+    const tap_sums *g = context;
     part p = part_of(g, item);
     (void)slot;
     for (int64_t tap = p.tap; tap < p.last_tap; tap++)
@@ -167,7 +168,7 @@ static void sum_item(void *context, int64_t item, int slot)
 int taps_weight(int dtype, const tg_conv_shape *s, int relu, const void *x, const void *gy, void *gw, void *gbias,
                 int threads)
 {
-    weight_sum g = {.k = tiles(dtype), .s = s, .relu = relu, .size = element_size(dtype), .x = x, .gy = gy, .gw = gw};
+    tap_sums g = {.k = tiles(dtype), .s = s, .relu = relu, .size = element_size(dtype), .x = x, .gy = gy, .gw = gw};
     int64_t taps = s->kh * s->kw;
     g.blocks = ceil_div(s->n, DEPTH / s->ow);
     g.images = ceil_div(s->n, g.blocks);

@@ -18,7 +18,8 @@ MOST_LINES, A_SCREEN = 450, 60  # of a file, of a function
 CSRC = (
     ("recurrent", "sample"),
     ("affine", "attention", "conv", "conv_weight", "elementwise", "loss", "normalize", "optim"),
-    ("matmul", "plain", "source", "winograd"),
+    ("matmul", "phases", "plain", "taps_weight", "winograd"),
+    ("source", "taps"),
     ("columns", "mask", "narrow", "tile"),
     ("runtime/cuda", "runtime/isa", "runtime/memory", "runtime/parallel", "runtime/variants"),
     ("runtime/internal", "runtime/types"),

@@ -117,7 +117,7 @@ _WORK = 1 << 23  # multiply-adds of a case at most
 def conv_shape(rng, **wanted) -> SimpleNamespace:
     """Any sizes that the header allows, of moderate work: also crops, gaps, outputs that only see padding, no image."""
     for _ in range(1000):
-        s = rng.choice([_masked, _dense, _plain, _narrow], p=[0.3, 0.1, 0.55, 0.05])(rng)
+        s = rng.choice([_masked, _dense, _small, _plain, _narrow], p=[0.3, 0.1, 0.1, 0.45, 0.05])(rng)
         vars(s).update(wanted)
         if s.n * s.oh * s.ow * s.kh * s.kw * s.ci * s.co <= _WORK and s.n * s.h * s.w * s.ci < 1 << 19:
             return s
@@ -169,6 +169,23 @@ def _narrow(rng):
     n, h, w, c = (int(rng.integers(*between)) for between in ((1, 5), (6, 30), (6, 30), (2, 13)))
     ones = dict.fromkeys(("kh", "kw", "stride_h", "stride_w", "dil_h", "dil_w", "groups"), 1)
     return SimpleNamespace(n=n, h=h, w=w, ci=c, oh=h, ow=w, co=c, pad_h=0, pad_w=0, mask=0, **ones)
+
+
+def _small(rng):
+    """Small images between many channels, whose taps lie outside of the image often: another such algorithm."""
+    pick = rng.integers
+    s = SimpleNamespace(ci=int(rng.choice((64, 65, 72, 80))), co=int(rng.choice((64, 66, 72, 80))), mask=0, groups=1)
+    for axis in "hw":
+        k, stride, dilation, out = int(pick(1, 4)), int(pick(1, 4)), int(pick(1, 3)), int(pick(1, 5))
+        padding = int(pick(0, 3))
+        size = max(1, (out - 1) * stride + dilation * (k - 1) + 1 - 2 * padding + int(pick(0, stride)))
+        names = (axis, "o" + axis, "k" + axis, f"stride_{axis}", f"pad_{axis}", f"dil_{axis}")
+        vars(s).update(zip(names, (size, out, k, stride, padding, dilation), strict=True))
+    s.n = -(-128 // (s.oh * s.ow)) + int(pick(3))
+    if rng.random() < 0.2 and s.oh * s.ow > 1:  # several chunks of one tap
+        s.ci, s.co = (int(c) for c in rng.permutation((300, 64)))
+        s.kh = s.kw = min(s.kh, s.kw, 2)
+    return s
 
 
 def _masked(rng):
