@@ -113,7 +113,7 @@ def test_the_order_sees_what_is_used():
     for use in (
         "recurrent.c uses tg_conv2d_weight of csrc/conv_weight.c",
         "recurrent.cu uses tg_conv2d_weight of csrc/conv_weight.cu",
-        "conv.c uses list_pixels of csrc/source.c",
+        "phases.c uses list_pixels of csrc/source.c",
         "source.c includes csrc/source.h",
         "loss.c includes csrc/loss.inc",
         "loss.c uses tg_isa of csrc/runtime/isa.c",

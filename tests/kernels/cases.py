@@ -175,16 +175,17 @@ def _small(rng):
     """Small images between many channels, whose taps lie outside of the image often: another such algorithm."""
     pick = rng.integers
     s = SimpleNamespace(ci=int(rng.choice((64, 65, 72, 80))), co=int(rng.choice((64, 66, 72, 80))), mask=0, groups=1)
+    deep = rng.random() < 0.2  # a tap that is cut
+    if deep:
+        s.ci, s.co = (int(c) for c in rng.permutation((300, 64)))
     for axis in "hw":
         k, stride, dilation, out = int(pick(1, 4)), int(pick(1, 4)), int(pick(1, 3)), int(pick(1, 5))
+        k = k if not deep else 1 if axis == "h" else 2
         padding = int(pick(0, 3))
         size = max(1, (out - 1) * stride + dilation * (k - 1) + 1 - 2 * padding + int(pick(0, stride)))
         names = (axis, "o" + axis, "k" + axis, f"stride_{axis}", f"pad_{axis}", f"dil_{axis}")
         vars(s).update(zip(names, (size, out, k, stride, padding, dilation), strict=True))
     s.n = -(-128 // (s.oh * s.ow)) + int(pick(3))
-    if rng.random() < 0.2 and s.oh * s.ow > 1:  # several chunks of one tap
-        s.ci, s.co = (int(c) for c in rng.permutation((300, 64)))
-        s.kh = s.kw = min(s.kh, s.kw, 2)
     return s
 
 
