@@ -117,7 +117,7 @@ _WORK = 1 << 23  # multiply-adds of a case at most
 def conv_shape(rng, **wanted) -> SimpleNamespace:
     """Any sizes that the header allows, of moderate work: also crops, gaps, outputs that only see padding, no image."""
     for _ in range(1000):
-        s = rng.choice([_masked, _dense, _small, _plain, _narrow], p=[0.3, 0.1, 0.1, 0.45, 0.05])(rng)
+        s = rng.choice([_masked, _dense, _small, _plain, _narrow], p=[0.3, 0.1, 0.15, 0.4, 0.05])(rng)
         vars(s).update(wanted)
         if s.n * s.oh * s.ow * s.kh * s.kw * s.ci * s.co <= _WORK and s.n * s.h * s.w * s.ci < 1 << 19:
             return s
@@ -175,7 +175,7 @@ def _small(rng):
     """Small images between many channels, whose taps lie outside of the image often: another such algorithm."""
     pick = rng.integers
     s = SimpleNamespace(ci=int(rng.choice((64, 65, 72, 80))), co=int(rng.choice((64, 66, 72, 80))), mask=0, groups=1)
-    deep = rng.random() < 0.2  # a tap that is cut
+    deep = rng.random() < 0.4  # a tap that is cut
     if deep:
         s.ci, s.co = (int(c) for c in rng.permutation((300, 64)))
     for axis in "hw":
