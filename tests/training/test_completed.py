@@ -1,5 +1,7 @@
 """Lower halves by several runs: the same test images for all, and errors that a mean and a draw must have."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from tinygen.data import Dataset
 from tinygen.models.selfsupervised.family import guesses, squared_errors
 from tinygen.training import completed
 from tinygen.training.completed import Halves
+from tinygen.training.run import Run, names
 
 
 def trained(*models):
@@ -43,6 +46,11 @@ def test_the_command(monkeypatch, capsys):
     assert (rows[2] != rows[3]).any()
     assert main([*asked[:2], "-n", "20", "--draws", "3"]) == 0
     assert f"| {' | '.join(['made', *cells['made'][:4]])} |" in capsys.readouterr().out  # whatever stands beside it
+
+
+def test_runs_of_the_same_name_are_told_apart_by_their_paths():
+    assert names([Run(Path("a/made-0")), Run(Path("a/vae-0"))]) == ["made-0", "vae-0"]
+    assert names([Run(Path("a/made-0")), Run(Path("b/made-0"))]) == ["a/made-0", "b/made-0"]
 
 
 def test_what_cannot_be_completed_is_said(capsys):

@@ -21,7 +21,7 @@ from tinygen.metrics.quality import sharpness
 from tinygen.models.model import Completes, Translates
 from tinygen.models.selfsupervised.family import guesses, squared_errors
 from tinygen.report.images import save_plot
-from tinygen.training.run import Run
+from tinygen.training.run import Run, names
 from tinygen.training.sets import shared
 
 COLUMNS, SHOWN = 8, 2  # test images in the picture, and draws of each
@@ -75,8 +75,7 @@ def complete(runs: Sequence[Run], n: int, draws: int, seed: int, out: Path) -> N
     rows = {"test image": images[:COLUMNS], "known half": tasks.half(images[:COLUMNS], None, levels, _rng(seed))[0]}
     for name, guess in guesses(train, images).items():
         _line(Halves(name, guess[None]).cells(images, levels))
-    for run, (_, model) in zip(runs, loaded, strict=True):
-        name = run.folder.resolve().name
+    for name, (_, model) in zip(names(runs), loaded, strict=True):
         with Bar():
             made, ms = _told(model, images, labels, range(seed, seed + draws), name)
         halves = Halves(f"{name}, told classes" if model.condition else name, made, ms)

@@ -13,7 +13,7 @@ from tinygen.data import Dataset
 from tinygen.models import probing
 from tinygen.models.model import HasFeatures
 from tinygen.training.loop import build
-from tinygen.training.run import Run
+from tinygen.training.run import Run, names
 from tinygen.training.sets import shared
 
 LINEAR = ("linear probe", "with its first weights", "gain", "gain over pixels")
@@ -65,8 +65,7 @@ def probe(runs: Sequence[Run], labels: int, seeds: range, tune: bool = True) -> 
     say(_row("---", ["---" for _ in columns]))
     pixels = told.linear(None)
     say(_row("raw pixels", [_spread(pixels), *("" for _ in columns[1:])]))
-    for run, (config, model) in zip(runs, loaded, strict=True):
-        name = run.folder.resolve().name
+    for run, name, (config, model) in zip(runs, names(runs), loaded, strict=True):
         first = build(replace(config, weights=None), told.train, np.random.default_rng(config.seed), run.device).eval()
         with Bar():
             cells = [*_linear(told, model, first, pixels, name), *(_tuned(told, model, first, name) if tune else ())]

@@ -25,7 +25,7 @@ import os
 import resource
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -281,3 +281,9 @@ def _unpack(tree: Any, tensors: dict[str, np.ndarray]) -> Any:
             return tensors[tree["tensor"]]
         return {k: _unpack(v, tensors) for k, v in tree.items()}
     return [_unpack(v, tensors) for v in tree] if isinstance(tree, list) else tree
+
+
+def names(runs: Sequence[Run]) -> list[str]:
+    """What runs are called beside each other: their folders' names, or the paths if two have the same name."""
+    found = [run.folder.resolve().name for run in runs]
+    return found if len(set(found)) == len(found) else [str(run.folder) for run in runs]
