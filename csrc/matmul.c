@@ -6,12 +6,14 @@
  *              its use: one panel if it is deep, several if k is short, so that A and C are passed over once. The next
  *              one is fetched into the cache meanwhile: its rows lie apart, which the hardware doesn't foresee
  *   rows       an item's rows of A, a block deep, stay in the L2 cache: where they are, or packed if A is transposed,
- *              if relu is taken, or if rows lie apart by whole pages, which share a few places in the cache
+ *              if relu is taken, or if rows lie apart by whole pages, which share a few places in the cache. A thread
+ *              keeps what it has packed for its next item
  *   parts      a long k and a small C, as in a weight's gradient: parts of k have sums of their own, which are added up
  *              in a fixed order at the end
  *
- * An item is some rows and some panels of C, in one part: threads share out parts, panels, and rows too where there are
- * many. The blocks and parts of k don't depend on the threads, so neither do the bytes. */
+ * An item is some rows and some columns of C, in one part: threads share out parts, columns (to half a panel, or one
+ * thread would wait where panels are odd), and rows too where there are many. The blocks and parts of k don't depend on
+ * the threads, so neither do the bytes. */
 #include <string.h>
 #include "matmul.h"
 #include "narrow.h"
@@ -25,7 +27,8 @@ enum {
     SMALL = 1 << 15,                /* elements of C that one thread adds up */
     A_BYTES = 256 << 10,            /* of an item's rows of A, a block deep */
     GROUP_BYTES = 16 << 10,         /* of a group of panels */
-    FEW_ROWS = 8,                   /* for which packing B doesn't pay */
+    FEW_ROWS = 8,                   /* for which packing B doesn't pay; */
+    MANY_PANELS = 16,               /* of an item, from which packing A pays */
     PAGE = 4096, LINE = 64
 };
 
@@ -34,11 +37,12 @@ typedef struct {
     const tile_kernels *t;
     int64_t size, blocks, depth;                /* blocks of k, of at most so many terms */
     int64_t panels, group, lda;                 /* of B, and how many are packed at a time; A's stride */
-    int64_t rows, row_items, splits;            /* an item's rows; how many items of rows, and of panels */
+    int64_t rows, row_items, splits;            /* an item's rows; how many items of rows, and of columns */
     int in_place, packs_a;                      /* whether B is used where it is; whether A isn't */
     int64_t group_bytes, slot_bytes;            /* of a thread's own memory: a group of panels, then rows of A */
     int64_t parts, part_bytes, column_bytes;    /* parts of k, each with its own sums if there are several */
     char *bias, *slots, *sums, *column_sums;    /* of the parts: C, and the sums of B's columns */
+    int64_t *held;                              /* of each slot: which rows of A, in which block, it has packed last */
 } product_plan;
 
 typedef struct { int64_t from, depth; } block;
@@ -51,19 +55,15 @@ static block block_of(const product_plan *g, int64_t i)
 
 static int64_t vectors_of(const product_plan *g, int64_t n) { return ceil_div(min64(n, g->t->panel), g->t->vector); }
 
-static int64_t group_width(const product_plan *g, int64_t panel, int64_t last)
-{
-    return min64(min64(last, panel + g->group) * g->t->panel, g->p->n) - panel * g->t->panel;
-}
-
 /* Rows of memory: a group of panels of B, as it is before it is packed. */
 typedef struct { const char *at; int64_t rows, bytes, stride; } area;
 
-static area group_area(const product_plan *g, block k, int64_t panel, int64_t last)
+/* The group that begins at a column, of those before `last`. */
+static area group_area(const product_plan *g, block k, int64_t column, int64_t last)
 {
     const matmul *p = g->p;
     const char *b = p->b;
-    int64_t column = panel * g->t->panel, width = group_width(g, panel, last);
+    int64_t width = min64(g->group * g->t->panel, last - column);
     if (p->b_transposed)
         return (area){b + (column * p->k + k.from) * g->size, width, k.depth * g->size, p->k * g->size};
     return (area){b + (k.from * p->n + column) * g->size, k.depth, width * g->size, p->n * g->size};
@@ -95,18 +95,22 @@ static void pack_b(const product_plan *g, const area *from, block k, int64_t wid
     }
 }
 
-/* A's rows from `row` on in a block of k, lda elements apart: where they are, or from a copy. */
-static const char *rows_of_a(const product_plan *g, int64_t row, int64_t rows, block k, char *copy)
+/* A's rows from `row` on in block i of k, lda elements apart: where they are, or from a copy, if need be a new one. */
+static const char *rows_of_a(const product_plan *g, int64_t row, int64_t rows, int64_t i, char *copy, int64_t *held)
 {
     const matmul *p = g->p;
+    block k = block_of(g, i);
     const char *a = (const char *)p->a + (p->a_transposed ? k.from * p->m + row : row * p->k + k.from) * g->size;
     if (!g->packs_a)
         return a;
+    if (*held == row * g->blocks + i)
+        return copy;
+    *held = row * g->blocks + i;
     if (p->a_transposed)
         g->t->transpose(a, p->m, copy, g->lda, k.depth, rows);
-    for (int64_t i = 0; i < rows; i++) {
-        char *to = copy + i * g->lda * g->size;
-        const char *from = p->a_transposed ? to : a + i * p->k * g->size;
+    for (int64_t r = 0; r < rows; r++) {
+        char *to = copy + r * g->lda * g->size;
+        const char *from = p->a_transposed ? to : a + r * p->k * g->size;
         if (p->relu)
             g->t->relu(from, to, k.depth);
         else if (from != to)
@@ -170,13 +174,19 @@ static void add_columns(const product_plan *g, const char *packed, int64_t depth
     }
 }
 
+static int64_t split_column(const product_plan *g, int64_t split)
+{
+    int64_t half = g->t->panel / 2;
+    return min64(g->p->n, split * ceil_div(g->p->n, half) / g->splits * half);
+}
+
 static void product_item(void *context, int64_t item, int slot)
 {
     const product_plan *g = context;
     const matmul *p = g->p;
     int64_t part = item % g->parts, split = item / g->parts % g->splits;
     int64_t row = item / g->parts / g->splits * g->rows, rows = min64(g->rows, p->m - row);
-    int64_t first = split * g->panels / g->splits, last = (split + 1) * g->panels / g->splits;
+    int64_t first = split_column(g, split), last = split_column(g, split + 1), wide = g->group * g->t->panel;
     int64_t begin = part * g->blocks / g->parts, end = (part + 1) * g->blocks / g->parts;
     char *packed = g->slots + slot * g->slot_bytes, *copy = packed + g->group_bytes;
     char *c = g->parts > 1 ? g->sums + part * g->part_bytes : p->c;
@@ -184,15 +194,15 @@ static void product_item(void *context, int64_t item, int slot)
     for (int64_t i = begin; i < end; i++) {
         block k = block_of(g, i);
         run all = {0, k.depth};
-        const char *a = rows_of_a(g, row, rows, k, copy);
+        const char *a = rows_of_a(g, row, rows, i, copy, g->held + slot);
         product t = {.runs = &all, .count = 1};
         if (i + 1 == end) {
             t.positive = p->positive ? (intptr_t)p->positive - (intptr_t)p->c : 0;
             t.add = p->add ? (intptr_t)p->add - (intptr_t)p->c : 0;
         }
-        for (int64_t panel = first; panel < last; panel += g->group, here = next) {
-            int64_t column = panel * g->t->panel, n = group_width(g, panel, last);
-            next = panel + g->group < last ? group_area(g, k, panel + g->group, last)
+        for (int64_t column = first; column < last; column += wide, here = next) {
+            int64_t n = min64(wide, last - column);
+            next = column + wide < last ? group_area(g, k, column + wide, last)
                 : i + 1 < end ? group_area(g, block_of(g, i + 1), first, last) : (area){0};
             t.b = g->in_place ? here.at : packed;
             t.bias = g->bias ? g->bias + column * g->size : NULL;
@@ -231,8 +241,8 @@ static void plan_blocks(product_plan *g)
     g->group = max64(1, min64(g->panels, GROUP_BYTES / (g->depth * g->t->panel * g->size)));
 }
 
-/* Rows of an item: as many as fit. Then as many items of panels as keep the threads busy; and if there aren't so many
- * panels, fewer rows. */
+/* Rows of an item: as many as fit. Then as many items of columns as keep the threads busy; and if there aren't so many
+ * panels, fewer rows. All about as many. */
 static void plan_items(product_plan *g, int threads)
 {
     const matmul *p = g->p;
@@ -240,11 +250,12 @@ static void plan_items(product_plan *g, int threads)
     int64_t enough = threads > 1 ? ceil_div(4 * threads, g->parts) : 1;
     g->rows = A_BYTES / (g->depth * g->size);
     g->rows = min64(g->rows, max64(4 * tile, ceil_div(p->m * g->panels, enough)));
-    g->rows = round_up(max64(1, g->rows), tile);
+    g->row_items = ceil_div(p->m, round_up(max64(1, g->rows), tile));
+    g->rows = round_up(ceil_div(p->m, g->row_items), tile);
     g->row_items = ceil_div(p->m, g->rows);
     g->splits = max64(1, min64(g->panels, ceil_div(enough, g->row_items)));
     g->in_place = p->m <= FEW_ROWS && !p->b_transposed && !p->column_sums && p->n % g->t->vector == 0;
-    g->packs_a = p->a_transposed || p->relu || (g->panels > 4 * g->splits && p->k * g->size % PAGE == 0);
+    g->packs_a = p->a_transposed || p->relu || (g->panels > MANY_PANELS * g->splits && p->k * g->size % PAGE == 0);
     g->lda = g->packs_a ? g->depth + LINE / g->size : p->k;          /* a line more, or rows would share few places */
     g->group_bytes = round_up(g->depth * g->group * g->t->panel * g->size, ALIGNMENT);
     g->slot_bytes = g->group_bytes + (g->packs_a ? round_up(g->rows * g->lda * g->size, ALIGNMENT) : 0);
@@ -288,10 +299,12 @@ int multiply_matrices(int dtype, const matmul *p, int threads)
     size_t columns_at = reserve(&data, p->column_sums ? g.parts : 0, (size_t)g.column_bytes);
     size_t sums_at = reserve(&data, g.parts > 1 ? g.parts : 0, (size_t)g.part_bytes);
     size_t slots_at = reserve(&data, g.slot_bytes, (size_t)threads);
+    size_t held_at = reserve(&data, threads, sizeof *g.held);
     char *memory = scratch(DATA, &data);
     if (!memory)
         return TG_NO_MEMORY;
     g.slots = memory + slots_at;
+    g.held = memset(memory + held_at, -1, (size_t)threads * sizeof *g.held);
     g.sums = memory + sums_at;
     g.column_sums = memory + columns_at;
     if (p->column_sums)

@@ -131,6 +131,7 @@ def _shape_between(geometry, images, image, size, inputs, outputs, kernel):
     return shape
 
 
+@functools.lru_cache(1 << 12)
 def product_shape(rows, inputs, outputs):
     """Of the product of a matrix (rows, inputs) with one (inputs, outputs), as a convolution of images of one pixel."""
     return conv_shape(UNIT, rows, (1, 1), inputs, outputs, (1, 1))[0]
@@ -140,29 +141,42 @@ def matmul(x, y):
     """x @ y of two matrices: depending on their order in memory, one of the three above, on single pixels."""
     if not library.accepts(x, y) or x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[0]:
         return NotImplemented
-    if x.size * y.shape[1] < library.SMALL_PRODUCT:
+    (rows, inner), columns = x.shape, y.shape[1]
+    if x.size * columns < library.SMALL_PRODUCT:
         return NotImplemented
-    if not y.flags.c_contiguous and y.flags.f_contiguous:
-        if not x.flags.c_contiguous and x.flags.f_contiguous:
-            return matmul(y.T, x.T).T
-        return conv_transpose2d(_pixels(x), _pixels(y.T).transpose(1, 0, 2, 3), None, (1, 1), UNIT)[:, :, 0, 0]
-    if not x.flags.c_contiguous and x.flags.f_contiguous:
-        out = new((len(x), y.shape[1]), x)
-        shape = product_shape(len(y), *out.shape)
+    x_turned, y_turned = (not a.flags.c_contiguous and a.flags.f_contiguous for a in (x, y))
+    if x_turned and y_turned:
+        return matmul(y.T, x.T).T
+    if not x_turned and not y_turned:
+        return _product(x, y, None)
+    out = new((rows, columns), x)
+    if y_turned:
+        shape = product_shape(rows, columns, inner)
+        library.call("tg_conv_transpose2d", x, shape, layout.contiguous(x), layout.contiguous(y.T), None, None, out)
+    else:
+        shape = product_shape(inner, rows, columns)
         library.call("tg_conv2d_weight", x, shape, 0, layout.contiguous(x.T), layout.contiguous(y), out, None)
-        return out
-    return conv2d(_pixels(x), _pixels(y).transpose(1, 0, 2, 3), None, UNIT)[:, :, 0, 0]
+    return out
 
 
 def linear(input, weight, bias):
     """See `tinygen.ops.linear`: a convolution of single pixels."""
     if weight.ndim != 2 or input.ndim == 0 or input.shape[-1] != weight.shape[1]:
         return NotImplemented  # the definition says what is wrong
-    if input.size * len(weight) < library.SMALL_PRODUCT:
+    if input.size * len(weight) < library.SMALL_PRODUCT or not library.accepts(input, weight, bias):
         return NotImplemented
-    rows = input.reshape(-1, input.shape[-1])
-    y = conv2d(_pixels(rows), _pixels(weight), bias, UNIT)
-    return y if y is NotImplemented else y.reshape(*input.shape[:-1], len(weight))
+    if input.ndim == 2:
+        return _product(input, weight.T, bias)
+    return _product(input.reshape(-1, input.shape[-1]), weight.T, bias).reshape(*input.shape[:-1], len(weight))
+
+
+def _product(x, w, bias):
+    """x (N, I) @ w (I, O) + bias (O,) or None."""
+    y = new((len(x), w.shape[1]), x)
+    bias = layout.vector("bias", bias, w.shape[1])
+    shape = product_shape(len(x), *w.shape)
+    library.call("tg_conv2d", x, shape, 0, layout.contiguous(x), layout.contiguous(w), bias, None, y)
+    return y
 
 
 def channel_sums(x):
@@ -174,8 +188,3 @@ def channel_sums(x):
     side_by_side = math.gcd(pixels, max(1 << (64 // channels).bit_length() >> 1, 1))  # or most of a vector idles
     sums = matmul(xp(x).ones((1, pixels // side_by_side), x.dtype), rows.reshape(-1, side_by_side * channels))
     return sums if sums is NotImplemented else sums.reshape(side_by_side, channels).sum(axis=0)
-
-
-def _pixels(rows):
-    """A matrix (N, C) as N images of one pixel."""
-    return rows[:, :, None, None]

@@ -81,19 +81,20 @@ def _(input, weight, bias):
 
 @linear.vjp("input")
 def _(gout, weight):
-    return reshape(matmul(_rows(gout), weight), (*gout.shape[:-1], weight.shape[1]))
+    rows = matmul(_rows(gout), weight)
+    return rows if len(gout.shape) == 2 else reshape(rows, (*gout.shape[:-1], weight.shape[1]))
 
 
 @linear.vjp("weight", "bias")
 def _(gout, input):
-    x, y = (reshape(a, (*a.shape, 1, 1)) for a in (_rows(input), _rows(gout)))  # images of one pixel
+    x, y = (a.reshape(*a.shape, 1, 1) for a in (_rows(input), _rows(gout)))  # images of one pixel
     weight, bias = conv2d_weight(x, y, (1, 1))  # in memory (in, out), like weights
-    return reshape(weight, weight.shape[:2]), bias
+    return weight.reshape(*weight.shape[:2]), bias  # the arrays' own reshape takes a tenth of the op's time
 
 
 def _rows(x):
     """x as a matrix: its last axis, and all others as one. (-1 can't stand for that if there are no elements.)"""
-    return reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
+    return x if len(x.shape) == 2 else reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
 
 
 @matmul.flops
