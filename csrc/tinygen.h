@@ -137,6 +137,13 @@ int tg_gated_backward(int dtype, int64_t rows, int64_t channels, const void *x, 
 /* y (n, columns, rows) = x (n, rows, columns), each matrix transposed: from NHWC to NCHW, and back. */
 int tg_transpose(int dtype, int64_t n, int64_t rows, int64_t columns, const void *x, void *y, int threads);
 
+/* out (rows, x_columns + y_columns): each row of x (rows, x_columns), and after it that of y (rows, y_columns). And apart
+ * again: gx and gy, like x and y, from gout. */
+int tg_cat(int dtype, int64_t rows, int64_t x_columns, int64_t y_columns, const void *x, const void *y, void *out,
+           int threads);
+int tg_cat_backward(int dtype, int64_t rows, int64_t x_columns, int64_t y_columns, const void *gout, void *gx, void *gy,
+                    int threads);
+
 /* --- over rows ------------------------------------------------------------------------------------------ */
 
 /* y = (x - mean) * weight / sqrt(var + eps) + bias with x, y (rows, channels); mean and var (channels,

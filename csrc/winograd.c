@@ -21,7 +21,7 @@
 enum {
     COMPONENTS = 16, LINE = 16,     /* a line, in elements, between components keeps them apart in the cache */
     CHANNELS = 32, TILES = 56,      /* fewer aren't worth the transforms */
-    BLOCK_BYTES = 384 << 10,        /* of an item's components, about; */
+    BLOCK_BYTES = 512 << 10,        /* of an item's components, about; */
     LEAST = 24, MOST_TILES = 96,    /* its tiles, multiples of LEAST, and so of the rows of each register tile */
     AHEAD = 16,                     /* how many tiles before its use a tile is fetched into the cache */
     ROWS = 16,                      /* of w that are packed at a time */
@@ -83,8 +83,8 @@ static winograd plan_tiles(int dtype, int64_t n, images in, images out, int64_t 
     winograd g = {.k = tiles(dtype), .f = transforms(dtype), .size = element_size(dtype), .n = n, .in = in, .out = out,
                   .top = top, .left = left, .rows = ceil_div(out.h, 2), .columns = ceil_div(out.w, 2)};
     g.tiles = n * g.rows * g.columns;
-    int64_t fit = BLOCK_BYTES / (COMPONENTS * (in.channels + out.channels) * g.size);
-    g.block = max64(LEAST, min64(MOST_TILES, fit / LEAST * LEAST));
+    int64_t fit = BLOCK_BYTES / (COMPONENTS * (in.channels + out.channels) * g.size), image = g.rows * g.columns;
+    g.block = fit >= image ? fit / image * image : max64(LEAST, min64(MOST_TILES, fit / LEAST * LEAST));
     g.in_step = g.block * in.channels + LINE;
     g.out_step = g.block * out.channels + LINE;
     g.slot_bytes = COMPONENTS * (g.in_step + g.out_step) * g.size;

@@ -17,7 +17,7 @@ MOST_LINES, A_SCREEN = 450, 60  # of a file, of a function
 # that name: in C, in CUDA, and their headers.
 CSRC = (
     ("recurrent", "sample"),
-    ("affine", "attention", "conv", "conv_weight", "elementwise", "loss", "normalize", "optim"),
+    ("affine", "attention", "cat", "conv", "conv_weight", "elementwise", "loss", "normalize", "optim"),
     ("matmul", "phases", "plain", "taps_weight", "winograd"),
     ("source", "taps"),
     ("columns", "mask", "narrow", "tile"),

@@ -178,6 +178,8 @@ def work() -> list[dict[str, Any]]:
         ("tg_gated", "", 6 * n, 4 * 3 * n),
         ("tg_gated_backward", "", 12 * n, 4 * 5 * n),
         ("tg_transpose", "", 0, 4 * 2 * n),
+        ("tg_cat", "two arrays", 0, 4 * 2 * n),
+        ("tg_cat_backward", "two arrays", 0, 4 * 2 * n),
         ("tg_affine_coupling", "half of the channels", 6 * n, 4 * 3 * n),
         ("tg_affine_coupling_backward", "half of the channels", 8 * n, 4 * 5 * n),
         ("tg_channel_affine", "", 2 * n, 4 * 2 * n),

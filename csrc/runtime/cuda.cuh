@@ -174,12 +174,12 @@ static int map(int64_t rows, int64_t columns, const rows_in (&in)[ins], const ro
     for (int k = 0; k < ins; k++) {
         a.in[k] = (const real *)in[k].p;
         a.in_pitch[k] = in[k].pitch;
-        wide = wide && aligned(in[k].p);
+        wide = wide && aligned(in[k].p) && (rows == 1 || in[k].pitch % widest<real>() == 0);
     }
     for (int k = 0; k < outs; k++) {
         a.out[k] = (real *)out[k].p;
         a.out_pitch[k] = out[k].pitch;
-        wide = wide && aligned(out[k].p);
+        wide = wide && aligned(out[k].p) && (rows == 1 || out[k].pitch % widest<real>() == 0);
     }
     int64_t packs = rows * ceil_of<int64_t>(columns, wide ? widest<real>() : 1);
     unsigned blocks = (unsigned)min64(ceil_of<int64_t>(packs, MAP_THREADS), MAP_BLOCKS);

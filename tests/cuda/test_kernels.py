@@ -74,6 +74,8 @@ WIDE = {  # sizes that allow packs of 16 bytes, and large tiles where there are 
     "tg_lstm_weight": {"n": 2, "h": 3, "w": 4, "units": 36, "taps": 2, "diagonal": -1},
     "tg_gated": {"rows": 50, "channels": 24},
     "tg_gated_backward": {"rows": 50, "channels": 24},
+    "tg_cat": {"rows": 700, "columns": (40, 8)},
+    "tg_cat_backward": {"rows": 700, "columns": (8, 3)},  # rows of 11: packs of one array, not of the other
     "tg_affine_coupling": {"n": 3, "pixels": 90, "channels": 8, "k": 4},
     "tg_affine_coupling_backward": {"n": 3, "pixels": 90, "channels": 8, "k": 4},
     "tg_channel_affine": {"rows": 700, "channels": 40},

@@ -384,6 +384,26 @@ def transpose(rng, **wanted):
     return Case("tg_transpose", [*x.shape, In(x), Out(answer.shape)], [(answer, 0)])
 
 
+def _joined(rng, *, rows=None, columns=None):
+    """Rows of one array, and as many of another."""
+    if rows is None:
+        rows, columns = int(rng.choice((0, 1, 3, 40, 5000))), rng.choice((0, 1, 3, 4, 16, 33, 70), 2)
+    return [normal(rng, rows, int(n)) for n in columns]
+
+
+def cat(rng, **wanted):
+    x, y = _joined(rng, **wanted)
+    answer = np.concatenate([x, y], 1)
+    return Case("tg_cat", [len(x), x.shape[1], y.shape[1], In(x), In(y), Out(answer.shape)], [(answer, 0)])
+
+
+def cat_backward(rng, **wanted):
+    gx, gy = _joined(rng, **wanted)
+    gout = np.concatenate([gx, gy], 1)
+    arguments = [len(gx), gx.shape[1], gy.shape[1], In(gout), Out(gx.shape), Out(gy.shape)]
+    return Case("tg_cat_backward", arguments, [(gx, 0), (gy, 0)])
+
+
 _ROWS = ((0, 3), (3, 0), (1, 1), (2, 3), (5, 8), (4, 9), (3, 16), (7, 17), (6, 31), (2, 33), (500, 20), (3000, 9))
 
 
@@ -773,6 +793,8 @@ KERNELS = {
     "tg_elu": _elementwise("tg_elu", definitions.elu, 1, 4, [_SLOPES]),
     "tg_elu_backward": _elementwise("tg_elu_backward", definitions.elu_backward, 2, 6, [_SLOPES]),
     "tg_transpose": transpose,
+    "tg_cat": cat,
+    "tg_cat_backward": cat_backward,
     "tg_tanh": _elementwise("tg_tanh", np.tanh, 1, 4),
     "tg_sigmoid": _elementwise("tg_sigmoid", definitions._sigmoid, 1, 8),
     "tg_silu": _elementwise("tg_silu", definitions.silu, 1, 8),

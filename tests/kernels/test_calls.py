@@ -28,7 +28,7 @@ from tinygen.ops.linalg import linear, matmul
 from tinygen.ops.loss import cross_entropy, cross_entropy_backward
 from tinygen.ops.normalize import batch_norm, group_norm
 from tinygen.ops.recurrent import gated_activation, lstm
-from tinygen.ops.shape import reshape
+from tinygen.ops.shape import cat, cat_backward, reshape
 from tinygen.pool import empty
 
 ROOT = Path(__file__).parents[2]
@@ -136,6 +136,8 @@ CALLS = {  # name -> (function of the float arrays, those arrays); large enough 
         lambda x, g: cross_entropy_backward(x, LABELS, g),
         (normal(5, 7, 6), normal(5, 6)),
     ),
+    "cat": (lambda x, y: cat(x, y, dim=1), (normal(40, 500, 2), normal(40, 50, 2))),
+    "cat_backward": (lambda g: cat_backward(g, 50, 1), (normal(40, 500, 2),)),
     "affine_coupling": (lambda x, both: affine_coupling(x, both, 1), (normal(6, 4, 3, 5), normal(6, 6, 3, 5))),
     "channel_affine": (channel_affine, (normal(6, 4, 3, 5), normal(4), normal(4))),
     "attention": (lambda q, k, v: attention(q, k, v, 0.5), (normal(2, 3, 5), normal(2, 4, 5), normal(2, 4, 6))),

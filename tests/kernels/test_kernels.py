@@ -191,6 +191,8 @@ LARGER = {
     "tg_lstm_weight": {"n": 9, "h": 12, "w": 12, "units": 20, "taps": 2, "diagonal": -1},
     "tg_gated": {"rows": 3000, "channels": 21},
     "tg_gated_backward": {"rows": 3000, "channels": 21},
+    "tg_cat": {"rows": 3000, "columns": (21, 32)},
+    "tg_cat_backward": {"rows": 3000, "columns": (21, 32)},
     "tg_affine_coupling": {"n": 9, "pixels": 300, "channels": 6, "k": 3},
     "tg_affine_coupling_backward": {"n": 9, "pixels": 300, "channels": 6, "k": 3},
     "tg_channel_affine": {"rows": 3000, "channels": 21},

@@ -6,9 +6,9 @@ checked what is particular to it; here all that could make a kernel leave its ar
 
     library     the library: whether it is there, its threads and instruction sets, calling a kernel
     layout      the order in memory that kernels take
-    affine attention conv elementwise rows recurrent sample optim    the kernels, by the C file that has them
+    affine attention cat conv elementwise rows recurrent sample optim    the kernels, by the C file that has them
 """
 
-from tinygen.kernels import affine, attention, conv, elementwise, optim, recurrent, rows, sample
+from tinygen.kernels import affine, attention, cat, conv, elementwise, optim, recurrent, rows, sample
 from tinygen.kernels.layout import conversions
 from tinygen.kernels.library import ISAS, available, get_num_threads, instruction_set, isa, set_num_threads

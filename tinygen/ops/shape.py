@@ -12,6 +12,8 @@ from tinygen.array import inverse, long_parts, memory_order, on_device_of, total
 from tinygen.ops._samples import normal, sample
 from tinygen.tape import op
 
+COPIED = 1 << 15  # numbers of an array from which a kernel copies faster than NumPy
+
 
 @op
 def sum_to(x, shape):
@@ -292,14 +294,45 @@ def cat(*tensors, dim: int = 0):
     return xp(tensors[0]).concatenate(tensors, axis=dim)
 
 
+cat.kernel(lambda *tensors, dim: kernels.cat.cat(*tensors, dim) if len(tensors) == 2 else NotImplemented, least=COPIED)
+
+
 @cat.vjp("tensors")
 def _(gout, tensors_shape, dim):
+    if len(tensors_shape) == 2:
+        return cat_backward(gout, tensors_shape[0][dim], dim)
     ends = np.cumsum([shape[dim] for shape in tensors_shape])
     before = (slice(None),) * (dim % len(gout.shape))
     return [
         _dense(getitem(gout, (*before, slice(int(end) - shape[dim], int(end)))))
         for end, shape in zip(ends, tensors_shape, strict=True)
     ]
+
+
+@op(outputs=("x", "y"))
+def cat_backward(gout, at, dim):
+    """The gradients of two tensors that `cat` has joined along the axis dim: gout up to `at` there, and from there on."""
+    before = (slice(None),) * (dim % gout.ndim)
+    return gout[(*before, slice(at))].copy("K"), gout[(*before, slice(at, None))].copy("K")
+
+
+cat_backward.kernel(kernels.cat.cat_backward, least=COPIED)
+
+
+@cat_backward.vjp("gout")
+def _(gx, gy, gout_shape, at, dim):
+    if gx is not None and gy is not None:
+        return cat(gx, gy, dim=dim)
+    axis, g = dim % len(gout_shape), gy if gx is None else gx
+    zeros = (at, 0) if gx is None else (0, gout_shape[dim] - at)
+    return pad(g, tuple(zeros if i == axis else (0, 0) for i in range(len(gout_shape))))
+
+
+@cat_backward.samples
+def _(rng):
+    yield sample(normal(rng, 2, 3), 1, 1)
+    yield sample(normal(rng, 3, 2), 2, -2)
+    yield sample(normal(rng, 3), 0, 0)
 
 
 def _dense(x):
