@@ -2,7 +2,7 @@
 #include <string.h>
 #include "runtime/internal.h"
 
-enum { ITEM_BYTES = 1 << 16, LINE = 64 };       /* of the joined array that one thread takes at a time; of a cache line */
+enum { ITEM_BYTES = 1 << 16, LINE = 64 };       /* of the joined array, that a thread takes at a time; of a cache line */
 
 typedef struct {
     int64_t rows, rows_of_item, x_bytes, y_bytes;       /* of a row */
@@ -22,10 +22,10 @@ static inline void copy(char *restrict to, const char *restrict from, int64_t by
 static void joint_item(void *context, int64_t item, int slot)
 {
     const joint *j = context;
-    int64_t row = item * j->rows_of_item, end = min64(j->rows, row + j->rows_of_item);
-    char *x = j->x + row * j->x_bytes, *y = j->y + row * j->y_bytes, *joined = j->joined + row * (j->x_bytes + j->y_bytes);
+    int64_t row = item * j->rows_of_item, end = min64(j->rows, row + j->rows_of_item), both = j->x_bytes + j->y_bytes;
+    char *x = j->x + row * j->x_bytes, *y = j->y + row * j->y_bytes, *joined = j->joined + row * both;
     (void)slot;
-    for (; row < end; row++, x += j->x_bytes, y += j->y_bytes, joined += j->x_bytes + j->y_bytes)
+    for (; row < end; row++, x += j->x_bytes, y += j->y_bytes, joined += both)
         if (j->apart) {
             copy(x, joined, j->x_bytes);
             copy(y, joined + j->x_bytes, j->y_bytes);

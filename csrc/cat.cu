@@ -1,4 +1,4 @@
-/* Rows of two arrays beside each other in one, and apart again: each by two passes, of which each copies one of the two. */
+/* Rows of two arrays beside each other in one, and apart again: each by two launches, one for each of the two. */
 #include "runtime/cuda.cuh"
 
 namespace {

@@ -12,8 +12,9 @@
  * An output depends on the same pixels as ever, exactly; but what taps of 0 meet cancels only up to rounding,
  * so masks keep to conv.c.
  *
- * An item is so many tiles that all their components stay in the L2 cache. The gradient to x is such a convolution with
- * the taps in reverse; that to w turns the matrices around: gw = G' ((B' d B) (A gy A')) G, summed over the tiles. */
+ * An item is so many tiles that all their components stay in the L2 cache: whole images, if they fit. The gradient to x
+ * is such a convolution with the taps in reverse; that to w turns the matrices around: gw = G' ((B' d B) (A gy A')) G,
+ * summed over the tiles. */
 #include <string.h>
 #include "mask.h"
 #include "winograd.h"
@@ -22,7 +23,7 @@ enum {
     COMPONENTS = 16, LINE = 16,     /* a line, in elements, between components keeps them apart in the cache */
     CHANNELS = 32, TILES = 56,      /* fewer aren't worth the transforms */
     BLOCK_BYTES = 512 << 10,        /* of an item's components, about; */
-    LEAST = 24, MOST_TILES = 96,    /* its tiles, multiples of LEAST, and so of the rows of each register tile */
+    LEAST = 24, MOST_TILES = 96,    /* tiles of part of an image, multiples of LEAST: of each register tile's rows */
     AHEAD = 16,                     /* how many tiles before its use a tile is fetched into the cache */
     ROWS = 16,                      /* of w that are packed at a time */
     PARTS = 16, COPIES = 1 << 19    /* of gw: copies at most, for every number of threads, and bytes of all of them */
