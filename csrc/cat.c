@@ -2,7 +2,7 @@
 #include <string.h>
 #include "runtime/internal.h"
 
-enum { ITEM_BYTES = 1 << 16, LINE = 64 };       /* of the joined array, that a thread takes at a time; of a cache line */
+enum { ITEM_BYTES = 1 << 16, LINE = 64 };       /* of the joined rows of an item; of a cache line */
 
 typedef struct {
     int64_t rows, rows_of_item, x_bytes, y_bytes;       /* of a row */

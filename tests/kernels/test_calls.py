@@ -24,11 +24,12 @@ from tinygen.ops.attention import attention, attention_backward
 from tinygen.ops.conv import conv2d, conv2d_weight, conv_transpose2d
 from tinygen.ops.coupling import affine_coupling, channel_affine
 from tinygen.ops.elementwise import add
+from tinygen.ops.join import cat, cat_backward
 from tinygen.ops.linalg import linear, matmul
 from tinygen.ops.loss import cross_entropy, cross_entropy_backward
 from tinygen.ops.normalize import batch_norm, group_norm
 from tinygen.ops.recurrent import gated_activation, lstm
-from tinygen.ops.shape import cat, cat_backward, reshape
+from tinygen.ops.shape import reshape
 from tinygen.pool import empty
 
 ROOT = Path(__file__).parents[2]

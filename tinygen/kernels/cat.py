@@ -9,9 +9,12 @@ from tinygen.kernels import library
 from tinygen.pool import new
 
 
-def cat(x, y, dim):
+def cat(*tensors, dim):
     """See `tinygen.ops.cat`: of two arrays, which have the same order in memory, and no gaps."""
-    if not library.accepts(x, y) or x.ndim != y.ndim or not -x.ndim <= dim < x.ndim:
+    if len(tensors) != 2 or not library.accepts(*tensors):
+        return NotImplemented
+    x, y = tensors
+    if x.ndim != y.ndim or not -x.ndim <= dim < x.ndim:
         return NotImplemented
     dim, axes = dim % x.ndim, memory_order(x)
     if x.shape[:dim] != y.shape[:dim] or x.shape[dim + 1 :] != y.shape[dim + 1 :]:
@@ -27,7 +30,7 @@ def cat(x, y, dim):
 
 
 def cat_backward(gout, at, dim):
-    """See `tinygen.ops.shape.cat_backward`, of an array without gaps in memory."""
+    """See `tinygen.ops.join.cat_backward`, of an array without gaps in memory."""
     if not library.accepts(gout) or not -gout.ndim <= dim < gout.ndim or not 0 <= at <= gout.shape[dim]:
         return NotImplemented
     axes = memory_order(gout)

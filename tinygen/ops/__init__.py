@@ -15,6 +15,7 @@ from tinygen.ops.elementwise import (
     abs, add, clamp, cos, div, eq, exp, expm1, ge, gt, le, log, log1p, lt, maximum, minimum, mul, ne, neg, pow, rsqrt,
     sign, sin, sqrt, square, sub, where,
 )  # fmt: skip
+from tinygen.ops.join import cat, stack
 from tinygen.ops.linalg import linear, matmul, outer
 from tinygen.ops.matrices import cholesky, inverse
 from tinygen.ops.nade import nade
@@ -25,8 +26,8 @@ from tinygen.ops.reduce import (
     amax, amin, argmax, argmin, cumsum, log_softmax, logsumexp, mean, softmax, sum,
 )  # fmt: skip
 from tinygen.ops.shape import (
-    broadcast_to, cat, expand, flip, gather, getitem, index_add, index_select, pad, permute, reshape, roll,
-    scatter_add, stack, sum_to, transpose, tril, triu,
+    broadcast_to, expand, flip, gather, getitem, index_add, index_select, pad, permute, reshape, roll,
+    scatter_add, sum_to, transpose, tril, triu,
 )  # fmt: skip
 from tinygen.ops.special import erf
 from tinygen.ops.statistics import prod, std, var

@@ -11,8 +11,9 @@ from tinygen.ops._derive import derive_from
 from tinygen.ops._samples import normal, sample
 from tinygen.ops.activations import tanh
 from tinygen.ops.elementwise import exp
+from tinygen.ops.join import cat
 from tinygen.ops.reduce import sum
-from tinygen.ops.shape import cat, reshape
+from tinygen.ops.shape import reshape
 from tinygen.tape import op
 
 

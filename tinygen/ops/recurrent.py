@@ -17,8 +17,9 @@ from tinygen.modes import is_grad_enabled
 from tinygen.ops._derive import derive_from
 from tinygen.ops._samples import normal, sample
 from tinygen.ops.activations import sigmoid, tanh
+from tinygen.ops.join import cat
 from tinygen.ops.linalg import linear
-from tinygen.ops.shape import cat, flip, pad, reshape
+from tinygen.ops.shape import flip, pad, reshape
 from tinygen.tape import op
 
 # ------------------------------------------------------------------------------------------------------------ the LSTM

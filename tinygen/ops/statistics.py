@@ -6,8 +6,9 @@ import math
 from typing import Any
 
 from tinygen.ops.elementwise import mul, pow, square, sub, where
+from tinygen.ops.join import cat
 from tinygen.ops.reduce import kept_shape, mean, sum
-from tinygen.ops.shape import cat, getitem, reshape
+from tinygen.ops.shape import getitem, reshape
 
 
 def prod(x, dim: int | None = None, keepdim: bool = False):
