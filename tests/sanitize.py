@@ -31,6 +31,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1]
 COMPILER = os.environ.get("CC", "gcc")
 COVERED = 0.95  # of the lines of csrc
+ONCE = "-DINLINE=static __attribute__((unused))"  # the loops that are compiled again for every tile, just once
 
 
 class Instrument(NamedTuple):
@@ -91,11 +92,11 @@ def build(folder: Path, flags: tuple[str, ...]) -> Path:
         *sorted(str(p.relative_to(folder)) for p in (folder / "csrc").rglob("*.c")),
     ]
     common = [f for f in setup.FLAGS if f != "-O3"]
-    includes = ["-Icsrc", f"-I{sysconfig.get_paths()['include']}"]
+    includes = ["-Icsrc", f"-I{sysconfig.get_paths()['include']}", f"-ffile-prefix-map={folder}=."]  # for ccache
 
     def compile_one(source):
         out = source.replace("/", "_").removesuffix(".c") + ".o"
-        subprocess.run([COMPILER, *common, *flags, *includes, "-fPIC", "-c", source, "-o", out], cwd=folder, check=True)
+        subprocess.run([COMPILER, *common, ONCE, *flags, *includes, "-fPIC", "-c", source, "-o", out], cwd=folder, check=True)
         return out
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -136,7 +137,7 @@ def with_leaks(environment: dict[str, str]) -> dict[str, str]:
     return {name: value.replace("detect_leaks=0", "detect_leaks=1") for name, value in environment.items()}
 
 
-def run_tests(instrument: Instrument, folder: Path, full: bool) -> tuple[int, str]:
+def run_tests(instrument: Instrument, folder: Path, full: bool, tests: str = "tests") -> tuple[int, str]:
     environment = preloaded(instrument) | {
         "CI": "1",
         "TINYGEN_CASES": "500" if full else str(instrument.cases),
@@ -151,7 +152,7 @@ def run_tests(instrument: Instrument, folder: Path, full: bool) -> tuple[int, st
         "no:cacheprovider",
         "-p",
         "no:faulthandler",
-        "tests",
+        tests,
     ]
     return run([*command, "-k", instrument.tests], folder, environment)
 
@@ -171,7 +172,7 @@ def leaks(folder: Path, full: bool) -> list[str]:
     """The leaks with a line of csrc in their stack, after the tests in which allocations fail."""
     instrument = INSTRUMENTS["address"]
     instrument = instrument._replace(environment=with_leaks(instrument.environment), tests="allocation_fails and tg")
-    _, output = run_tests(instrument, folder, full)
+    _, output = run_tests(instrument, folder, full, "tests/kernels/test_kernels.py")
     if "LeakSanitizer has encountered a fatal error" in output:  # under a debugger, or without ptrace
         return [output]
     return [block for block in re.split(r"\n\n", output) if "leak of" in block and "csrc/" in block]

@@ -14,7 +14,9 @@
 #define LANES ((int)(VECTOR / sizeof(real)))
 #define LOAD(p) ((vec)*(const loose *)(p))
 #define STORE(p, v) (*(loose *)(p) = (v))
+#ifndef INLINE                                  /* sanitizers compile one copy of each, in a fraction of the time */
 #define INLINE static inline __attribute__((always_inline, unused))
+#endif
 #define OUTLINE static __attribute__((noinline, unused))
 #ifdef __clang__
 #define UNROLL _Pragma("clang loop unroll(full)")

@@ -32,6 +32,8 @@ from tinygen.ops.recurrent import gated_activation, lstm
 from tinygen.ops.shape import reshape
 from tinygen.pool import empty
 
+SHARE = min(1.0, int(os.environ.get("TINYGEN_CASES", "200")) / 200)  # of the examples, for builds with sanitizers
+
 ROOT = Path(__file__).parents[2]
 FLOATS = (np.float32, np.float64)
 ERRORS = (ValueError, TypeError)
@@ -163,7 +165,7 @@ calls, kinds_of_array = st.sampled_from(sorted(CALLS)), st.sampled_from(sorted(K
 
 
 @given(calls, st.tuples(*[kinds_of_array] * 4), st.sampled_from(FLOATS))
-@settings(max_examples=400)
+@settings(max_examples=int(400 * SHARE))
 def test_arrays_of_any_kind(name, kinds, dtype):
     function, arrays = CALLS[name]
     arrays = [KINDS[kind](a.astype(dtype)) for kind, a in zip(kinds, arrays, strict=False)]
@@ -215,7 +217,7 @@ def _windows(image, kernel, geometry):
 
 @given(images, images, st.none() | st.tuples(sizes), st.tuples(sizes, sizes), pairs, pairs, pairs,
        st.sampled_from([None, "A", "B"]), integers, st.sampled_from(FLOATS))  # fmt: skip
-@settings(max_examples=600)
+@settings(max_examples=int(600 * SHARE))
 def test_fuzz_convolution(x, w, bias, size, stride, padding, dilation, mask, channels, dtype):
     """Straight to the kernels, with shapes that needn't fit: an error, or arrays of the promised shape."""
     arrays = [None if shape is None else np.ones(shape, dtype) for shape in (x, w, bias)]
@@ -241,7 +243,7 @@ def test_fuzz_convolution(x, w, bias, size, stride, padding, dilation, mask, cha
     st.integers(-1, 1),
     st.lists(integers, min_size=6, max_size=6),
 )
-@settings(max_examples=200)
+@settings(max_examples=int(200 * SHARE))
 def test_fuzz_lstm(x, weight, diagonal, shape):
     """A shape that doesn't belong to the arrays is refused."""
     z, u = np.ones((*x, 4 * weight[1])), np.ones((4 * weight[1], weight[1]))
@@ -256,7 +258,7 @@ def test_fuzz_lstm(x, weight, diagonal, shape):
 
 @given(st.tuples(sizes, st.integers(1, 6), sizes), st.sampled_from("bBiqQf?"), st.integers(-2, 8),
        st.sampled_from(["plain", "Fortran", "backwards"]))  # fmt: skip
-@settings(max_examples=200)
+@settings(max_examples=int(200 * SHARE))
 def test_fuzz_labels(shape, dtype, label, kind):
     x = normal(*shape).astype(np.float32)
     labels = KINDS[kind](np.full((shape[0], shape[2]), label).astype(dtype))

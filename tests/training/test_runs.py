@@ -27,6 +27,7 @@ from tinygen.data import Dataset
 from tinygen.geometry import Geometry, channel_mask
 from tinygen.models.autoregressive.gated import GatedPixelCNN
 from tinygen.models.autoregressive.pixelcnn import PixelCNN
+from tinygen.models.energy import family as energy
 from tinygen.models.family import Batch, Family
 from tinygen.models.gan.progressive import ProgressiveGAN
 from tinygen.models.model import Model
@@ -577,6 +578,7 @@ sys.exit(cli.main(["train", "made", "--data", "noise.npz", "--hidden", "2", "--e
 def test_every_model_is_resumed_with_the_same_bytes(name, monkeypatch):
     noise(side=8)
     monkeypatch.setattr(commands, "finish", lambda *_: None)
+    monkeypatch.setattr(energy, "QUICK", 5)  # temperatures
     model, options = SMALL[name]
     epochs = 4 if model in ("cyclegan", "discogan") else 2  # a step of those takes a batch of each domain
     asked = Config(model, "noise.npz", options=options, batch_size=16, epochs=epochs, lr=1e-3)
