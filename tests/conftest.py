@@ -26,6 +26,8 @@ GET_AXE = "pip install --no-deps axe-playwright-python"
 def pytest_configure(config):
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell starts what it runs in the background
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))  # each has its share of the cores
+    kernels.set_num_threads(max(1, kernels.get_num_threads() // workers))
     if not _TORCH and os.environ.get("TINYGEN_REQUIRE_PARITY") == "1":
         raise pytest.UsageError("TINYGEN_REQUIRE_PARITY=1, but PyTorch isn't installed (pip install torch)")
     if not _CHROMIUM and os.environ.get("TINYGEN_REQUIRE_BROWSER") == "1":

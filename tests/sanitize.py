@@ -96,7 +96,9 @@ def build(folder: Path, flags: tuple[str, ...]) -> Path:
 
     def compile_one(source):
         out = source.replace("/", "_").removesuffix(".c") + ".o"
-        subprocess.run([COMPILER, *common, ONCE, *flags, *includes, "-fPIC", "-c", source, "-o", out], cwd=folder, check=True)
+        subprocess.run(
+            [COMPILER, *common, ONCE, *flags, *includes, "-fPIC", "-c", source, "-o", out], cwd=folder, check=True
+        )
         return out
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -527,9 +527,9 @@ LONG = ["--hidden", "3", "--blocks", "1", "--batch-size", "8", "--epochs", str(m
 
 @pytest.fixture(scope="module")
 def long_run(data, tmp_path_factory) -> dict[str, bytes]:
-    """What hundreds of steps leave behind if nothing stops them."""
+    """What hundreds of steps leave behind if nothing stops them, in a process of their own as all here."""
     folder = tmp_path_factory.mktemp("runs") / "long"
-    assert cli.main(["train", "pixelcnn", "--data", data, "--out", str(folder), *LONG]) == 0
+    assert tinygen("train", "pixelcnn", "--data", data, "--out", str(folder), *LONG).returncode == 0
     return left(folder)
 
 

@@ -362,7 +362,8 @@ def test_beta_trades_reconstruction_for_divergence():
 
 @pytest.mark.fault("M09")
 @pytest.mark.parametrize(
-    ("kind", "options"), [(VAE, {"hidden": 64}), (VAE, {"network": "conv", "hidden": 16}), (CategoricalVAE, {"hidden": 64})]
+    ("kind", "options"),
+    [(VAE, {"hidden": 64}), (VAE, {"network": "conv", "hidden": 16}), (CategoricalVAE, {"hidden": 64})],
 )
 def test_a_batch_can_be_learned_by_heart(kind, options):
     images = load("digits")[0].images[:8]
