@@ -27,6 +27,7 @@ from tinygen.cli import main as cli
 from tinygen.cli import train
 from tinygen.models.autoregressive.base import Autoregressive
 from tinygen.models.energy import family as energy
+from tinygen.models.energy.chain import MarkovChain
 from tinygen.models.model import Model
 from tinygen.models.registry import MODELS, Entry, model_class
 from tinygen.training import checkpoint
@@ -201,6 +202,7 @@ def test_levels_minutes_and_the_digits_by_default(capsys):
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_trains_from_the_command_line_also_on_colors(model, monkeypatch):
     monkeypatch.setattr(energy, "TEMPERATURES", 10)
+    monkeypatch.setattr(MarkovChain, "burn_in", 20)
     images = np.random.default_rng(0).integers(0, 256, (12, 3, 2, 2)).astype(np.uint8)
     np.savez("rgb.npz", images=images, labels=np.arange(12) % 10)
     few = ["--labels", 10] if model in ("m2", "semigan") else []  # by default more than there are images
