@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 import tinygen
 from tinygen import kernels, nn
 from tinygen.geometry import Geometry
-from tinygen.ops.activations import relu_backward
+from tinygen.ops.activations import leaky_relu, relu, relu_backward
 from tinygen.ops.attention import attention, attention_backward
 from tinygen.ops.conv import conv2d, conv2d_weight, conv_transpose2d
 from tinygen.ops.coupling import affine_coupling, channel_affine
-from tinygen.ops.elementwise import add
+from tinygen.ops.elementwise import add, exp, mul
 from tinygen.ops.join import cat, cat_backward
 from tinygen.ops.linalg import linear, matmul
 from tinygen.ops.loss import cross_entropy, cross_entropy_backward
@@ -423,6 +423,32 @@ def test_the_pool_gives_no_memory_twice(requests):
         if not keep:
             alive.pop(0)
         assert all((view == value).all() for value, view in alive)
+
+
+LAYOUTS = {
+    "C order": lambda a: a,
+    "NHWC": lambda a: np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2),
+    "with gaps": lambda a: np.repeat(a, 2, 1)[:, ::2],
+    "backwards": lambda a: a[::-1].copy()[::-1],
+    "read-only": lambda a: np.frombuffer(a.tobytes(), a.dtype).reshape(a.shape),
+    "misaligned": lambda a: np.frombuffer(b"." + a.tobytes(), a.dtype, offset=1).reshape(a.shape),
+}
+
+
+@pytest.mark.parametrize("other", ["C order", "NHWC"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_large_arrays_in_any_order(layout, other):
+    """The short way to a kernel takes only what lies in memory alike; its results do so, too."""
+    rng = np.random.default_rng(0)
+    shape = (3, 8, 100, 120)
+    a, b = (convert(rng.standard_normal(shape, np.float32)) for convert in (LAYOUTS[layout], LAYOUTS[other]))
+    calls = (add, a, b), (mul, a, b), (exp, a), (relu, a), (leaky_relu, a, 0.2), (leaky_relu, a, np.float64(0.2))
+    for op, *arguments in (*calls, (relu_backward, a, b, 0.0), (relu_backward, a, b, 0.5)):
+        got = op(*arguments)
+        with tinygen.reference():
+            np.testing.assert_allclose(got, op(*arguments), rtol=1e-6)
+        if layout == other == "NHWC":
+            assert got.strides == a.strides
 
 
 def test_large_leaves_begin_at_a_cache_line():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 from tinygen.array import inverse, memory_order
@@ -19,27 +18,36 @@ def run(kernel: str, *arrays: Any, numbers: Sequence[float] = ()) -> Any:
     last = arrays[-1]
     if getattr(last, "size", 0) < library.SMALL or not hasattr(arrays[0], "dtype") or not library.accepts(*arrays):
         return NotImplemented
-    if any(a.shape != last.shape for a in arrays):
+    axes, inputs = memory_order(last), []
+    for a in arrays:
+        if a.shape != last.shape:
+            return NotImplemented
+        inputs.append(a.transpose(axes))
+    if not inputs[-1].flags.c_contiguous:
         return NotImplemented
-    axes = memory_order(last)
-    if not last.transpose(axes).flags.c_contiguous or not all(isinstance(number, (int, float)) for number in numbers):
-        return NotImplemented
-    inputs = [layout.contiguous(a.transpose(axes)) for a in arrays]
+    inputs = [layout.contiguous(a) for a in inputs]
     out = new(inputs[0].shape, last)
     library.call(kernel, last, last.size, *numbers, *inputs, out)
     return out.transpose(inverse(axes))
 
 
+def of(kernel: str, n: int, *fixed: float) -> Callable[..., Any]:
+    """`run` of n arrays and the numbers after them, unless these are fixed: by a shorter way for large arrays."""
+
+    def longer(*args: Any) -> Any:
+        numbers = fixed or args[n:]
+        if not all(isinstance(number, (int, float)) for number in numbers):
+            return NotImplemented
+        return run(kernel, *args[:n], numbers=numbers)
+
+    return library.direct(kernel, n, fixed, longer)
+
+
 def of_one(kernel: str) -> Callable[[Any], Any]:
-    """`run` of one array, by a shorter way for small ones: where NumPy needs several steps."""
-    return library.short(kernel, partial(run, kernel))
-
-
-def with_number(kernel: str) -> Callable[..., Any]:
-    """`run` of arrays and, as the last argument, a number."""
-    return lambda *args: run(kernel, *args[:-1], numbers=args[-1:])
+    """The same of one array, by a shorter way for small ones, too: where NumPy needs several steps."""
+    return library.short(kernel, of(kernel, 1))
 
 
 def of_two(kernel: str) -> Callable[[Any, Any, Any], Any]:
-    """The same of two arrays and a number, by a shorter way for small ones."""
-    return library.short_of_two(kernel, with_number(kernel))
+    """The same of two arrays and a number."""
+    return library.short_of_two(kernel, of(kernel, 2))

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from tinygen import cuda
-from tinygen.array import xp
+from tinygen import cuda, pool
+from tinygen.array import memory_order, xp
 
 try:
     from tinygen._native import ffi, lib
@@ -131,15 +131,19 @@ def short(kernel: str, longer: Callable[..., Any]) -> Callable[[Any], Any]:
     second array's memory.
     """
     function, dtypes, memory_of = _needs(kernel)
+    ndarray = np.ndarray
 
     def run(x: Any) -> Any:
-        if x.__class__ is not np.ndarray or x.size >= SMALL or x.dtype not in dtypes or not x.flags.carray:
+        if x.__class__ is not ndarray or (dtype := dtypes.get(x.dtype)) is None:
+            return longer(x)
+        n = x.size
+        if n >= SMALL or not x.flags.carray:
             return longer(x)
         if _calls is not None:
             _calls.append(kernel)
         out = x.copy()
         memory = memory_of(out)
-        function(dtypes[x.dtype], x.size, memory, memory, 1)
+        function(dtype, n, memory, memory, 1)
         return out
 
     return run
@@ -148,12 +152,14 @@ def short(kernel: str, longer: Callable[..., Any]) -> Callable[[Any], Any]:
 def short_of_two(kernel: str, longer: Callable[..., Any]) -> Callable[[Any, Any, Any], Any]:
     """`short` of a kernel (dtype, n, number, x, y, out, threads), for arrays of one shape and dtype and a float."""
     function, dtypes, memory_of = _needs(kernel)
+    ndarray = np.ndarray
 
     def run(x: Any, y: Any, number: Any) -> Any:
-        if x.__class__ is not np.ndarray or x.size >= SMALL or y.__class__ is not np.ndarray:
+        if x.__class__ is not ndarray or y.__class__ is not ndarray or number.__class__ is not float:
             return longer(x, y, number)
-        dtype = dtypes.get(x.dtype)
-        if dtype is None or y.dtype is not x.dtype or y.shape != x.shape or number.__class__ is not float:
+        n, kind = x.size, x.dtype
+        dtype = dtypes.get(kind)
+        if n >= SMALL or dtype is None or y.dtype is not kind or y.shape != x.shape:
             return longer(x, y, number)
         if not (x.flags.carray and y.flags.carray):
             return longer(x, y, number)
@@ -161,7 +167,40 @@ def short_of_two(kernel: str, longer: Callable[..., Any]) -> Callable[[Any, Any,
             _calls.append(kernel)
         out = x.copy()
         memory = memory_of(out)
-        function(dtype, x.size, number, memory, memory_of(y), memory, 1)
+        function(dtype, n, number, memory, memory_of(y), memory, 1)
+        return out
+
+    return run
+
+
+def direct(kernel: str, n: int, fixed: tuple[float, ...], longer: Callable[..., Any]) -> Callable[..., Any]:
+    """A kernel (dtype, n, *numbers, *arrays, out, threads) that refuses nothing, on large arrays alike in memory.
+
+    It takes n arrays, then the numbers, unless those are fixed; `longer` is called with all others. After a large
+    kernel the caches hold nothing of what Python looks at, so each step costs a microsecond.
+    """
+    function, dtypes, memory_of = _needs(kernel)
+    ndarray = np.ndarray
+
+    def run(*args: Any) -> Any:
+        x, numbers = args[0], fixed or args[n:]
+        if x.__class__ is not ndarray or x.nbytes < pool.LARGE or (dtype := dtypes.get(x.dtype)) is None:
+            return longer(*args)
+        shape, kind, axes, values = x.shape, x.dtype, memory_order(x), []
+        for number in numbers:
+            if number.__class__ is not float:
+                return longer(*args)
+        for a in args[:n]:
+            if a.__class__ is not ndarray or a.dtype is not kind or a.shape != shape:
+                return longer(*args)
+            flat = a.transpose(axes)
+            if not flat.flags.carray:
+                return longer(*args)
+            values.append(memory_of(flat))
+        if _calls is not None:
+            _calls.append(kernel)
+        out = pool.empty(shape, kind, x.strides)
+        function(dtype, x.size, *numbers, *values, memory_of(out.base), _threads)
         return out
 
     return run

@@ -5,8 +5,6 @@ At 0 relu and leaky_relu take the left slope, as in PyTorch.
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 
 from tinygen import kernels
@@ -16,12 +14,12 @@ from tinygen.ops.elementwise import exp, minimum, where
 from tinygen.tape import op
 
 # NumPy takes an array beside an array in half the time of a Python number.
-_ARRAYS = {(n, np.dtype(dtype)): np.array(n, dtype) for n in (-1, 0, 1) for dtype in (np.float32, np.float64)}
+_ARRAYS = {n: {np.dtype(dtype): np.array(n, dtype) for dtype in (np.float32, np.float64)} for n in (-1, 0, 1)}
 
 
 def _constant(number, x):
     """-1, 0 or 1 beside x."""
-    return _ARRAYS.get((number, x.dtype), number) if x.__class__ is np.ndarray else number
+    return _ARRAYS[number].get(x.dtype, number) if x.__class__ is np.ndarray else number
 
 
 @op
@@ -34,7 +32,7 @@ def tanh(x):
     return xp(x).tanh(real(x))
 
 
-tanh.kernel(partial(kernels.elementwise.run, "tg_tanh"), least=kernels.library.SMALL)
+tanh.kernel(kernels.elementwise.of("tg_tanh", 1), least=kernels.library.SMALL)
 
 
 @tanh.vjp("x")
@@ -65,10 +63,11 @@ def _(gout, out):
 @op
 def logistic_backward(g, y, low):
     """g (1 - y) (y - low): the gradient of `sigmoid` from its output y, with low = 0, and of `tanh`, with low = -1."""
-    return g * (_constant(1, y) - y) * (y - _constant(low, y) if low else y)
+    one = _constant(1, y)
+    return g * (one - y * y if low == -1 else (one - y) * (y - low if low else y))
 
 
-logistic_backward.kernel(kernels.elementwise.with_number("tg_logistic_backward"), least=kernels.library.SMALL)
+logistic_backward.kernel(kernels.elementwise.of("tg_logistic_backward", 2), least=kernels.library.SMALL)
 
 
 @logistic_backward.vjp("g")
@@ -99,7 +98,7 @@ def relu(x):
     return xp(x).maximum(x, _constant(0, x))
 
 
-relu.kernel(partial(kernels.elementwise.run, "tg_relu", numbers=(0.0,)), least=kernels.library.SMALL)
+relu.kernel(kernels.elementwise.of("tg_relu", 1, 0.0), least=kernels.library.SMALL)
 
 
 @relu.vjp("x")
@@ -134,7 +133,7 @@ def leaky_relu(x, negative_slope: float = 0.01):
     return xp(x).where(x > 0, x, x * negative_slope)
 
 
-leaky_relu.kernel(kernels.elementwise.with_number("tg_relu"), least=kernels.library.SMALL)
+leaky_relu.kernel(kernels.elementwise.of("tg_relu", 1), least=kernels.library.SMALL)
 
 
 @leaky_relu.vjp("x")
@@ -149,7 +148,7 @@ def elu(x, alpha: float = 1.0):
     return n.where(x > 0, x, n.expm1(n.minimum(x, 0)) * alpha)
 
 
-elu.kernel(kernels.elementwise.with_number("tg_elu"), least=kernels.library.SMALL)
+elu.kernel(kernels.elementwise.of("tg_elu", 1), least=kernels.library.SMALL)
 
 
 @elu.vjp("x")
@@ -164,7 +163,7 @@ def elu_backward(g, x, alpha):
     return g * n.where(x > 0, _constant(1, x), n.exp(n.minimum(x, 0)) * alpha)
 
 
-elu_backward.kernel(kernels.elementwise.with_number("tg_elu_backward"), least=kernels.library.SMALL)
+elu_backward.kernel(kernels.elementwise.of("tg_elu_backward", 2), least=kernels.library.SMALL)
 
 
 @elu_backward.vjp("g")
@@ -185,7 +184,7 @@ def silu(x):
     return x * n.where(x > 0, _constant(1, x), e) / (e + _constant(1, x))
 
 
-silu.kernel(partial(kernels.elementwise.run, "tg_silu"), least=kernels.library.SMALL)
+silu.kernel(kernels.elementwise.of("tg_silu", 1), least=kernels.library.SMALL)
 
 
 @silu.vjp("x")
@@ -203,7 +202,7 @@ def silu_backward(g, x):
     return g * s * (x * (_constant(1, x) - s) + _constant(1, x))
 
 
-silu_backward.kernel(partial(kernels.elementwise.run, "tg_silu_backward"), least=kernels.library.SMALL)
+silu_backward.kernel(kernels.elementwise.of("tg_silu_backward", 2), least=kernels.library.SMALL)
 
 
 @silu_backward.vjp("g")
