@@ -235,7 +235,7 @@ CLAIMS = (
     Claim(99, "Variational: very fast to generate images", f"a sample takes at most {FAST:g} of the autoregressive "
           "model's time", [(AR, "a sample"), (VAE, "a sample")], times(VAE, AR, "a sample", FAST)),
     Claim(99, "Variational: learns rich latent codes", "by few labels a linear classifier tells more of the "
-          "classes from its codes than from raw pixels", [(VAE, "linear probe")], rich),
+          "classes from its codes than from raw pixels, which are many more numbers", [(VAE, "linear probe")], rich),
     Claim(139, "GANs: don't work with an explicit density function", "its class says nothing of p(x)", [(GAN, "")],
           evidence(GAN, "none")),
     Claim(139, "GANs: learn to generate from the training distribution", "its FD* is below that of a Gaussian of the "
