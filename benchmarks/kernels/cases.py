@@ -272,6 +272,14 @@ def elementwise(name: str, ours: Callable[..., Any], theirs: Callable[[Any], Any
     return function(f"{name}, 64 channels, 28x28, N 32", "Elementwise", 0.0, [shape], ours, versions, **options)
 
 
+def joined(c: int, size: int, n: int, **options: Any) -> Case:
+    """Two images of c channels each beside each other, as a U-Net's ways across are."""
+    return function(
+        f"cat, {c} + {c} channels, {size}x{size}, N {n}", "Elementwise", 0.0, [(n, c, size, size)] * 2,
+        lambda x, y: tg.cat(x, y, dim=1), lambda t: t.both_formats(lambda x, y: t.torch.cat([x, y], 1)), **options,
+    )  # fmt: skip
+
+
 def gated(t: Any) -> Callable[[Any], Any]:
     def f(x: Any) -> Any:
         a, b = x.chunk(2, 1)
@@ -760,6 +768,7 @@ CASES: list[Case] = [
     elementwise("silu", F.silu, lambda t: t.F.silu),
     elementwise("gated activation", F.gated_activation, gated, quick=True),
     elementwise("x + x", lambda x: x + x, lambda t: lambda x: x + x),
+    joined(32, 14, 64),
     batch_norm(64, 28, 32),
     batch_norm(256, 8, 64),
     affine_coupling(4, 14, 64, quick=True),
