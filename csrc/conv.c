@@ -20,7 +20,7 @@
 enum {
     LINE = 64,
     DIRECT = 128,                   /* pixels for which packing w doesn't pay */
-    OUTSIDE = 5                     /* percent of the products outside of the image, from which taps.c is faster */
+    OUTSIDE = 5, OUTSIDE_BACK = 10  /* percent of the products outside, from which taps.c is faster; transposed */
 };
 
 /* --- the products --------------------------------------------------------------------------------------- */
@@ -268,7 +268,7 @@ int tg_conv_transpose2d(int dtype, const tg_conv_shape *s, const void *y, const 
     }
     if (winograd_suits(s))
         return winograd_transpose(dtype, s, y, w, bias, positive, x, clamp_threads(threads));
-    if (!positive && taps_suit(s, OUTSIDE))
+    if (!positive && taps_suit(s, OUTSIDE_BACK))
         return taps_transpose(dtype, s, y, w, bias, x, clamp_threads(threads));
     correlation c = {.shape = s, .k = tiles(dtype), .threads = clamp_threads(threads), .weight = w, .positive = positive,
                      .output = x, .columns = s->ci, .transposed = 1, .out_column = s->stride_w * s->ci,

@@ -302,7 +302,7 @@ int tg_conv2d_weight(int dtype, const tg_conv_shape *s, int relu, const void *x,
     }
     if (winograd_suits(s) && 9 * s->ci * s->co * element_size(dtype) <= 4 * LARGE)
         return winograd_weight(dtype, s, relu, x, gy, gw, gbias, clamp_threads(threads));
-    if (taps_suit_weight(s))
+    if (taps_suit_weight(dtype, s))
         return taps_weight(dtype, s, relu, x, gy, gw, gbias, clamp_threads(threads));
     weight_sum g = {.shape = s, .k = tiles(dtype), .gy = gy, .gw = gw, .gbias = gbias};
     g.s = (source){.data = x, .size = element_size(dtype), .n = s->n, .h = s->h, .w = s->w, .channels = s->ci,

@@ -15,7 +15,7 @@ static inline range inside(int64_t count, int64_t stride, int64_t at, int64_t si
 /* Whether this is the faster way, on any machine: between many channels, if at least so many percent of the products lie
  * outside. */
 int taps_suit(const tg_conv_shape *s, int percent);
-int taps_suit_weight(const tg_conv_shape *s);
+int taps_suit_weight(int dtype, const tg_conv_shape *s);
 
 /* As tg_conv2d, tg_conv_transpose2d and tg_conv2d_weight of valid sizes, none of them 0. */
 int taps_conv2d(int dtype, const tg_conv_shape *s, const void *x, const void *w, const void *bias, void *y, int threads);

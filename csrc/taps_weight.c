@@ -34,9 +34,10 @@ typedef struct {
     char *gw, *transposed, *packed, *sums;      /* sums: of a row of gy in each block */
 } tap_sums;
 
-int taps_suit_weight(const tg_conv_shape *s)
+/* Enough rows have to meet a panel to pay for its way into the cache. */
+int taps_suit_weight(int dtype, const tg_conv_shape *s)
 {
-    return taps_suit(s, OUTSIDE) && s->n >= FEW && DEPTH / s->ow >= FEW;
+    return taps_suit(s, OUTSIDE) && s->n >= FEW && DEPTH / s->ow >= FEW && s->ci >= 2 * tiles(dtype)->panel;
 }
 
 static int64_t images_of(const tap_sums *g, int64_t block) { return min64(g->images, g->s->n - block * g->images); }
