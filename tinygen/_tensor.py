@@ -179,6 +179,8 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     if dtype is None and not hasattr(data, "dtype") and np.asarray(data).dtype == np.float64:
         dtype = np.float32
     array = pool.copied(data, dtype)
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     if array.dtype.kind not in "fiub":
         raise TypeError(f"tensor: data must be numbers, not {array.dtype}")
     if requires_grad and array.dtype not in (np.float32, np.float64):

@@ -39,14 +39,21 @@ def on_device_of(model: Any, values: Any) -> Any:
 
 
 def real(x: Any, model: Any = None) -> Any:
-    """An array of integers or booleans as one of the model's dtype, or float32; anything else as it is.
+    """An array of integers, booleans or float16 as one of the model's dtype, or float32; anything else as it is.
 
-    NumPy's functions of uint8 arrays overflow, or give float16.
+    NumPy's functions of uint8 arrays overflow, or give float16, in whose sums few numbers have room.
     """
-    return x if getattr(x, "dtype", _FLOAT).kind == "f" else x.astype(_FLOAT if model is None else model.dtype)
+    return x if getattr(x, "dtype", _FLOAT).char in WIDE else x.astype(_FLOAT if model is None else model.dtype)
+
+
+def check_index(index: Any) -> None:
+    """TypeError unless it is an array of integers: as such NumPy takes booleans for 0 and 1, or for a mask."""
+    if index.dtype.kind not in "iu":
+        raise TypeError(f"index must be an array of integers, got {index.dtype}")
 
 
 _FLOAT = np.dtype(np.float32)
+WIDE = "fdg"  # the dtypes in which is reckoned, by their letters: floats of 32 bits and more
 
 
 def memory_order(a: np.ndarray) -> tuple[int, ...]:
@@ -90,7 +97,13 @@ def total(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
 
     NumPy adds in pairs along the axis that is the fastest in memory, but one row after the other along others: a
     million times 0.1 is 100,958 in float32. Here such rows are added in blocks, and their sums in blocks again.
+
+    float16 is added up in float32, unsigned integers as int64, as in PyTorch.
     """
+    if x.dtype.char == "e":
+        return total(x.astype(_FLOAT), axis, keepdims).astype(x.dtype)
+    if x.dtype.kind == "u":
+        return x.sum(axis=axis, keepdims=keepdims, dtype=np.int64)
     if x.__class__ is not np.ndarray or x.size <= _FEW or x.dtype.kind != "f":
         return x.sum(axis=axis, keepdims=keepdims)
     axis = tuple(axis) if isinstance(axis, list) else axis
@@ -106,6 +119,8 @@ def total(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
 
 def average(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
     """x.mean(axis, keepdims), by `total`."""
+    if x.dtype.char == "e":
+        return average(x.astype(_FLOAT), axis, keepdims).astype(x.dtype)
     if x.dtype.kind != "f" or not x.size:
         return x.mean(axis=axis, keepdims=keepdims)
     sums = total(x, axis, keepdims)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 _FILES = ("_tensor.py", "modes.py", "tape.py", "autograd.py", "ops", "nn")
 _INSIDE = ("<tinygen", *(str(Path(__file__).with_name(name)) for name in _FILES))  # <tinygen ...>: generated code
@@ -14,7 +19,7 @@ _INSIDE = ("<tinygen", *(str(Path(__file__).with_name(name)) for name in _FILES)
 
 def fail(e: Exception, what: str) -> NoReturn:
     """Raise the exception again, saying what failed: leading the message of the usual kinds, as a note on others."""
-    for kind in (ValueError, TypeError, IndexError):
+    for kind in (ValueError, TypeError, IndexError, OverflowError):
         if isinstance(e, kind) and not str(e).startswith(what.partition("(")[0] + "("):
             raise kind(f"{what}: {e}") from e
     e.add_note(f"in {what}")
@@ -24,10 +29,45 @@ def fail(e: Exception, what: str) -> NoReturn:
 def foreign(value: Any) -> str:
     """Of another library's array, `is a torch.Tensor: ...` and what to write; nothing of any other value."""
     kind = type(value)
+    if isinstance(value, np.ma.MaskedArray):
+        return "is a numpy.ma.MaskedArray, whose mask would be lost; give its .filled(...) with a number"
     if hasattr(kind, "strides") or not hasattr(kind, "__array__"):
         return ""
     write = "give its .detach().cpu().numpy()" if hasattr(kind, "detach") else "give numpy.asarray of it"
     return f"is a {kind.__module__.partition('.')[0]}.{kind.__name__}, not a tensor of tinygen or an array; {write}"
+
+
+def no_array(value: Any) -> str:
+    """Of what isn't one: `is a list, ...` and what to do."""
+    if value is None:
+        return "is None (did the function that made it return nothing?)"
+    return f"is a {type(value).__name__}, not a tensor or an array: write tinygen.tensor(...) of numbers"
+
+
+def blame(e: AttributeError, what: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+    """TypeError that names the argument of the function which isn't a tensor, where it was asked for what those have."""
+    for name, value in inspect.signature(function).bind(*args, **kwargs).arguments.items():
+        if value is e.obj and e.name in _OF_ARRAYS and not hasattr(value, "strides"):
+            raise TypeError(f"{what}: {name} {foreign(value) or no_array(value)}") from e
+        if type(e.obj).__module__ == type(value).__module__ and (problem := foreign(value)):  # such as its dtype's kind
+            raise TypeError(f"{what}: {name} {problem}") from e
+
+
+_OF_ARRAYS = frozenset(["shape", "dtype", "ndim", "size", "_array"])
+
+
+def naming(function: Function) -> Function:
+    """The function, which names the argument that isn't a tensor where it stumbles over one. See `blame`."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except AttributeError as e:
+            blame(e, function.__name__, function, *args, **kwargs)
+            raise
+
+    return call  # type: ignore[return-value]
 
 
 def describe(values: Iterable[Any]) -> str:

@@ -237,7 +237,7 @@ class Op:
                 raise TypeError(f"{self.name}: {self.argument(i, len(args))} {problem}")
         mode = modes.current.get()
         if not any(isinstance(a, Tensor) for a in args):
-            return self.run_checked(args, mode.reference)
+            return self.run_checked([np.asarray(a) if isinstance(a, np.matrix) else a for a in args], mode.reference)
         values = [a._array if isinstance(a, Tensor) else frozen(a) for a in args]
         mask = sum(1 << i for i, a in enumerate(args) if isinstance(a, Tensor) and a.requires_grad)
         dtype = self._common_dtype(values)
@@ -292,8 +292,10 @@ class Op:
         for i, value in enumerate(values if self.variadic or isinstance(e, (AttributeError, TypeError)) else ()):
             name = self.argument(i, len(values))
             parameter = self.signature.parameters[name.partition("[")[0]]
-            if value is None and parameter.default is parameter.empty and parameter.name in self.differentiable():
-                raise TypeError(f"{what}: {name} is None (did the function that made it return nothing?)") from e
+            if parameter.name not in self.differentiable() or (value is None and parameter.default is None):
+                continue
+            if value is None or (isinstance(e, AttributeError) and value is e.obj):
+                raise TypeError(f"{what}: {name} {errors.no_array(value)}") from e
         errors.fail(e, what)
 
     def argument(self, i: int, n: int) -> str:
@@ -305,8 +307,10 @@ class Op:
         """A result as it should be: an array also if 0-d (NumPy gives scalars), float32 from float32 or integers."""
         if isinstance(array, np.generic):
             array = np.asarray(array)
-        if array.dtype is dtype or array.dtype.kind != "f" or self.casts:
+        if array.dtype is dtype or self.casts or array.dtype.kind in "iub":
             return array
+        if array.dtype.kind != "f":
+            raise TypeError(f"{self.name}: all arguments must be real numbers, the result would be {array.dtype}")
         if dtype is None or dtype.kind != "f":
             dtype = np.dtype(np.float32)
         # A pickled array comes back with a dtype that is equal to NumPy's, but another object; make it one again.
@@ -349,7 +353,9 @@ def frozen(value: Any) -> Any:
     """An argument that isn't a Tensor, safe from later changes: it belongs to the caller."""
     if isinstance(value, np.generic):
         return value.item()  # np.sqrt(2) is a number like 1.41, and must not promote float32 arrays
-    if hasattr(type(value), "strides"):  # an array
+    if isinstance(value, np.ndarray):  # subclasses have operators of their own, and other bytes kernels of none
+        return np.array(value, value.dtype if value.dtype.isnative else value.dtype.newbyteorder("="), order="K")
+    if hasattr(type(value), "strides"):  # an array on a GPU
         return value.copy(order="K")
     if isinstance(value, (tuple, list)):
         return type(value)(v._array if isinstance(v, Tensor) else frozen(v) for v in value)

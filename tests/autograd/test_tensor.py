@@ -41,7 +41,7 @@ def test_tensor_refuses_what_it_cannot_hold():
     for data in ("a", ["a"], [None], object(), 1j):
         with pytest.raises(TypeError, match=r"^tensor: data must be numbers, not "):
             tensor(data)
-    for data in ([1, 2], True, np.ones(2, np.float16), np.ones(2, ">f8")):
+    for data in ([1, 2], True, np.ones(2, np.float16)):
         with pytest.raises(TypeError, match=r"^tensor: requires_grad needs float32 or float64, not "):
             tensor(data, requires_grad=True)
 

@@ -6,12 +6,13 @@ Images are (N, C, H, W) in shape; in memory they are best NHWC, and all function
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
 import numpy as np
 
-from tinygen import ops
+from tinygen import errors, ops
 from tinygen._tensor import Tensor
 from tinygen.array import on_device_of, xp
 from tinygen.nn import attention, convolution, losses, norms, resizing, windows
@@ -182,6 +183,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, *, rng: np.ran
         return input
     if rng is None:
         raise TypeError("dropout: rng is required in training: a numpy.random.Generator that draws what is dropped")
+    input = input if input.dtype.kind == "f" else ops.to(input, np.float32)
     n, kept = xp(_raw(input)), xp(_raw(input)).empty_like(_raw(input))  # in input's order in memory
     kept[...] = n.asarray(rng.random(input.shape, dtype=np.float32) >= p)
     kept *= 1 / (1 - p) if p < 1 else 0
@@ -212,3 +214,8 @@ def one_hot(tensor: Any, num_classes: int = -1) -> Any:
     count = int(index.max()) + 1 if num_classes == -1 else num_classes
     _loss.check_labels("one_hot: tensor", index, count)
     return _like(tensor, (index[..., None] == on_device_of(index, np.arange(count))).astype(int))
+
+
+for _name, _function in list(globals().items()):  # each says which argument is no tensor
+    if inspect.isfunction(_function) and _function.__module__.startswith("tinygen.nn") and _name[0] != "_":
+        globals()[_name] = errors.naming(_function)

@@ -169,7 +169,7 @@ def gaussian_nll_loss(
     if (raw < 0).any():
         raise ValueError(f"{name}: var must not be negative, got {raw.min()}")
     var = ops.add(var, raw.clip(eps, None) - raw)
-    distance = ops.sub(input, target)
+    distance = _difference(name, input, target)
     losses = ops.mul(ops.add(ops.log(var), ops.div(ops.mul(distance, distance), var)), 0.5)
     return _reduced(name, ops.add(losses, 0.5 * math.log(2 * math.pi)) if full else losses, reduction)
 

@@ -56,7 +56,11 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} doesn't define forward()")
 
     def __call__(self: _Forward[P, R_co], *args: P.args, **kwargs: P.kwargs) -> R_co:
-        return self.forward(*args, **kwargs)
+        try:
+            return self.forward(*args, **kwargs)
+        except AttributeError as e:
+            errors.blame(e, type(self).__name__, self.forward, *args, **kwargs)
+            raise
 
     # -- what it owns
 

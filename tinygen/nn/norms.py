@@ -130,7 +130,7 @@ def rms_norm(input: Tensor, normalized_shape: Any, weight: Tensor | None = None,
     eps: None for the dtype's machine epsilon. Source: Zhang & Sennrich, Root Mean Square Layer Normalization (2019).
     """
     shape = _last_axes("rms_norm", input, normalized_shape, weight=weight)
-    eps = float(np.finfo(input.dtype).eps) if eps is None else eps
+    eps = float(np.finfo(input.dtype if input.dtype.kind == "f" else np.float32).eps) if eps is None else eps
     out = divide_by_rms(input, tuple(range(-len(shape), 0)), eps)[0]
     return out if weight is None else ops.mul(out, weight)
 

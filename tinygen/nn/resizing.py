@@ -51,11 +51,17 @@ def interpolate(
             return window_spread(input, None, tuple(sizes), whole, whole)
     if mode.startswith("nearest"):
         for axis, (n, scale) in enumerate(zip(sizes, scales, strict=True), 2):
+            if axes == 2 and mode == "nearest" and n in (input.shape[axis], 2 * input.shape[axis]):
+                scale = None  # as in PyTorch, where these are quicker
             input = ops.index_select(input, axis, nearest(input.shape[axis], n, scale, mode == "nearest-exact"))
         return input
+    if input.dtype.kind != "f":  # whose weights would be integers, too
+        input = ops.to(input, np.float32)
     # Channels last, as images are in memory: then a product along an axis needs no copy.
     x, kind = ops.permute(input, (0, *range(2, axes + 2), 1)), "linear" if mode.endswith("linear") else mode
     for axis, (n, scale) in enumerate(zip(sizes, scales, strict=True), 1):
+        if antialias and n == x.shape[axis]:
+            continue  # whatever the scale, as in PyTorch
         x = _product(weights(x.shape[axis], n, scale, kind, bool(align_corners), antialias), x, axis)
     return ops.permute(x, (0, axes + 1, *range(1, axes + 1)))
 

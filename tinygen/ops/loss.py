@@ -143,7 +143,7 @@ def binary_cross_entropy(input, target):
     Accuracy: 16 ulps of the largest element.
     """
     _check_probabilities(input, target)
-    n = xp(input)
+    n, input, target = xp(input), real(input), real(target, input)
     with np.errstate(divide="ignore"):
         yes, no = n.maximum(n.log(input), -100), n.maximum(n.log1p(-input), -100)
     return (target - 1) * no - target * yes

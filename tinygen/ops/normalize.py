@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from tinygen import kernels
-from tinygen.array import average, xp
+from tinygen.array import average, real, xp
 from tinygen.ops._derive import derive_from
 from tinygen.ops._samples import normal, sample
 from tinygen.ops.activations import silu as _silu
@@ -24,6 +24,7 @@ def standardize(x, dims, eps=1e-5):
 
     Accuracy: 16 ulps of the largest element, and the rounding of x itself where the mean is large.
     """
+    x = real(x)
     mean = average(x, dims, True)
     out = x - mean
     var = average(out * out, dims, True)
@@ -50,6 +51,7 @@ def divide_by_rms(x, dims, eps=1e-5):
 
     Source: Zhang & Sennrich, Root Mean Square Layer Normalization (2019), equation 4. Accuracy: 16 ulps.
     """
+    x = real(x)
     rms = xp(x).sqrt(average(x * x, dims, True) + eps)
     return x / rms, rms
 

@@ -8,9 +8,10 @@ from typing import Any
 from tinygen.ops.elementwise import abs, pow, sign, square, where
 from tinygen.ops.reduce import amax, amin, sum
 from tinygen.ops.shape import reshape
-from tinygen.ops.statistics import root
+from tinygen.ops.statistics import reckoned_wide, root
 
 
+@reckoned_wide
 def vector_norm(x, ord: float = 2, dim: Any = None, keepdim: bool = False):
     """(sum |x|^ord)^(1 / ord) over the axes dim, all for None. Its slope at 0 is 0.
 
@@ -31,10 +32,11 @@ def vector_norm(x, ord: float = 2, dim: Any = None, keepdim: bool = False):
         return sum(sign(size), dim, keepdim)
     if ord == 1:
         return sum(size, dim, keepdim)
-    powers = where(size > 0, pow(where(size > 0, size, 1.0), ord), size if ord > 0 else math.inf)
+    powers = where(size != 0, pow(where(size != 0, size, 1.0), ord), size if ord > 0 else math.inf)
     return root(sum(powers, dim, keepdim), ord)
 
 
+@reckoned_wide
 def matrix_norm(x, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False):
     """A norm of the matrices in the two axes dim.
 

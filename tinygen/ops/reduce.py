@@ -1,7 +1,7 @@
 """Ops over axes: sums, means, maxima, softmax and its relatives.
 
-`dim` is an axis, several, or None for all; `keepdim` keeps the axes with length 1. As in PyTorch, except that no op
-has a second result.
+`dim` is an axis, several, or None or () for all; `keepdim` keeps the axes with length 1. As in PyTorch, except that no
+op has a second result. float16 is added up in float32, and sums of integers are int64, also those of unsigned ones.
 """
 
 from __future__ import annotations
@@ -20,9 +20,15 @@ from tinygen.tape import op
 Dims = int | tuple[int, ...] | None
 
 
+def axes(dim):
+    """dim as NumPy takes it: an axis, a tuple of several, or None for all."""
+    return (tuple(dim) or None) if isinstance(dim, (tuple, list)) else dim
+
+
 def kept_shape(shape, dim):
     """The shape of a reduction over dim with keepdim."""
-    dims = range(len(shape)) if dim is None else (dim,) if isinstance(dim, int) else dim
+    dim = axes(dim)
+    dims = range(len(shape)) if dim is None else dim if isinstance(dim, tuple) else (dim,)
     dims = {d % len(shape) for d in dims} if shape else set()
     return tuple(1 if i in dims else n for i, n in enumerate(shape))
 
@@ -35,7 +41,7 @@ def left_shape(shape, dim):
 @op
 def sum(x, dim: Dims = None, keepdim: bool = False):
     """Sum over the axes dim, as exact as pairwise summation whatever the axes and the order in memory."""
-    return total(x, dim, keepdim)
+    return total(x, axes(dim), keepdim)
 
 
 @sum.kernel
@@ -53,7 +59,7 @@ def _(gout, x_shape, dim):
 @op
 def mean(x, dim: Dims = None, keepdim: bool = False):
     """Mean over the axes dim, as exact as `sum`."""
-    return average(x, dim if x.ndim else None, keepdim)
+    return average(x, axes(dim) if x.ndim else None, keepdim)
 
 
 @mean.vjp("x")
@@ -67,21 +73,21 @@ def _(gout, x_shape, dim):
 
 @op
 def amax(x, dim: Dims = None, keepdim: bool = False):
-    """Largest value over the axes dim. Ties share the gradient evenly."""
-    return x.max(axis=dim, keepdims=keepdim)
+    """Largest value over the axes dim, NaN where there is one. Ties, and NaNs, share the gradient evenly."""
+    return x.max(axis=axes(dim), keepdims=keepdim)
 
 
 @op
 def amin(x, dim: Dims = None, keepdim: bool = False):
-    """Smallest value over the axes dim. Ties share the gradient evenly."""
-    return x.min(axis=dim, keepdims=keepdim)
+    """Smallest value over the axes dim, NaN where there is one. Ties, and NaNs, share the gradient evenly."""
+    return x.min(axis=axes(dim), keepdims=keepdim)
 
 
 @amin.vjp("x")
 @amax.vjp("x")
 def _(gout, x, out, dim):
     kept = kept_shape(x.shape, dim)
-    hit = x == reshape(out, kept)
+    hit = (x == reshape(out, kept)) + (x != x)  # of booleans + is "or"
     return reshape(gout, kept) * hit / sum(hit, dim, True)
 
 
@@ -99,16 +105,16 @@ def argmin(x, dim: int | None = None, keepdim: bool = False):
 
 @op
 def logsumexp(x, dim: Dims, keepdim: bool = False):
-    """log(sum(exp(x))) over the axes dim, without overflow; x may be -inf.
+    """log(sum(exp(x))) over the axes dim, without overflow; x may be -inf. Of no numbers it is -inf.
 
     Accuracy: 4 ulps of the larger of the result and 1.
     """
-    n, x, dim = xp(x), real(x), dim if x.ndim else None
-    top = x.max(axis=dim, keepdims=True)
+    n, x, dim = xp(x), real(x), axes(dim) if x.ndim else None
+    top = x.max(axis=dim, keepdims=True) if x.size else n.zeros(kept_shape(x.shape, dim), x.dtype)
     top = n.where(n.isfinite(top), top, 0)  # all -inf: the result is -inf, not nan
     with_axes = total(n.exp(x - top), dim, True)
-    positive = n.where(with_axes > 0, with_axes, 1)
-    out = n.where(with_axes > 0, n.log(positive), -n.inf) + top
+    nothing = with_axes == 0
+    out = n.where(nothing, -n.inf, n.log(n.where(nothing, 1, with_axes))) + top
     return (out if keepdim else out.squeeze(dim)).astype(x.dtype)
 
 
@@ -156,13 +162,13 @@ def _(gout, out, dim):
 
 @op
 def cumsum(x, dim: int):
-    """Running sum along the axis dim; float32 is added up in float64.
+    """Running sum along the axis dim; float16 and float32 are added up in float64, unsigned integers as int64.
 
     Accuracy in float64: an ulp of the largest partial sum for each element before.
     """
-    if x.dtype == np.float32:
+    if x.dtype.char in "ef":
         return x.cumsum(axis=dim, dtype=np.float64).astype(x.dtype).reshape(x.shape)
-    return x.cumsum(axis=dim).reshape(x.shape)
+    return x.cumsum(axis=dim, dtype=np.int64 if x.dtype.kind == "u" else None).reshape(x.shape)
 
 
 @cumsum.vjp("x")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tinygen import kernels
-from tinygen.array import inverse, long_parts, memory_order, on_device_of, total, xp
+from tinygen.array import check_index, inverse, long_parts, memory_order, on_device_of, total, xp
 from tinygen.ops._samples import normal, sample
 from tinygen.tape import op
 
@@ -69,10 +69,7 @@ def permute(x, dims: Sequence[int]):
 
 @permute.vjp("x")
 def _(gout, dims):
-    inverse = [0] * len(dims)
-    for i, d in enumerate(dims):
-        inverse[d] = i
-    return permute(gout, tuple(inverse))
+    return permute(gout, tuple(sorted(range(len(dims)), key=lambda i: dims[i] % len(dims))))
 
 
 @op(view=True)
@@ -175,7 +172,7 @@ def _(gout, index):
 def is_basic(index):
     """Whether no element can be named twice."""
     parts = index if isinstance(index, tuple) else (index,)
-    return all(p is None or p is Ellipsis or isinstance(p, (int, slice)) for p in parts)
+    return all(p is None or p is Ellipsis or (isinstance(p, (int, slice)) and p.__class__ is not bool) for p in parts)
 
 
 def _placed(x, index):
@@ -200,6 +197,7 @@ def _placed(x, index):
 @op
 def index_select(x, dim: int, index):
     """The slices of x along dim that integers (K,) name: (..., n, ...) -> (..., K, ...), in x's order in memory."""
+    check_index(index)
     if index.ndim > 1:
         raise ValueError(f"index must have one axis, got shape {index.shape}")
     if not x.ndim:
@@ -257,6 +255,7 @@ def scatter_add(x, dim, index, shape):
 
 def _grid(x, dim, index):
     """The index along dim, beside each axis's own numbers along the others."""
+    check_index(index)
     if x.ndim <= 1 and index.ndim <= 1:
         return (index,)
     if index.ndim != x.ndim:

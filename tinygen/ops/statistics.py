@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
+import numpy as np
+
+from tinygen.array import WIDE
+from tinygen.errors import naming
 from tinygen.ops.elementwise import mul, pow, square, sub, where
 from tinygen.ops.join import cat
 from tinygen.ops.reduce import kept_shape, mean, sum
-from tinygen.ops.shape import getitem, reshape
+from tinygen.ops.shape import getitem, reshape, to
+
+
+def reckoned_wide(function):
+    """The function, which takes integers as float32, and reckons with float16 in float32, as PyTorch does."""
+
+    @functools.wraps(function)
+    def call(x, *args, **kwargs):
+        if x.dtype.char in WIDE:
+            return function(x, *args, **kwargs)
+        out = function(to(x, np.float32), *args, **kwargs)
+        return to(out, x.dtype) if x.dtype.kind == "f" else out
+
+    return naming(call)
 
 
 def prod(x, dim: int | None = None, keepdim: bool = False):
-    """The product along dim, or of all elements; of none it is 1. By halves, without a division: zeros are fine."""
+    """The product along dim, or of all elements; of none it is 1. By halves, without a division: zeros are fine.
+
+    That of integers is int64, as in PyTorch.
+    """
+    if x.dtype.kind in "iub":
+        x = to(x, np.int64)
     if dim is None:
         x, dim = reshape(x, (-1,)), 0
     if not x.shape:
@@ -26,6 +49,7 @@ def prod(x, dim: int | None = None, keepdim: bool = False):
     return x if keepdim else getitem(x, (*before, 0))
 
 
+@reckoned_wide
 def var(
     x, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: float | None = None
 ):  # fmt: skip
@@ -44,6 +68,7 @@ def var(
     return sum(square(sub(x, mean(x, dim, True))), dim, keepdim) / max(freedom, 0)
 
 
+@reckoned_wide
 def std(
     x, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: float | None = None
 ):  # fmt: skip
