@@ -45,7 +45,7 @@ def no_array(value: Any) -> str:
 
 
 def blame(e: AttributeError, what: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-    """TypeError that names the argument of the function which isn't a tensor, where it was asked for what those have."""
+    """TypeError that names the argument of the function that isn't a tensor, if it was asked for what those have."""
     for name, value in inspect.signature(function).bind(*args, **kwargs).arguments.items():
         if value is e.obj and e.name in _OF_ARRAYS and not hasattr(value, "strides"):
             raise TypeError(f"{what}: {name} {foreign(value) or no_array(value)}") from e

@@ -282,14 +282,21 @@ KINDS = st.one_of(
     ),
     st.builds(lambda n, low: ("CosineAnnealingLR", {"T_max": n, "eta_min": low}), counts, st.sampled_from([0.0, 0.01])),
     st.builds(lambda g: ("LambdaLR", {"lr_lambda": lambda n: g / (n + 1)}), factors),
+    st.builds(lambda g: ("ExponentialLR", {"gamma": g}), factors),
+    st.builds(lambda g: ("MultiplicativeLR", {"lr_lambda": lambda n: g}), factors),
+    st.builds(lambda n, g: ("MultiStepLR", {"milestones": [n, n + 1], "gamma": g}), counts, factors),
+    st.builds(lambda n, p: ("PolynomialLR", {"total_iters": n, "power": p}), counts, st.sampled_from([0.5, 1.0, 2.0])),
 )  # fmt: skip
 
 
 @settings(max_examples=100)
-@given(st.lists(KINDS, min_size=1, max_size=3), st.lists(st.sampled_from([None, None, None, 0.07]), max_size=10))
-def test_several_schedules_of_one_optimizer(kinds, by_hand):
+@given(
+    st.lists(KINDS, min_size=1, max_size=3), st.lists(st.sampled_from([None, None, None, 0.07]), max_size=10),
+    st.sampled_from([0.1, 0.1, 0.01, 0.0]),
+)  # fmt: skip
+def test_several_schedules_of_one_optimizer(kinds, by_hand, lr):
     """Each stepped after each epoch; now and then the rate is set by hand in between."""
-    ours, theirs = optim.SGD([Parameter(1.0)], lr=0.1), torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=0.1)
+    ours, theirs = optim.SGD([Parameter(1.0)], lr=lr), torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=lr)
     mine, other = [], []
     for name, options in kinds:
         mine.append(getattr(optim, name)(ours, **options))
@@ -338,3 +345,26 @@ def test_any_settings_with_a_schedule_and_a_stop_in_between(data, kind, seed):
         optimizer.step(), theirs.step()
         rates.step(), their_schedule.step()
     assert_same(mine, other, 1e-9)
+
+
+CYCLIC = "CyclicLR", {"base_lr": 0.05, "max_lr": [0.3, 0.6], "step_size_up": 2}
+ONE = "OneCycleLR", {"max_lr": 0.5, "total_steps": 20}
+EXPONENTIAL = "ExponentialLR", {"gamma": 0.9}
+
+
+@pytest.mark.parametrize("kinds", [(EXPONENTIAL, CYCLIC), (CYCLIC, EXPONENTIAL), (ONE, EXPONENTIAL), (CYCLIC, CYCLIC)])
+def test_one_schedule_after_the_other_with_its_own_rates_and_momentum(kinds):
+    ours = optim.SGD([{"params": [Parameter(1.0)]}, {"params": [Parameter(1.0)], "lr": 0.2}], lr=0.1, momentum=0.9)
+    params = ({"params": [torch.ones(1, requires_grad=True)], "lr": lr} for lr in (0.1, 0.2))
+    theirs = torch.optim.SGD(params, lr=0.1, momentum=0.9)
+    schedules = []
+    for optimizer, module in ((ours, optim), (theirs, torch.optim.lr_scheduler)):
+        parts = [getattr(module, name)(optimizer, **options) for name, options in kinds]
+        schedules.append(module.SequentialLR(optimizer, parts, [3]))
+    for _ in range(8):
+        for mine, other in zip(ours.param_groups, theirs.param_groups, strict=True):
+            assert mine["lr"] == pytest.approx(other["lr"], rel=1e-12)
+            assert mine["momentum"] == pytest.approx(other["momentum"], rel=1e-12)
+        theirs.step()
+        for schedule in schedules:
+            schedule.step()

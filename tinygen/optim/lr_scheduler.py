@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tinygen.optim.optimizer import Optimizer
+from tinygen.optim.settings import check_count, each, momenta, set_momentum
 
 
 class LRScheduler:
@@ -19,9 +20,10 @@ class LRScheduler:
     first of them (its groups' "initial_lr"), and where the rate isn't its own, changes it as it would change its own.
     """
 
-    def __init__(self, optimizer: Optimizer) -> None:
+    def __init__(self, optimizer: Optimizer, base_lrs: list[float] | None = None) -> None:
         self.optimizer = optimizer
-        self.base_lrs = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
+        initial = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
+        self.base_lrs = initial if base_lrs is None else base_lrs
         self.last_epoch = 0
         self._go_on()
 
@@ -29,11 +31,19 @@ class LRScheduler:
         """The learning rate after `epoch` calls of `step`, for a group that began with `base`."""
         raise NotImplementedError
 
+    def rates(self, epoch: int) -> list[float]:
+        """`rate` of each group."""
+        return [self.rate(base, epoch) for base in self.base_lrs]
+
+    def set_momenta(self, epoch: int) -> None:
+        """Where a schedule changes the momentum, too: set what it is after `epoch` calls of `step`."""
+
     def changed(self, lr: float, before: float, after: float) -> float:
         """The rate lr, which isn't this schedule's, when that goes from `before` to `after`: by the same factor."""
-        if before == after:
+        then, now = (self.rate(1.0, epoch) if epoch >= 0 else 1.0 for epoch in (self.last_epoch - 1, self.last_epoch))
+        if then == now:
             return lr
-        return lr * after / before if before else after
+        return lr * now / then if then else after
 
     def step(self) -> None:
         """Go on by one epoch (or batch: whatever one call stands for), after the optimizer's step."""
@@ -46,10 +56,10 @@ class LRScheduler:
 
     def _go_on(self) -> None:
         """From the last epoch but one to the last."""
-        for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-            before = self.rate(base, self.last_epoch - 1) if self.last_epoch else base
-            after = self.rate(base, self.last_epoch)
+        old = self.rates(self.last_epoch - 1) if self.last_epoch else self.base_lrs
+        for group, before, after in zip(self.optimizer.param_groups, old, self.rates(self.last_epoch), strict=True):
             group["lr"] = after if group["lr"] == before else self.changed(group["lr"], before, after)
+        self.set_momenta(self.last_epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """{"last_epoch": number, "base_lrs": array, "last_lr": array}."""
@@ -66,7 +76,7 @@ class LRScheduler:
                 raise ValueError(f"{name}: {key} must hold {len(self.base_lrs)} rates, got {state_dict[key]}")
         self.last_epoch = int(state_dict["last_epoch"])
         self.base_lrs = [float(x) for x in state_dict["base_lrs"]]
-        alone = [self.rate(base, self.last_epoch) for base in self.base_lrs]
+        alone = self.rates(self.last_epoch)
         for group, rate in zip(self.optimizer.param_groups, state_dict.get("last_lr", alone), strict=True):
             group["lr"] = float(rate)
 
@@ -137,11 +147,15 @@ class CosineAnnealingLR(LRScheduler):
         super().__init__(optimizer)
 
     def rate(self, base: float, epoch: int) -> float:
-        return self.eta_min + (base - self.eta_min) * (1 + math.cos(math.pi * epoch / self.T_max)) / 2
+        return self.eta_min + (base - self.eta_min) * self._height(epoch)
+
+    def _height(self, epoch: int) -> float:
+        """Where between eta_min, 0, and base, 1."""
+        return (1 + math.cos(math.pi * epoch / self.T_max)) / 2
 
     def changed(self, lr: float, before: float, after: float) -> float:
-        low = self.eta_min
-        return lr + after - before if before == low else low + (lr - low) * (after - low) / (before - low)
+        now, then = self._height(self.last_epoch), self._height(max(self.last_epoch - 1, 0))
+        return self.eta_min + (lr - self.eta_min) * now / then if then else lr + after - before
 
 
 class ConstantLR(LRScheduler):
@@ -181,7 +195,7 @@ class PolynomialLR(LRScheduler):
     """base * (1 - epoch / total_iters) ** power, down to 0."""
 
     def __init__(self, optimizer: Optimizer, total_iters: int = 5, power: float = 1.0) -> None:
-        _check_count("PolynomialLR", total_iters=total_iters)
+        check_count("PolynomialLR", total_iters=total_iters)
         self.total_iters, self.power = total_iters, power
         super().__init__(optimizer)
 
@@ -196,7 +210,7 @@ class CosineAnnealingWarmRestarts(LRScheduler):
     """
 
     def __init__(self, optimizer: Optimizer, T_0: int, T_mult: int = 1, eta_min: float = 0.0) -> None:
-        _check_count("CosineAnnealingWarmRestarts", T_0=T_0, T_mult=T_mult)
+        check_count("CosineAnnealingWarmRestarts", T_0=T_0, T_mult=T_mult)
         self.T_0, self.T_mult, self.eta_min = T_0, T_mult, eta_min
         super().__init__(optimizer)
 
@@ -233,7 +247,7 @@ class OneCycleLR(LRScheduler):
             if epochs is None or steps_per_epoch is None:
                 raise ValueError("OneCycleLR: give total_steps, or epochs and steps_per_epoch")
             total_steps = epochs * steps_per_epoch
-        _check_count("OneCycleLR", total_steps=total_steps)
+        check_count("OneCycleLR", total_steps=total_steps)
         if not 0 <= pct_start <= 1 or anneal_strategy not in ("cos", "linear"):
             raise ValueError(
                 "OneCycleLR: pct_start must be from 0 to 1, and anneal_strategy 'cos' or 'linear', got "
@@ -243,8 +257,8 @@ class OneCycleLR(LRScheduler):
         self.total_steps, self.div_factor, self.final_div_factor = total_steps, div_factor, final_div_factor
         self.straight, peak = anneal_strategy == "linear", pct_start * total_steps - 1
         self.ends = [peak, 2 * peak, total_steps - 1] if three_phase else [peak, total_steps - 1]
-        self.momenta = _momenta("OneCycleLR", groups, base_momentum, max_momentum) if cycle_momentum else None
-        for group, lr in zip(groups, _each("OneCycleLR: max_lr", max_lr, groups), strict=True):
+        self.momenta = momenta("OneCycleLR", groups, base_momentum, max_momentum) if cycle_momentum else None
+        for group, lr in zip(groups, each("OneCycleLR: max_lr", max_lr, groups), strict=True):
             group["initial_lr"] = group["lr"] = lr / div_factor
         super().__init__(optimizer)
 
@@ -264,10 +278,9 @@ class OneCycleLR(LRScheduler):
             start + (end - start) * done if self.straight else end + (start - end) / 2 * (1 + math.cos(math.pi * done))
         )
 
-    def _go_on(self) -> None:
-        super()._go_on()
+    def set_momenta(self, epoch: int) -> None:
         for group, (low, high) in zip(self.optimizer.param_groups, self.momenta or (), strict=self.momenta is not None):
-            _set_momentum(group, self._along([high, low, *[high] * (len(self.ends) - 1)], self.last_epoch))
+            set_momentum(group, self._along([high, low, *[high] * (len(self.ends) - 1)], epoch))
 
     def changed(self, lr: float, before: float, after: float) -> float:
         return after  # in PyTorch too it ignores what others set
@@ -299,13 +312,14 @@ class CyclicLR(LRScheduler):
                              f"'iterations', got {mode!r} and {scale_mode!r}")  # fmt: skip
         self.height, self.by = heights[mode] if scale_fn is None else (scale_fn, scale_mode)
         self.up, self.down = step_size_up, step_size_up if step_size_down is None else step_size_down
-        _check_count("CyclicLR", step_size_up=self.up, step_size_down=self.down)
+        check_count("CyclicLR", step_size_up=self.up, step_size_down=self.down)
         groups = optimizer.param_groups
-        self.momenta = _momenta("CyclicLR", groups, base_momentum, max_momentum) if cycle_momentum else None
-        self.max_lrs = _each("CyclicLR: max_lr", max_lr, groups)
-        for group, lr in zip(groups, _each("CyclicLR: base_lr", base_lr, groups), strict=True):
-            group["initial_lr"] = group["lr"] = lr
-        super().__init__(optimizer)
+        self.momenta = momenta("CyclicLR", groups, base_momentum, max_momentum) if cycle_momentum else None
+        self.max_lrs = each("CyclicLR: max_lr", max_lr, groups)
+        base_lrs = each("CyclicLR: base_lr", base_lr, groups)
+        for group, lr in zip(groups, base_lrs, strict=True):
+            group["lr"] = lr
+        super().__init__(optimizer, base_lrs)
 
     def share(self, epoch: int) -> float:
         """How much of the way from base_lr to max_lr."""
@@ -313,21 +327,23 @@ class CyclicLR(LRScheduler):
         height = self.height(cycle + 1 if self.by == "cycle" else epoch)
         return height * (place / self.up if place <= self.up else (self.up + self.down - place) / self.down)
 
-    def rate(self, base: float, epoch: int) -> float:
-        return base + (self.max_lrs[self.base_lrs.index(base)] - base) * self.share(epoch)
+    def rates(self, epoch: int) -> list[float]:
+        share = self.share(epoch)
+        return [low + (high - low) * share for low, high in zip(self.base_lrs, self.max_lrs, strict=True)]
 
-    def _go_on(self) -> None:
-        share = self.share(self.last_epoch)
-        for group, low, high in zip(self.optimizer.param_groups, self.base_lrs, self.max_lrs, strict=True):
-            group["lr"] = low + (high - low) * share
+    def set_momenta(self, epoch: int) -> None:
         for group, (low, high) in zip(self.optimizer.param_groups, self.momenta or (), strict=self.momenta is not None):
-            _set_momentum(group, high - (high - low) * share)
+            set_momentum(group, high - (high - low) * self.share(epoch))
+
+    def changed(self, lr: float, before: float, after: float) -> float:
+        return after  # in PyTorch too it ignores what others set
 
 
 class SequentialLR(LRScheduler):
     """One schedule after the other: the i-th from milestones[i - 1] on, as if it began there. Warm-up, then another.
 
-    The schedules are of the same optimizer; only this one is stepped.
+    Each goes on from its own base_lrs, and changes the momentum, if it does, while it lasts. The schedules are of the
+    same optimizer; only this one is stepped.
     """
 
     def __init__(self, optimizer: Optimizer, schedulers: list[LRScheduler], milestones: list[int]) -> None:
@@ -337,13 +353,20 @@ class SequentialLR(LRScheduler):
         if any(s.optimizer is not optimizer for s in schedulers):
             raise ValueError("SequentialLR: all schedulers must be of its own optimizer")
         self.schedulers, self.milestones = list(schedulers), list(milestones)
-        for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"]
-        super().__init__(optimizer)
+        super().__init__(optimizer, list(self.schedulers[0].base_lrs))
 
-    def rate(self, base: float, epoch: int) -> float:
+    def _now(self, epoch: int) -> tuple[LRScheduler, int]:
+        """The schedule that holds, and its own epoch."""
         now = bisect.bisect_right(self.milestones, epoch)
-        return self.schedulers[now].rate(base, epoch - (self.milestones[now - 1] if now else 0))
+        return self.schedulers[now], epoch - (self.milestones[now - 1] if now else 0)
+
+    def rates(self, epoch: int) -> list[float]:
+        now, own = self._now(epoch)
+        return now.rates(own)
+
+    def set_momenta(self, epoch: int) -> None:
+        now, own = self._now(epoch)
+        now.set_momenta(own)
 
     def changed(self, lr: float, before: float, after: float) -> float:
         return after
@@ -369,7 +392,7 @@ class ReduceLROnPlateau:
         self.optimizer, self.factor, self.patience, self.cooldown, self.eps = optimizer, factor, patience, cooldown, eps
         self.sign = 1 if mode == "min" else -1
         self.relative, self.threshold = threshold_mode == "rel", threshold
-        self.min_lrs = _each("ReduceLROnPlateau: min_lr", min_lr, optimizer.param_groups)
+        self.min_lrs = each("ReduceLROnPlateau: min_lr", min_lr, optimizer.param_groups)
         self.best, self.num_bad_epochs, self.cooldown_counter, self.last_epoch = self.sign * math.inf, 0, 0, 0
 
     def step(self, metrics: Any) -> None:
@@ -410,32 +433,3 @@ class ReduceLROnPlateau:
             raise ValueError(f"load_state_dict of ReduceLROnPlateau: expected {names}, got {', '.join(state_dict)}")
         for name, value in state_dict.items():
             setattr(self, name, float(value) if name == "best" else int(value))
-
-
-def _check_count(name: str, **counts: int) -> None:
-    for argument, count in counts.items():
-        if not isinstance(count, int) or count < 1:
-            raise ValueError(f"{name}: {argument} must be an integer of at least 1, got {count!r}")
-
-
-def _each(name: str, value: Any, groups: list[Any]) -> list[float]:
-    """A number for each group, from one or a list."""
-    values = list(value) if isinstance(value, (list, tuple)) else [value] * len(groups)
-    if len(values) != len(groups):
-        raise ValueError(f"{name}: expected a number, or one for each of the {len(groups)} groups, got {value}")
-    return values
-
-
-def _momenta(name: str, groups: list[Any], low: Any, high: Any) -> list[tuple[float, float]]:
-    """(least, greatest) momentum of each group."""
-    if "momentum" not in groups[0] and "betas" not in groups[0]:
-        raise ValueError(f"{name}: the optimizer has no momentum; pass cycle_momentum=False")
-    return list(zip(*(_each(name, m, groups) for m in (low, high)), strict=True))
-
-
-def _set_momentum(group: Any, momentum: float) -> None:
-    """A group's momentum, or its first beta."""
-    if "betas" in group:
-        group["betas"] = (momentum, *group["betas"][1:])
-    else:
-        group["momentum"] = momentum
