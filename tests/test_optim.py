@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygen
-from tinygen import optim
+from tinygen import nn, optim
 from tinygen.nn import Parameter
 from tinygen.training import checkpoint
 
@@ -426,3 +426,52 @@ def test_swapping_in_the_average_is_a_change_that_backward_notices():
         pass
     with pytest.raises(RuntimeError, match="changed in place"):
         loss.backward()
+
+
+@pytest.mark.parametrize(
+    ("settings_", "error", "words"),
+    [
+        ({"lr": "0.1"}, TypeError, "lr must be a number, got '0.1'"),
+        ({"eps": None}, TypeError, "eps must be a number, got None"),
+        ({"lr": [0.1]}, TypeError, "lr must be a number"),
+        ({"betas": 0.9}, ValueError, "betas must be two numbers"),
+        ({"betas": ("a", "b")}, ValueError, "betas must be two numbers"),
+    ],
+)
+def test_settings_that_are_no_numbers(settings_, error, words):
+    with pytest.raises(error, match=f"^Adam: {words}"):
+        optim.Adam([Parameter([1.0])], **settings_)
+
+
+def test_parameters_that_are_none():
+    p = Parameter([1.0])
+    with pytest.raises(TypeError, match="SGD: params must be tensors or dicts, got NoneType"):
+        optim.SGD(None)
+    with pytest.raises(TypeError, match="SGD: a group must be a dict with params, as the first is"):
+        optim.SGD([{"params": [p]}, p])
+
+
+def test_a_state_dict_of_another_kind():
+    p = Parameter([1.0, 2.0])
+    optimizer = optim.Adam([p])
+    p.grad = tinygen.tensor([1.0, 1.0])
+    optimizer.step()
+    state = optimizer.state_dict()
+    for bad, error, words in (
+        (None, TypeError, "must be a dict of arrays by name, got NoneType"),
+        (optimizer, TypeError, "got Adam; give its"),
+        (state | {"state.0.step": -1}, ValueError, "state.0.step is no count"),
+        (state | {"state.0.step": 1.5}, ValueError, "state.0.step is no count"),
+        (state | {"state.0.exp_avg": np.ones(2, complex)}, ValueError, "state.0.exp_avg is no array of real numbers"),
+        (state | {"state.0.exp_avg": None}, TypeError, "state.0.exp_avg is None"),
+        (state | {"group.0.lr": "a"}, TypeError, "lr must be a number, got 'a'"),
+    ):
+        with pytest.raises(error, match=words):
+            optimizer.load_state_dict(bad)
+    optimizer.load_state_dict(state | {"state.0.exp_avg": tinygen.tensor([3.0, 4.0])})
+    np.testing.assert_array_equal(optimizer.state[0]["exp_avg"], [3, 4])
+    layer = nn.BatchNorm1d(2)
+    with pytest.raises(TypeError, match="got BatchNorm1d; give its"):
+        layer.load_state_dict(nn.BatchNorm1d(2))
+    with pytest.raises(TypeError, match="load_state_dict: bias is None, not an array"):
+        layer.load_state_dict(layer.state_dict() | {"bias": None})

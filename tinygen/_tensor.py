@@ -47,7 +47,7 @@ class Tensor(Operators):
 
     # Defaults live on the class: making a Tensor, which every op does, then sets only what differs.
     requires_grad: bool = False
-    grad: Tensor | None = None
+    _grad: Tensor | None = None
     _source: tuple[int, Node] | None = None  # the node that made it, and the key of its gradient; None for a leaf
     _version: list[int] | None = None  # counts in-place changes; shared by views; None where there can't be any
 
@@ -55,6 +55,7 @@ class Tensor(Operators):
         self._array = array
 
     shape = property(lambda self: self._array.shape)
+    grad = property(lambda self: self._grad, errors.set_grad)
     ndim = property(lambda self: self._array.ndim)
     dtype = property(lambda self: self._array.dtype)
 
@@ -172,15 +173,12 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     Raises:
         TypeError: data that isn't numeric, or requires_grad for a tensor that isn't float32 or float64.
     """
-    if isinstance(data, Tensor):
-        data = data._array
+    data = data._array if isinstance(data, Tensor) else data
     if problem := errors.foreign(data):
         raise TypeError(f"tensor: data {problem}")
     if dtype is None and not hasattr(data, "dtype") and np.asarray(data).dtype == np.float64:
         dtype = np.float32
     array = pool.copied(data, dtype)
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
     if array.dtype.kind not in "fiub":
         raise TypeError(f"tensor: data must be numbers, not {array.dtype}")
     if requires_grad and array.dtype not in (np.float32, np.float64):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -42,6 +42,40 @@ def no_array(value: Any) -> str:
     if value is None:
         return "is None (did the function that made it return nothing?)"
     return f"is a {type(value).__name__}, not a tensor or an array: write tinygen.tensor(...) of numbers"
+
+
+def is_wanting(value: Any, parameter: inspect.Parameter, e: Exception) -> bool:
+    """Whether it is this argument that made an op fail: None where it must be given, or what was asked for a shape."""
+    return parameter.default is parameter.empty if value is None else value is getattr(e, "obj", None)
+
+
+def is_whole(name: str, dtype: Any) -> bool:
+    """Whether an op's result is of integers or booleans. TypeError if it isn't of real numbers."""
+    if dtype.kind not in "fiub":
+        raise TypeError(f"{name}: all arguments must be real numbers, the result would be {dtype}")
+    return dtype.kind != "f"
+
+
+def set_grad(tensor: Any, grad: Any) -> None:
+    """Make this a tensor's gradient. TypeError if it is no tensor, ValueError for another shape or dtype."""
+    if grad is not None:
+        if not isinstance(grad, type(tensor)):
+            raise TypeError(f"grad: must be a tensor or None, got {type(grad).__name__}")
+        if grad.shape != tensor.shape or grad.dtype != tensor.dtype:
+            raise ValueError(f"grad: must be as its tensor, {describe([tensor])}, got {describe([grad])}")
+    tensor._grad = grad
+
+
+def state_dict(name: str, given: Any) -> dict[str, Any]:
+    """A state dict with arrays in place of tensors. TypeError, which begins with the name, for what is none."""
+    if not isinstance(given, Mapping):
+        hint = "; give its .state_dict()" if hasattr(given, "state_dict") else ""
+        raise TypeError(f"{name}: state_dict must be a dict of arrays by name, got {type(given).__name__}{hint}")
+    found = {key: getattr(value, "_array", value) for key, value in given.items()}
+    for key, value in found.items():
+        if problem := "is None, not an array" if value is None else foreign(value):
+            raise TypeError(f"{name}: {key} {problem}")
+    return found
 
 
 def blame(e: AttributeError, what: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:

@@ -29,7 +29,7 @@ current: ContextVar[Mode] = ContextVar("tinygen mode", default=DEFAULT)
 
 
 class Block:
-    """A `with` block within which another mode holds; also a decorator of functions and of generator functions.
+    """A `with` block within which another mode holds; also a decorator of functions, also of generators and coroutines.
 
     It keeps no state of its own: it can be entered again, within itself, and by several threads at once.
     """
@@ -45,7 +45,21 @@ class Block:
         current.set(current.get().outer or DEFAULT)
 
     def __call__(self, fn: Function) -> Function:
-        steps = inspect.isgeneratorfunction(fn)
+        if isinstance(fn, type) or not callable(fn):
+            raise TypeError(f"a mode decorates functions, got {fn!r}: of a class decorate the methods, "
+                            "and write @property or @classmethod above it")  # fmt: skip
+        kinds = fn, getattr(fn, "__call__", None)  # noqa: B004 (of an object that can be called)
+        if any(map(inspect.isasyncgenfunction, kinds)):
+            raise TypeError(f"a mode can't decorate {fn!r}, an asynchronous generator: write a with block in it")
+        steps = any(map(inspect.isgeneratorfunction, kinds))
+        if any(map(inspect.iscoroutinefunction, kinds)):
+
+            @functools.wraps(fn)
+            async def awaited(*args: Any, **kwargs: Any) -> Any:
+                with self:
+                    return await fn(*args, **kwargs)
+
+            return awaited  # type: ignore[return-value]
 
         @functools.wraps(fn)
         def call(*args: Any, **kwargs: Any) -> Any:

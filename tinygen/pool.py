@@ -17,6 +17,7 @@ try:
 except ImportError:
     ffi = None
 
+_BYTE = np.dtype(np.uint8)
 LARGE = 1 << 18  # bytes from which arrays are recycled
 _LINE = 64  # bytes of a cache line, at which such an array begins: NumPy's own begin 16 bytes after one
 _PAGE = 1 << 21  # bytes of a huge page, at which arrays begin that are as large: each saves 511 look-ups of an address
@@ -89,7 +90,12 @@ def empty_like(a: Any) -> Any:
 
 
 def copied(data: Any, dtype: Any = None) -> Any:
-    """A copy of an array, in the same order in memory, or of numbers as an array; recycled like those of `empty`."""
+    """A copy of an array, in the same order in memory, or of numbers as an array; recycled like those of `empty`.
+
+    Always an array in the machine's own bytes: subclasses have operators of their own, other bytes have no kernels.
+    """
+    if not getattr(data, "dtype", _BYTE).isnative:
+        data = data.astype(data.dtype.newbyteorder("="))
     if data.__class__ is np.ndarray and data.dtype.kind in "fiub" and dtype in (None, data.dtype):
         out = empty_like(data)
         out[...] = data

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from tinygen import errors, modes
+from tinygen import errors, modes, pool
 from tinygen._tensor import Node, Tensor
 
 if TYPE_CHECKING:
@@ -292,9 +292,7 @@ class Op:
         for i, value in enumerate(values if self.variadic or isinstance(e, (AttributeError, TypeError)) else ()):
             name = self.argument(i, len(values))
             parameter = self.signature.parameters[name.partition("[")[0]]
-            if parameter.name not in self.differentiable() or (value is None and parameter.default is None):
-                continue
-            if value is None or (isinstance(e, AttributeError) and value is e.obj):
+            if parameter.name in self.differentiable() and errors.is_wanting(value, parameter, e):
                 raise TypeError(f"{what}: {name} {errors.no_array(value)}") from e
         errors.fail(e, what)
 
@@ -307,10 +305,8 @@ class Op:
         """A result as it should be: an array also if 0-d (NumPy gives scalars), float32 from float32 or integers."""
         if isinstance(array, np.generic):
             array = np.asarray(array)
-        if array.dtype is dtype or self.casts or array.dtype.kind in "iub":
+        if array.dtype is dtype or self.casts or errors.is_whole(self.name, array.dtype):
             return array
-        if array.dtype.kind != "f":
-            raise TypeError(f"{self.name}: all arguments must be real numbers, the result would be {array.dtype}")
         if dtype is None or dtype.kind != "f":
             dtype = np.dtype(np.float32)
         # A pickled array comes back with a dtype that is equal to NumPy's, but another object; make it one again.
@@ -353,10 +349,8 @@ def frozen(value: Any) -> Any:
     """An argument that isn't a Tensor, safe from later changes: it belongs to the caller."""
     if isinstance(value, np.generic):
         return value.item()  # np.sqrt(2) is a number like 1.41, and must not promote float32 arrays
-    if isinstance(value, np.ndarray):  # subclasses have operators of their own, and other bytes kernels of none
-        return np.array(value, value.dtype if value.dtype.isnative else value.dtype.newbyteorder("="), order="K")
-    if hasattr(type(value), "strides"):  # an array on a GPU
-        return value.copy(order="K")
+    if hasattr(type(value), "strides"):  # an array
+        return pool.copied(value)
     if isinstance(value, (tuple, list)):
         return type(value)(v._array if isinstance(v, Tensor) else frozen(v) for v in value)
     return value

@@ -183,3 +183,19 @@ class TestOwnership:
         equal(first, [2, 4])
         assert not x.grad.requires_grad
         x.grad.write()[...] *= 0.5
+
+
+def test_a_gradient_set_by_hand_must_be_one():
+    x = var(1, 2)
+    for grad_, error, words in (
+        (np.ones(2), TypeError, "must be a tensor or None, got ndarray"),
+        (1.0, TypeError, "got float"),
+        (tensor(np.ones(1)), ValueError, r"as its tensor, float64 \(2,\), got float64 \(1,\)"),
+        (tensor(np.ones(2, np.float32)), ValueError, r"got float32 \(2,\)"),
+    ):
+        with pytest.raises(error, match=f"^grad: .*{words}"):
+            x.grad = grad_
+        assert x.grad is None
+    x.grad = tensor(np.ones(2))
+    (x * x).sum().backward()
+    equal(x.grad, [3, 5])

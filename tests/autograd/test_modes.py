@@ -333,3 +333,42 @@ class TestHook:
         for a, b, c in zip(plain, hooked, by_definition, strict=True):
             np.testing.assert_array_equal(a, b)
             np.testing.assert_array_equal(a, c)
+
+
+def test_coroutines_and_callables_are_decorated_too():
+    x = var(1, 2)
+
+    @no_grad()
+    async def inside():
+        before = (x * x).requires_grad
+        await asyncio.sleep(0)
+        return before, (x * x).requires_grad
+
+    async def beside():
+        await asyncio.sleep(0)
+        return (x * x).requires_grad
+
+    async def main():
+        return await asyncio.gather(inside(), beside())
+
+    assert asyncio.run(main()) == [(False, False), True]
+
+    class Steps:
+        def __call__(self):
+            yield (x * x).requires_grad
+
+    assert list(no_grad()(Steps())()) == [False]
+    assert (x * x).requires_grad
+
+
+def test_what_a_mode_cannot_decorate():
+    async def steps():
+        yield 1
+
+    with pytest.raises(TypeError, match="asynchronous generator: write a with block in it"):
+        no_grad()(steps)
+    for thing in (property(steps), classmethod(steps), int, 3):
+        with pytest.raises(
+            TypeError, match=r"a mode decorates functions, got .*write @property or @classmethod above it"
+        ):
+            no_grad()(thing)

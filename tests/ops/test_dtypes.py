@@ -164,7 +164,7 @@ def test_other_bytes_and_classes():
 
 TAKERS = {  # network functions, and what they take besides their first argument
     F.avg_pool2d: (2,), F.binary_cross_entropy: (IMAGES,), F.conv2d: (IMAGES,), F.cross_entropy: (IMAGES,),
-    F.gelu: (), F.group_norm: (2,), F.huber_loss: (IMAGES,), F.interpolate: (2,), F.kl_div: (IMAGES,),
+    F.group_norm: (2,), F.huber_loss: (IMAGES,), F.interpolate: (2,), F.kl_div: (IMAGES,),
     F.layer_norm: (2,), F.max_pool2d: (2,), F.mse_loss: (IMAGES,), F.normalize: (), F.pad: ((1, 1),),
     F.pixel_shuffle: (2,), F.softmax: (1,), F.unfold: (2,), ops.norm: (), ops.std: (), ops.var: (),
 }  # fmt: skip

@@ -192,10 +192,7 @@ class Module:
             TypeError: arrays of another library.
         """
         own = self._state()
-        for name, value in state_dict.items():
-            if not isinstance(value, Tensor) and (problem := errors.foreign(value)):
-                raise TypeError(f"load_state_dict: {name} {problem}")
-        given = {n: v._array if isinstance(v, Tensor) else moved(v, np) for n, v in state_dict.items()}
+        given = {n: moved(v, np) for n, v in errors.state_dict("load_state_dict", state_dict).items()}
         problems = [f"{n} is missing" for n in own if n not in given and strict]
         problems += [f"{n} is unexpected" for n in given if n not in own and strict]
         pairs = {n: (own[n], given[n]) for n in own if n in given}

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygen import kernels
+from tinygen import errors, kernels
 from tinygen._tensor import Array, Tensor
 from tinygen.array import moved, on_device_of, xp
 from tinygen.modes import is_reference
@@ -39,6 +39,8 @@ class Optimizer:
         self.defaults = defaults
         self.param_groups: list[dict[str, Any]] = []
         self.state: list[dict[str, Any]] = []
+        if not isinstance(params, Iterable):
+            raise TypeError(f"{type(self).__name__}: params must be tensors or dicts, got {type(params).__name__}")
         groups: list[Any] = [params] if isinstance(params, (Tensor, dict)) else list(params)
         if not groups:
             raise ValueError(f"{type(self).__name__}: there are no parameters")
@@ -48,6 +50,8 @@ class Optimizer:
     def add_param_group(self, group: dict[str, Any]) -> None:
         """Add {"params": tensors, **settings that differ from the defaults}."""
         name = type(self).__name__
+        if not isinstance(group, dict):
+            raise TypeError(f"{name}: a group must be a dict with params, as the first is, got {_described(group)}")
         if unknown := set(group) - {"params", *self.defaults}:
             raise ValueError(f"{name}: unknown setting {min(unknown)}; known are {', '.join(self.defaults)}")
         params = group.get("params", ())
@@ -65,12 +69,19 @@ class Optimizer:
         self.state += [{} for _ in params]
 
     def check(self, settings: dict[str, Any]) -> None:
-        """ValueError for a group's settings that make no sense."""
+        """ValueError for a group's settings that make no sense, TypeError for one that is no number."""
         for key, value in settings.items():
-            if key != "betas" and not value >= 0:
+            if key == "betas":
+                if not (
+                    isinstance(value, tuple)
+                    and len(value) == 2
+                    and all(isinstance(b, (int, float)) and 0 <= b < 1 for b in value)
+                ):
+                    raise ValueError(f"{type(self).__name__}: betas must be two numbers in [0, 1), got {value}")
+            elif not isinstance(value, (int, float)):
+                raise TypeError(f"{type(self).__name__}: {key} must be a number, got {value!r}")
+            elif not value >= 0:
                 raise ValueError(f"{type(self).__name__}: {key} must not be negative, got {value}")
-            if key == "betas" and not (len(value) == 2 and all(0 <= beta < 1 for beta in value)):
-                raise ValueError(f"{type(self).__name__}: betas must be two numbers in [0, 1), got {value}")
 
     def _params(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"]]
@@ -108,8 +119,9 @@ class Optimizer:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what `state_dict` gave, for the same parameters in the same order.
 
-        Raises ValueError for names or shapes that don't fit; nothing is changed then.
+        Raises ValueError for what doesn't fit, TypeError for another thing; nothing is changed then.
         """
+        state_dict = errors.state_dict(f"load_state_dict of {type(self).__name__}", state_dict)
         groups = [set(self.defaults)] * len(self.param_groups)
         known = {f"group.{i}.{k}" for i, keys in enumerate(groups) for k in keys}
         known |= {f"state.{i}.{k}" for i in range(len(self.state)) for k in self.slots}
@@ -124,6 +136,10 @@ class Optimizer:
                 shape = () if k in self.numbers else p.shape
                 if np.shape(value) != shape:
                     problems.append(f"state.{i}.{k} has shape {np.shape(value)} instead of {shape}")
+                elif (kind := np.result_type(getattr(value, "dtype", value)).kind) not in "fiu" or (
+                    k == "step" and (kind == "f" or value < 0)
+                ):
+                    problems.append(f"state.{i}.{k} is no {'count' if k == 'step' else 'array of real numbers'}")
             states.append(values)
         if problems:
             raise ValueError(f"load_state_dict of {type(self).__name__}: {'; '.join(problems[:10])}")
@@ -143,8 +159,10 @@ def _described(p: Any) -> str:
 
 
 def _number(value: Any) -> Any:
-    """A setting as Python's numbers: np.float32(1e-3) is no number to a kernel."""
-    return tuple(map(float, value)) if np.ndim(value) else value.item() if hasattr(value, "item") else value
+    """A setting as Python's numbers: np.float32(1e-3) is no number to a kernel. What is none stays what it is."""
+    if np.ndim(value) and np.asarray(value).dtype.kind in "fiu":
+        return tuple(map(float, value))
+    return value.item() if hasattr(value, "item") and not np.ndim(value) else value
 
 
 def _filled_like(model: Array, values: Any) -> Array:
