@@ -996,3 +996,14 @@ def test_a_state_of_other_data_is_refused_and_changes_nothing(change, message):
 def test_the_public_names():
     assert data.NAMES == ("digits", "fashion-mnist", "mnist", "cifar10")
     assert all(hasattr(data, name) for name in data.__all__)
+
+
+def test_a_data_set_without_a_name():
+    with pytest.raises(ValueError, match="no data set without a name"):  # not the images that happen to lie here
+        load("")
+
+
+def test_a_label_beyond_int64_is_named_as_it_is():
+    labels = np.full(2, 2**63, np.uint64)
+    with pytest.raises(ValueError, match=r"labels must be below 2\^63, got 9223372036854775808"):
+        Dataset(np.zeros((2, 1, 2, 2), np.uint8), labels=labels)

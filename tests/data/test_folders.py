@@ -185,6 +185,49 @@ def test_a_link_to_a_folder_above_ends(folder):
 
 
 @pytest.mark.fault("R12")
+def test_no_image_is_read_twice_through_links(folder):
+    a, b = folder / "a", folder / "b"
+    for part in (a, b):
+        part.mkdir()
+        for i in range(3):
+            Image.new("L", (2, 2), i).save(part / f"{i}.png")
+    (a / "x").symlink_to("../b")
+    (b / "x").symlink_to("../a")  # round and round
+    (a / "3.png").symlink_to("0.png")
+    (b / "4.png").symlink_to("nowhere")
+    found = read_folder(folder)
+    assert [len(labels) for _, labels in found.sets] == [6]
+    assert "3 linked to what is read anyway (3.png, x, x)" in found.notes[0]
+    assert "1 links to nothing (4.png)" in found.notes[0]
+
+
+def test_links_into_hidden_and_into_other_folders_are_followed_once(folder, tmp_path_factory):
+    elsewhere, kept = tmp_path_factory.mktemp("elsewhere"), folder / ".kept"
+    kept.mkdir()
+    for i in range(3):
+        Image.new("L", (2, 2), i).save(kept / f"{i}", "PNG")  # as git-annex and DVC keep them
+        Image.new("L", (2, 2), i).save(elsewhere / f"{i}.png")
+    (folder / "a").mkdir()
+    for i in range(3):
+        (folder / "a" / f"{i}.png").symlink_to(kept / f"{i}")
+    for name in ("b", "c"):
+        (folder / name).symlink_to(elsewhere)
+    found = read_folder(folder)
+    assert (found.classes, len(found.sets[0][0])) == (("a", "b"), 6)
+    assert "linked to what is read anyway (c)" in found.notes[0]
+
+
+def test_16_bits_of_gray_are_turned_too(folder):
+    values = np.arange(6, dtype=np.uint16).reshape(2, 3) << 8
+    for name, orientation in (("a", 6), ("b", 9)):  # 9 is none
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.fromarray(values if orientation == 6 else values.T[::-1]).save(folder / f"{name}.png", exif=exif)
+    found = read_folder(folder)
+    np.testing.assert_array_equal(found.sets[0][0][0, 0], np.rot90(values >> 8, -1))
+    assert "1 turned as their EXIF orientation says" in found.notes[0]
+
+
 def test_folders_without_usable_images(folder):
     write(folder / "a.bmp")
     with pytest.raises(ValueError, match=r"holds no images, wanted are .* WebP files; left out: 1 not .* \(a.bmp\)"):

@@ -57,8 +57,10 @@ class Dataset:
             raise TypeError(f"{self._title}: labels must be integers or bool, got {labels.dtype}")
         if labels.shape != (len(self),):
             raise ValueError(f"{self._title}: {len(self)} images, but labels of shape {labels.shape}")
+        low, high = int(labels.min()), int(labels.max())
+        if high > np.iinfo(np.int64).max:
+            raise ValueError(f"{self._title}: labels must be below 2^63, got {high}")
         labels = labels.astype(np.int64)
-        low, high = labels.min(), labels.max()
         if low < 0 or (self.classes and high >= len(self.classes)):
             limit = f"to {len(self.classes) - 1}" if self.classes else "or more"
             raise ValueError(f"{self._title}: labels must be 0 {limit}, got {low} to {high}")

@@ -59,7 +59,7 @@ def read_folder(folder: Path, size: int | None = None) -> Folder:
     aren't the training set's, images of several sizes, and damaged files.
     """
     left_out: LeftOut = defaultdict(list)
-    paths = [path.relative_to(folder).parts for path in _below(folder, left_out)]
+    paths = [path.relative_to(folder).parts for path in _below(folder, left_out, _Links(folder.resolve()))]
     if not paths:
         wanted = "train-images-idx3-ubyte[.gz], data_batch_1.bin, cifar-10-binary.tar.gz or PNG, JPEG or WebP files"
         raise ValueError(f"{folder}: holds no images, wanted are {wanted}{_listed(left_out, '; left out: ')}")
@@ -81,16 +81,47 @@ def read_folder(folder: Path, size: int | None = None) -> Folder:
 # ------------------------------------------------------------------------------------------------- which files are read
 
 
-def _below(folder: Path, left_out: LeftOut) -> list[Path]:
+class _Links:
+    """Which files and folders were reached by links: none is read twice, or the images that are tested were trained on.
+
+    root: the folder that is read, resolved.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.seen = root, set[Path]()
+
+    def known(self, path: Path) -> bool:
+        """Whether what a path below a link, or a link, stands for is read anyway; from now on it is."""
+        real = path.resolve()
+        if real in self.seen or real == self.root or real in self.root.parents or self._is_read(real):
+            return True
+        self.seen.add(real)
+        return False
+
+    def _is_read(self, real: Path) -> bool:
+        """Whether it lies below the root, in no hidden folder (where git-annex and DVC keep what they link to)."""
+        below = real.relative_to(self.root).parts if self.root in real.parents else ()
+        return bool(below) and not any(map(_hidden, below)) and (real.is_dir() or real.suffix.lower() in SUFFIXES)
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name.casefold() in SYSTEM
+
+
+def _below(folder: Path, left_out: LeftOut, links: _Links, linked: bool = False) -> list[Path]:
     """The images in a folder and below it, folder by folder, in the order of the names; the rest goes to `left_out`."""
     found: list[Path] = []
     for path in sorted(folder.iterdir(), key=lambda path: path.name):
-        if path.name.startswith(".") or path.name.casefold() in SYSTEM:
+        if _hidden(path.name):
             left_out["hidden or of a system"].append(path.name)
+        elif path.is_symlink() and not path.exists():
+            left_out["links to nothing"].append(path.name)
         elif path.is_symlink() and path.resolve() in (folder.resolve(), *folder.resolve().parents):
             left_out["linked to a folder above"].append(path.name)
+        elif (linked or path.is_symlink()) and links.known(path):
+            left_out["linked to what is read anyway"].append(path.name)
         elif path.is_dir():
-            inside = _below(path, left_out)
+            inside = _below(path, left_out, links, linked or path.is_symlink())
             found += inside
             if not inside:
                 left_out["folders without images"].append(path.name)
@@ -180,11 +211,11 @@ def _pixels(path: Path, size: int | None, seen: Counter[str]) -> np.ndarray:
             raise ValueError("16 bits a channel and one transparent color (tRNS): save it with an alpha channel")
         seen["of several frames, the first taken"] += getattr(image, "n_frames", 1) > 1
         seen["of 16 bits a channel, their low bytes dropped"] += deep
-        if image.mode in ("I", "I;16"):  # how Pillow gives 16 bits of gray
-            flat = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        else:
-            seen["turned as their EXIF orientation says"] += image.getexif().get(ORIENTATION, 1) != 1
-            flat = _on_white(ImageOps.exif_transpose(image), seen)
+        seen["turned as their EXIF orientation says"] += image.getexif().get(ORIENTATION) in range(2, 9)
+        flat = ImageOps.exif_transpose(image)
+        if flat.mode in ("I", "I;16"):  # how Pillow gives 16 bits of gray
+            flat = Image.fromarray((np.asarray(flat) >> 8).astype(np.uint8))
+        flat = _on_white(flat, seen)
     if size is not None and flat.size != (size, size):
         seen[f"resized to {size}x{size}, the middle cut out"] += 1
         seen[f"among these smaller than {size}x{size}, hence enlarged"] += min(flat.size) < size

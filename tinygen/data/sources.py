@@ -131,6 +131,8 @@ def _load(name_or_path: str | os.PathLike[str], size: int | None) -> tuple[Datas
         return _digits()
     if isinstance(name_or_path, str) and name_or_path in _SOURCES:
         return _from_folder(_located(name_or_path), name_or_path, _SOURCES[name_or_path].classes)
+    if name_or_path == "":
+        raise ValueError("there is no data set without a name: give one, or the path of a file or folder, '.' for this")
     path = Path(name_or_path)
     if path.is_dir():
         return _from_folder(path, path.resolve().name, size=size)

@@ -28,8 +28,8 @@ def axes(dim):
 def kept_shape(shape, dim):
     """The shape of a reduction over dim with keepdim."""
     dim = axes(dim)
-    dims = range(len(shape)) if dim is None else dim if isinstance(dim, tuple) else (dim,)
-    dims = {d % len(shape) for d in dims} if shape else set()
+    named = range(len(shape)) if dim is None else dim if isinstance(dim, tuple) else (dim,)
+    dims = {d % len(shape) for d in named} if shape else set()
     return tuple(1 if i in dims else n for i, n in enumerate(shape))
 
 
