@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tinygen.gradcheck import check, check_loss, check_module, check_pair
+from tinygen.gradcheck.command import check_file
 
 R = np.random.default_rng(0)
 X = R.standard_normal((3, 4))
@@ -169,3 +170,46 @@ def test_modules_count_too():
 
     report = check_module(nn.Linear(4, 2, rng=R), (X,))
     assert sum(n for n, _ in report.compared.values()) == 8 + 2 + 12
+
+
+def test_a_backward_that_draws_the_mask_anew_is_wrong():
+    """Global random numbers come back the same at each call of forward, but must not be those of backward."""
+
+    def forward(x):
+        mask = np.random.rand(*x.shape) < 0.5  # noqa: NPY002
+        return x * mask, mask
+
+    assert check_pair(forward, lambda dout, mask: dout * mask, (X,)).verdict == "right"
+    assert check_pair(forward, lambda dout, mask: dout * (np.random.rand(*X.shape) < 0.5), (X,)).verdict == "wrong"  # noqa: NPY002
+
+
+FILE = """
+import functools
+import numpy as np
+
+class Slots:
+    __slots__ = "W", "dW", "x"
+    def __init__(self, W):
+        self.W, self.dW = W, None
+    def forward(self, x):
+        self.x = x
+        return x @ self.W
+    def backward(self, dout):
+        self.dW = FACTOR * self.x.T @ dout
+        return dout @ self.W.T
+
+def scale(k, x):
+    return k * x, None
+
+times_forward = functools.partial(scale, 3)
+times_backward = functools.partial(lambda k, dout, cache: k * dout, 3 * FACTOR)
+"""
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1, "right"), (2, "wrong")])
+def test_slots_and_partial_functions(tmp_path, factor, verdict):
+    path = tmp_path / "odd.py"
+    path.write_text(FILE.replace("FACTOR", str(factor)))
+    reports = {r.name: r for r in check_file(str(path))}
+    assert {name: r.verdict for name, r in reports.items()} == {"Slots": verdict, "times_backward": verdict}
+    assert reports["Slots"].compared["dW"][1]

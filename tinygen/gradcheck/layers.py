@@ -131,9 +131,18 @@ class LayerSubject(PairSubject):
         return last_assignment(self.back, f"self.{self.places[i - self.n][1][0]}")
 
 
+def _attributes(layer: Any) -> dict[str, Any]:
+    """All attributes by name, also of a class with __slots__."""
+    slots: list[str] = []
+    for cls in type(layer).__mro__:
+        own = vars(cls).get("__slots__", ())
+        slots += [own] if isinstance(own, str) else own
+    return {name: getattr(layer, name) for name in slots if hasattr(layer, name)} | getattr(layer, "__dict__", {})
+
+
 def _arrays(layer: Any) -> Iterator[tuple[Place, Array]]:
     """All float arrays on a layer: attributes, and entries of attributes that are dicts or lists."""
-    for name, value in vars(layer).items():
+    for name, value in _attributes(layer).items():
         entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
         for key, v in [((name,), value), *(((name, k), v) for k, v in entries)]:
             if is_float_array(v) or (isinstance(v, (float, np.floating)) and len(key) == 1):
@@ -172,7 +181,7 @@ def _is_state(place: Place) -> bool:
 
 
 def _get(layer: Any, place: Place) -> Any:
-    value = vars(layer).get(place[0])
+    value = _attributes(layer).get(place[0])
     return (
         value
         if len(place) == 1 or value is None
@@ -187,8 +196,11 @@ def _put(layer: Any, place: Place, value: Array) -> None:
     old = _get(layer, place)
     for other, array in list(_arrays(layer)):
         if array is old or other == place:
-            target = vars(layer) if len(other) == 1 else vars(layer)[other[0]]
-            target[other[-1]] = value if is_float_array(old) else float(value)
+            new = value if is_float_array(old) else float(value)
+            if len(other) == 1:
+                setattr(layer, str(other[0]), new)
+            else:
+                _attributes(layer)[str(other[0])][other[-1]] = new
 
 
 # ------------------------------------------------------------------------------------------------------- construction
@@ -231,7 +243,7 @@ def shaken(layer: Any) -> Any:
     r = np.random.default_rng(1)
     for place, value in list(_arrays(layer)):
         if is_float_array(value) and not _is_state(place):
-            value += 0.1 * r.standard_normal(value.shape)
+            _put(layer, place, value + 0.1 * r.standard_normal(value.shape))
     return layer
 
 

@@ -98,8 +98,11 @@ def _executed(name: str, path: Path) -> ModuleType:
 
 def targets(module: ModuleType) -> Iterator[Target]:
     """Everything in a module that has a gradient, in the order of the file."""
-    own = {n: v for n, v in vars(module).items() if getattr(v, "__module__", None) == module.__name__}
-    functions = {n: v for n, v in own.items() if inspect.isfunction(v)}
+    own = {
+        n: v for n, v in vars(module).items()
+        if getattr(v, "__module__", None) == module.__name__ or isinstance(v, functools.partial)
+    }  # fmt: skip
+    functions = {n: v for n, v in own.items() if inspect.isfunction(v) or isinstance(v, functools.partial)}
     for name, value in own.items():
         if isinstance(getattr(value, "op", None), Op):
             yield Target(name, _op_trials(value, name, functions))
