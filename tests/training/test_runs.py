@@ -288,9 +288,10 @@ def test_a_step_of_one_optimizer_leaves_the_others_parameters_and_gradients_alon
     data = Dataset(np.random.default_rng(0).integers(0, 2, (8, 1, 2, 2)).astype(np.uint8), levels=2)
     model = Players((1, 2, 2), 2, rng=np.random.default_rng(0))
     training = Trainer(Config("players", batch_size=4), model, data, np.random.default_rng(0))
-    before, mark = model.state_dict(), tinygen.tensor(np.float32(7))
-    for p in model.parameters():
-        p.grad = mark
+    before = model.state_dict()
+    marks = {name: tinygen.tensor(np.full(p.shape, 7, p.dtype)) for name, p in model.named_parameters()}
+    for name, p in model.named_parameters():
+        p.grad = marks[name]
     batch = training.batch()
     total = sum(part.item() for part in model.both(batch).values())
     parts = training.minimize(lambda: model.both(batch), player)
@@ -298,7 +299,7 @@ def test_a_step_of_one_optimizer_leaves_the_others_parameters_and_gradients_alon
     for name, p in model.named_parameters():
         own = name.startswith(player)
         assert p.requires_grad
-        assert (p.grad is mark) == (not own)
+        assert (p.grad is marks[name]) == (not own)
         assert np.array_equal(p.numpy(), before[name]) == (not own)
     with pytest.raises(ZeroDivisionError):
         training.minimize(lambda: {"x": 1 / 0}, player)
