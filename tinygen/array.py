@@ -100,11 +100,11 @@ def total(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
 
     float16 is added up in float32, unsigned integers as int64, as in PyTorch.
     """
-    if x.dtype.char == "e":
-        return total(x.astype(_FLOAT), axis, keepdims).astype(x.dtype)
-    if x.dtype.kind == "u":
-        return x.sum(axis=axis, keepdims=keepdims, dtype=np.int64)
-    if x.__class__ is not np.ndarray or x.size <= _FEW or x.dtype.kind != "f":
+    if x.dtype.char not in WIDE:
+        if x.dtype.char == "e":
+            return total(x.astype(_FLOAT), axis, keepdims).astype(x.dtype)
+        return x.sum(axis=axis, keepdims=keepdims, dtype=np.int64 if x.dtype.kind == "u" else None)
+    if x.__class__ is not np.ndarray or x.size <= _FEW:
         return x.sum(axis=axis, keepdims=keepdims)
     axis = tuple(axis) if isinstance(axis, list) else axis
     plan = _plan(x.shape, x.strides, axis)

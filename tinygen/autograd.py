@@ -45,11 +45,11 @@ def backward(
     for x in list(grads):
         held = [grads.pop(x)]
         if create_graph:
-            x.grad = held[0] if x.grad is None else x.grad + held[0]
-        elif x.grad is None or x.grad._version is None:  # none yet, or one that is part of a graph
-            x.grad = _own(x, held if x.grad is None else [x.grad._array + held[0]])
+            x._grad = held[0] if x._grad is None else x._grad + held[0]
+        elif x._grad is None or x._grad._version is None:  # none yet, or one that is part of a graph
+            x._grad = _own(x, held if x._grad is None else [x._grad._array + held[0]])
         else:
-            array = x.grad.write()
+            array = x._grad.write()
             array += held[0]
 
 

@@ -41,7 +41,7 @@ def left_shape(shape, dim):
 @op
 def sum(x, dim: Dims = None, keepdim: bool = False):
     """Sum over the axes dim, as exact as pairwise summation whatever the axes and the order in memory."""
-    return total(x, axes(dim), keepdim)
+    return total(x, dim if dim is None else axes(dim), keepdim)
 
 
 @sum.kernel

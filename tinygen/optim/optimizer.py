@@ -89,14 +89,14 @@ class Optimizer:
     def zero_grad(self) -> None:
         """Forget the parameters' gradients."""
         for p in self._params():
-            p.grad = None
+            p._grad = None  # without the checks that others' gradients need
 
     def step(self) -> None:
         """Change every parameter that has a gradient."""
         states = iter(self.state)
         for group in self.param_groups:
             pairs = zip(group["params"], states, strict=False)
-            self.update_all([(p.write(), p.grad._array, state) for p, state in pairs if p.grad is not None], group)
+            self.update_all([(p.write(), p._grad._array, state) for p, state in pairs if p._grad is not None], group)
 
     def update_all(self, parameters: list[tuple[Array, Array, dict[str, Any]]], group: dict[str, Any]) -> None:
         """`update` each (p, grad, state)."""
