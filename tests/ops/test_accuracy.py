@@ -388,8 +388,9 @@ def test_a_running_sum_and_its_gradient():
 # Ops that move values, pick them, or compare them: their results are their inputs' bits, or sums of those.
 EXACT = {
     "argmax", "argmin", "argsort", "amax", "amin", "where", "reshape", "permute", "transpose", "flip", "roll", "tril",
-    "triu", "broadcast_to", "getitem", "gather", "index_select", "cat", "stack", "pad", "to", "transfer", "index_add",
-    "scatter_add", "select_add", "window_spread", "max_pool2d", "all_reduce",
+    "triu", "broadcast_to", "getitem", "gather", "index_select", "cat", "cat_backward",
+    "stack", "pad", "to", "transfer", "index_add", "scatter_add", "select_add", "window_spread", "max_pool2d",
+    "all_reduce",
 }  # fmt: skip
 SUMS_OF_A_FEW = {"index_add", "scatter_add", "select_add", "window_spread"}
 LAPACK = {"cholesky", "inverse", "slogdet", "solve"}  # as exact as the matrix's condition number lets them be

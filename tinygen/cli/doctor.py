@@ -169,7 +169,7 @@ def _ops(dtype: Any, place: Callable[[np.ndarray], Any]) -> Iterator[Pair]:
         for sample in op.make_samples(np.random.default_rng(0)):
             bound = op.signature.bind(*sample.args, **sample.kwargs)
             bound.apply_defaults()
-            args = [_placed(a, dtype, place) for a in bound.args]
+            args = [_placed(a, dtype, place) for a in (*bound.args, *bound.kwargs.values())]
             yield functools.partial(_outputs, op.run, args), functools.partial(_outputs, op.body, args)
 
 

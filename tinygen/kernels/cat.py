@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from tinygen.array import inverse, memory_order
-from tinygen.kernels import library
+from tinygen.kernels import layout, library
 from tinygen.pool import new
 
 
@@ -20,7 +20,7 @@ def cat(*tensors, dim):
     if x.shape[:dim] != y.shape[:dim] or x.shape[dim + 1 :] != y.shape[dim + 1 :]:
         return NotImplemented  # the definition says what is wrong
     ordered, others, at = x.transpose(axes), y.transpose(axes), axes.index(dim)
-    if not (ordered.flags.carray and others.flags.carray):
+    if not (_whole(ordered) and _whole(others)):
         return NotImplemented
     shape = (*ordered.shape[:at], x.shape[dim] + y.shape[dim], *ordered.shape[at + 1 :])
     rows, out = math.prod(shape[:at]), new(shape, x)
@@ -35,10 +35,14 @@ def cat_backward(gout, at, dim):
         return NotImplemented
     axes = memory_order(gout)
     ordered, place = gout.transpose(axes), axes.index(dim % gout.ndim)
-    if not ordered.flags.carray:
+    if not _whole(ordered):
         return NotImplemented
     before, length, after = ordered.shape[:place], ordered.shape[place], ordered.shape[place + 1 :]
     parts = [new((*before, n, *after), gout) for n in (at, length - at)]
     if rows := math.prod(before):
         library.call("tg_cat_backward", gout, rows, *(part.size // rows for part in parts), ordered, *parts)
     return tuple(part.transpose(inverse(axes)) for part in parts)
+
+
+def _whole(a):
+    return a.flags.c_contiguous and layout.aligned(a)
