@@ -101,11 +101,11 @@ def test_nan_stays_nan():
         *(ops.norm(x, p, 1) for p in (-1, 0.5, 3)),
     ):
         assert np.isnan(result).all()
-    for f in ("amax", "amin", "max", "min"):  # the NaNs made it, and have the gradient
+    for f in ("amax", "amin"):  # and its gradient, as in PyTorch
         t = tensor(x, requires_grad=True)
-        (t.max() if f == "max" else t.min() if f == "min" else getattr(t, f)(1)).sum().backward()
-        share = [[0, 1, 0], [0.5, 0.5, 0]] if f[0] == "a" else np.isnan(x) / 3
-        np.testing.assert_array_equal(t.grad.numpy(), share)
+        with np.errstate(invalid="ignore"):
+            getattr(t, f)(1).sum().backward()
+        assert np.isnan(t.grad.numpy()).all()
 
 
 def test_logsumexp_of_nothing():

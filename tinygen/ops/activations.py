@@ -63,8 +63,7 @@ def _(gout, out):
 @op
 def logistic_backward(g, y, low):
     """g (1 - y) (y - low): the gradient of `sigmoid` from its output y, with low = 0, and of `tanh`, with low = -1."""
-    one = _constant(1, y)
-    return g * (one - y * y if low == -1 else (one - y) * (y - low if low else y))
+    return g * (_constant(1, y) - y) * (y - _constant(low, y) if low else y)
 
 
 logistic_backward.kernel(kernels.elementwise.of("tg_logistic_backward", 2), least=kernels.library.SMALL)

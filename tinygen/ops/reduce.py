@@ -73,13 +73,13 @@ def _(gout, x_shape, dim):
 
 @op
 def amax(x, dim: Dims = None, keepdim: bool = False):
-    """Largest value over the axes dim, NaN where there is one. Ties, and NaNs, share the gradient evenly."""
+    """Largest value over the axes dim, NaN where there is one. Ties share the gradient evenly, NaN has NaN."""
     return x.max(axis=axes(dim), keepdims=keepdim)
 
 
 @op
 def amin(x, dim: Dims = None, keepdim: bool = False):
-    """Smallest value over the axes dim, NaN where there is one. Ties, and NaNs, share the gradient evenly."""
+    """Smallest value over the axes dim, NaN where there is one. Ties share the gradient evenly, NaN has NaN."""
     return x.min(axis=axes(dim), keepdims=keepdim)
 
 
@@ -87,7 +87,7 @@ def amin(x, dim: Dims = None, keepdim: bool = False):
 @amax.vjp("x")
 def _(gout, x, out, dim):
     kept = kept_shape(x.shape, dim)
-    hit = (x == reshape(out, kept)) + (x != x)  # of booleans + is "or"
+    hit = x == reshape(out, kept)  # nowhere, where it is NaN: then so is the gradient
     return reshape(gout, kept) * hit / sum(hit, dim, True)
 
 
