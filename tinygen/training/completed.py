@@ -19,13 +19,12 @@ from tinygen.data import tasks
 from tinygen.metrics.metric import ImageGrid, mean_and_error
 from tinygen.metrics.quality import sharpness
 from tinygen.models.model import Completes, Translates
-from tinygen.models.selfsupervised.family import guesses, squared_errors
+from tinygen.models.selfsupervised.family import HALVES, guesses, squared_errors
 from tinygen.report.images import save_plot
 from tinygen.training.run import Run, names
 from tinygen.training.sets import shared
 
 COLUMNS, SHOWN = 8, 2  # test images in the picture, and draws of each
-CAPTION = "Test images, and their lower halves told from the upper ones"
 HEAD = ("", "squared error", "sharpness", "error of the mean", "its sharpness", "CPU ms each")
 
 
@@ -81,9 +80,9 @@ def complete(runs: Sequence[Run], n: int, draws: int, seed: int, out: Path) -> N
         halves = Halves(f"{name}, told classes" if model.condition else name, made, ms)
         _line(halves.cells(images, levels))
         rows |= halves.rows()
-    grid = ImageGrid(np.concatenate([*rows.values()]), min(COLUMNS, len(images)), CAPTION, None, [*rows])
+    grid = ImageGrid(np.concatenate([*rows.values()]), min(COLUMNS, len(images)), HALVES, None, [*rows])
     save_plot(out, grid, levels)
-    say(f"\n{CAPTION}: {out}")
+    say(f"\n{HALVES}: {out}")
 
 
 def _told(

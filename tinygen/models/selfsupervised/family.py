@@ -65,6 +65,9 @@ def probed(model: Any, train: Dataset, test: Dataset) -> list[Metric]:
 # ---------------------------------------------------------------------------------------------------------- in-painting
 
 
+HALVES = "Test images, and their lower halves told from the upper ones"  # such a picture's caption
+
+
 def guesses(train: Dataset, images: np.ndarray) -> dict[str, np.ndarray]:
     """Images with their lower halves as two trivial models tell them: by the mean training image (a float of 0 ..
     levels - 1), and by the training image whose upper half is nearest.
@@ -89,8 +92,7 @@ def inpaintings(model: Any, train: Dataset, test: Dataset, rng: np.random.Genera
     filled = model.translate(images, rng)
     rows = {"test image": images, "known half": known, "in-painted": filled, **guesses(train, images)}
     whole = np.round(np.concatenate([*rows.values()])).astype(np.uint8)
-    caption = "Test images, and their lower halves told from the upper ones"
-    return ImageGrid(whole, len(images), caption, None, [*rows])
+    return ImageGrid(whole, len(images), HALVES, None, [*rows])
 
 
 class InpaintingFamily(SelfSupervisedFamily):
