@@ -29,7 +29,8 @@ FULL = os.environ.get("TINYGEN_FULL") == "1"
 
 
 def trainer(name, **options):
-    options = {k: v if k != "classes" else 10 for k, v in options.items()}  # those of the digits
+    of_digits = {"classes": 10, "labels": 10}  # as many as there are, and one of each
+    options = {k: of_digits.get(k, v) for k, v in options.items()}
     levels = 2 if name in ("rbm", "dbm", "gsn") else None
     config = Config.of({"model": name, "options": options, "levels": levels, "batch_size": 2, "epochs": 1.0})
     data, rng = config.sets()[0], np.random.default_rng(0)

@@ -253,6 +253,17 @@ def test_repr_shows_the_structure():
     assert repr(nn.LSTM(2, 3, 2, bidirectional=True, rng=rng())) == "LSTM(2, 3, num_layers=2, bidirectional=True)"
     assert repr(nn.BatchNorm2d(3, affine=False)) == "BatchNorm2d(3, eps=1e-05, momentum=0.1, affine=False)"
     assert repr(nn.LayerNorm(3)) == "LayerNorm((3,), eps=1e-05)"
+    assert repr(nn.LayerNorm(3, elementwise_affine=False)) == "LayerNorm((3,), eps=1e-05, elementwise_affine=False)"
+    assert repr(nn.RMSNorm((2, 3))) == "RMSNorm((2, 3), eps=None)"
+    assert repr(nn.RMSNorm(3, elementwise_affine=False)) == "RMSNorm((3,), eps=None, elementwise_affine=False)"
+    assert repr(nn.GroupNorm(2, 4)) == "GroupNorm(2, 4, eps=1e-05)"
+    assert repr(nn.GroupNorm(2, 4, affine=False)) == "GroupNorm(2, 4, eps=1e-05, affine=False)"
+    assert repr(nn.InstanceNorm2d(3)) == "InstanceNorm2d(3, eps=1e-05)"
+    assert repr(nn.InstanceNorm2d(3, affine=True)) == "InstanceNorm2d(3, eps=1e-05, affine=True)"
+    assert repr(nn.MultiheadAttention(4, 2, rng=rng())).startswith("MultiheadAttention(4, 2\n")
+    assert ", batch_first=True\n" in repr(nn.MultiheadAttention(4, 2, batch_first=True, rng=rng()))
+    assert repr(nn.Flatten(2)) == "Flatten(start_dim=2, end_dim=-1)"
+    assert repr(nn.Linear(4, 2, bias=False, rng=rng())) == "Linear(4, 2, bias=False)"
     assert repr(nn.Embedding(5, 2, rng=rng())) == "Embedding(5, 2)"
     assert repr(nn.Upsample(scale_factor=2)) == "Upsample(size=None, scale_factor=2, mode='nearest')"
 
@@ -393,6 +404,13 @@ FLOATS = normal(2, 1, 4, dtype=np.float32)
         (lambda: F.pixel_shuffle(IMAGES, 0), ValueError, "upscale_factor must be an integer of at least 1, got 0"),
         (lambda: F.pixel_unshuffle(IMAGES, 2), ValueError, "height and width must be multiples of 2, got"),
         (lambda: F.pixel_unshuffle(normal(4, 4), 2), ValueError, r"pixel_unshuffle: input must be \(..., C, H, W\)"),
+        (lambda: F.row_lstm(normal(1, 4, 3, 3), normal(4, 1, 2, 3)), ValueError, r"must be \(4U, U, 1, K\), K odd"),
+        (lambda: F.row_lstm(normal(1, 4, 3, 3), normal(4, 1, 1, 2)), ValueError, r"must be \(4U, U, 1, K\), K odd"),
+        (lambda: F.row_lstm(normal(1, 4, 3, 3), normal(4, 1, 1)), ValueError, r"must be \(4U, U, 1, K\), K odd"),
+        (lambda: F.row_lstm(normal(1, 5, 3, 3), normal(4, 1, 1, 3)), ValueError, r"for input \(N, 4U, H, W\), got"),
+        (lambda: F.row_lstm(normal(1, 4, 3, 3), normal(4, 2, 1, 3)), ValueError, r"for input \(N, 4U, H, W\), got"),
+        (lambda: F.diagonal_lstm(normal(1, 4, 3, 3), normal(4, 1, 1, 1)), ValueError, r"must be \(4U, U, 2, 1\)"),
+        (lambda: F.diagonal_lstm(normal(1, 4, 3, 3), normal(4, 1, 2, 2)), ValueError, r"must be \(4U, U, 2, 1\)"),
         (lambda: F.one_hot(np.array([0.5])), TypeError, "one_hot: tensor must be an array of integers"),
         (lambda: F.one_hot(np.array([3]), 3), ValueError, r"one_hot: tensor must be in 0..2, got 3..3"),
         (lambda: F.one_hot(np.array([], int)), ValueError, "one_hot: num_classes must be given"),
@@ -403,6 +421,8 @@ FLOATS = normal(2, 1, 4, dtype=np.float32)
         (lambda: F.pad(IMAGES, (1, 1), "reflect", 1.0), ValueError, "mode 'reflect' takes no value, got 1.0"),
         (lambda: F.pad(IMAGES, (5, 1), mode="reflect"), ValueError, "can't make a border of 5 from 5 pixels"),
         (lambda: F.pad(IMAGES, (6, 1), mode="circular"), ValueError, "can't make a border of 6 from 5 pixels"),
+        (lambda: F.pad(normal(1, 1, 2, 0), (1, 0), mode="replicate"), ValueError,
+         "can't make a border of 1 from 0 pixels"),
         (lambda: F.batch_norm(IMAGES, None, None), ValueError,
          "running_mean and running_var are required in evaluation"),
         (lambda: F.batch_norm(normal(1, 3), None, None, training=True), ValueError,
@@ -820,6 +840,18 @@ def test_gates_have_pytorchs_order():
         h_next, c_next = F.lstm_cell(x, (h, c), w, w, tinygen.tensor(b))
         assert c_next.item() == pytest.approx(value)
         assert h_next.item() == pytest.approx((sigmoid if block == 3 else 0.5) * np.tanh(value))
+
+
+@pytest.mark.parametrize("shuffle", [F.pixel_shuffle, F.pixel_unshuffle])
+def test_a_factor_of_1_moves_no_pixel(shuffle):
+    np.testing.assert_array_equal(shuffle(IMAGES, 1).numpy(), IMAGES.numpy())
+
+
+def test_a_border_of_ones():
+    padded = F.pad(IMAGES, (1, 2), value=1).numpy()
+    assert (padded[..., :1] == 1).all()
+    assert (padded[..., -2:] == 1).all()
+    np.testing.assert_array_equal(padded[..., 1:-2], IMAGES.numpy())
 
 
 @given(st.tuples(*[st.integers(1, 4)] * 4), st.integers(1, 3), st.integers(1, 3))
