@@ -19,6 +19,7 @@ import itertools
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -65,15 +66,19 @@ class Mutant:
         text = self.file.read_text()
         return text[: self.start] + self.new + text[self.end :]
 
-    def names(self) -> list[str]:
-        """The classes and functions around it, and the ops whose rule it is in: `def _` below `@exp.vjp("x")`."""
+    def names(self) -> tuple[list[str], list[str]]:
+        """The classes and functions around it, and the ops whose rule it is in: `def _` below `@exp.vjp("x")`.
+
+        And all that the file has.
+        """
         text = self.file.read_text()
-        line, found = text.count("\n", 0, self.start) + 1, []
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.lineno <= line <= node.end_lineno:
+        line, around = text.count("\n", 0, self.start) + 1, []
+        named = [node for node in ast.walk(ast.parse(text)) if isinstance(node, (ast.ClassDef, ast.FunctionDef))]
+        for node in named:
+            if node.lineno <= line <= node.end_lineno:
                 rules = [ast.unparse(d).partition(".")[0] for d in node.decorator_list if ".vjp" in ast.unparse(d)]
-                found += rules or [node.name]
-        return found
+                around += rules or [node.name]
+        return around, [node.name for node in named]
 
     def __str__(self) -> str:
         text = self.file.read_text()
@@ -167,9 +172,11 @@ def killed(mutant: Mutant, tests: list[str]) -> bool:
 
 def _noticed(mutant: Mutant, tests: list[str]) -> bool:
     code, output = _tests(mutant, tuple(tests))
-    if code not in (0, 1) and _unchanged(SECONDS, *tests)[0] == code:
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+?\.py)(::\w+)*", output, re.MULTILINE)
+    blamed = [failed[0].split()[1]] if failed else tests
+    if code != 0 and _unchanged(SECONDS, *blamed)[0] != 0:
         late = f" (more than {SECONDS} s)" if code == LATE else ""
-        raise RuntimeError(f"without any mutant pytest exits {code}{late}, too, for {', '.join(tests)}: {output}")
+        raise RuntimeError(f"without any mutant pytest exits {code}{late}, too, for {', '.join(blamed)}: {output}")
     return code != 0
 
 
@@ -185,30 +192,35 @@ def _tests(mutant: Mutant, tests: tuple[str, ...]) -> tuple[int, str]:
     with tempfile.TemporaryDirectory() as folder:
         for part in ("tinygen", "tests"):
             shutil.copytree(ROOT / part, Path(folder, part))  # with what is compiled already
-        shutil.copy(ROOT / "pyproject.toml", folder)
+        for part in ("pyproject.toml", "setup.py", "csrc"):
+            Path(folder, part).symlink_to(ROOT / part)
         Path(folder, "tinygen", name).write_text(mutant.applied())
         limited = f'ulimit -S -t {SECONDS} && ulimit -H -t {SECONDS + 9} && exec "$0" "$@"'
         pytest = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly"]
         pytest += ["-p", "tests.mutation", *tests]
         environment = {**os.environ, "PYTHONPATH": folder, "CI": "1", "TINYGEN_REQUIRE_PARITY": "", "TINYGEN_FULL": ""}
-        environment["TINYGEN_MUTANT"] = " ".join(mutant.names())
+        environment["TINYGEN_MUTANT"] = json.dumps(mutant.names())
         try:
             done = subprocess.run(
                 ["sh", "-c", limited, *pytest], cwd=folder, env=environment, capture_output=True, timeout=10 * SECONDS,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             return LATE, ""
-    return done.returncode, done.stdout.decode()[-500:]
+    return done.returncode, done.stdout.decode()[-2000:]
 
 
 def pytest_collection_modifyitems(items: list[Any]) -> None:
-    """The likeliest to notice come first: the more of the names are in a test's, in any case."""
+    """The likeliest to notice come first: the more of the names around are in a test's, then of the file's names."""
 
     def plain(name: str) -> str:
         return name.replace("_", "").lower()
 
-    names = [plain(name) for name in os.environ["TINYGEN_MUTANT"].split()]
-    items.sort(key=lambda item: -sum(name in plain(item.name) for name in names if name))
+    around, of_file = ([plain(name) for name in some] for some in json.loads(os.environ["TINYGEN_MUTANT"]))
+
+    def likely(item: Any) -> tuple[int, ...]:
+        return tuple(sum(name in plain(item.name) for name in names if name) for names in (around, of_file))
+
+    items.sort(key=likely, reverse=True)
 
 
 class Kept:
