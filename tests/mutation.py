@@ -2,10 +2,11 @@
 
 Each mutant is one change at one place: another operator or comparison, a constant off by one, a condition turned round,
 a statement left out, an argument dropped. It is written into a copy of the package, and the file's tests run on it
-until one fails: it is killed. Those with the function's name in theirs come first, those that need PyTorch last.
-As many are drawn of each file, as far as it has so many places; those that live are printed with their line, to be
-read: either a test is missing, or the change makes no difference (it counts against the score too). With `--kept FILE`
-what was found of a mutant stands in that file, and isn't worked out again. Exit code 0 if 19 of 20 were killed.
+until one fails: it is killed. Those that reach its function come first (of more than a few mutants it pays to trace the
+tests once for that), and those with its name. As many are drawn of each file, as far as it has so many places; those
+that live are printed with their line, to be read: a test is missing, or the change makes no difference (it counts
+against the score too). With `--kept FILE` what was found of a mutant stands in that file, and isn't worked out again.
+Exit code 0 if 19 of 20 were killed.
 """
 
 from __future__ import annotations
@@ -25,10 +26,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import coverage
 
 ROOT = Path(__file__).parent.parent
 ENGINE = ["tests/autograd", "tests/test_debug.py"]
@@ -44,6 +48,8 @@ TESTS = {  # the tests of a file or of its room, the likeliest to notice first
     "optim": ["tests/test_optim.py", "tests/parity/test_optim_parity.py"],
 }
 SECONDS = 200  # of processor time; tests that take longer with a mutant, but not without it, have noticed it
+FEW = 20  # mutants, for which the tests aren't traced
+QUIETLY = ["-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-p", "tests.mutation"]
 LATE = -signal.SIGXCPU  # the exit code of what took longer
 OPERATORS = {
     ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*", ast.FloorDiv: "*", ast.Mod: "*", ast.Pow: "*",
@@ -66,19 +72,17 @@ class Mutant:
         text = self.file.read_text()
         return text[: self.start] + self.new + text[self.end :]
 
-    def names(self) -> tuple[list[str], list[str]]:
-        """The classes and functions around it, and the ops whose rule it is in: `def _` below `@exp.vjp("x")`.
-
-        And all that the file has.
-        """
+    def around(self) -> list[ast.ClassDef | ast.FunctionDef]:
+        """The classes and functions that it is in, from the outermost."""
         text = self.file.read_text()
-        line, around = text.count("\n", 0, self.start) + 1, []
+        line = text.count("\n", 0, self.start) + 1
         named = [node for node in ast.walk(ast.parse(text)) if isinstance(node, (ast.ClassDef, ast.FunctionDef))]
-        for node in named:
-            if node.lineno <= line <= node.end_lineno:
-                rules = [ast.unparse(d).partition(".")[0] for d in node.decorator_list if ".vjp" in ast.unparse(d)]
-                around += rules or [node.name]
-        return around, [node.name for node in named]
+        return sorted((node for node in named if node.lineno <= line <= node.end_lineno), key=lambda node: node.lineno)
+
+    def names(self) -> list[str]:
+        """Of what is around it; a rule has the names of its ops: `def _` below `@exp.vjp("x")`."""
+        rules = [ast.unparse(d).partition(".vjp") for node in self.around() for d in node.decorator_list]
+        return [node.name for node in self.around() if node.name != "_"] + [op for op, vjp, _ in rules if vjp]
 
     def __str__(self) -> str:
         text = self.file.read_text()
@@ -164,14 +168,45 @@ def tests_of(file: Path) -> list[str]:
     return [test for test in tests if "parity" not in test or importlib.util.find_spec("torch")]
 
 
-def killed(mutant: Mutant, tests: list[str]) -> bool:
+class Reach:
+    """Which tests run which lines."""
+
+    def __init__(self, tests: Iterable[str] = ()) -> None:
+        """Run them once, traced. TINYGEN_FULL is off, as it is for mutants."""
+        self.lines: dict[Path, dict[int, list[str]]] = {}
+        if not (paths := [test for test in dict.fromkeys(tests) if test]):
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            data = coverage.CoverageData(str(Path(folder, "coverage")))
+            command = ["run", "--rcfile=/dev/null", f"--data-file={data.base_filename()}", "--source=tinygen", "-m"]
+            command = [sys.executable, "-m", "coverage", *command, "pytest", *QUIETLY, *paths]
+            environment = {**os.environ, "CI": "1", "TINYGEN_FULL": "", "TINYGEN_MUTANT": ""}
+            subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
+            data.read()
+            self.lines = {Path(file): data.contexts_by_lineno(file) for file in data.measured_files()}
+
+    def tests(self, mutant: Mutant) -> set[str]:
+        """Those that are seen in the body of the function around it."""
+        functions = [node for node in mutant.around() if isinstance(node, ast.FunctionDef)]
+        body = range(functions[-1].body[0].lineno, functions[-1].end_lineno + 1) if functions else ()
+        lines = self.lines.get(mutant.file, {})
+        return {test for line in body for test in lines.get(line, ()) if test}
+
+
+def pytest_runtest_protocol(item: Any) -> None:
+    """What runs from here on is this test's, if anyone traces it."""
+    if tracer := coverage.Coverage.current():
+        tracer.switch_context(item.nodeid)
+
+
+def killed(mutant: Mutant, tests: list[str], reach: set[str] | None = None) -> bool:
     """Whether a test fails, or they can't begin or don't end, on a copy of the package that has the mutant."""
-    parity = [test for test in tests if "parity" in test]  # loading PyTorch takes longer than most tests
-    return any(_noticed(mutant, some) for some in ([test for test in tests if test not in parity], parity) if some)
+    first = [test for test in tests if any(known.startswith(test) for known in reach or ())]
+    return any(_noticed(mutant, some, reach or set()) for some in (first, [t for t in tests if t not in first]) if some)
 
 
-def _noticed(mutant: Mutant, tests: list[str]) -> bool:
-    code, output = _tests(mutant, tuple(tests))
+def _noticed(mutant: Mutant, tests: list[str], reach: set[str]) -> bool:
+    code, output = _tests(mutant, tuple(tests), reach)
     failed = re.search(r"^(?:FAILED|ERROR) (\S+?\.py)(::\w+)*", output, re.MULTILINE)
     blamed = [failed[0].split()[1]] if failed else tests
     if code != 0 and _unchanged(SECONDS, *blamed)[0] != 0:
@@ -186,7 +221,7 @@ def _unchanged(seconds: float, *tests: str) -> tuple[int, str]:
     return _tests(Mutant(ROOT / "tinygen" / "__init__.py", 0, 0, ""), tests)
 
 
-def _tests(mutant: Mutant, tests: tuple[str, ...]) -> tuple[int, str]:
+def _tests(mutant: Mutant, tests: tuple[str, ...], reach: Iterable[str] = ()) -> tuple[int, str]:
     """pytest's exit code, LATE if it was stopped, and the last it said."""
     name = mutant.file.relative_to(ROOT / "tinygen")
     with tempfile.TemporaryDirectory() as folder:
@@ -196,10 +231,10 @@ def _tests(mutant: Mutant, tests: tuple[str, ...]) -> tuple[int, str]:
             Path(folder, part).symlink_to(ROOT / part)
         Path(folder, "tinygen", name).write_text(mutant.applied())
         limited = f'ulimit -S -t {SECONDS} && ulimit -H -t {SECONDS + 9} && exec "$0" "$@"'
-        pytest = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly"]
-        pytest += ["-p", "tests.mutation", *tests]
+        pytest = [sys.executable, "-m", "pytest", "-x", *QUIETLY, *tests]
         environment = {**os.environ, "PYTHONPATH": folder, "CI": "1", "TINYGEN_REQUIRE_PARITY": "", "TINYGEN_FULL": ""}
-        environment["TINYGEN_MUTANT"] = json.dumps(mutant.names())
+        environment["TINYGEN_MUTANT"] = str(Path(folder, "likely.json"))
+        Path(folder, "likely.json").write_text(json.dumps([list(reach), mutant.names()]))
         try:
             done = subprocess.run(
                 ["sh", "-c", limited, *pytest], cwd=folder, env=environment, capture_output=True, timeout=10 * SECONDS,
@@ -210,17 +245,16 @@ def _tests(mutant: Mutant, tests: tuple[str, ...]) -> tuple[int, str]:
 
 
 def pytest_collection_modifyitems(items: list[Any]) -> None:
-    """The likeliest to notice come first: the more of the names around are in a test's, then of the file's names."""
+    """The likeliest to notice come first: those that reach the mutant, and the more of its names they have."""
+    if not os.environ["TINYGEN_MUTANT"]:
+        return
 
     def plain(name: str) -> str:
         return name.replace("_", "").lower()
 
-    around, of_file = ([plain(name) for name in some] for some in json.loads(os.environ["TINYGEN_MUTANT"]))
-
-    def likely(item: Any) -> tuple[int, ...]:
-        return tuple(sum(name in plain(item.name) for name in names if name) for names in (around, of_file))
-
-    items.sort(key=likely, reverse=True)
+    reach, names = json.loads(Path(os.environ["TINYGEN_MUTANT"]).read_text())
+    reach, names = set(reach), [plain(name) for name in names]
+    items.sort(key=lambda item: (item.nodeid not in reach, -sum(name in plain(item.name) for name in names)))
 
 
 class Kept:
@@ -231,12 +265,12 @@ class Kept:
         lines = path.read_text().splitlines() if path and path.exists() else []
         self.found: dict[str, bool] = dict(map(json.loads, lines))
 
-    def killed(self, mutant: Mutant, tests: list[str]) -> bool:
+    def killed(self, mutant: Mutant, tests: list[str], reach: set[str]) -> bool:
         """As `killed`; one that was found is known by its file's text, whatever the tests were then."""
         name = mutant.file.relative_to(ROOT).as_posix()
         key = hashlib.sha256(f"{name}\0{mutant.applied()}".encode()).hexdigest()[:24]
         if key not in self.found:
-            self.found[key] = killed(mutant, tests)
+            self.found[key] = killed(mutant, tests, reach)
             if self.path:
                 with self.path.open("a") as file:
                     file.write(json.dumps([key, self.found[key]]) + "\n")
@@ -254,11 +288,14 @@ def main(arguments: list[str] | None = None) -> int:
     rooms = [file for room in ROOMS for file in sorted((package / room).glob("[a-z]*.py"))]
     files = [file.resolve() for file in args.files] or [*(package / name for name in FILES), *rooms]
     chosen, possible = sample(files, args.n, args.seed)
+    tests = [tests_of(mutant.file) for mutant in chosen]
+    reach = Reach(itertools.chain(*tests) if args.n > FEW else ())
     kept, alive = Kept(args.kept), []
-    for number, mutant in enumerate(chosen, 1):
-        dead = kept.killed(mutant, tests_of(mutant.file))
-        alive += [] if dead else [mutant]
-        print(f"{number:>4}/{len(chosen)}  {'killed' if dead else 'LIVES '}  {mutant}", flush=True)
+    with ThreadPoolExecutor(os.cpu_count()) as at_once:
+        found = at_once.map(kept.killed, chosen, tests, map(reach.tests, chosen))
+        for number, (mutant, dead) in enumerate(zip(chosen, found, strict=True), 1):
+            alive += [] if dead else [mutant]
+            print(f"{number:>4}/{len(chosen)}  {'killed' if dead else 'LIVES '}  {mutant}", flush=True)
     score = 1 - len(alive) / len(chosen)
     print(f"{len(chosen) - len(alive)} of {len(chosen)} mutants killed ({score:.0%}), of {possible:,} possible")
     return 0 if score >= 0.95 else 1

@@ -21,6 +21,7 @@ from hypothesis.extra import numpy as hnp
 
 import tinygen
 from tinygen._tensor import leaf
+from tinygen.geometry import Geometry
 from tinygen.gradcheck import check
 from tinygen.kernels import library
 from tinygen.tape import REGISTRY, Op
@@ -767,3 +768,24 @@ def test_finite_logits_give_finite_losses_and_gradients(x):
         y, g = _value_and_slope(fn, x)
         assert np.isfinite(y)
         assert np.isfinite(g).all()
+
+
+def test_operations_are_two_for_each_multiply_add():
+    """Of products their multiply-adds, written out; of attention those of its scores and of its output."""
+    scores, output = 2 * 3 * 5 * 4, 2 * 3 * 3 * 5
+    shapes = {"query_shape": (2, 3, 4), "key_shape": (2, 5, 4), "value_shape": (2, 5, 3)}
+    assert REGISTRY["attention"].count_flops(**shapes) == 2 * (scores + output)
+    assert REGISTRY["attention_backward"].count_flops(**shapes) == 2 * (3 * scores + 2 * output)
+    assert REGISTRY["matmul"].count_flops((7, 2, 3), (7, 2, 5)) == 2 * 7 * 2 * 3 * 5
+    assert REGISTRY["linear"].count_flops((7, 2, 3), (7, 2, 5)) == 2 * 7 * 2 * 3 * 5
+    weight, geometry = (
+        (5, 3, 2, 2),
+        Geometry((2, 2)),
+    )  # 5 channels from 3, patches of 2x2: 4x4 pixels, or their gradient
+    for name, size in (("conv2d", "out_shape"), ("conv_transpose2d", "y_shape"), ("conv2d_weight", "y_shape")):
+        given = {size: (7, 5, 4, 4), "weight_shape": weight, "geometry": geometry}
+        assert REGISTRY[name].count_flops(**given) == 2 * (7 * 5 * 4 * 4) * (3 * 2 * 2)
+    assert REGISTRY["nade"].count_flops((7, 5), (5, 3), (5, 2, 3)) == 2 * 7 * (5 * 3 + 5 * 2 * 3)
+    lstm = REGISTRY["lstm"].count_flops  # h (N, height, width, U) from U to 4U by 1x3 taps, and from 6 inputs to 4U
+    assert lstm((7, 2, 2, 5), (20, 5, 1, 3), None) == 2 * 7 * 2 * 2 * (20 * 5 * 3)
+    assert lstm((7, 2, 2, 5), (20, 5, 1, 3), (20, 6)) == 2 * 7 * 2 * 2 * (20 * 5 * 3 + 20 * 6)
