@@ -10,7 +10,8 @@
  *
  * B is packed into panels as wide as the widest register tile (tile.h), with 0 where w is masked. Threads share out the
  * regions of the source, and panels where there are few regions; an item is one of each, in any order. phases.c plans it.
- * Between many channels there are faster ways for dense 3 x 3 kernels, winograd.c, and for small images, taps.c. */
+ * Between many channels there are faster ways: for 3 x 3 taps, and 4 x 4 with a stride of 2, winograd.c; for small images,
+ * taps.c. */
 #include <string.h>
 #include "matmul.h"
 #include "phases.h"
@@ -266,7 +267,7 @@ int tg_conv_transpose2d(int dtype, const tg_conv_shape *s, const void *y, const 
                     .bias = bias, .positive = positive, .c = x};
         return multiply_matrices(dtype, &p, clamp_threads(threads));
     }
-    if (winograd_suits(s))
+    if (winograd_suits_transpose(dtype, s))
         return winograd_transpose(dtype, s, y, w, bias, positive, x, clamp_threads(threads));
     if (!positive && taps_suit(s, OUTSIDE_BACK))
         return taps_transpose(dtype, s, y, w, bias, x, clamp_threads(threads));

@@ -300,7 +300,7 @@ int tg_conv2d_weight(int dtype, const tg_conv_shape *s, int relu, const void *x,
                     .column_sums = gbias};
         return multiply_matrices(dtype, &p, clamp_threads(threads));
     }
-    if (winograd_suits(s) && 9 * s->ci * s->co * element_size(dtype) <= 4 * LARGE)
+    if (winograd_suits(s) && s->kh * s->kw * s->ci * s->co * element_size(dtype) <= (s->stride_h == 1 ? 4 : 1) * LARGE)
         return winograd_weight(dtype, s, relu, x, gy, gw, gbias, clamp_threads(threads));
     if (taps_suit_weight(dtype, s))
         return taps_weight(dtype, s, relu, x, gy, gw, gbias, clamp_threads(threads));

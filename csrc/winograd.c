@@ -1,14 +1,25 @@
-/* Winograd's convolution F(2x2, 3x3) (Lavin & Gray, Fast algorithms for convolutional neural networks, 2016).
+/* Winograd's convolution (Winograd, Arithmetic complexity of computations, 1980; Lavin & Gray, Fast algorithms for
+ * convolutional neural networks, 2016), for 3 x 3 taps and for 4 x 4 taps with a stride of 2.
  *
  * Two neighboring outputs of three taps take six products, y = (d0 g0 + d1 g1 + d2 g2, d1 g0 + d2 g1 + d3 g2); or four,
- * m = (B' d) (G g) with y = A' m. Along both axes the 36 products of a tile, 2 x 2 outputs, become 16:
+ * m = (B' d) (G g) with y = A' m. Of two taps they take three in place of four:
  *
- *          1  0 -1  0              1   0   0             1  1  1  0
- *     B' = 0  1  1  0         G = 1/2 1/2 1/2       A' = 0  1 -1 -1       y = A' ((G g G') (B' d B)) A
- *          0 -1  1  0             1/2-1/2 1/2
+ *          1  0 -1  0              1   0   0
+ *     B' = 0  1  1  0         G = 1/2 1/2 1/2        A' = 1  1  1  0
+ *          0 -1  1  0             1/2-1/2 1/2             0  1 -1 -1
  *          0  1  0 -1              0   0   1
  *
- * With many channels each of the 16 components is a matrix product: of all tiles (tiles, ci) with all weights (ci, co).
+ *          1 -1  0                 1  0
+ *     B' = 0  1  0            G =  1  1              A' = 1  1  0
+ *          0 -1  1                 0  1                   0  1  1
+ *
+ * Along both axes a tile of 2 x 2 outputs, y = A' ((G g G') (B' d B)) A, has 16 components in place of 36 products, or 9
+ * in place of 16. With many channels each component is a matrix product: of all tiles (tiles, ci) with all weights
+ * (ci, co). The last component of a tile that has one output only, at the end of an odd number, isn't needed.
+ *
+ * With a stride of 2, every other row and column of x is an image of its own, one of four phases, and meets its own 2 x 2
+ * of the 4 x 4 taps: they lie side by side as 4 ci channels. Transposed, each phase of x is a convolution of y.
+ *
  * An output depends on the same pixels as ever, exactly; but what taps of 0 meet cancels only up to rounding,
  * so masks keep to conv.c.
  *
@@ -20,9 +31,11 @@
 #include "winograd.h"
 
 enum {
-    COMPONENTS = 16, LINE = 16,     /* a line, in elements, between components keeps them apart in the cache */
+    COMPONENTS = 16, LINE = 16,     /* at most; a line, in elements, between them keeps them apart in the cache */
     CHANNELS = 32, TILES = 56,      /* fewer aren't worth the transforms */
-    BLOCK_BYTES = 512 << 10,        /* of an item's components, about; */
+    STRIDED = 128 * 256,            /* weights of a tap, if there is a stride: more would be read too often; */
+    SMALL_IMAGE = 4 * 4,            /* outputs of which taps.c leaves out as much */
+    BLOCK_BYTES = 512 << 10,        /* of an item's components, about; of large weights, which are read for each, more */
     LEAST = 24, MOST_TILES = 96,    /* tiles of part of an image, multiples of LEAST: of each register tile's rows */
     AHEAD = 16,                     /* how many tiles before its use a tile is fetched into the cache */
     ROWS = 16,                      /* of w that are packed at a time */
@@ -41,120 +54,185 @@ typedef struct {
 #define FAMILY "winograd.inc"
 #include "runtime/variants.h"
 
-static const winograd_kernels *transforms(int dtype)
+/* Of tiles with so many pixels on a side. */
+static const winograd_kernels *transforms(int dtype, int side)
 {
-    static const winograd_kernels *const table[][2] = {
-        {&winograd_f32_base, &winograd_f64_base},
-#ifdef __x86_64__
-        {&winograd_f32_avx2, &winograd_f64_avx2}, {&winograd_f32_avx512, &winograd_f64_avx512},
-#endif
-    };
-    return table[tg_isa()][dtype];
+    static const winograd_kernels *const table[][2] = TABLE(winograd);
+    return &table[tg_isa()][dtype][side - 3];
 }
 
-typedef struct { const char *data; int64_t h, w, channels; } images;
+/* stride: from a pixel to the next one of its phase. */
+typedef struct { const char *data; int64_t h, w, channels, stride, phases; } images;
 
 typedef struct {
     const tile_kernels *k;
     const winograd_kernels *f;
     int64_t size, n;
+    int side, components, taps;             /* side: pixels and components of a tile along an axis; taps + 1 */
     images in, out;                         /* what is read, and what is written; for gw both are read */
-    int64_t top, left;                      /* from a pixel of out to the first that it meets of in */
+    int64_t h, w;                           /* pixels of a phase of out */
     int64_t rows, columns, tiles, block;    /* of tiles: in an image; in all images; in an item */
+    int64_t depth;                          /* channels of all phases of in */
     int64_t in_step, out_step, slot_bytes;  /* from component to component */
     int relu, reversed;
     const char *weight, *bias, *zeros;
     intptr_t positive, add;
     char *packed, *slots;                   /* G g G', each component in panels; the threads' own memory */
     int64_t parts, part_bytes, *at;         /* at: of an item's tiles, as `outer` takes them */
-    char *sums, *gw;                        /* each part's sums of the 16 components of gw, and of gbias */
+    char *sums, *gw;                        /* each part's sums of the components of gw, and of gbias */
     int gbias;                              /* whether it is asked for */
 } winograd;
 
+/* An item's tiles in the order of their memory: first those with no second column of outputs, then whole ones, then those
+ * with no second row, then those with neither. So the tiles that have some component are neighbors. */
+typedef struct { int64_t count, begin[5], *tile; char *in, *out; } block;
+
 int winograd_suits(const tg_conv_shape *s)
 {
-    int64_t tiles = ceil_div(s->oh, 2) * ceil_div(s->ow, 2);
-    return s->mask == TG_MASK_NONE && s->kh == 3 && s->kw == 3 && s->stride_h == 1 && s->stride_w == 1 && s->dil_h == 1
-        && s->dil_w == 1 && s->oh == s->h && s->ow == s->w && s->ci >= CHANNELS && s->co >= CHANNELS
-        && s->ci % LINE == 0 && s->co % LINE == 0 && s->n * tiles >= TILES && 2 * s->oh * s->ow >= 5 * tiles;
+    int64_t tiles = ceil_div(s->oh, 2) * ceil_div(s->ow, 2), stride = s->stride_h;
+    int fits = stride == 1 ? s->kh == 3 && s->kw == 3 : stride == 2 && s->kh == 4 && s->kw == 4;
+    if (!fits || s->mask != TG_MASK_NONE || s->stride_w != stride || s->dil_h != 1 || s->dil_w != 1 || s->pad_h != 1
+        || s->pad_w != 1 || s->oh * stride != s->h || s->ow * stride != s->w)
+        return 0;
+    if (stride == 2 && (s->ci * s->co > STRIDED || s->oh * s->ow <= SMALL_IMAGE))
+        return 0;
+    return s->ci >= CHANNELS && s->co >= CHANNELS && s->ci % LINE == 0 && s->co % LINE == 0 && s->n * tiles >= TILES
+        && 2 * s->oh * s->ow >= 5 * tiles;
 }
 
-static winograd plan_tiles(int dtype, int64_t n, images in, images out, int64_t top, int64_t left)
+/* Transposed, with a stride, y is read for each phase: a few vectors of outputs aren't worth it. */
+int winograd_suits_transpose(int dtype, const tg_conv_shape *s)
 {
-    winograd g = {.k = tiles(dtype), .f = transforms(dtype), .size = element_size(dtype), .n = n, .in = in, .out = out,
-                  .top = top, .left = left, .rows = ceil_div(out.h, 2), .columns = ceil_div(out.w, 2)};
-    g.tiles = n * g.rows * g.columns;
-    int64_t fit = BLOCK_BYTES / (COMPONENTS * (in.channels + out.channels) * g.size), image = g.rows * g.columns;
+    return winograd_suits(s) && (s->stride_h == 1 || s->ci >= TILE_VECTORS * tiles(dtype)->vector);
+}
+
+static winograd plan_tiles(int dtype, const tg_conv_shape *s, images in, images out)
+{
+    int side = s->stride_h == 1 ? 4 : 3;
+    winograd g = {.k = tiles(dtype), .f = transforms(dtype, side), .size = element_size(dtype), .n = s->n, .in = in,
+                  .out = out, .side = side, .components = side * side, .taps = side - 1, .h = s->oh, .w = s->ow,
+                  .rows = ceil_div(s->oh, 2), .columns = ceil_div(s->ow, 2), .depth = in.phases * in.channels};
+    g.tiles = g.n * g.rows * g.columns;
+    int64_t weights = g.components * in.channels * in.phases * out.channels * out.phases * g.size;
+    int64_t bytes = max64(BLOCK_BYTES, min64(4 * BLOCK_BYTES, weights / 4)), image = g.rows * g.columns;
+    int64_t fit = bytes / (g.components * (g.depth + out.channels) * g.size);
     g.block = fit >= image ? fit / image * image : max64(LEAST, min64(MOST_TILES, fit / LEAST * LEAST));
-    g.in_step = g.block * in.channels + LINE;
+    g.in_step = g.block * g.depth + LINE;
     g.out_step = g.block * out.channels + LINE;
-    g.slot_bytes = COMPONENTS * (g.in_step + g.out_step) * g.size;
+    g.slot_bytes = round_up(g.components * (g.in_step + g.out_step) * g.size, ALIGNMENT)
+        + g.block * (int64_t)sizeof(int64_t);
     return g;
 }
 
 /* --- tiles ---------------------------------------------------------------------------------------------- */
 
-/* A tile's side * side pixels of images, `outside` for those that there aren't. */
+/* Of the tiles from `first` on, in a thread's memory. */
+static block order_tiles(const winograd *g, int64_t first, int64_t count, char *slot)
+{
+    block b = {.count = count, .in = slot, .out = slot + g->components * g->in_step * g->size};
+    b.tile = (int64_t *)(b.in + round_up(g->components * (g->in_step + g->out_step) * g->size, ALIGNMENT));
+    int64_t done = 0;
+    for (int kind = 0; kind < 4; kind++) {
+        b.begin[kind] = done;
+        for (int64_t i = first; i < first + count; i++) {
+            int half_width = g->w % 2 && i % g->columns == g->columns - 1;
+            int half_height = g->h % 2 && i / g->columns % g->rows == g->rows - 1;
+            if (kind == (half_height ? half_width ? 3 : 2 : half_width ? 0 : 1))
+                b.tile[done++] = i;
+        }
+    }
+    b.begin[4] = done;
+    return b;
+}
+
+/* The first of the block's tiles that have a component, and how many they are. */
+static int64_t tiles_with(const winograd *g, const block *b, int component, int64_t *count)
+{
+    int lower = component / g->side == g->side - 1, right = component % g->side == g->side - 1;
+    int64_t first = b->begin[right ? 1 : 0];
+    *count = b->begin[lower ? 2 : right ? 3 : 4] - first;
+    return first;
+}
+
+/* A tile's side * side pixels, of a phase that begins at (top, left), `outside` for those that there aren't. */
 static void locate(const winograd *g, const images *of, int64_t tile, int side, int64_t top, int64_t left,
                    const char *outside, const void **pixel)
 {
-    int64_t image = tile / (g->rows * g->columns), y = tile / g->columns % g->rows * 2 + top;
-    int64_t x = tile % g->columns * 2 + left, bytes = of->channels * g->size;
+    int64_t image = tile / (g->rows * g->columns), y = tile / g->columns % g->rows * 2 * of->stride + top;
+    int64_t x = tile % g->columns * 2 * of->stride + left, bytes = of->channels * g->size;
     const char *row = of->data + ((image * of->h + y) * of->w + x) * bytes;
-    int whole = y >= 0 && y + side <= of->h && x >= 0 && x + side <= of->w;
-    for (int i = 0; i < side; i++, row += of->w * bytes)
-        for (int j = 0; j < side; j++) {
+    int64_t last = (side - 1) * of->stride;
+    int whole = y >= 0 && y + last < of->h && x >= 0 && x + last < of->w;
+    for (int64_t i = 0; i <= last; i += of->stride, row += of->stride * of->w * bytes)
+        for (int64_t j = 0; j <= last; j += of->stride) {
             int inside = whole || (y + i >= 0 && y + i < of->h && x + j >= 0 && x + j < of->w);
             *pixel++ = inside ? row + j * bytes : outside;
         }
 }
 
 /* 2 x 2 pixels of the tile that comes AHEAD of the given one; for `in`, those that no tile before it has met. */
-static void fetch(const winograd *g, const images *of, int64_t tile, int64_t top, int64_t left)
+static void fetch(const winograd *g, const images *of, const block *b, int64_t i, int64_t top, int64_t left)
 {
     const void *pixel[4];
-    int64_t bytes = of->channels * g->size;
-    locate(g, of, min64(tile + AHEAD, g->tiles - 1), 2, top, left, g->zeros, pixel);
-    for (int i = 0; i < 4; i++)
+    int64_t bytes = of->channels * g->size, next = i + AHEAD;
+    next = next < b->count ? b->tile[next] : min64(b->tile[0] + next, g->tiles - 1);
+    locate(g, of, next, 2, top, left, g->zeros, pixel);
+    for (int p = 0; p < 4; p++)
         for (int64_t line = 0; line < bytes; line += 64)
-            __builtin_prefetch((const char *)pixel[i] + line);
+            __builtin_prefetch((const char *)pixel[p] + line);
 }
 
-static void read_tiles(const winograd *g, int64_t first, int64_t count, char *to)
+/* The components of the block's tiles, of all phases of `in`, from (top, left) on. */
+static void read_tiles(const winograd *g, const block *b, int64_t top, int64_t left)
 {
-    const void *pixel[16];
-    for (int64_t i = 0; i < count; i++) {
-        fetch(g, &g->in, first + i, g->top + 2, g->left + 2);
-        locate(g, &g->in, first + i, 4, g->top, g->left, g->zeros, pixel);
-        g->f->read(pixel, g->in.channels, g->relu, to + i * g->in.channels * g->size, g->in_step);
-    }
+    const void *pixel[COMPONENTS];
+    int64_t beyond = (g->side - 2) * g->in.stride;
+    char *to = b->in;
+    for (int64_t i = 0; i < b->count; i++)
+        for (int64_t phase = 0; phase < g->in.phases; phase++, to += g->in.channels * g->size) {
+            int64_t y = top + phase / 2, x = left + phase % 2;
+            fetch(g, &g->in, b, i, y + beyond, x + beyond);
+            locate(g, &g->in, b->tile[i], g->side, y, x, g->zeros, pixel);
+            g->f->read(pixel, g->in.channels, g->relu, to, g->in_step);
+        }
 }
 
 /* --- convolution ---------------------------------------------------------------------------------------- */
 
-/* G g G' of ROWS of a panel of w's columns, which are in `local` before. An item is one of each. */
+/* Where the i-th tap of a phase lies in w, counted from one row of taps to the next. */
+static int64_t tap_of(const winograd *g, int64_t phase, int i)
+{
+    int64_t stride = max64(g->in.stride, g->out.stride), width = g->taps * stride;
+    int64_t y = phase / 2 + i / g->taps * stride, x = phase % 2 + i % g->taps * stride;
+    return g->reversed ? (width - 1 - y) * width + width - 1 - x : y * width + x;
+}
+
+/* G g G' of ROWS of a panel of w's columns, which are in `local` before. An item is one of each, of a phase. */
 static void pack_item(void *context, int64_t item, int slot)
 {
     const winograd *g = context;
-    int64_t blocks = g->in.channels / ROWS, row = item % blocks * ROWS, column = item / blocks * g->k->panel;
-    int64_t n = min64(g->k->panel, g->out.channels - column), size = g->size, depth = g->in.channels;
+    int64_t blocks = g->in.channels / ROWS, panels = ceil_div(g->out.channels, g->k->panel), size = g->size;
+    int64_t row = item % blocks * ROWS, column = item / blocks % panels * g->k->panel, phase = item / blocks / panels;
+    int64_t n = min64(g->k->panel, g->out.channels - column), channels = g->in.channels, columns = g->out.channels;
+    int64_t in_phase = phase % g->in.phases, out_phase = phase / g->in.phases;
     char *local = g->slots + slot * g->slot_bytes;
     const void *tap[9];
-    for (int i = 0; i < 9; i++) {
-        const char *w = g->weight + (g->reversed ? 8 - i : i) * depth * g->out.channels * size;
+    for (int i = 0; i < g->taps * g->taps; i++) {
+        const char *w = g->weight + tap_of(g, phase, i) * channels * columns * size;
         char *to = local + i * ROWS * n * size;
         if (g->reversed)
-            g->k->transpose(w + (column * depth + row) * size, depth, to, n, n, ROWS);
+            g->k->transpose(w + (column * channels + row) * size, channels, to, n, n, ROWS);
         else
-            g->k->pack(w + (row * g->out.channels + column) * size, g->out.channels, to, ROWS, n);
+            g->k->pack(w + (row * columns + column) * size, columns, to, ROWS, n);
         tap[i] = to;
     }
-    g->f->spread_taps(tap, ROWS * n, g->packed + (depth * column + row * n) * size, depth * g->out.channels);
+    char *to = g->packed + (g->depth * (out_phase * columns + column) + (in_phase * channels + row) * n) * size;
+    g->f->spread_taps(tap, ROWS * n, to, g->out.phases * g->depth * columns);
 }
 
 static void multiply(const winograd *g, const char *a, const char *b, char *c, int64_t count)
 {
-    int64_t depth = g->in.channels, columns = g->out.channels, size = g->size;
+    int64_t depth = g->depth, columns = g->out.channels, size = g->size;
     run all = {0, depth};
     for (int64_t column = 0, n; column < columns; column += n) {
         n = min64(g->k->panel, columns - column);
@@ -175,30 +253,42 @@ static void multiply(const winograd *g, const char *a, const char *b, char *c, i
     }
 }
 
-static void convolve_item(void *context, int64_t item, int slot)
+/* One phase of what is written. */
+static void convolve_phase(const winograd *g, const block *b, int64_t phase)
 {
-    const winograd *g = context;
-    int64_t first = item * g->block, count = min64(g->block, g->tiles - first), size = g->size;
-    int64_t weights = g->in.channels * g->out.channels;
-    char *in = g->slots + slot * g->slot_bytes, *out = in + COMPONENTS * g->in_step * size;
-    read_tiles(g, first, count, in);
-    for (int i = 0; i < COMPONENTS; i++)
-        multiply(g, in + i * g->in_step * size, g->packed + i * weights * size, out + i * g->out_step * size, count);
-    for (int64_t i = 0; i < count; i++) {
+    int64_t size = g->size, weights = g->depth * g->out.channels, count;
+    int64_t y = phase / 2, x = phase % 2;
+    read_tiles(g, b, y - 1, x - 1);
+    for (int i = 0; i < g->components; i++) {
+        int64_t first = tiles_with(g, b, i, &count);
+        multiply(g, b->in + (i * g->in_step + first * g->depth) * size,
+                 g->packed + (i * g->out.phases + phase) * weights * size,
+                 b->out + (i * g->out_step + first * g->out.channels) * size, count);
+    }
+    for (int64_t i = 0; i < b->count; i++) {
         const void *pixel[4];
-        fetch(g, &g->out, first + i, 0, 0);
-        locate(g, &g->out, first + i, 2, 0, 0, NULL, pixel);
-        g->f->write(out + i * g->out.channels * size, g->out_step, g->out.channels, g->bias, g->positive, g->add,
+        fetch(g, &g->out, b, i, y, x);
+        locate(g, &g->out, b->tile[i], 2, y, x, NULL, pixel);
+        g->f->write(b->out + i * g->out.channels * size, g->out_step, g->out.channels, g->bias, g->positive, g->add,
                     pixel);
     }
 }
 
+static void convolve_item(void *context, int64_t item, int slot)
+{
+    const winograd *g = context;
+    int64_t first = item * g->block;
+    block b = order_tiles(g, first, min64(g->block, g->tiles - first), g->slots + slot * g->slot_bytes);
+    for (int64_t phase = 0; phase < g->out.phases; phase++)
+        convolve_phase(g, &b, phase);
+}
+
 static int convolve(winograd *g, const void *w, int threads)
 {
-    int64_t blocks = ceil_div(g->out.channels, g->k->panel) * (g->in.channels / ROWS);
+    int64_t blocks = ceil_div(g->out.channels, g->k->panel) * (g->in.channels / ROWS) * g->in.phases * g->out.phases;
     plan data = {0};
     g->slot_bytes = max64(g->slot_bytes, 9 * ROWS * g->k->panel * g->size);
-    size_t packed_at = reserve(&data, COMPONENTS * g->in.channels * g->out.channels, (size_t)g->size);
+    size_t packed_at = reserve(&data, g->components * g->depth * g->out.channels * g->out.phases, (size_t)g->size);
     size_t zeros_at = reserve(&data, g->in.channels, (size_t)g->size);
     size_t slots_at = reserve(&data, g->slot_bytes, (size_t)threads);
     char *memory = scratch(DATA, &data);
@@ -214,11 +304,18 @@ static int convolve(winograd *g, const void *w, int threads)
     return TG_OK;
 }
 
+/* The large image, every stride-th row and column of which is a phase; and the small one. */
+static images large(const tg_conv_shape *s, const void *x)
+{
+    return (images){x, s->h, s->w, s->ci, s->stride_h, s->stride_h * s->stride_h};
+}
+
+static images small(const tg_conv_shape *s, const void *y) { return (images){y, s->oh, s->ow, s->co, 1, 1}; }
+
 int winograd_conv2d(int dtype, const tg_conv_shape *s, int relu, const void *x, const void *w, const void *bias,
                     const void *add, void *y, int threads)
 {
-    winograd g = plan_tiles(dtype, s->n, (images){x, s->h, s->w, s->ci}, (images){y, s->oh, s->ow, s->co}, -s->pad_h,
-                            -s->pad_w);
+    winograd g = plan_tiles(dtype, s, large(s, x), small(s, y));
     g.relu = relu;
     g.bias = bias;
     g.add = add ? (intptr_t)add - (intptr_t)y : 0;
@@ -228,8 +325,7 @@ int winograd_conv2d(int dtype, const tg_conv_shape *s, int relu, const void *x, 
 int winograd_transpose(int dtype, const tg_conv_shape *s, const void *y, const void *w, const void *bias,
                        const void *positive, void *x, int threads)
 {
-    winograd g = plan_tiles(dtype, s->n, (images){y, s->oh, s->ow, s->co}, (images){x, s->h, s->w, s->ci}, s->pad_h - 2,
-                            s->pad_w - 2);
+    winograd g = plan_tiles(dtype, s, small(s, y), large(s, x));
     g.reversed = 1;
     g.bias = bias;
     g.positive = positive ? (intptr_t)positive - (intptr_t)x : 0;
@@ -238,17 +334,17 @@ int winograd_transpose(int dtype, const tg_conv_shape *s, const void *y, const v
 
 /* --- the gradient to the weight ------------------------------------------------------------------------- */
 
-/* sums (ci, co) (+)= a' b, of so many tiles' components. */
+/* sums (depth, co) (+)= a' b, of so many tiles' components. */
 static void add_products(const winograd *g, const char *a, const char *b, char *sums, int64_t count, int add)
 {
-    int64_t ci = g->in.channels, co = g->out.channels, size = g->size;
+    int64_t depth = g->depth, co = g->out.channels, size = g->size;
     for (int64_t column = 0, n; column < co; column += n) {
         n = min64(g->k->panel, co - column);
-        int64_t vectors = n / g->k->vector, left = ceil_div(ci, g->k->outer_rows[vectors]);
+        int64_t vectors = n / g->k->vector, left = ceil_div(depth, g->k->outer_rows[vectors]);
         outer o = {.pixels = count, .at = g->at, .ldb = co, .ldc = co, .n = n, .b = b + column * size,
                    .ahead = b, .add = add};
-        for (int64_t row = 0, m; row < ci; row += m, left--) {
-            m = ceil_div(ci - row, left);
+        for (int64_t row = 0, m; row < depth; row += m, left--) {
+            m = ceil_div(depth - row, left);
             g->k->outer[vectors][m](&o, a + row * size, sums + (row * co + column) * size);
         }
     }
@@ -258,25 +354,27 @@ static void add_products(const winograd *g, const char *a, const char *b, char *
 static void part_item(void *context, int64_t part, int slot)
 {
     const winograd *g = context;
-    int64_t items = ceil_div(g->tiles, g->block), first = part * items / g->parts, size = g->size;
-    int64_t ci = g->in.channels, co = g->out.channels;
-    char *in = g->slots + slot * g->slot_bytes, *out = in + COMPONENTS * g->in_step * size;
-    char *sums = g->sums + part * g->part_bytes, *gbias = sums + COMPONENTS * ci * co * size;
+    int64_t items = ceil_div(g->tiles, g->block), first = part * items / g->parts, size = g->size, co = g->out.channels;
+    char *sums = g->sums + part * g->part_bytes, *gbias = sums + g->components * g->depth * co * size;
     memset(gbias, 0, (size_t)(co * size));
     for (int64_t item = first; item < (part + 1) * items / g->parts; item++) {
-        int64_t tile = item * g->block, count = min64(g->block, g->tiles - tile);
+        int64_t tile = item * g->block, count;
+        block b = order_tiles(g, tile, min64(g->block, g->tiles - tile), g->slots + slot * g->slot_bytes);
         const void *pixel[4];
-        read_tiles(g, tile, count, in);
-        for (int64_t i = 0; i < count; i++) {
-            fetch(g, &g->out, tile + i, 0, 0);
-            locate(g, &g->out, tile + i, 2, 0, 0, g->zeros, pixel);
-            g->f->spread_pixels(pixel, co, out + i * co * size, g->out_step);
+        read_tiles(g, &b, -1, -1);
+        for (int64_t i = 0; i < b.count; i++) {
+            fetch(g, &g->out, &b, i, 0, 0);
+            locate(g, &g->out, b.tile[i], 2, 0, 0, g->zeros, pixel);
+            g->f->spread_pixels(pixel, co, b.out + i * co * size, g->out_step);
         }
-        for (int i = 0; i < COMPONENTS; i++)
-            add_products(g, in + i * g->in_step * size, out + i * g->out_step * size, sums + i * ci * co * size, count,
+        for (int i = 0; i < g->components; i++) {
+            int64_t from = tiles_with(g, &b, i, &count);
+            add_products(g, b.in + (i * g->in_step + from * g->depth) * size,
+                         b.out + (i * g->out_step + from * co) * size, sums + i * g->depth * co * size, count,
                          item > first);
+        }
         if (g->gbias)
-            g->k->add_rows(out + 5 * g->out_step * size, gbias, count, co);
+            g->k->add_rows(b.out + (g->side + 1) * g->out_step * size, gbias, b.count, co);
     }
 }
 
@@ -284,23 +382,22 @@ static void part_item(void *context, int64_t part, int slot)
 static void gather_item(void *context, int64_t row, int slot)
 {
     const winograd *g = context;
-    int64_t co = g->out.channels, weights = g->in.channels * co, size = g->size;
+    int64_t co = g->out.channels, weights = g->depth * co, size = g->size, phase = row / g->in.channels;
     void *tap[9];
     (void)slot;
-    for (int i = 0; i < COMPONENTS; i++)
+    for (int i = 0; i < g->components; i++)
         for (int64_t part = 1, at = (i * weights + row * co) * size; part < g->parts; part++)
             g->k->add_rows(g->sums + part * g->part_bytes + at, g->sums + at, 1, co);
-    for (int i = 0; i < 9; i++)
-        tap[i] = g->gw + (i * weights + row * co) * size;
+    for (int i = 0; i < g->taps * g->taps; i++)
+        tap[i] = g->gw + (tap_of(g, phase, i) * g->in.channels + row % g->in.channels) * co * size;
     g->f->gather_taps(g->sums + row * co * size, weights, co, tap);
 }
 
 int winograd_weight(int dtype, const tg_conv_shape *s, int relu, const void *x, const void *gy, void *gw, void *gbias,
                     int threads)
 {
-    winograd g = plan_tiles(dtype, s->n, (images){x, s->h, s->w, s->ci}, (images){gy, s->oh, s->ow, s->co}, -s->pad_h,
-                            -s->pad_w);
-    int64_t sums = COMPONENTS * s->ci * s->co * g.size, bias_bytes = s->co * g.size;
+    winograd g = plan_tiles(dtype, s, large(s, x), small(s, gy));
+    int64_t sums = g.components * g.depth * s->co * g.size, bias_bytes = s->co * g.size;
     plan data = {0};
     g.relu = relu;
     g.gbias = gbias != NULL;
@@ -316,12 +413,12 @@ int winograd_weight(int dtype, const tg_conv_shape *s, int relu, const void *x, 
         return TG_NO_MEMORY;
     g.at = (int64_t *)(memory + at_at);
     for (int64_t i = 0; i < g.block + NEAR; i++)
-        g.at[i] = min64(i, g.block - 1) * s->ci;
+        g.at[i] = min64(i, g.block - 1) * g.depth;
     g.zeros = memset(memory + zeros_at, 0, (size_t)(max64(s->ci, s->co) * g.size));
     g.sums = memory + sums_at;
     g.slots = memory + slots_at;
     parallel(g.parts, threads, part_item, &g);
-    parallel(s->ci, sums > (1 << 15) ? threads : 1, gather_item, &g);
+    parallel(g.depth, sums > (1 << 15) ? threads : 1, gather_item, &g);
     if (gbias)
         memset(gbias, 0, (size_t)bias_bytes);
     for (int64_t part = 0; gbias && part < g.parts; part++)
