@@ -2,23 +2,15 @@
  * convolutional neural networks, 2016), for 3 x 3 taps and for 4 x 4 taps with a stride of 2.
  *
  * Two neighboring outputs of three taps take six products, y = (d0 g0 + d1 g1 + d2 g2, d1 g0 + d2 g1 + d3 g2); or four,
- * m = (B' d) (G g) with y = A' m. Of two taps they take three in place of four:
+ * m = (B' d) (G g) with y = A' m (winograd.inc has the matrices). So do three outputs of two taps, F(3, 2); and two
+ * outputs of two taps, F(2, 2), take three.
  *
- *          1  0 -1  0              1   0   0
- *     B' = 0  1  1  0         G = 1/2 1/2 1/2        A' = 1  1  1  0
- *          0 -1  1  0             1/2-1/2 1/2             0  1 -1 -1
- *          0  1  0 -1              0   0   1
+ * Along both axes a tile of outputs, y = A' ((G g G') (B' d B)) A, has 4 x 4 components in place of 36 products. With
+ * many channels each component is a matrix product: of all tiles (tiles, ci) with all weights (ci, co). The last tiles
+ * of a row or a column may be short, of one output less, F(2, 2) or one of F(2, 3); they don't need the last component.
  *
- *          1 -1  0                 1  0
- *     B' = 0  1  0            G =  1  1              A' = 1  1  0
- *          0 -1  1                 0  1                   0  1  1
- *
- * Along both axes a tile of 2 x 2 outputs, y = A' ((G g G') (B' d B)) A, has 16 components in place of 36 products, or 9
- * in place of 16. With many channels each component is a matrix product: of all tiles (tiles, ci) with all weights
- * (ci, co). The last component of a tile that has one output only, at the end of an odd number, isn't needed.
- *
- * With a stride of 2, every other row and column of x is an image of its own, one of four phases, and meets its own 2 x 2
- * of the 4 x 4 taps: they lie side by side as 4 ci channels. Transposed, each phase of x is a convolution of y.
+ * With a stride of 2, every other row and column of x is an image of its own, one of four phases, and meets its own
+ * 2 x 2 of the 4 x 4 taps: they lie side by side as 4 ci channels. Transposed, each phase of x is a convolution of y.
  *
  * An output depends on the same pixels as ever, exactly; but what taps of 0 meet cancels only up to rounding,
  * so masks keep to conv.c.
@@ -31,34 +23,35 @@
 #include "winograd.h"
 
 enum {
-    COMPONENTS = 16, LINE = 16,     /* at most; a line, in elements, between them keeps them apart in the cache */
+    COMPONENTS = 16, LINE = 16,     /* a line, in elements, between them keeps them apart in the cache */
     CHANNELS = 32, TILES = 56,      /* fewer aren't worth the transforms */
     STRIDED = 128 * 256,            /* weights of a tap, if there is a stride: more would be read too often; */
     SMALL_IMAGE = 4 * 4,            /* outputs of which taps.c leaves out as much */
-    BLOCK_BYTES = 512 << 10,        /* of an item's components, about; of large weights, which are read for each, more */
+    BLOCK_BYTES = 512 << 10,        /* of an item's components, about; more of large weights, which each item reads */
+    ITEMS = 4,                      /* at least, if there are as many images */
     LEAST = 24, MOST_TILES = 96,    /* tiles of part of an image, multiples of LEAST: of each register tile's rows */
     AHEAD = 16,                     /* how many tiles before its use a tile is fetched into the cache */
     ROWS = 16,                      /* of w that are packed at a time */
     PARTS = 16, COPIES = 1 << 19    /* of gw: copies at most, for every number of threads, and bytes of all of them */
 };
 
+/* Of tiles of pixels, [short in height][in width]. */
 typedef struct {
-    void (*read)(const void *const *pixel, int64_t channels, int relu, void *to, int64_t step);
-    void (*write)(const void *from, int64_t step, int64_t channels, const void *bias, intptr_t positive, intptr_t add,
-                  const void *const *pixel);
+    void (*read[2][2])(const void *const *pixel, int64_t channels, int relu, void *to, int64_t step);
+    void (*write[2][2])(const void *from, int64_t step, int64_t channels, const void *bias, intptr_t positive,
+                        intptr_t add, const void *const *pixel);
+    void (*spread_pixels[2][2])(const void *const *pixel, int64_t channels, void *to, int64_t step);
     void (*spread_taps)(const void *const *tap, int64_t n, void *to, int64_t step);
-    void (*spread_pixels)(const void *const *pixel, int64_t channels, void *to, int64_t step);
     void (*gather_taps)(const void *from, int64_t step, int64_t n, void *const *tap);
 } winograd_kernels;
 
 #define FAMILY "winograd.inc"
 #include "runtime/variants.h"
 
-/* Of tiles with so many pixels on a side. */
-static const winograd_kernels *transforms(int dtype, int side)
+static const winograd_kernels *transforms(int dtype, int taps)
 {
     static const winograd_kernels *const table[][2] = TABLE(winograd);
-    return &table[tg_isa()][dtype][side - 3];
+    return &table[tg_isa()][dtype][taps - 2];
 }
 
 /* stride: from a pixel to the next one of its phase. */
@@ -68,10 +61,10 @@ typedef struct {
     const tile_kernels *k;
     const winograd_kernels *f;
     int64_t size, n;
-    int side, components, taps;             /* side: pixels and components of a tile along an axis; taps + 1 */
+    int taps, outs;                         /* along an axis; of outputs in a tile, or one less in a short one */
     images in, out;                         /* what is read, and what is written; for gw both are read */
-    int64_t h, w;                           /* pixels of a phase of out */
     int64_t rows, columns, tiles, block;    /* of tiles: in an image; in all images; in an item */
+    int64_t long_rows, long_columns;        /* those that aren't short */
     int64_t depth;                          /* channels of all phases of in */
     int64_t in_step, out_step, slot_bytes;  /* from component to component */
     int relu, reversed;
@@ -83,9 +76,12 @@ typedef struct {
     int gbias;                              /* whether it is asked for */
 } winograd;
 
-/* An item's tiles in the order of their memory: first those with no second column of outputs, then whole ones, then those
- * with no second row, then those with neither. So the tiles that have some component are neighbors. */
-typedef struct { int64_t count, begin[5], *tile; char *in, *out; } block;
+/* A tile: its image, its first output, and whether it is short. */
+typedef struct { int64_t image, y, x; int short_y, short_x; } tile;
+
+/* An item's tiles in the order of their memory: those that are short in width, in nothing, in height, in both. So the
+ * tiles that have some component are neighbors. AHEAD more follow, those of the next item, to be fetched. */
+typedef struct { int64_t count, begin[5]; tile *tiles; char *in, *out; } block;
 
 int winograd_suits(const tg_conv_shape *s)
 {
@@ -94,7 +90,7 @@ int winograd_suits(const tg_conv_shape *s)
     if (!fits || s->mask != TG_MASK_NONE || s->stride_w != stride || s->dil_h != 1 || s->dil_w != 1 || s->pad_h != 1
         || s->pad_w != 1 || s->oh * stride != s->h || s->ow * stride != s->w)
         return 0;
-    if (stride == 2 && (s->ci * s->co > STRIDED || s->oh * s->ow <= SMALL_IMAGE))
+    if (stride == 2 && (s->ci * s->co > STRIDED || s->oh * s->ow <= SMALL_IMAGE || s->n * tiles < 3 * TILES))
         return 0;
     return s->ci >= CHANNELS && s->co >= CHANNELS && s->ci % LINE == 0 && s->co % LINE == 0 && s->n * tiles >= TILES
         && 2 * s->oh * s->ow >= 5 * tiles;
@@ -108,63 +104,78 @@ int winograd_suits_transpose(int dtype, const tg_conv_shape *s)
 
 static winograd plan_tiles(int dtype, const tg_conv_shape *s, images in, images out)
 {
-    int side = s->stride_h == 1 ? 4 : 3;
-    winograd g = {.k = tiles(dtype), .f = transforms(dtype, side), .size = element_size(dtype), .n = s->n, .in = in,
-                  .out = out, .side = side, .components = side * side, .taps = side - 1, .h = s->oh, .w = s->ow,
-                  .rows = ceil_div(s->oh, 2), .columns = ceil_div(s->ow, 2), .depth = in.phases * in.channels};
+    int taps = s->stride_h == 1 ? 3 : 2, outs = 5 - taps;
+    winograd g = {.k = tiles(dtype), .f = transforms(dtype, taps), .size = element_size(dtype), .n = s->n, .in = in,
+                  .out = out, .taps = taps, .outs = outs, .rows = ceil_div(s->oh, outs),
+                  .columns = ceil_div(s->ow, outs), .depth = in.phases * in.channels};
+    g.long_rows = s->oh - (outs - 1) * g.rows;
+    g.long_columns = s->ow - (outs - 1) * g.columns;
     g.tiles = g.n * g.rows * g.columns;
-    int64_t weights = g.components * in.channels * in.phases * out.channels * out.phases * g.size;
-    int64_t bytes = max64(BLOCK_BYTES, min64(4 * BLOCK_BYTES, weights / 4)), image = g.rows * g.columns;
-    int64_t fit = bytes / (g.components * (g.depth + out.channels) * g.size);
+    int64_t weights = COMPONENTS * g.depth * out.channels * g.size, image = g.rows * g.columns;
+    int64_t bytes = max64(BLOCK_BYTES, min64(4 * BLOCK_BYTES, weights / 2));
+    int64_t fit = bytes / (COMPONENTS * (g.depth + out.channels) * g.size);
+    fit = fit >= image ? min64(fit, max64(1, g.n / ITEMS) * image) : fit;
     g.block = fit >= image ? fit / image * image : max64(LEAST, min64(MOST_TILES, fit / LEAST * LEAST));
     g.in_step = g.block * g.depth + LINE;
     g.out_step = g.block * out.channels + LINE;
-    g.slot_bytes = round_up(g.components * (g.in_step + g.out_step) * g.size, ALIGNMENT)
-        + g.block * (int64_t)sizeof(int64_t);
+    g.slot_bytes = round_up(COMPONENTS * (g.in_step + g.out_step) * g.size, ALIGNMENT)
+        + (g.block + AHEAD) * (int64_t)sizeof(tile);
     return g;
 }
 
 /* --- tiles ---------------------------------------------------------------------------------------------- */
 
+/* The first output of a tile, down or across. */
+static int64_t start(const winograd *g, int64_t i, int64_t of_long) { return g->outs * i - max64(0, i - of_long); }
+
+/* `to` the tiles from `first` on, all of them or those of a kind, short_y * 2 + short_x; returns how many. */
+static int64_t list_tiles(const winograd *g, int64_t first, int64_t count, int kind, tile *to)
+{
+    int64_t i = first / g->columns % g->rows, j = first % g->columns, image = first / (g->rows * g->columns), found = 0;
+    for (int64_t left = count; left > 0; left--, j++) {
+        if (j == g->columns)
+            j = 0, i++;
+        if (i == g->rows)
+            i = 0, image++;
+        tile t = {image, start(g, i, g->long_rows), start(g, j, g->long_columns), i >= g->long_rows,
+                  j >= g->long_columns};
+        if (kind < 0 || kind == t.short_y * 2 + t.short_x)
+            to[found++] = t;
+    }
+    return found;
+}
+
 /* Of the tiles from `first` on, in a thread's memory. */
 static block order_tiles(const winograd *g, int64_t first, int64_t count, char *slot)
 {
-    block b = {.count = count, .in = slot, .out = slot + g->components * g->in_step * g->size};
-    b.tile = (int64_t *)(b.in + round_up(g->components * (g->in_step + g->out_step) * g->size, ALIGNMENT));
-    int64_t done = 0;
-    for (int kind = 0; kind < 4; kind++) {
-        b.begin[kind] = done;
-        for (int64_t i = first; i < first + count; i++) {
-            int half_width = g->w % 2 && i % g->columns == g->columns - 1;
-            int half_height = g->h % 2 && i / g->columns % g->rows == g->rows - 1;
-            if (kind == (half_height ? half_width ? 3 : 2 : half_width ? 0 : 1))
-                b.tile[done++] = i;
-        }
-    }
-    b.begin[4] = done;
+    static const int kinds[] = {1, 0, 2, 3};
+    block b = {.count = count, .in = slot, .out = slot + COMPONENTS * g->in_step * g->size};
+    b.tiles = (tile *)(slot + round_up(COMPONENTS * (g->in_step + g->out_step) * g->size, ALIGNMENT));
+    for (int i = 0; i < 4; i++)
+        b.begin[i + 1] = b.begin[i] + list_tiles(g, first, count, kinds[i], b.tiles + b.begin[i]);
+    list_tiles(g, min64(first + count, max64(0, g->tiles - AHEAD)), AHEAD, -1, b.tiles + count);
     return b;
 }
 
 /* The first of the block's tiles that have a component, and how many they are. */
-static int64_t tiles_with(const winograd *g, const block *b, int component, int64_t *count)
+static int64_t tiles_with(const block *b, int component, int64_t *count)
 {
-    int lower = component / g->side == g->side - 1, right = component % g->side == g->side - 1;
-    int64_t first = b->begin[right ? 1 : 0];
-    *count = b->begin[lower ? 2 : right ? 3 : 4] - first;
+    int lowest = component / 4 == 3, rightmost = component % 4 == 3;
+    int64_t first = b->begin[rightmost ? 1 : 0];
+    *count = b->begin[lowest ? 2 : rightmost ? 3 : 4] - first;
     return first;
 }
 
-/* A tile's side * side pixels, of a phase that begins at (top, left), `outside` for those that there aren't. */
-static void locate(const winograd *g, const images *of, int64_t tile, int side, int64_t top, int64_t left,
+/* A tile's down * across pixels, of a phase that begins at (top, left), `outside` for those that there aren't. */
+static void locate(const winograd *g, const images *of, const tile *t, int down, int across, int64_t top, int64_t left,
                    const char *outside, const void **pixel)
 {
-    int64_t image = tile / (g->rows * g->columns), y = tile / g->columns % g->rows * 2 * of->stride + top;
-    int64_t x = tile % g->columns * 2 * of->stride + left, bytes = of->channels * g->size;
-    const char *row = of->data + ((image * of->h + y) * of->w + x) * bytes;
-    int64_t last = (side - 1) * of->stride;
-    int whole = y >= 0 && y + last < of->h && x >= 0 && x + last < of->w;
-    for (int64_t i = 0; i <= last; i += of->stride, row += of->stride * of->w * bytes)
-        for (int64_t j = 0; j <= last; j += of->stride) {
+    int64_t bytes = of->channels * g->size, y = t->y * of->stride + top, x = t->x * of->stride + left;
+    const char *row = of->data + ((t->image * of->h + y) * of->w + x) * bytes;
+    int64_t lowest = (down - 1) * of->stride, rightmost = (across - 1) * of->stride;
+    int whole = y >= 0 && y + lowest < of->h && x >= 0 && x + rightmost < of->w;
+    for (int64_t i = 0; i <= lowest; i += of->stride, row += of->stride * of->w * bytes)
+        for (int64_t j = 0; j <= rightmost; j += of->stride) {
             int inside = whole || (y + i >= 0 && y + i < of->h && x + j >= 0 && x + j < of->w);
             *pixel++ = inside ? row + j * bytes : outside;
         }
@@ -174,9 +185,8 @@ static void locate(const winograd *g, const images *of, int64_t tile, int side, 
 static void fetch(const winograd *g, const images *of, const block *b, int64_t i, int64_t top, int64_t left)
 {
     const void *pixel[4];
-    int64_t bytes = of->channels * g->size, next = i + AHEAD;
-    next = next < b->count ? b->tile[next] : min64(b->tile[0] + next, g->tiles - 1);
-    locate(g, of, next, 2, top, left, g->zeros, pixel);
+    int64_t bytes = of->channels * g->size;
+    locate(g, of, &b->tiles[i + AHEAD], 2, 2, top, left, g->zeros, pixel);
     for (int p = 0; p < 4; p++)
         for (int64_t line = 0; line < bytes; line += 64)
             __builtin_prefetch((const char *)pixel[p] + line);
@@ -186,15 +196,26 @@ static void fetch(const winograd *g, const images *of, const block *b, int64_t i
 static void read_tiles(const winograd *g, const block *b, int64_t top, int64_t left)
 {
     const void *pixel[COMPONENTS];
-    int64_t beyond = (g->side - 2) * g->in.stride;
+    int64_t beyond = (g->taps - 1) * g->in.stride;
     char *to = b->in;
     for (int64_t i = 0; i < b->count; i++)
         for (int64_t phase = 0; phase < g->in.phases; phase++, to += g->in.channels * g->size) {
+            tile t = b->tiles[i];
             int64_t y = top + phase / 2, x = left + phase % 2;
             fetch(g, &g->in, b, i, y + beyond, x + beyond);
-            locate(g, &g->in, b->tile[i], g->side, y, x, g->zeros, pixel);
-            g->f->read(pixel, g->in.channels, g->relu, to, g->in_step);
+            locate(g, &g->in, &t, 4 - t.short_y, 4 - t.short_x, y, x, g->zeros, pixel);
+            g->f->read[t.short_y][t.short_x](pixel, g->in.channels, g->relu, to, g->in_step);
         }
+}
+
+/* The pixels of the block's i-th tile, of a phase of `out` that begins at (top, left). */
+static tile locate_out(const winograd *g, const block *b, int64_t i, int64_t top, int64_t left, const char *outside,
+                       const void **pixel)
+{
+    tile t = b->tiles[i];
+    fetch(g, &g->out, b, i, top, left);
+    locate(g, &g->out, &t, g->outs - t.short_y, g->outs - t.short_x, top, left, outside, pixel);
+    return t;
 }
 
 /* --- convolution ---------------------------------------------------------------------------------------- */
@@ -259,18 +280,17 @@ static void convolve_phase(const winograd *g, const block *b, int64_t phase)
     int64_t size = g->size, weights = g->depth * g->out.channels, count;
     int64_t y = phase / 2, x = phase % 2;
     read_tiles(g, b, y - 1, x - 1);
-    for (int i = 0; i < g->components; i++) {
-        int64_t first = tiles_with(g, b, i, &count);
+    for (int i = 0; i < COMPONENTS; i++) {
+        int64_t first = tiles_with(b, i, &count);
         multiply(g, b->in + (i * g->in_step + first * g->depth) * size,
                  g->packed + (i * g->out.phases + phase) * weights * size,
                  b->out + (i * g->out_step + first * g->out.channels) * size, count);
     }
     for (int64_t i = 0; i < b->count; i++) {
-        const void *pixel[4];
-        fetch(g, &g->out, b, i, y, x);
-        locate(g, &g->out, b->tile[i], 2, y, x, NULL, pixel);
-        g->f->write(b->out + i * g->out.channels * size, g->out_step, g->out.channels, g->bias, g->positive, g->add,
-                    pixel);
+        const void *pixel[9];
+        tile t = locate_out(g, b, i, y, x, NULL, pixel);
+        g->f->write[t.short_y][t.short_x](b->out + i * g->out.channels * size, g->out_step, g->out.channels, g->bias,
+                                          g->positive, g->add, pixel);
     }
 }
 
@@ -288,7 +308,7 @@ static int convolve(winograd *g, const void *w, int threads)
     int64_t blocks = ceil_div(g->out.channels, g->k->panel) * (g->in.channels / ROWS) * g->in.phases * g->out.phases;
     plan data = {0};
     g->slot_bytes = max64(g->slot_bytes, 9 * ROWS * g->k->panel * g->size);
-    size_t packed_at = reserve(&data, g->components * g->depth * g->out.channels * g->out.phases, (size_t)g->size);
+    size_t packed_at = reserve(&data, COMPONENTS * g->depth * g->out.channels * g->out.phases, (size_t)g->size);
     size_t zeros_at = reserve(&data, g->in.channels, (size_t)g->size);
     size_t slots_at = reserve(&data, g->slot_bytes, (size_t)threads);
     char *memory = scratch(DATA, &data);
@@ -355,26 +375,25 @@ static void part_item(void *context, int64_t part, int slot)
 {
     const winograd *g = context;
     int64_t items = ceil_div(g->tiles, g->block), first = part * items / g->parts, size = g->size, co = g->out.channels;
-    char *sums = g->sums + part * g->part_bytes, *gbias = sums + g->components * g->depth * co * size;
+    char *sums = g->sums + part * g->part_bytes, *gbias = sums + COMPONENTS * g->depth * co * size;
     memset(gbias, 0, (size_t)(co * size));
     for (int64_t item = first; item < (part + 1) * items / g->parts; item++) {
-        int64_t tile = item * g->block, count;
-        block b = order_tiles(g, tile, min64(g->block, g->tiles - tile), g->slots + slot * g->slot_bytes);
-        const void *pixel[4];
+        int64_t number = item * g->block, count;
+        block b = order_tiles(g, number, min64(g->block, g->tiles - number), g->slots + slot * g->slot_bytes);
+        const void *pixel[9];
         read_tiles(g, &b, -1, -1);
         for (int64_t i = 0; i < b.count; i++) {
-            fetch(g, &g->out, &b, i, 0, 0);
-            locate(g, &g->out, b.tile[i], 2, 0, 0, g->zeros, pixel);
-            g->f->spread_pixels(pixel, co, b.out + i * co * size, g->out_step);
+            tile t = locate_out(g, &b, i, 0, 0, g->zeros, pixel);
+            g->f->spread_pixels[t.short_y][t.short_x](pixel, co, b.out + i * co * size, g->out_step);
         }
-        for (int i = 0; i < g->components; i++) {
-            int64_t from = tiles_with(g, &b, i, &count);
+        for (int i = 0; i < COMPONENTS; i++) {
+            int64_t from = tiles_with(&b, i, &count);
             add_products(g, b.in + (i * g->in_step + from * g->depth) * size,
                          b.out + (i * g->out_step + from * co) * size, sums + i * g->depth * co * size, count,
                          item > first);
         }
         if (g->gbias)
-            g->k->add_rows(b.out + (g->side + 1) * g->out_step * size, gbias, b.count, co);
+            g->k->add_rows(b.out + 5 * g->out_step * size, gbias, b.count, co);
     }
 }
 
@@ -385,7 +404,7 @@ static void gather_item(void *context, int64_t row, int slot)
     int64_t co = g->out.channels, weights = g->depth * co, size = g->size, phase = row / g->in.channels;
     void *tap[9];
     (void)slot;
-    for (int i = 0; i < g->components; i++)
+    for (int i = 0; i < COMPONENTS; i++)
         for (int64_t part = 1, at = (i * weights + row * co) * size; part < g->parts; part++)
             g->k->add_rows(g->sums + part * g->part_bytes + at, g->sums + at, 1, co);
     for (int i = 0; i < g->taps * g->taps; i++)
@@ -397,7 +416,7 @@ int winograd_weight(int dtype, const tg_conv_shape *s, int relu, const void *x, 
                     int threads)
 {
     winograd g = plan_tiles(dtype, s, large(s, x), small(s, gy));
-    int64_t sums = g.components * g.depth * s->co * g.size, bias_bytes = s->co * g.size;
+    int64_t sums = COMPONENTS * g.depth * s->co * g.size, bias_bytes = s->co * g.size;
     plan data = {0};
     g.relu = relu;
     g.gbias = gbias != NULL;

@@ -117,9 +117,10 @@ _WORK = 1 << 23  # multiply-adds of a case at most
 def conv_shape(rng, **wanted) -> SimpleNamespace:
     """Any sizes that the header allows, of moderate work: also crops, gaps, outputs that only see padding, no image."""
     for _ in range(1000):
-        s = rng.choice([_masked, _dense, _small, _plain, _narrow], p=[0.3, 0.15, 0.15, 0.35, 0.05])(rng)
+        kind = rng.choice([_masked, _dense, _small, _plain, _narrow], p=[0.3, 0.15, 0.15, 0.35, 0.05])
+        s, most = kind(rng), _WORK * (4 if kind is _dense else 1)
         vars(s).update(wanted)
-        if s.n * s.oh * s.ow * s.kh * s.kw * s.ci * s.co <= _WORK and s.n * s.h * s.w * s.ci < 1 << 19:
+        if s.n * s.oh * s.ow * s.kh * s.kw * s.ci * s.co <= most and s.n * s.h * s.w * s.ci < 1 << 19:
             return s
     raise ValueError(f"no shape with {wanted} is small enough")
 
@@ -155,7 +156,7 @@ def _dense(rng):
     """3 x 3 taps, or 4 x 4 with a stride of 2, between many channels, for which there is an algorithm of its own."""
     pick = rng.choice
     stride, oh, ow = int(pick((1, 2))), *(int(pick((4, 5, 6, 7, 8))) for _ in range(2))
-    n = -(-56 // (((oh + 1) // 2) * ((ow + 1) // 2))) + int(pick(2))
+    n = -(-(56, 168)[stride - 1] // (((oh + 1) // 2) * ((ow + 1) // 2))) + int(pick(2))
     ci, co = (int(c) for c in pick(((32, 32), (32, 48), (48, 32), (32, 80), (80, 32), (64, 32), (32, 64))))
     pad_h, pad_w = (int(pick((1, 1, 1, 1, 0))) for _ in range(2))
     return SimpleNamespace(
