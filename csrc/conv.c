@@ -15,6 +15,7 @@
 #include <string.h>
 #include "matmul.h"
 #include "phases.h"
+#include "raster.h"
 #include "taps.h"
 #include "winograd.h"
 
@@ -237,6 +238,8 @@ int tg_conv2d(int dtype, const tg_conv_shape *s, int relu, const void *x, const 
     }
     if (winograd_suits(s))
         return winograd_conv2d(dtype, s, relu, x, w, bias, add, y, clamp_threads(threads));
+    if (raster_suits(s))
+        return raster_conv2d(dtype, s, relu, x, w, bias, add, y, clamp_threads(threads));
     if (!relu && !add && taps_suit(s, OUTSIDE))
         return taps_conv2d(dtype, s, x, w, bias, y, clamp_threads(threads));
     tg_conv_shape back = reversed(s);
@@ -269,6 +272,8 @@ int tg_conv_transpose2d(int dtype, const tg_conv_shape *s, const void *y, const 
     }
     if (winograd_suits_transpose(dtype, s))
         return winograd_transpose(dtype, s, y, w, bias, positive, x, clamp_threads(threads));
+    if (raster_suits(s))
+        return raster_transpose(dtype, s, y, w, bias, positive, x, clamp_threads(threads));
     if (!positive && taps_suit(s, OUTSIDE_BACK))
         return taps_transpose(dtype, s, y, w, bias, x, clamp_threads(threads));
     correlation c = {.shape = s, .k = tiles(dtype), .threads = clamp_threads(threads), .weight = w, .positive = positive,

@@ -13,6 +13,7 @@
 #include <string.h>
 #include "matmul.h"
 #include "narrow.h"
+#include "raster.h"
 #include "source.h"
 #include "taps.h"
 #include "winograd.h"
@@ -302,6 +303,8 @@ int tg_conv2d_weight(int dtype, const tg_conv_shape *s, int relu, const void *x,
     }
     if (winograd_suits(s) && s->kh * s->kw * s->ci * s->co * element_size(dtype) <= (s->stride_h == 1 ? 4 : 1) * LARGE)
         return winograd_weight(dtype, s, relu, x, gy, gw, gbias, clamp_threads(threads));
+    if (raster_suits(s))
+        return raster_weight(dtype, s, relu, x, gy, gw, gbias, clamp_threads(threads));
     if (taps_suit_weight(dtype, s))
         return taps_weight(dtype, s, relu, x, gy, gw, gbias, clamp_threads(threads));
     weight_sum g = {.shape = s, .k = tiles(dtype), .gy = gy, .gw = gw, .gbias = gbias};

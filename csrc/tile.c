@@ -1,4 +1,5 @@
-/* The register tiles of tile.inc in every variant, the choice among them, and what the registers can do at most. */
+/* The register tiles of tile.inc in every variant, the choice among them, products of packed matrices with them, and what
+ * the registers can do at most. */
 #include "tile.h"
 #define FAMILY "tile.inc"
 #include "runtime/variants.h"
@@ -12,6 +13,44 @@ const tile_kernels *tiles(int dtype)
 #endif
     };
     return table[tg_isa()][dtype];
+}
+
+void multiply_panels(const tile_kernels *k, int64_t rows, int64_t columns, int64_t depth, int64_t size, const char *a,
+                     int64_t lda, const char *b, char *c, int64_t ldc)
+{
+    run all = {0, depth};
+    for (int64_t column = 0, n; column < columns; column += n) {
+        n = min64(k->panel, columns - column);
+        product p = {.runs = &all, .count = 1, .ldb = n, .n = n, .b = b + depth * column * size};
+        int64_t vectors = n / k->vector, left = ceil_div(rows, k->product_rows[vectors]);
+        for (int64_t done = 0, m; done < rows; done += m, left--) {
+            const void *from[TILE_ROWS];
+            void *to[TILE_ROWS];
+            m = ceil_div(rows - done, left);
+            for (int64_t i = 0; i < m; i++) {
+                from[i] = a + (done + i) * lda * size;
+                to[i] = c + ((done + i) * ldc + column) * size;
+                for (int64_t line = 0; line < n * size; line += 64)     /* needed after the product */
+                    __builtin_prefetch((char *)to[i] + line, 1);
+            }
+            k->product[vectors][m](&p, from, NULL, to);
+        }
+    }
+}
+
+void add_outer(const tile_kernels *k, int64_t pixels, int64_t rows, int64_t columns, int64_t size, const char *a,
+               const int64_t *at, const char *b, int64_t ldb, char *c, int add)
+{
+    for (int64_t column = 0, n; column < columns; column += n) {
+        n = min64(k->panel, columns - column);
+        int64_t vectors = n / k->vector, left = ceil_div(rows, k->outer_rows[vectors]);
+        outer o = {.pixels = pixels, .at = at, .ldb = ldb, .ldc = columns, .n = n, .b = b + column * size, .ahead = b,
+                   .add = add};
+        for (int64_t row = 0, m; row < rows; row += m, left--) {
+            m = ceil_div(rows - row, left);
+            k->outer[vectors][m](&o, a + row * size, c + (row * columns + column) * size);
+        }
+    }
 }
 
 static void peak_item(void *context, int64_t item, int slot)

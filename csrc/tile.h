@@ -54,4 +54,12 @@ typedef struct {
 } tile_kernels;
 
 const tile_kernels *tiles(int dtype);
+
+/* c (rows, columns) = a (rows, depth) b, whose panels lie one after the other. lda, ldc: from row to row. */
+void multiply_panels(const tile_kernels *k, int64_t rows, int64_t columns, int64_t depth, int64_t size, const char *a,
+                     int64_t lda, const char *b, char *c, int64_t ldc);
+
+/* c (rows, columns) (+)= a' b, the sum of outer products over pixels: see `outer`. */
+void add_outer(const tile_kernels *k, int64_t pixels, int64_t rows, int64_t columns, int64_t size, const char *a,
+               const int64_t *at, const char *b, int64_t ldb, char *c, int add);
 #endif

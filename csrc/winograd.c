@@ -2,18 +2,17 @@
  * convolutional neural networks, 2016), for 3 x 3 taps and for 4 x 4 taps with a stride of 2.
  *
  * Two neighboring outputs of three taps take six products, y = (d0 g0 + d1 g1 + d2 g2, d1 g0 + d2 g1 + d3 g2); or four,
- * m = (B' d) (G g) with y = A' m (winograd.inc has the matrices). So do three outputs of two taps, F(3, 2); and two
- * outputs of two taps, F(2, 2), take three.
+ * m = (B' d) (G g) with y = A' m (winograd.inc has the matrices). Of two taps they take three in place of four.
  *
- * Along both axes a tile of outputs, y = A' ((G g G') (B' d B)) A, has 4 x 4 components in place of 36 products. With
- * many channels each component is a matrix product: of all tiles (tiles, ci) with all weights (ci, co). The last tiles
- * of a row or a column may be short, of one output less, F(2, 2) or one of F(2, 3); they don't need the last component.
+ * Along both axes a tile of 2 x 2 outputs, y = A' ((G g G') (B' d B)) A, has 16 components in place of 36 products, or
+ * 9 in place of 16. With many channels each component is a matrix product: of all tiles (tiles, ci) with all weights
+ * (ci, co). The last tile of an odd row or column is short, of one output, and has one component less.
  *
  * With a stride of 2, every other row and column of x is an image of its own, one of four phases, and meets its own
  * 2 x 2 of the 4 x 4 taps: they lie side by side as 4 ci channels. Transposed, each phase of x is a convolution of y.
  *
- * An output depends on the same pixels as ever, exactly; but what taps of 0 meet cancels only up to rounding,
- * so masks keep to conv.c.
+ * An output depends on the same pixels as ever, exactly (of three outputs of two taps, F(3, 2), the first would depend
+ * on d2, up to rounding); but what taps of 0 meet cancels only up to rounding: masks keep to conv.c and raster.c.
  *
  * An item is so many tiles that all their components stay in the L2 cache: whole images, if they fit. The gradient to x
  * is such a convolution with the taps in reverse; that to w turns the matrices around: gw = G' ((B' d B) (A gy A')) G,
@@ -23,7 +22,7 @@
 #include "winograd.h"
 
 enum {
-    COMPONENTS = 16, LINE = 16,     /* a line, in elements, between them keeps them apart in the cache */
+    MOST_COMPONENTS = 16, LINE = 16,        /* a line, in elements, between them keeps them apart in the cache */
     CHANNELS = 32, TILES = 56,      /* fewer aren't worth the transforms */
     STRIDED = 128 * 256,            /* weights of a tap, if there is a stride: more would be read too often; */
     SMALL_IMAGE = 4 * 4,            /* outputs of which taps.c leaves out as much */
@@ -61,7 +60,7 @@ typedef struct {
     const tile_kernels *k;
     const winograd_kernels *f;
     int64_t size, n;
-    int taps, outs;                         /* along an axis; of outputs in a tile, or one less in a short one */
+    int taps, side, components;             /* along an axis: of taps; of pixels and components, taps + 1; in all */
     images in, out;                         /* what is read, and what is written; for gw both are read */
     int64_t rows, columns, tiles, block;    /* of tiles: in an image; in all images; in an item */
     int64_t long_rows, long_columns;        /* those that aren't short */
@@ -104,29 +103,25 @@ int winograd_suits_transpose(int dtype, const tg_conv_shape *s)
 
 static winograd plan_tiles(int dtype, const tg_conv_shape *s, images in, images out)
 {
-    int taps = s->stride_h == 1 ? 3 : 2, outs = 5 - taps;
+    int taps = s->stride_h == 1 ? 3 : 2, side = taps + 1;
     winograd g = {.k = tiles(dtype), .f = transforms(dtype, taps), .size = element_size(dtype), .n = s->n, .in = in,
-                  .out = out, .taps = taps, .outs = outs, .rows = ceil_div(s->oh, outs),
-                  .columns = ceil_div(s->ow, outs), .depth = in.phases * in.channels};
-    g.long_rows = s->oh - (outs - 1) * g.rows;
-    g.long_columns = s->ow - (outs - 1) * g.columns;
+                  .out = out, .taps = taps, .side = side, .components = side * side, .rows = ceil_div(s->oh, 2),
+                  .columns = ceil_div(s->ow, 2), .long_rows = s->oh / 2, .long_columns = s->ow / 2,
+                  .depth = in.phases * in.channels};
     g.tiles = g.n * g.rows * g.columns;
-    int64_t weights = COMPONENTS * g.depth * out.channels * g.size, image = g.rows * g.columns;
+    int64_t weights = g.components * g.depth * out.channels * g.size, image = g.rows * g.columns;
     int64_t bytes = max64(BLOCK_BYTES, min64(4 * BLOCK_BYTES, weights / 2));
-    int64_t fit = bytes / (COMPONENTS * (g.depth + out.channels) * g.size);
+    int64_t fit = bytes / (g.components * (g.depth + out.channels) * g.size);
     fit = fit >= image ? min64(fit, max64(1, g.n / ITEMS) * image) : fit;
     g.block = fit >= image ? fit / image * image : max64(LEAST, min64(MOST_TILES, fit / LEAST * LEAST));
     g.in_step = g.block * g.depth + LINE;
     g.out_step = g.block * out.channels + LINE;
-    g.slot_bytes = round_up(COMPONENTS * (g.in_step + g.out_step) * g.size, ALIGNMENT)
+    g.slot_bytes = round_up(g.components * (g.in_step + g.out_step) * g.size, ALIGNMENT)
         + (g.block + AHEAD) * (int64_t)sizeof(tile);
     return g;
 }
 
 /* --- tiles ---------------------------------------------------------------------------------------------- */
-
-/* The first output of a tile, down or across. */
-static int64_t start(const winograd *g, int64_t i, int64_t of_long) { return g->outs * i - max64(0, i - of_long); }
 
 /* `to` the tiles from `first` on, all of them or those of a kind, short_y * 2 + short_x; returns how many. */
 static int64_t list_tiles(const winograd *g, int64_t first, int64_t count, int kind, tile *to)
@@ -137,8 +132,7 @@ static int64_t list_tiles(const winograd *g, int64_t first, int64_t count, int k
             j = 0, i++;
         if (i == g->rows)
             i = 0, image++;
-        tile t = {image, start(g, i, g->long_rows), start(g, j, g->long_columns), i >= g->long_rows,
-                  j >= g->long_columns};
+        tile t = {image, 2 * i, 2 * j, i >= g->long_rows, j >= g->long_columns};
         if (kind < 0 || kind == t.short_y * 2 + t.short_x)
             to[found++] = t;
     }
@@ -149,8 +143,8 @@ static int64_t list_tiles(const winograd *g, int64_t first, int64_t count, int k
 static block order_tiles(const winograd *g, int64_t first, int64_t count, char *slot)
 {
     static const int kinds[] = {1, 0, 2, 3};
-    block b = {.count = count, .in = slot, .out = slot + COMPONENTS * g->in_step * g->size};
-    b.tiles = (tile *)(slot + round_up(COMPONENTS * (g->in_step + g->out_step) * g->size, ALIGNMENT));
+    block b = {.count = count, .in = slot, .out = slot + g->components * g->in_step * g->size};
+    b.tiles = (tile *)(slot + round_up(g->components * (g->in_step + g->out_step) * g->size, ALIGNMENT));
     for (int i = 0; i < 4; i++)
         b.begin[i + 1] = b.begin[i] + list_tiles(g, first, count, kinds[i], b.tiles + b.begin[i]);
     list_tiles(g, min64(first + count, max64(0, g->tiles - AHEAD)), AHEAD, -1, b.tiles + count);
@@ -158,9 +152,9 @@ static block order_tiles(const winograd *g, int64_t first, int64_t count, char *
 }
 
 /* The first of the block's tiles that have a component, and how many they are. */
-static int64_t tiles_with(const block *b, int component, int64_t *count)
+static int64_t tiles_with(const winograd *g, const block *b, int component, int64_t *count)
 {
-    int lowest = component / 4 == 3, rightmost = component % 4 == 3;
+    int lowest = component / g->side == g->taps, rightmost = component % g->side == g->taps;
     int64_t first = b->begin[rightmost ? 1 : 0];
     *count = b->begin[lowest ? 2 : rightmost ? 3 : 4] - first;
     return first;
@@ -195,7 +189,7 @@ static void fetch(const winograd *g, const images *of, const block *b, int64_t i
 /* The components of the block's tiles, of all phases of `in`, from (top, left) on. */
 static void read_tiles(const winograd *g, const block *b, int64_t top, int64_t left)
 {
-    const void *pixel[COMPONENTS];
+    const void *pixel[MOST_COMPONENTS];
     int64_t beyond = (g->taps - 1) * g->in.stride;
     char *to = b->in;
     for (int64_t i = 0; i < b->count; i++)
@@ -203,7 +197,7 @@ static void read_tiles(const winograd *g, const block *b, int64_t top, int64_t l
             tile t = b->tiles[i];
             int64_t y = top + phase / 2, x = left + phase % 2;
             fetch(g, &g->in, b, i, y + beyond, x + beyond);
-            locate(g, &g->in, &t, 4 - t.short_y, 4 - t.short_x, y, x, g->zeros, pixel);
+            locate(g, &g->in, &t, g->side - t.short_y, g->side - t.short_x, y, x, g->zeros, pixel);
             g->f->read[t.short_y][t.short_x](pixel, g->in.channels, g->relu, to, g->in_step);
         }
 }
@@ -214,7 +208,7 @@ static tile locate_out(const winograd *g, const block *b, int64_t i, int64_t top
 {
     tile t = b->tiles[i];
     fetch(g, &g->out, b, i, top, left);
-    locate(g, &g->out, &t, g->outs - t.short_y, g->outs - t.short_x, top, left, outside, pixel);
+    locate(g, &g->out, &t, 2 - t.short_y, 2 - t.short_x, top, left, outside, pixel);
     return t;
 }
 
@@ -251,43 +245,21 @@ static void pack_item(void *context, int64_t item, int slot)
     g->f->spread_taps(tap, ROWS * n, to, g->out.phases * g->depth * columns);
 }
 
-static void multiply(const winograd *g, const char *a, const char *b, char *c, int64_t count)
-{
-    int64_t depth = g->depth, columns = g->out.channels, size = g->size;
-    run all = {0, depth};
-    for (int64_t column = 0, n; column < columns; column += n) {
-        n = min64(g->k->panel, columns - column);
-        product p = {.runs = &all, .count = 1, .ldb = n, .n = n, .b = b + depth * column * size};
-        int64_t vectors = n / g->k->vector, left = ceil_div(count, g->k->product_rows[vectors]);
-        for (int64_t done = 0, m; done < count; done += m, left--) {
-            const void *from[TILE_ROWS];
-            void *to[TILE_ROWS];
-            m = ceil_div(count - done, left);
-            for (int64_t i = 0; i < m; i++) {
-                from[i] = a + (done + i) * depth * size;
-                to[i] = c + ((done + i) * columns + column) * size;
-                for (int64_t line = 0; line < n * size; line += 64)     /* needed after the product */
-                    __builtin_prefetch((char *)to[i] + line, 1);
-            }
-            g->k->product[vectors][m](&p, from, NULL, to);
-        }
-    }
-}
-
 /* One phase of what is written. */
 static void convolve_phase(const winograd *g, const block *b, int64_t phase)
 {
     int64_t size = g->size, weights = g->depth * g->out.channels, count;
     int64_t y = phase / 2, x = phase % 2;
     read_tiles(g, b, y - 1, x - 1);
-    for (int i = 0; i < COMPONENTS; i++) {
-        int64_t first = tiles_with(b, i, &count);
-        multiply(g, b->in + (i * g->in_step + first * g->depth) * size,
-                 g->packed + (i * g->out.phases + phase) * weights * size,
-                 b->out + (i * g->out_step + first * g->out.channels) * size, count);
+    for (int i = 0; i < g->components; i++) {
+        int64_t first = tiles_with(g, b, i, &count);
+        multiply_panels(g->k, count, g->out.channels, g->depth, size,
+                        b->in + (i * g->in_step + first * g->depth) * size, g->depth,
+                        g->packed + (i * g->out.phases + phase) * weights * size,
+                        b->out + (i * g->out_step + first * g->out.channels) * size, g->out.channels);
     }
     for (int64_t i = 0; i < b->count; i++) {
-        const void *pixel[9];
+        const void *pixel[4];
         tile t = locate_out(g, b, i, y, x, NULL, pixel);
         g->f->write[t.short_y][t.short_x](b->out + i * g->out.channels * size, g->out_step, g->out.channels, g->bias,
                                           g->positive, g->add, pixel);
@@ -308,7 +280,7 @@ static int convolve(winograd *g, const void *w, int threads)
     int64_t blocks = ceil_div(g->out.channels, g->k->panel) * (g->in.channels / ROWS) * g->in.phases * g->out.phases;
     plan data = {0};
     g->slot_bytes = max64(g->slot_bytes, 9 * ROWS * g->k->panel * g->size);
-    size_t packed_at = reserve(&data, COMPONENTS * g->depth * g->out.channels * g->out.phases, (size_t)g->size);
+    size_t packed_at = reserve(&data, g->components * g->depth * g->out.channels * g->out.phases, (size_t)g->size);
     size_t zeros_at = reserve(&data, g->in.channels, (size_t)g->size);
     size_t slots_at = reserve(&data, g->slot_bytes, (size_t)threads);
     char *memory = scratch(DATA, &data);
@@ -354,46 +326,29 @@ int winograd_transpose(int dtype, const tg_conv_shape *s, const void *y, const v
 
 /* --- the gradient to the weight ------------------------------------------------------------------------- */
 
-/* sums (depth, co) (+)= a' b, of so many tiles' components. */
-static void add_products(const winograd *g, const char *a, const char *b, char *sums, int64_t count, int add)
-{
-    int64_t depth = g->depth, co = g->out.channels, size = g->size;
-    for (int64_t column = 0, n; column < co; column += n) {
-        n = min64(g->k->panel, co - column);
-        int64_t vectors = n / g->k->vector, left = ceil_div(depth, g->k->outer_rows[vectors]);
-        outer o = {.pixels = count, .at = g->at, .ldb = co, .ldc = co, .n = n, .b = b + column * size,
-                   .ahead = b, .add = add};
-        for (int64_t row = 0, m; row < depth; row += m, left--) {
-            m = ceil_div(depth - row, left);
-            g->k->outer[vectors][m](&o, a + row * size, sums + (row * co + column) * size);
-        }
-    }
-}
-
 /* The sums of a fixed range of items. The component whose A gy A' adds up a tile's pixels gives the bias's gradient. */
 static void part_item(void *context, int64_t part, int slot)
 {
     const winograd *g = context;
     int64_t items = ceil_div(g->tiles, g->block), first = part * items / g->parts, size = g->size, co = g->out.channels;
-    char *sums = g->sums + part * g->part_bytes, *gbias = sums + COMPONENTS * g->depth * co * size;
+    char *sums = g->sums + part * g->part_bytes, *gbias = sums + g->components * g->depth * co * size;
     memset(gbias, 0, (size_t)(co * size));
     for (int64_t item = first; item < (part + 1) * items / g->parts; item++) {
         int64_t number = item * g->block, count;
         block b = order_tiles(g, number, min64(g->block, g->tiles - number), g->slots + slot * g->slot_bytes);
-        const void *pixel[9];
+        const void *pixel[4];
         read_tiles(g, &b, -1, -1);
         for (int64_t i = 0; i < b.count; i++) {
             tile t = locate_out(g, &b, i, 0, 0, g->zeros, pixel);
             g->f->spread_pixels[t.short_y][t.short_x](pixel, co, b.out + i * co * size, g->out_step);
         }
-        for (int i = 0; i < COMPONENTS; i++) {
-            int64_t from = tiles_with(&b, i, &count);
-            add_products(g, b.in + (i * g->in_step + from * g->depth) * size,
-                         b.out + (i * g->out_step + from * co) * size, sums + i * g->depth * co * size, count,
-                         item > first);
+        for (int i = 0; i < g->components; i++) {
+            int64_t from = tiles_with(g, &b, i, &count);
+            add_outer(g->k, count, g->depth, co, size, b.in + (i * g->in_step + from * g->depth) * size, g->at,
+                      b.out + (i * g->out_step + from * co) * size, co, sums + i * g->depth * co * size, item > first);
         }
         if (g->gbias)
-            g->k->add_rows(b.out + 5 * g->out_step * size, gbias, b.count, co);
+            g->k->add_rows(b.out + (g->side + 1) * g->out_step * size, gbias, b.count, co);
     }
 }
 
@@ -404,7 +359,7 @@ static void gather_item(void *context, int64_t row, int slot)
     int64_t co = g->out.channels, weights = g->depth * co, size = g->size, phase = row / g->in.channels;
     void *tap[9];
     (void)slot;
-    for (int i = 0; i < COMPONENTS; i++)
+    for (int i = 0; i < g->components; i++)
         for (int64_t part = 1, at = (i * weights + row * co) * size; part < g->parts; part++)
             g->k->add_rows(g->sums + part * g->part_bytes + at, g->sums + at, 1, co);
     for (int i = 0; i < g->taps * g->taps; i++)
@@ -416,7 +371,7 @@ int winograd_weight(int dtype, const tg_conv_shape *s, int relu, const void *x, 
                     int threads)
 {
     winograd g = plan_tiles(dtype, s, large(s, x), small(s, gy));
-    int64_t sums = COMPONENTS * g.depth * s->co * g.size, bias_bytes = s->co * g.size;
+    int64_t sums = g.components * g.depth * s->co * g.size, bias_bytes = s->co * g.size;
     plan data = {0};
     g.relu = relu;
     g.gbias = gbias != NULL;

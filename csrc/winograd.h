@@ -1,5 +1,5 @@
 /* Convolutions of 3 x 3 taps in 16 products where the plain way takes 36, and of 4 x 4 taps with a stride of 2 in 9 where
- * it takes 16: Winograd's minimal filtering, F(2x2, 3x3) and F(3x3, 2x2). */
+ * it takes 16: Winograd's minimal filtering, F(2x2, 3x3) and F(2x2, 2x2). */
 #ifndef TINYGEN_WINOGRAD_H
 #define TINYGEN_WINOGRAD_H
 #include "tile.h"

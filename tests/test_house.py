@@ -18,7 +18,7 @@ MOST_LINES, A_SCREEN = 450, 60  # of a file, of a function
 CSRC = (
     ("recurrent", "sample"),
     ("affine", "attention", "cat", "conv", "conv_weight", "elementwise", "loss", "normalize", "optim"),
-    ("matmul", "phases", "plain", "taps_weight", "winograd"),
+    ("matmul", "phases", "plain", "raster", "taps_weight", "winograd"),
     ("source", "taps"),
     ("columns", "mask", "narrow", "tile"),
     ("runtime/cuda", "runtime/isa", "runtime/memory", "runtime/parallel", "runtime/variants"),

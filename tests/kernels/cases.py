@@ -117,7 +117,7 @@ _WORK = 1 << 23  # multiply-adds of a case at most
 def conv_shape(rng, **wanted) -> SimpleNamespace:
     """Any sizes that the header allows, of moderate work: also crops, gaps, outputs that only see padding, no image."""
     for _ in range(1000):
-        kind = rng.choice([_masked, _dense, _small, _plain, _narrow], p=[0.3, 0.15, 0.15, 0.35, 0.05])
+        kind = rng.choice([_masked, _dense, _small, _plain, _narrow], p=[0.25, 0.2, 0.15, 0.35, 0.05])
         s, most = kind(rng), _WORK * (4 if kind is _dense else 1)
         vars(s).update(wanted)
         if s.n * s.oh * s.ow * s.kh * s.kw * s.ci * s.co <= most and s.n * s.h * s.w * s.ci < 1 << 19:
@@ -153,15 +153,16 @@ def _plain(rng):
 
 
 def _dense(rng):
-    """3 x 3 taps, or 4 x 4 with a stride of 2, between many channels, for which there is an algorithm of its own."""
+    """3 x 3 taps, with mask B or none, or 4 x 4 with a stride of 2, of many channels: they have their own algorithms."""
     pick = rng.choice
-    stride, oh, ow = int(pick((1, 2))), *(int(pick((4, 5, 6, 7, 8))) for _ in range(2))
-    n = -(-(56, 168)[stride - 1] // (((oh + 1) // 2) * ((ow + 1) // 2))) + int(pick(2))
-    ci, co = (int(c) for c in pick(((32, 32), (32, 48), (48, 32), (32, 80), (80, 32), (64, 32), (32, 64))))
-    pad_h, pad_w = (int(pick((1, 1, 1, 1, 0))) for _ in range(2))
+    stride, mask, channels, tiles = ((1, 0, 32, 56), (1, 2, 64, 28), (2, 0, 32, 168))[rng.integers(3)]
+    oh, ow = (int(pick((4, 5, 6, 7, 8))) for _ in range(2))
+    n = -(-tiles // (((oh + 1) // 2) * ((ow + 1) // 2))) + int(pick(2))
+    ci, co = (channels + int(c) for c in pick(((0, 0), (0, 16), (16, 0), (0, 48), (48, 0), (32, 0), (0, 32))))
+    pad_h, pad_w = (int(pick((1, 1, 1, 1, 0))) if not mask else 1 for _ in range(2))
     return SimpleNamespace(
         n=n, h=oh * stride, w=ow * stride, ci=ci, oh=oh, ow=ow, co=co, kh=2 + stride, kw=2 + stride, stride_h=stride,
-        stride_w=stride, pad_h=pad_h, pad_w=pad_w, dil_h=1, dil_w=1, mask=0, groups=1,
+        stride_w=stride, pad_h=pad_h, pad_w=pad_w, dil_h=1, dil_w=1, mask=mask, groups=1,
     )  # fmt: skip
 
 
