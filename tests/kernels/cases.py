@@ -153,7 +153,7 @@ def _plain(rng):
 
 
 def _dense(rng):
-    """3 x 3 taps, with mask B or none, or 4 x 4 with a stride of 2, of many channels: they have their own algorithms."""
+    """3 x 3 taps, with mask B or none, or 4 x 4 with a stride of 2, of many channels: there are algorithms for them."""
     pick = rng.choice
     stride, mask, channels, tiles = ((1, 0, 32, 56), (1, 2, 64, 28), (2, 0, 32, 168))[rng.integers(3)]
     oh, ow = (int(pick((4, 5, 6, 7, 8))) for _ in range(2))
