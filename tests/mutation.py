@@ -44,7 +44,13 @@ TESTS = {  # the tests of a file or of its room, the likeliest to notice first
     **{file: [*ENGINE, *OPS] for file in FILES},
     "ops": [*OPS, *PARITY],
     "ops/loss.py": [*OPS, *PARITY, "tests/models/test_autoregressive.py"],
-    "nn": [*OPS[1:], *PARITY[1:], "tests/parity/test_nn_parity.py", "tests/parity/test_norms_parity.py"],
+    "nn": [
+        *OPS[1:],
+        "tests/ops/test_recurrent.py",
+        *PARITY[1:],
+        "tests/parity/test_nn_parity.py",
+        "tests/parity/test_norms_parity.py",
+    ],
     "optim": ["tests/test_optim.py", "tests/parity/test_optim_parity.py"],
 }
 SECONDS = 200  # of processor time; tests that take longer with a mutant, but not without it, have noticed it
@@ -145,7 +151,7 @@ def _code(node: ast.AST) -> Iterator[ast.AST]:
                 continue
             if isinstance(part, ast.If) and ast.unparse(part.test) == "TYPE_CHECKING":
                 continue
-            if isinstance(part, ast.FunctionDef) and any(".samples" in ast.unparse(d) for d in part.decorator_list):
+            if isinstance(part, ast.FunctionDef) and ast.unparse(part.args) == "rng":
                 continue  # the tests' own inputs
             if hasattr(part, "lineno") or isinstance(part, (ast.arguments, ast.comprehension)):
                 yield part
