@@ -39,9 +39,10 @@ def test_dirac_keeps_each_channel_at_the_center(axes):
 
 
 @pytest.mark.parametrize("groups", [0, 3])
-def test_dirac_refuses_groups_that_do_not_divide(groups):
+def test_dirac_refuses_groups_that_do_not_divide_the_outputs(groups):
     with pytest.raises(ValueError, match="dirac_"):
-        nn.init.dirac_(normal(4, 2, 3, 3), groups=groups)
+        nn.init.dirac_(normal(4, 3, 3, 3), groups=groups)
+    nn.init.dirac_(normal(3, 2, 3, 3), groups=3)
 
 
 @pytest.mark.parametrize("axes", [2, 6])

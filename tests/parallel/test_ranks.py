@@ -100,16 +100,16 @@ def mine(x):
     return x[share(len(x), current())]
 
 
-@pytest.mark.parametrize("shape", [(5, 3), (5, 3, 2, 2)])
+@pytest.mark.parametrize("shape", [(5, 3), (5, 3, 2, 2), (5, 1, 3, 2)])
 @pytest.mark.parametrize("affine", [True, False])
 def test_batch_norm_of_several_ranks_is_that_of_one(shape, affine):
     """Values, running statistics and first and second derivatives, as of one process."""
     x = np.random.default_rng(0).standard_normal(shape)
-    norm = (nn.BatchNorm1d if len(shape) == 2 else nn.BatchNorm2d)(3, affine=affine).to(np.float64)
+    norm = (nn.BatchNorm1d if len(shape) == 2 else nn.BatchNorm2d)(shape[1], affine=affine).to(np.float64)
     weights = np.random.default_rng(1).standard_normal(shape)
 
     def outcome():
-        layer = type(norm)(3, affine=affine).to(np.float64)
+        layer = type(norm)(shape[1], affine=affine).to(np.float64)
         part, w = tensor(mine(x), requires_grad=True), mine(weights)
         (g,) = tinygen.grad((layer(part) ** 3 * w).sum(), part, create_graph=True)
         (h,) = tinygen.grad((g**2 * w).sum(), part)
@@ -124,10 +124,11 @@ def test_batch_norm_of_several_ranks_is_that_of_one(shape, affine):
             np.testing.assert_allclose(found[-1][key], value)
 
 
-def test_means_and_logsumexp_of_the_whole_batch():
+@pytest.mark.parametrize("size", [2, 3])
+def test_means_and_logsumexp_of_the_whole_batch(size):
     x = np.random.default_rng(0).standard_normal((5, 2))
     for mean, log in together(
-        2, lambda: (ops.batch_mean(tensor(mine(x))).numpy(), ops.batch_logsumexp(tensor(mine(x)[:, 0])).item())
+        size, lambda: (ops.batch_mean(tensor(mine(x))).numpy(), ops.batch_logsumexp(tensor(mine(x)[:, 0])).item())
     ):
         np.testing.assert_allclose(mean, x.mean(0))
         np.testing.assert_allclose(log, np.log(np.exp(x[:, 0]).sum()))

@@ -195,6 +195,13 @@ def test_clamp_by_arrays():
     compare(lambda a, b: a.clamp(b), torch.clamp, x[:, None], low)
 
 
+def test_clamp_where_they_meet():
+    x, low, high = np.indices((3, 3, 3)).astype(np.float64)
+    compare(lambda *a: a[0].clamp(*a[1:]), lambda *a: torch.clamp(*a), x, low, high)
+    compare(lambda a, b: a.clamp(b), torch.clamp, x, low)
+    compare(lambda a, b: a.clamp(max=b), lambda a, b: torch.clamp(a, max=b), x, high)
+
+
 # ------------------------------------------------------------------------------------------------------------ shapes
 
 

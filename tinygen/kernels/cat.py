@@ -8,6 +8,8 @@ from tinygen.array import inverse, memory_order
 from tinygen.kernels import layout, library
 from tinygen.pool import new
 
+LEAST = 1 << 15  # numbers of an array from which a kernel copies faster than NumPy
+
 
 def cat(*tensors, dim):
     """See `tinygen.ops.cat`: of two arrays, which have the same order in memory, and no gaps."""

@@ -11,8 +11,6 @@ from tinygen.ops._samples import normal, sample
 from tinygen.ops.shape import getitem, pad
 from tinygen.tape import op
 
-COPIED = 1 << 15  # numbers of an array from which a kernel copies faster than NumPy
-
 
 @op
 def cat(*tensors, dim: int = 0):
@@ -20,7 +18,7 @@ def cat(*tensors, dim: int = 0):
     return xp(tensors[0]).concatenate(tensors, axis=dim)
 
 
-cat.kernel(kernels.cat.cat, least=COPIED)
+cat.kernel(kernels.cat.cat, least=kernels.cat.LEAST)
 
 
 @cat.vjp("tensors")
@@ -44,7 +42,7 @@ def cat_backward(gout, at, dim):
     return gout[(*before, slice(at))].copy("K"), gout[(*before, slice(at, None))].copy("K")
 
 
-cat_backward.kernel(kernels.cat.cat_backward, least=COPIED)
+cat_backward.kernel(kernels.cat.cat_backward, least=kernels.cat.LEAST)
 
 
 @cat_backward.vjp("gout")

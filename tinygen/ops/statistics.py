@@ -61,7 +61,6 @@ def var(
         dim, unbiased = None, dim
     if unbiased is not None and correction is not None:
         raise ValueError("var: give either unbiased or correction")
-    dim = None if dim == () or dim == [] else tuple(dim) if isinstance(dim, list) else dim
     correction = (0 if unbiased is False else 1) if correction is None else correction
     pairs = zip(x.shape, kept_shape(x.shape, dim), strict=True)
     freedom = math.prod(n for n, kept in pairs if kept != n) - correction
