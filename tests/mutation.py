@@ -97,7 +97,7 @@ class Mutant:
 
 
 def mutants(file: Path) -> Iterator[Mutant]:
-    """All that can be changed in a file, apart from docstrings, annotations, errors' texts and what `_code` leaves out."""
+    """All that can be changed in a file but docstrings, annotations, errors' texts and what `_code` leaves out."""
     text = file.read_text()
     starts = [0]
     for line in text.splitlines(keepends=True):

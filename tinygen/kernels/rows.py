@@ -11,7 +11,7 @@ from tinygen.pool import new
 
 def gated_activation(x):
     """See `tinygen.ops.recurrent.gated_activation`. x: (N, 2C, ...)."""
-    if not library.accepts(x):
+    if not library.accepts(x) or x.ndim < 2 or x.shape[1] % 2:
         return NotImplemented
     rows = layout.contiguous(layout.channels_last(x))
     y = new((*rows.shape[:-1], x.shape[1] // 2), x)

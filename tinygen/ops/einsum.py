@@ -27,9 +27,9 @@ def einsum(equation: Any, *operands: Any):
         operands = tuple(operands[0])
     terms, result = _parse(equation, [len(x.shape) for x in operands])
     x, letters = _diagonal(operands[0], terms[0])
-    for i, (operand, term) in enumerate(zip(operands[1:], terms[1:], strict=True)):
+    for i, (operand, term) in enumerate(zip(operands[1:], terms[1:], strict=True), 2):
         y, others = _diagonal(operand, term)
-        x, letters = _pair(x, letters, y, others, {*result, *(c for t in terms[i + 2 :] for c in t)})
+        x, letters = _pair(x, letters, y, others, {*result, *(c for t in terms[i:] for c in t)})
     x, letters = _summed(x, letters, set(result))
     if sorted(letters) != sorted(result):
         raise ValueError(f"einsum: the result names an axis that no operand has, or one twice, in {equation!r}")

@@ -243,14 +243,8 @@ def _(gout, g, x):
     return derive_from(gated_activation_backward.op.body)((g, x), (gout,))
 
 
-@gated_activation.kernel
-def _(x):
-    return kernels.rows.gated_activation(x) if x.ndim > 1 and x.shape[1] % 2 == 0 else NotImplemented
-
-
-@gated_activation_backward.kernel
-def _(g, x):
-    return kernels.rows.gated_activation_backward(g, x)
+gated_activation.kernel(kernels.rows.gated_activation)
+gated_activation_backward.kernel(kernels.rows.gated_activation_backward)
 
 
 def _halves(x):

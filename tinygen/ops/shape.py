@@ -142,7 +142,7 @@ def _add_at(total, gout, x_shape, index):
     """Of the elements of an array taken one after the other, each adds to its own, not zeros to all the others."""
     if not is_basic(index):
         xp(total).add.at(total, _placed(total, index), gout)
-    elif gout.ndim < 2:  # of a single number NumPy gives a copy
+    elif not gout.ndim:  # of a single number NumPy gives a copy
         total[index] += gout
     else:
         for part, more in long_parts(total[index], gout):
