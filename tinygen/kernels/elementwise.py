@@ -31,23 +31,23 @@ def run(kernel: str, *arrays: Any, numbers: Sequence[float] = ()) -> Any:
     return out.transpose(inverse(axes))
 
 
-def of(kernel: str, n: int, *fixed: float) -> Callable[..., Any]:
-    """`run` of n arrays and the numbers after them, unless these are fixed: by a shorter way for large arrays."""
+def of(kernel: str, *fixed: float, arrays: int = 1) -> Callable[..., Any]:
+    """`run` of so many arrays and the numbers after them, unless these are fixed: by a shorter way for large arrays."""
 
     def longer(*args: Any) -> Any:
-        numbers = fixed or args[n:]
+        numbers = fixed or args[arrays:]
         if not all(isinstance(number, (int, float)) for number in numbers):
             return NotImplemented
-        return run(kernel, *args[:n], numbers=numbers)
+        return run(kernel, *args[:arrays], numbers=numbers)
 
-    return library.direct(kernel, n, fixed, longer)
+    return library.direct(kernel, arrays, fixed, longer)
 
 
 def of_one(kernel: str) -> Callable[[Any], Any]:
     """The same of one array, by a shorter way for small ones, too: where NumPy needs several steps."""
-    return library.short(kernel, of(kernel, 1))
+    return library.short(kernel, of(kernel))
 
 
 def of_two(kernel: str) -> Callable[[Any, Any, Any], Any]:
     """The same of two arrays and a number."""
-    return library.short_of_two(kernel, of(kernel, 2))
+    return library.short_of_two(kernel, of(kernel, arrays=2))

@@ -32,7 +32,7 @@ def tanh(x):
     return xp(x).tanh(real(x))
 
 
-tanh.kernel(kernels.elementwise.of("tg_tanh", 1), least=kernels.library.SMALL)
+tanh.kernel(kernels.elementwise.of("tg_tanh"), least=kernels.library.SMALL)
 
 
 @tanh.vjp("x")
@@ -66,7 +66,7 @@ def logistic_backward(g, y, low):
     return g * (_constant(1, y) - y) * (y - _constant(low, y) if low else y)
 
 
-logistic_backward.kernel(kernels.elementwise.of("tg_logistic_backward", 2), least=kernels.library.SMALL)
+logistic_backward.kernel(kernels.elementwise.of("tg_logistic_backward", arrays=2), least=kernels.library.SMALL)
 
 
 @logistic_backward.vjp("g")
@@ -97,7 +97,7 @@ def relu(x):
     return xp(x).maximum(x, _constant(0, x))
 
 
-relu.kernel(kernels.elementwise.of("tg_relu", 1, 0.0), least=kernels.library.SMALL)
+relu.kernel(kernels.elementwise.of("tg_relu", 0.0), least=kernels.library.SMALL)
 
 
 @relu.vjp("x")
@@ -132,7 +132,7 @@ def leaky_relu(x, negative_slope: float = 0.01):
     return xp(x).where(x > 0, x, x * negative_slope)
 
 
-leaky_relu.kernel(kernels.elementwise.of("tg_relu", 1), least=kernels.library.SMALL)
+leaky_relu.kernel(kernels.elementwise.of("tg_relu"), least=kernels.library.SMALL)
 
 
 @leaky_relu.vjp("x")
@@ -147,7 +147,7 @@ def elu(x, alpha: float = 1.0):
     return n.where(x > 0, x, n.expm1(n.minimum(x, 0)) * alpha)
 
 
-elu.kernel(kernels.elementwise.of("tg_elu", 1), least=kernels.library.SMALL)
+elu.kernel(kernels.elementwise.of("tg_elu"), least=kernels.library.SMALL)
 
 
 @elu.vjp("x")
@@ -162,7 +162,7 @@ def elu_backward(g, x, alpha):
     return g * n.where(x > 0, _constant(1, x), n.exp(n.minimum(x, 0)) * alpha)
 
 
-elu_backward.kernel(kernels.elementwise.of("tg_elu_backward", 2), least=kernels.library.SMALL)
+elu_backward.kernel(kernels.elementwise.of("tg_elu_backward", arrays=2), least=kernels.library.SMALL)
 
 
 @elu_backward.vjp("g")
@@ -183,7 +183,7 @@ def silu(x):
     return x * n.where(x > 0, _constant(1, x), e) / (e + _constant(1, x))
 
 
-silu.kernel(kernels.elementwise.of("tg_silu", 1), least=kernels.library.SMALL)
+silu.kernel(kernels.elementwise.of("tg_silu"), least=kernels.library.SMALL)
 
 
 @silu.vjp("x")
@@ -201,7 +201,7 @@ def silu_backward(g, x):
     return g * s * (x * (_constant(1, x) - s) + _constant(1, x))
 
 
-silu_backward.kernel(kernels.elementwise.of("tg_silu_backward", 2), least=kernels.library.SMALL)
+silu_backward.kernel(kernels.elementwise.of("tg_silu_backward", arrays=2), least=kernels.library.SMALL)
 
 
 @silu_backward.vjp("g")

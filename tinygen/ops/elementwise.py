@@ -27,7 +27,7 @@ def add(x, y):
     return x + y
 
 
-add.kernel(kernels.elementwise.of("tg_add", 2), least=3 << 16)  # below, NumPy's is faster
+add.kernel(kernels.elementwise.of("tg_add", arrays=2), least=3 << 16)  # below, NumPy's is faster
 
 
 @add.vjp("x")
@@ -62,7 +62,7 @@ def mul(x, y):
     return x * y
 
 
-mul.kernel(kernels.elementwise.of("tg_mul", 2), least=1 << 18)
+mul.kernel(kernels.elementwise.of("tg_mul", arrays=2), least=1 << 18)
 
 
 @mul.vjp("x")
@@ -143,7 +143,7 @@ def exp(x):
     return xp(x).exp(real(x))
 
 
-exp.kernel(kernels.elementwise.of("tg_exp", 1), least=kernels.library.SMALL)
+exp.kernel(kernels.elementwise.of("tg_exp"), least=kernels.library.SMALL)
 
 
 @exp.vjp("x")
@@ -168,7 +168,7 @@ def log(x):
     return xp(x).log(real(x))
 
 
-log.kernel(kernels.elementwise.of("tg_log", 1), least=kernels.library.SMALL)
+log.kernel(kernels.elementwise.of("tg_log"), least=kernels.library.SMALL)
 
 
 @log.vjp("x")
@@ -193,7 +193,7 @@ def sqrt(x):
     return xp(x).sqrt(real(x))
 
 
-sqrt.kernel(kernels.elementwise.of("tg_sqrt", 1), least=kernels.library.SMALL)
+sqrt.kernel(kernels.elementwise.of("tg_sqrt"), least=kernels.library.SMALL)
 
 
 @sqrt.vjp("x")
