@@ -5,6 +5,7 @@ import pytest
 
 import tinygen
 from tinygen import ops
+from tinygen.nn import functional as F
 
 
 @pytest.mark.parametrize("data", [[1, 2], np.array([1, 2]), tinygen.tensor([1.0, 2.0])])
@@ -48,3 +49,11 @@ def test_a_convolution_of_other_channels_is_refused():
     x, weight = np.zeros((1, 3, 4, 4)), np.zeros((2, 2, 3, 3))
     with pytest.raises(ValueError, match="channels"):
         ops.conv2d(x, weight)
+
+
+def test_probabilities_may_be_0_and_1():
+    losses = F.binary_cross_entropy(np.array([0.0, 1.0, 0.0, 1.0]), np.array([0.0, 1.0, 1.0, 0.0]), reduction="none")
+    np.testing.assert_array_equal(losses, [0, 0, 100, 100])
+    for wrong in (-1e-9, 1 + 1e-9):
+        with pytest.raises(ValueError, match="probabilities"):
+            F.binary_cross_entropy(np.array([wrong]), np.array([0.0]))
