@@ -24,9 +24,10 @@ WHOLE = ["-n", "auto"]
 
 
 def run(*command, python=sys.executable, root=ROOT, **environment):
-    environment = {**os.environ, "TINYGEN_FULL": "", **environment}
+    environment = {**os.environ, "TINYGEN_FULL": "", "PYTEST_ADDOPTS": "", **environment}
     done = subprocess.run([python, "-m", *command], cwd=root, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    _, failures, what = done.stdout.partition("= FAILURES =")
+    assert done.returncode == 0, (what[:20_000] if failures else done.stdout[-3000:]) + done.stderr[-3000:]
     return done.stdout
 
 
