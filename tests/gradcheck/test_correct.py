@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.gradcheck.correct import NORMAL, random_case
@@ -25,6 +25,7 @@ def test_right_gradients_raise_no_alarm(block: int) -> None:
 
 
 @given(st.integers(0, 10**6), st.floats(1e-4, 1), st.booleans())
+@example(158326, 1.0, True)  # with an index per number, not per row
 @settings(max_examples=150, deadline=None)
 def test_a_small_error_anywhere_is_detected(seed: int, size: float, one: bool) -> None:
     """One element off, or all, by a relative error of 1e-4 or more."""
@@ -52,6 +53,25 @@ def test_a_small_error_anywhere_is_detected(seed: int, size: float, one: bool) -
         broken = lambda dout, cache: nudge(backward(dout, cache))  # noqa: E731
     report = check_pair(case.forward, broken, case.args, rng=r)
     assert not (report and all(wronged)), (case.name, str(report))
+
+
+@given(st.lists(st.integers(2, 3), min_size=1, max_size=3), st.lists(st.integers(2, 3), max_size=3))
+@settings(max_examples=50)
+def test_integers_of_any_shape_are_no_labels_by_mistake(floats: list[int], integers: list[int]) -> None:
+    """The gradient of w is wrong whatever else the function is given, and the search for a cause survives it."""
+    r = np.random.default_rng(0)
+    x, index = r.standard_normal(floats), r.integers(0, 2, integers)
+    w, off = r.standard_normal((2, floats[-1], 2))
+
+    def forward(x, index, w):
+        return (w**2).sum() + index.sum(), (x, index, w)
+
+    def backward(dout, cache):
+        x, index, w = cache
+        return np.zeros_like(x), dout * (2 * w + off)
+
+    report = check_pair(forward, backward, [x, index, w])
+    assert [problem.argument for problem in report.problems] == ["dw"]
 
 
 SMOOTH = {"sin": (np.sin, np.cos), "exp": (np.exp, np.exp), "cube": (lambda x: x**3, lambda x: 3 * x**2)}

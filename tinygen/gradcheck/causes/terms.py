@@ -53,7 +53,7 @@ def missing_term(e: Evidence, s: Mismatch) -> Iterator[Guess]:
         verb = "missing" if c < 0 else "too much"
         name = e.subject.names[s.i]
         yield Guess(s.true + c * own, f"the term {named} * {name} is {verb} (the regularization's gradient)")
-    for labels in (v for v in e.subject.values if isinstance(v, np.ndarray) and v.dtype.kind in "iu"):
+    for labels in (v for v in e.subject.values if isinstance(v, np.ndarray) and v.dtype.kind in "iu" and v.ndim == 1):
         if len(s.shape) == 2 and labels.shape == s.shape[:1] and s.full and labels.max(initial=0) < s.shape[1]:
             at = np.zeros(s.shape, bool)
             at[np.arange(len(labels)), labels] = True
