@@ -67,7 +67,7 @@ def test_integers_of_any_shape_are_no_labels_by_mistake(floats: list[int], integ
         return (w**2).sum() + index.sum(), (x, index, w)
 
     def backward(dout, cache):
-        x, index, w = cache
+        x, _, w = cache
         return np.zeros_like(x), dout * (2 * w + off)
 
     report = check_pair(forward, backward, [x, index, w])
