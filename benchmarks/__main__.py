@@ -10,6 +10,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's own threads would 
 
 import gc
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,11 @@ from benchmarks.kernels.contestants import contestants, disagreement, torch_or_n
 from tinygen import kernels
 from tinygen.cli.parser import Parser, whole_number
 
-PYTORCH_TO_AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+PYTORCH_TO_AVX2 = {
+    "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2",
+    # what torch.compile keeps of one instruction set crashes with another
+    "TORCHINDUCTOR_CACHE_DIR": os.path.join(tempfile.gettempdir(), "torchinductor_avx2"),
+}  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
