@@ -57,3 +57,9 @@ def test_probabilities_may_be_0_and_1():
     for wrong in (-1e-9, 1 + 1e-9):
         with pytest.raises(ValueError, match="probabilities"):
             F.binary_cross_entropy(np.array([wrong]), np.array([0.0]))
+
+
+def test_the_gradients_of_a_single_number():
+    x = tinygen.tensor(3.0, requires_grad=True)
+    (2 * ops.cumsum(x, 0)).backward()
+    assert x.grad.item() == 2
