@@ -96,29 +96,32 @@ static void correlate_item(void *context, int64_t item, int slot)
 /* `count` pixels of `bytes` bytes, each a copy of the given one; 0 if that is NULL. */
 static void fill(char *to, const char *pixel, int64_t count, int64_t bytes)
 {
-    if (!pixel)
+    int64_t filled = min64(count, 1) * bytes;
+    if (pixel)
+        memcpy(to, pixel, (size_t)filled);
+    else
         memset(to, 0, (size_t)(count * bytes));
-    for (int64_t i = 0; pixel && i < count; i++)
-        memcpy(to + i * bytes, pixel, (size_t)bytes);
+    for (int64_t more; pixel && filled < count * bytes; filled += more) {
+        more = min64(filled, count * bytes - filled);
+        memcpy(to + filled, to, (size_t)more);
+    }
 }
 
-/* x += the taps' columns of t, for the region's pixels. */
-static void scatter(const correlation *c, region r, const char *t, char *x)
+/* x += the taps' columns of t, for the region's pixels. The padding is negative where tg_conv2d has turned the shape round:
+ * then the first numbers of x are met by none. */
+static void scatter(const correlation *c, region r, const char *t, char *sums, char *x)
 {
     const tg_conv_shape *s = c->shape;
-    int64_t size = c->s.size;
+    int64_t size = c->s.size, row = row_of_sums(s), outside = max64(0, s->pad_w) * s->ci, x0 = max64(0, -s->pad_w);
+    scattered all = {.pixels = s->ow, .ld = c->out_column, .channels = s->ci, .stride = s->stride_w, .apart = s->dil_w,
+                     .row = row, .left = outside, .kept = min64((s->w - x0) * s->ci, row - outside)};
     for (int64_t i = 0; i < r.images; i++)
         for (int64_t p = 0; p < r.rows; p++, t += c->out_row * size)
-            for (int64_t k = 0; k < kept_taps(s); k++) {
+            for (int64_t k = 0; k < kept_taps(s); k += s->kw) {
                 int64_t y = (r.row0 + p) * s->stride_h + k / s->kw * s->dil_h - s->pad_h;
-                /* x[left + q * stride] for the pixels q */
-                int64_t left = k % s->kw * s->dil_w - s->pad_w;
-                int64_t q0 = left < 0 ? ceil_div(-left, s->stride_w) : 0;
-                int64_t q1 = left < s->w ? min64(s->ow, (s->w - 1 - left) / s->stride_w + 1) : 0;
-                int64_t to = (((r.n0 + i) * s->h + y) * s->w + left + q0 * s->stride_w) * s->ci;
-                if (y >= 0 && y < s->h && q0 < q1)
-                    c->k->add_steps(t + (q0 * c->out_column + k * s->ci) * size, c->out_column, x + to * size,
-                                    s->stride_w * s->ci, q1 - q0, s->ci);
+                if (y >= 0 && y < s->h)
+                    c->k->scatter(&all, t + k * s->ci * size, min64(s->kw, kept_taps(s) - k), sums,
+                                  x + (((r.n0 + i) * s->h + y) * s->w + x0) * s->ci * size);
             }
 }
 
@@ -137,7 +140,7 @@ static void scatter_item(void *context, int64_t item, int slot)
         int64_t bytes = next_source(&c->s, r, c->threads, &ahead);
         for (int64_t panel = 0; panel < c->panels; panel++, bytes = 0)
             multiply_phase(c, c->phase, r, y, t, panel, ahead, bytes);
-        scatter(c, r, t, x);
+        scatter(c, r, t, t + c->sums_at, x);
     }
 }
 

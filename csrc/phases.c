@@ -51,6 +51,11 @@ int few(const correlation *c, const tg_conv_shape *s)
     return s->oh && s->ow && s->ci <= c->k->vector / 2 && kept_taps(s) > 2;
 }
 
+int64_t row_of_sums(const tg_conv_shape *s)
+{
+    return ((s->ow - 1) * s->stride_w + (s->kw - 1) * s->dil_w + 1) * s->ci;
+}
+
 void plan_columns(correlation *c)
 {
     const tg_conv_shape *s = c->shape;
@@ -130,7 +135,8 @@ int plan_correlation(correlation *c)
         plan_regions(&c->s, SOURCE_BYTES * c->s.channels / max64(c->s.channels, c->out_column), 4 * c->threads, 1);
         c->items = c->s.groups;
         c->flat_bytes = round_up(c->s.images * c->s.band * c->out_row * c->s.size, ALIGNMENT);
-        c->copy_bytes = c->flat_bytes + source_copy_bytes(&c->s);
+        c->sums_at = c->flat_bytes + round_up(source_copy_bytes(&c->s), ALIGNMENT);
+        c->copy_bytes = c->sums_at + round_up(row_of_sums(s) * c->s.size, ALIGNMENT);
         return TG_OK;
     }
     plan_regions(&c->s, SOURCE_BYTES, 4 * c->threads, c->panels);

@@ -27,7 +27,8 @@ typedef struct {
     const char *weight;
     char *packed, *bias, *output, *copies;
     const char *add, *positive;                         /* arrays like the output, or NULL */
-    int64_t copy_bytes, flat_bytes, items;              /* flat_bytes: of t, which comes before a copy of the source */
+    int64_t copy_bytes, items;
+    int64_t flat_bytes, sums_at;                        /* of t, a copy of the source comes after it, then a row of sums */
     int64_t out_image, out_row, out_column;
     int64_t pixels, *from, *to;                         /* a region's, of all phases: offsets in source and output */
 } correlation;
@@ -36,6 +37,7 @@ typedef struct {
  * conv_transpose2d; who has chosen another way calls plan_columns. */
 int few(const correlation *c, const tg_conv_shape *s);
 void choose_flat(correlation *c);
+int64_t row_of_sums(const tg_conv_shape *s);            /* numbers that a row of t meets, also outside of x */
 void plan_columns(correlation *c);
 
 /* Then, in this order. plan_correlation allocates the lists, whose sizes follow from the shape, and fills all but from and

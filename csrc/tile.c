@@ -1,5 +1,6 @@
 /* The register tiles of tile.inc in every variant, the choice among them, products of packed matrices with them, and what
  * the registers can do at most. */
+#include <string.h>
 #include "tile.h"
 #define FAMILY "tile.inc"
 #include "runtime/variants.h"

@@ -36,6 +36,12 @@ typedef struct {
 } outer;
 typedef void (*outer_tile)(const outer *o, const void *a, void *c);
 
+/* Columns of a product that belong to a row of the kernel: taps * channels numbers, for pixels ld apart. Tap j of pixel i
+ * belongs to row[i * stride + j * apart], of which the numbers from `left` on are kept. */
+typedef struct {
+    int64_t pixels, ld, channels, stride, apart, row, left, kept;   /* the last three count numbers */
+} scattered;
+
 typedef struct {
     int vector, panel;                              /* elements in a vector and in a panel */
     /* the best number of rows for a tile of so many vectors */
@@ -46,6 +52,7 @@ typedef struct {
     void (*transpose)(const void *from, int64_t ld, void *to, int64_t ldt, int64_t rows, int64_t columns);
     void (*add_steps)(const void *from, int64_t from_step, void *to, int64_t to_step, int64_t count,
                       int64_t n);
+    void (*scatter)(const scattered *s, const void *from, int64_t taps, void *sums, void *to);
     void (*add_rows)(const void *from, void *to, int64_t rows, int64_t n);      /* to += the sum of rows */
     int64_t (*multiply_adds)(int64_t rounds, void *sums);       /* the number of operations; 2 panels of sums */
     void (*relu)(const void *from, void *to, int64_t n);                        /* to = max(from, 0); may be the same */
