@@ -394,6 +394,12 @@ def test_pooling_with_all_options(kernel, stride, padding, dilation, extra, ceil
     compare(*(functools.partial(m.max_pool2d, **options) for m in (F, TF)), np.round(x, 1))
 
 
+@pytest.mark.parametrize("included", [True, False])
+def test_means_of_windows_that_end_beyond_the_padding(included):
+    options = {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True, "count_include_pad": included}
+    compare(*(functools.partial(m.avg_pool2d, **options) for m in (F, TF)), *normal((2, 2, 6, 5), seed=0))
+
+
 @FEW
 @given(kernel=pairs, stride=pairs, padding=st.integers(0, 2), dilation=pairs, lead=st.sampled_from([(2,), (2, 2)]))
 def test_unfold(kernel, stride, padding, dilation, lead):
