@@ -96,13 +96,14 @@ static void correlate_item(void *context, int64_t item, int slot)
 /* `count` pixels of `bytes` bytes, each a copy of the given one; 0 if that is NULL. */
 static void fill(char *to, const char *pixel, int64_t count, int64_t bytes)
 {
-    int64_t filled = min64(count, 1) * bytes;
-    if (pixel)
-        memcpy(to, pixel, (size_t)filled);
-    else
-        memset(to, 0, (size_t)(count * bytes));
-    for (int64_t more; pixel && filled < count * bytes; filled += more) {
-        more = min64(filled, count * bytes - filled);
+    int64_t all = count * bytes, filled = min64(bytes, all);
+    if (!pixel) {
+        memset(to, 0, (size_t)all);
+        return;
+    }
+    memcpy(to, pixel, (size_t)filled);
+    for (int64_t more; filled < all; filled += more) {      /* what is there, once more: a copy a pixel costs a call each */
+        more = min64(filled, all - filled);
         memcpy(to + filled, to, (size_t)more);
     }
 }
